@@ -1,0 +1,2 @@
+//! Benchmarks and comparisons.
+fn main() {}

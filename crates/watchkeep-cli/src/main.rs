@@ -1,0 +1,2 @@
+//! The `watchkeep` command.
+fn main() {}

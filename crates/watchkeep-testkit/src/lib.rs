@@ -1,0 +1,1 @@
+//! The promises of watchkeep as checkers, a model, and the suites that every engine must pass.

@@ -1,0 +1,1 @@
+//! A key-value store that tells you what changed.
