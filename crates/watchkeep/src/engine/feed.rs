@@ -1,0 +1,105 @@
+//! The feed: what this process committed, in order, for the hub to take. It is a short cut: whatever is not in it
+//! is in the log.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use crate::types::event::Change;
+use crate::types::limits::{FEED_BYTES, FEED_EVENTS, FEED_TOTAL_BYTES};
+use crate::types::lock;
+use crate::types::revision::Revision;
+
+/// The events of one commit.
+#[derive(Debug)]
+struct Commit {
+    /// The last revision before it.
+    base: Revision,
+    last: Revision,
+    /// None when there are too many to hold: the log has them.
+    changes: Option<Vec<Arc<Change>>>,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Commits {
+    queue: VecDeque<Commit>,
+    bytes: usize,
+}
+
+/// Commits that were not yet dispatched.
+#[derive(Debug, Default)]
+pub(crate) struct Feed {
+    commits: Mutex<Commits>,
+}
+
+impl Feed {
+    /// Adds a commit; called in the order of the commits.
+    pub(crate) fn push(&self, base: Revision, last: Revision, changes: Vec<Arc<Change>>) {
+        let bytes: usize = changes.iter().map(|change| change.weight()).sum();
+        let mut commits = lock(&self.commits);
+        let fits =
+            changes.len() <= FEED_EVENTS && bytes <= FEED_BYTES && commits.bytes + bytes <= FEED_TOTAL_BYTES;
+        let (changes, bytes) = if fits { (Some(changes), bytes) } else { (None, 0) };
+        commits.bytes += bytes;
+        commits.queue.push_back(Commit { base, last, changes, bytes });
+    }
+
+    /// The commit that follows `after` directly, if it is here; what lies before it is let go.
+    pub(crate) fn take(&self, after: Revision) -> Option<Vec<Arc<Change>>> {
+        let mut gone = Vec::new();
+        let mut commits = lock(&self.commits);
+        let mut taken = None;
+        while commits.queue.front().is_some_and(|front| front.last <= after || front.base == after) {
+            let Some(front) = commits.queue.pop_front() else { break };
+            commits.bytes -= front.bytes;
+            if front.last > after {
+                taken = front.changes;
+                break;
+            }
+            gone.push(front);
+        }
+        // Values are dropped outside the lock.
+        drop(commits);
+        drop(gone);
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::clock::Timestamp;
+    use crate::types::event::Kind;
+
+    fn change(revision: u64) -> Arc<Change> {
+        let revision = Revision::new(revision);
+        Arc::new(Change {
+            revision,
+            commit: revision,
+            kind: Kind::Set,
+            group: "g".into(),
+            key: Some("k".into()),
+            value: None,
+            content_type: None,
+            deadline: None,
+            previous: None,
+            origin: None,
+            timestamp: Timestamp::default(),
+        })
+    }
+
+    #[test]
+    fn only_what_follows_directly_is_taken() {
+        let (feed, at) = (Feed::default(), Revision::new);
+        feed.push(at(0), at(1), vec![change(1)]);
+        feed.push(at(4), at(5), vec![change(5)]);
+        assert_eq!(feed.take(at(0)).map(|changes| changes.len()), Some(1));
+        // Another process committed 2 to 4: the log has them.
+        assert!(feed.take(at(1)).is_none());
+        assert!(feed.take(at(4)).is_some());
+        feed.push(at(5), at(6), vec![change(6)]);
+        // The log was read past it meanwhile.
+        assert!(feed.take(at(6)).is_none());
+        assert_eq!(lock(&feed.commits).bytes, 0);
+    }
+}

@@ -1,0 +1,221 @@
+//! Engines: what stores and orders. An engine commits and knows nothing of watchers; it hands out an ordered feed
+//! of its commits and reads the change log back.
+
+pub(crate) mod feed;
+pub(crate) mod signal;
+pub(crate) mod sqlite;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::types::clock::Timestamp;
+use crate::types::entry::Entry;
+use crate::types::error::Result;
+use crate::types::event::Change;
+use crate::types::name::{NameRange, Scope};
+use crate::types::options::{Durability, Retention};
+use crate::types::quota::Quota;
+use crate::types::revision::{Revision, StoreId};
+use crate::types::value::Value;
+use crate::types::writing::{Condition, Ttl};
+
+use feed::Feed;
+
+/// One operation on the data. Names are those that stand in the file.
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Set {
+        group: String,
+        key: String,
+        value: Value,
+        ttl: Ttl,
+        condition: Condition,
+        content_type: Option<String>,
+    },
+    Delete {
+        group: String,
+        key: String,
+        condition: Condition,
+    },
+    DeleteGroup {
+        group: String,
+    },
+    /// Every group whose name starts so.
+    DeleteGroups {
+        prefix: String,
+    },
+    /// Gives an entry a new deadline, or none.
+    Touch {
+        group: String,
+        key: String,
+        ttl: Option<std::time::Duration>,
+    },
+    /// Removes due entries of a range of groups, a bounded number.
+    Reap {
+        groups: NameRange,
+    },
+}
+
+impl Op {
+    /// What the operation weighs, to bound a group commit.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Op::Set { group, key, value, .. } => group.len() + key.len() + value.len(),
+            _ => 64,
+        }
+    }
+}
+
+/// What an operation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The entry has this revision now.
+    Set(Revision),
+    /// How many keys were removed, or touched.
+    Keys(u64),
+}
+
+impl Outcome {
+    pub(crate) fn keys(self) -> u64 {
+        match self {
+            Outcome::Keys(keys) => keys,
+            Outcome::Set(_) => 1,
+        }
+    }
+}
+
+/// In whose name a write is made.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Author {
+    pub(crate) scope: Scope,
+    pub(crate) quota: Option<Quota>,
+    pub(crate) origin: Option<Arc<str>>,
+}
+
+/// A write as data, which any thread may commit.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    pub(crate) author: Author,
+    pub(crate) op: Op,
+}
+
+/// What became of a committed write.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receipt {
+    pub(crate) outcome: Outcome,
+    /// The last of its events; none when it announced nothing.
+    pub(crate) announced: Option<Revision>,
+}
+
+/// What became of a committed closure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sealed {
+    /// The last revision of the store as of this transaction.
+    pub(crate) revision: Revision,
+    pub(crate) announced: Option<Revision>,
+}
+
+/// A page of the change log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPage {
+    /// Everything up to this revision is trimmed, as of the same read transaction.
+    pub(crate) trimmed: Revision,
+    /// The log's end, as of the same read transaction.
+    pub(crate) end: Revision,
+    /// In the order of their revisions, without a gap.
+    pub(crate) changes: Vec<Arc<Change>>,
+}
+
+impl LogPage {
+    /// The revision after which the next page begins.
+    pub(crate) fn next(&self, after: Revision) -> Revision {
+        self.changes.last().map_or(self.end.max(after), |change| change.revision)
+    }
+}
+
+/// Sizes and counts, for people.
+#[derive(Debug, Clone)]
+pub(crate) struct Totals {
+    pub(crate) entries: u64,
+    pub(crate) groups: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last: Revision,
+    pub(crate) first: Revision,
+    pub(crate) log_events: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) next_deadline: Option<Timestamp>,
+}
+
+/// Reads, all as of one moment.
+pub(crate) trait Read {
+    /// The moment: entries whose deadline is not after it are not there.
+    fn now(&self) -> Timestamp;
+    fn value(&self, group: &str, key: &str) -> Result<Option<Value>>;
+    fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>>;
+    /// The entries of a group, at most `limit` and at most about a megabyte; and whether there may be more.
+    fn entries(&self, group: &str, keys: &NameRange, limit: usize) -> Result<(Vec<Entry>, bool)>;
+    fn groups(&self, names: &NameRange, limit: usize) -> Result<Vec<String>>;
+    fn count(&self, group: &str) -> Result<u64>;
+    fn count_all(&self, groups: &NameRange) -> Result<u64>;
+    /// The last revision.
+    fn last(&self) -> Result<Revision>;
+    fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
+    /// One row of the log, if it still holds it.
+    fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
+    fn totals(&self, groups: &NameRange) -> Result<Totals>;
+}
+
+/// An open write transaction.
+pub(crate) trait Transact {
+    fn apply(&mut self, op: &Op) -> Result<Outcome>;
+    /// Reads that see what the transaction has written.
+    fn read(&self) -> &dyn Read;
+}
+
+/// Reads that all see one revision, held until dropped or too old.
+pub(crate) trait Held: Send + Sync {
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
+}
+
+/// What to do when an asynchronous write is committed; called by the store's thread.
+pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
+
+/// What stores and orders.
+pub(crate) trait Engine: Send + Sync {
+    fn id(&self) -> StoreId;
+    fn path(&self) -> &PathBuf;
+    fn durability(&self) -> Durability;
+
+    /// Commits a write. Its commit is in the feed when this returns.
+    fn write(&self, write: Write) -> Result<Receipt>;
+    /// Runs a closure in a transaction, perhaps more than once, and commits it.
+    fn transact(&self, author: &Author, f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>)
+    -> Result<Sealed>;
+    /// Queues a write; the signal is raised when the store's thread has something to do for it.
+    fn submit(&self, write: Write, done: Completion);
+    /// Commits what was submitted and not taken along by others, and gives back what is committed.
+    fn settle(&self) -> Vec<(Completion, Result<Receipt>)>;
+
+    /// One statement's worth of reading.
+    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
+    /// Several reads of one moment. Must not wait for anything.
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
+    fn hold(&self) -> Result<Arc<dyn Held>>;
+
+    fn feed(&self) -> &Feed;
+
+    /// The earliest deadline of all entries.
+    fn next_deadline(&self) -> Result<Option<Timestamp>>;
+    /// One small step of what must be done now and then; whether there is more to do.
+    fn maintain(&self, retention: &Retention) -> Result<bool>;
+    /// Trims the log up to this revision, as far as whole transactions go; how many events went.
+    fn trim(&self, to: Revision) -> Result<u64>;
+    /// What is wrong with the file, with the number of entries, groups and events looked at.
+    fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
+    /// Sizes of the file and of its write-ahead log, in bytes.
+    fn sizes(&self) -> (u64, u64);
+
+    fn is_closed(&self) -> bool;
+    /// Refuses new work, waits for what is under way, lets go of the file.
+    fn close(&self) -> Result<()>;
+}

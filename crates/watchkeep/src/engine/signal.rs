@@ -1,0 +1,34 @@
+//! How the store's thread is told that there is something to do.
+
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use crate::types::lock;
+
+/// A flag that one thread waits for. Raising it twice before it is seen is raising it once.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    raised: Mutex<bool>,
+    waiting: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        let mut raised = lock(&self.raised);
+        if !*raised {
+            *raised = true;
+            drop(raised);
+            self.waiting.notify_one();
+        }
+    }
+
+    /// Waits until raised, or for this long; lowers it.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let raised = lock(&self.raised);
+        let (mut raised, _) = match self.waiting.wait_timeout_while(raised, timeout, |raised| !*raised) {
+            Ok(woken) => woken,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        *raised = false;
+    }
+}

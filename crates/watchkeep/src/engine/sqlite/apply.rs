@@ -1,0 +1,406 @@
+//! Operations on the rows: every change of an entry goes through here, and logs what it did.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::engine::{Author, Op, Outcome, Read, Transact};
+use crate::types::clock::Timestamp;
+use crate::types::error::{Reason, Result};
+use crate::types::event::{Change, Kind};
+use crate::types::limits::{Limits, REAP_STEP};
+use crate::types::name::NameRange;
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+use crate::types::writing::{Condition, Ttl};
+
+use super::columns::{SqlValue, read_value};
+use super::counters::{Counters, Group};
+use super::log;
+use super::read::SqliteRead;
+
+const FIND: &str = "SELECT revision, created, deadline, octet_length(value) FROM wk_entries \
+     WHERE group_id = ?1 AND key = ?2";
+const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const UPDATE: &str = "UPDATE wk_entries SET revision = ?3, updated = ?4, deadline = ?5, content_type = ?6, value = ?7 \
+     WHERE group_id = ?1 AND key = ?2";
+const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id = ?1 AND key = ?2";
+const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
+const LAST_VALUE: &str = "SELECT value, content_type FROM wk_entries WHERE group_id = ?1 AND key = ?2";
+/// What is due in a range of groups, the earliest first.
+const DUE: &str = "SELECT e.group_id, g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
+     JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) ORDER BY e.deadline LIMIT ?4";
+/// What is due anywhere. Entries of deleted groups are due for nobody, but must go as well.
+const DUE_ANYWHERE: &str = "SELECT e.group_id, g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
+     LEFT JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?1 AND ?2 = '' AND ?3 IS NULL ORDER BY e.deadline LIMIT ?4";
+const GROUPS: &str =
+    "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
+
+/// One SQL transaction, in which several jobs are committed.
+pub(super) struct Batch<'c> {
+    conn: &'c Connection,
+    pub(super) now: Timestamp,
+    limits: Limits,
+    /// The log's end before the transaction.
+    pub(super) base: Revision,
+    /// The log's end with all jobs sealed so far.
+    pub(super) last: Revision,
+    total_bytes: i64,
+    /// What the sealed jobs changed.
+    pub(super) changes: Vec<Arc<Change>>,
+    /// The earliest deadline that was given to an entry.
+    pub(super) earliest: Option<Timestamp>,
+}
+
+impl<'c> Batch<'c> {
+    /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
+    pub(super) fn begin(conn: &'c Connection, now: Timestamp, limits: Limits) -> Result<Batch<'c>> {
+        let (base, total_bytes) = log::end(conn)?;
+        Ok(Batch { conn, now, limits, base, last: base, total_bytes, changes: Vec::new(), earliest: None })
+    }
+
+    pub(super) fn job<'b>(&'b mut self, author: &'b Author) -> Job<'b, 'c> {
+        let read = SqliteRead { conn: self.conn, now: self.now };
+        let last = self.last;
+        Job { batch: self, author, read, last, pending: Vec::new() }
+    }
+}
+
+/// One user's transaction: its events have consecutive revisions and name the last one.
+pub(super) struct Job<'b, 'c> {
+    batch: &'b mut Batch<'c>,
+    author: &'b Author,
+    read: SqliteRead<'c>,
+    last: Revision,
+    pending: Vec<Change>,
+}
+
+/// An entry as it stands in the file, due or not.
+struct Found {
+    revision: Revision,
+    created: Revision,
+    deadline: Option<Timestamp>,
+    bytes: i64,
+}
+
+/// What a logged change says besides its kind and place.
+#[derive(Default)]
+struct Details {
+    value: Option<Value>,
+    content_type: Option<Box<str>>,
+    deadline: Option<Timestamp>,
+    previous: Option<Revision>,
+}
+
+impl Job<'_, '_> {
+    /// Writes the log rows; the last revision, if there is one.
+    pub(super) fn seal(self) -> Result<Option<Revision>> {
+        let Some(commit) = self.pending.last().map(|change| change.revision) else { return Ok(None) };
+        for change in self.pending {
+            let change = Change { commit, ..change };
+            self.batch.total_bytes += log::payload(&change);
+            log::append(self.batch.conn, &change, self.batch.total_bytes)?;
+            self.batch.changes.push(Arc::new(change));
+        }
+        self.batch.last = commit;
+        Ok(Some(commit))
+    }
+
+    fn conn(&self) -> &Connection {
+        self.batch.conn
+    }
+
+    fn counters(&self) -> Counters<'_> {
+        Counters { conn: self.batch.conn }
+    }
+
+    fn log(&mut self, kind: Kind, group: &str, key: Option<&str>, details: Details) -> Result<Revision> {
+        let revision = self.last.next().ok_or(Reason::NoRevisionLeft)?;
+        self.last = revision;
+        self.pending.push(Change {
+            revision,
+            commit: revision,
+            kind,
+            group: group.into(),
+            key: key.map(Into::into),
+            value: details.value,
+            content_type: details.content_type,
+            deadline: details.deadline,
+            previous: details.previous,
+            origin: self.author.origin.clone(),
+            timestamp: self.batch.now,
+        });
+        Ok(revision)
+    }
+
+    fn is_due(&self, deadline: Option<Timestamp>) -> bool {
+        deadline.is_some_and(|deadline| deadline <= self.batch.now)
+    }
+
+    fn find(&self, group: &Group, key: &str) -> Result<Option<Found>> {
+        let mut statement = self.conn().prepare_cached(FIND)?;
+        let mut rows = statement.query(params![group.id, key])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let value_bytes: i64 = row.get(3)?;
+        Ok(Some(Found {
+            revision: Revision::from_i64(row.get(0)?)?,
+            created: Revision::from_i64(row.get(1)?)?,
+            deadline: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
+            bytes: value_bytes + len(key),
+        }))
+    }
+
+    /// The group and the entry, with what is due out of the way: logged, removed, and not there any more.
+    fn present(&mut self, group: &str, key: &str) -> Result<Option<(Group, Found)>> {
+        let Some(row) = self.counters().group(group)? else { return Ok(None) };
+        match self.find(&row, key)? {
+            Some(found) if self.is_due(found.deadline) => {
+                self.expire(&row, group, key)?;
+                Ok(None)
+            }
+            found => Ok(found.map(|found| (row, found))),
+        }
+    }
+
+    fn set(&mut self, set: &Set<'_>) -> Result<Outcome> {
+        self.batch.limits.check_group(set.group)?;
+        self.batch.limits.check_key(set.key)?;
+        self.batch.limits.check_value(set.value)?;
+        // Everything that can refuse the write comes before the first change.
+        let row = self.counters().group(set.group)?;
+        let found = row.as_ref().map(|row| self.find(row, set.key)).transpose()?.flatten();
+        let there = found.as_ref().filter(|found| !self.is_due(found.deadline));
+        check(set.condition, set.group, set.key, there)?;
+        let deadline = match set.ttl {
+            Ttl::Clear => None,
+            Ttl::Keep => there.and_then(|there| there.deadline),
+            Ttl::For(ttl) => Some(self.batch.now.deadline(ttl)?),
+        };
+        self.take_place(set)?;
+
+        let bytes = len(set.key) + len(set.value);
+        let there = self.present(set.group, set.key)?;
+        let (previous, created) = match &there {
+            Some((_, found)) => (Some(found.revision), Some(found.created)),
+            None => (None, None),
+        };
+        let details = Details {
+            value: Some(set.value.clone()),
+            content_type: set.content_type.map(Into::into),
+            deadline,
+            previous,
+        };
+        let revision = self.log(Kind::Set, set.group, Some(set.key), details)?;
+        let (number, now, value) = (revision.as_i64(), self.batch.now.as_millis(), SqlValue(set.value));
+        let until = deadline.map(Timestamp::as_millis);
+        match there {
+            Some((row, found)) => {
+                let columns = params![row.id, set.key, number, now, until, set.content_type, value];
+                self.conn().prepare_cached(UPDATE)?.execute(columns)?;
+                self.counters().add(&row, set.group, 0, bytes - found.bytes)?;
+            }
+            None => {
+                let row = match self.counters().group(set.group)? {
+                    Some(row) => row,
+                    None => self.counters().create(set.group, revision)?,
+                };
+                let created = created.unwrap_or(revision).as_i64();
+                let columns = params![row.id, set.key, number, created, now, until, set.content_type, value];
+                self.conn().prepare_cached(INSERT)?.execute(columns)?;
+                self.counters().add(&row, set.group, 1, bytes)?;
+            }
+        }
+        self.note_deadline(deadline);
+        Ok(Outcome::Set(revision))
+    }
+
+    /// Refuses what the quota does not allow; before that, what is due in the namespace makes room.
+    fn take_place(&mut self, set: &Set<'_>) -> Result<()> {
+        let author = self.author;
+        let (Some(quota), Some(namespace)) = (author.quota, author.scope.name()) else { return Ok(()) };
+        loop {
+            // Looked up each time: reaping may have taken the group, or this very entry, away.
+            let row = self.counters().group(set.group)?;
+            let found = row.as_ref().map(|row| self.find(row, set.key)).transpose()?.flatten();
+            let before = self.counters().usage(namespace)?;
+            let bytes = len(set.key) + len(set.value) - found.as_ref().map_or(0, |found| found.bytes);
+            let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);
+            let Some(exceeded) = quota.exceeded(namespace, before, after) else { return Ok(()) };
+            if self.reap(&NameRange::prefix(author.scope.prefix()))? == 0 {
+                return Err(Reason::Quota(exceeded).into());
+            }
+        }
+    }
+
+    fn delete(&mut self, group: &str, key: &str, condition: Condition) -> Result<Outcome> {
+        let Some((row, found)) = self.present(group, key)? else {
+            check(condition, group, key, None)?;
+            return Ok(Outcome::Keys(0));
+        };
+        check(condition, group, key, Some(&found))?;
+        let details = Details { previous: Some(found.revision), ..Details::default() };
+        self.log(Kind::Delete, group, Some(key), details)?;
+        self.remove(&row, group, key, found.bytes)?;
+        Ok(Outcome::Keys(1))
+    }
+
+    fn remove(&self, row: &Group, group: &str, key: &str, bytes: i64) -> Result<()> {
+        self.conn().prepare_cached(REMOVE)?.execute(params![row.id, key])?;
+        self.counters().add(row, group, -1, -bytes)
+    }
+
+    /// Logs that a due entry's deadline came, with its last value, and removes it.
+    fn expire(&mut self, row: &Group, group: &str, key: &str) -> Result<()> {
+        let Some(found) = self.find(row, key)? else { return Ok(()) };
+        let (value, content_type) = {
+            let mut statement = self.conn().prepare_cached(LAST_VALUE)?;
+            let mut rows = statement.query(params![row.id, key])?;
+            match rows.next()? {
+                Some(row) => (Some(read_value(row.get_ref(0)?)?), row.get(1)?),
+                None => (None, None),
+            }
+        };
+        let details =
+            Details { value, content_type, deadline: found.deadline, previous: Some(found.revision) };
+        self.log(Kind::Expire, group, Some(key), details)?;
+        self.remove(row, group, key, found.bytes)
+    }
+
+    /// Removes and announces what is due in a range of groups, a bounded number; how many.
+    fn reap(&mut self, groups: &NameRange) -> Result<u64> {
+        let due: Vec<(i64, Option<String>, String)> = {
+            let limit = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
+            let anywhere = groups.lower().is_empty() && groups.to.is_none();
+            let mut statement = self.conn().prepare_cached(if anywhere { DUE_ANYWHERE } else { DUE })?;
+            let params = params![self.batch.now.as_millis(), groups.lower(), groups.to, limit];
+            let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<_>>()?
+        };
+        for (id, name, key) in &due {
+            match name {
+                Some(name) => {
+                    // Read again each time: the row before may have been the group's last.
+                    if let Some(row) = self.counters().group(name)? {
+                        self.expire(&row, name, key)?;
+                    }
+                }
+                None => {
+                    self.conn().prepare_cached(REMOVE)?.execute(params![id, key])?;
+                }
+            }
+        }
+        Ok(u64::try_from(due.len()).unwrap_or(u64::MAX))
+    }
+
+    fn delete_group(&mut self, group: &str) -> Result<u64> {
+        while self.reap(&NameRange::exactly(group))? > 0 {}
+        let Some(row) = self.counters().group(group)? else { return Ok(0) };
+        self.log(Kind::DeleteGroup, group, None, Details::default())?;
+        self.counters().bury(&row, group)?;
+        Ok(u64::try_from(row.keys).unwrap_or(0))
+    }
+
+    fn delete_groups(&mut self, prefix: &str) -> Result<u64> {
+        let groups: Vec<String> = {
+            let range = NameRange::prefix(prefix);
+            let mut statement = self.conn().prepare_cached(GROUPS)?;
+            let rows = statement.query_map(params![range.lower(), range.to], |row| row.get(0))?;
+            rows.collect::<rusqlite::Result<_>>()?
+        };
+        groups.iter().map(|group| self.delete_group(group)).sum()
+    }
+
+    fn touch(&mut self, group: &str, key: &str, ttl: Option<std::time::Duration>) -> Result<Outcome> {
+        let deadline = ttl.map(|ttl| self.batch.now.deadline(ttl)).transpose()?;
+        let Some((row, found)) = self.present(group, key)? else { return Ok(Outcome::Keys(0)) };
+        if found.deadline != deadline {
+            self.log(Kind::Touch, group, Some(key), Details { deadline, ..Details::default() })?;
+            let until = deadline.map(Timestamp::as_millis);
+            self.conn().prepare_cached(SET_DEADLINE)?.execute(params![row.id, key, until])?;
+            self.note_deadline(deadline);
+        }
+        Ok(Outcome::Keys(1))
+    }
+
+    fn note_deadline(&mut self, deadline: Option<Timestamp>) {
+        self.batch.earliest = self.batch.earliest.into_iter().chain(deadline).min();
+    }
+}
+
+/// The parts of [`Op::Set`].
+struct Set<'a> {
+    group: &'a str,
+    key: &'a str,
+    value: &'a Value,
+    ttl: Ttl,
+    condition: Condition,
+    content_type: Option<&'a str>,
+}
+
+impl Transact for Job<'_, '_> {
+    fn apply(&mut self, op: &Op) -> Result<Outcome> {
+        match op {
+            Op::Set { group, key, value, ttl, condition, content_type } => self.set(&Set {
+                group,
+                key,
+                value,
+                ttl: *ttl,
+                condition: *condition,
+                content_type: content_type.as_deref(),
+            }),
+            Op::Delete { group, key, condition } => self.delete(group, key, *condition),
+            Op::DeleteGroup { group } => self.delete_group(group).map(Outcome::Keys),
+            Op::DeleteGroups { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
+            Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
+            Op::Reap { groups } => self.reap(groups).map(Outcome::Keys),
+        }
+    }
+
+    fn read(&self) -> &dyn Read {
+        &self.read
+    }
+}
+
+fn check(condition: Condition, group: &str, key: &str, there: Option<&Found>) -> Result<()> {
+    let current = there.map(|found| found.revision);
+    if condition.holds(current) {
+        return Ok(());
+    }
+    Err(Reason::Conflict { group: group.to_owned(), key: key.to_owned(), current }.into())
+}
+
+fn len(bytes: impl AsRef<[u8]>) -> i64 {
+    i64::try_from(bytes.as_ref().len()).unwrap_or(i64::MAX)
+}
+
+/// How many due entries a range of groups holds, counted up to one more than a step.
+pub(super) fn due(conn: &Connection, now: Timestamp, groups: &NameRange) -> Result<usize> {
+    let limit = i64::try_from(REAP_STEP + 1).unwrap_or(i64::MAX);
+    let mut statement = conn.prepare_cached(DUE)?;
+    let mut rows = statement.query(params![now.as_millis(), groups.lower(), groups.to, limit])?;
+    let mut due = 0;
+    while rows.next()?.is_some() {
+        due += 1;
+    }
+    Ok(due)
+}
+
+/// Sweeps entries of deleted groups, a bounded number; whether there is more to do.
+pub(super) fn sweep(conn: &Connection, step: usize) -> Result<bool> {
+    let dead: Option<i64> = conn
+        .prepare_cached("SELECT group_id FROM wk_dead LIMIT 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(dead) = dead else { return Ok(false) };
+    let limit = i64::try_from(step).unwrap_or(i64::MAX);
+    let swept = conn
+        .prepare_cached("DELETE FROM wk_entries WHERE rowid IN (SELECT rowid FROM wk_entries WHERE group_id = ?1 LIMIT ?2)")?
+        .execute(params![dead, limit])?;
+    if swept < step {
+        conn.prepare_cached("DELETE FROM wk_dead WHERE group_id = ?1")?.execute([dead])?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,57 @@
+//! Values and rows, to and from SQLite.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Row, ToSql};
+
+use crate::types::clock::Timestamp;
+use crate::types::entry::Entry;
+use crate::types::error::{Reason, Result};
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+
+/// The columns that [`read_entry`] reads, in its order.
+macro_rules! entry_columns {
+    () => {
+        "e.key, e.value, e.revision, e.created, e.updated, e.deadline, e.content_type"
+    };
+}
+pub(super) use entry_columns;
+
+/// A value on its way into the file: TEXT when it is text, so that the `sqlite3` shell shows it, else a BLOB.
+pub(super) struct SqlValue<'a>(pub(super) &'a Value);
+
+impl ToSql for SqlValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let bytes = self.0.as_bytes();
+        let value = if self.0.as_str().is_some() { ValueRef::Text(bytes) } else { ValueRef::Blob(bytes) };
+        Ok(ToSqlOutput::Borrowed(value))
+    }
+}
+
+pub(super) fn read_value(value: ValueRef<'_>) -> Result<Value> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Value::from(bytes)),
+        other => Err(Reason::Corrupt { what: format!("a value is stored as {}", other.data_type()) }.into()),
+    }
+}
+
+pub(super) fn optional_text(row: &Row<'_>, column: usize) -> Result<Option<Box<str>>> {
+    Ok(row.get::<_, Option<Box<str>>>(column)?)
+}
+
+pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry> {
+    Ok(Entry {
+        key: row.get(0)?,
+        value: read_value(row.get_ref(1)?)?,
+        revision: Revision::from_i64(row.get(2)?)?,
+        created: Revision::from_i64(row.get(3)?)?,
+        updated: Timestamp::from_millis(row.get(4)?),
+        deadline: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+        content_type: row.get(6)?,
+    })
+}
+
+/// A count from the file; what is negative there is damage.
+pub(super) fn count(number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(|_| Reason::Corrupt { what: format!("{number} is no count") }.into())
+}

@@ -1,0 +1,343 @@
+//! Leading: one SQL transaction for the leader's own write and those that came meanwhile.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::engine::{Author, Outcome, Receipt, Sealed, Transact, Write};
+use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
+
+use super::apply::{Batch, Job};
+use super::turn::{self, Turn};
+use super::{SqliteEngine, nesting};
+
+/// The connection that writes. Who holds it has the turn.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    /// A sync failed: what the file holds is unknown, and nothing more is acknowledged.
+    poisoned: bool,
+}
+
+impl Writer {
+    pub(super) fn new(conn: Connection) -> Writer {
+        Writer { conn, poisoned: false }
+    }
+
+    pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Begins a transaction, waiting for other processes until the deadline.
+    fn begin(&self, queued: Instant, timeout: Duration) -> Result<()> {
+        if self.poisoned {
+            return Err(Reason::Poisoned.into());
+        }
+        loop {
+            match self.run("BEGIN IMMEDIATE") {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    if queued.elapsed() >= timeout {
+                        return Err(Reason::Busy { waited: queued.elapsed() }.into());
+                    }
+                    nap(Duration::from_micros(fastrand::u64(100..400)));
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// A transaction of the store's own, which announces nothing.
+    pub(super) fn transaction<T>(
+        &mut self,
+        queued: Instant,
+        timeout: Duration,
+        f: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.begin(queued, timeout)?;
+        let result = f(&self.conn);
+        if result.is_ok() {
+            self.commit()?;
+        }
+        self.roll_back();
+        result
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let Err(error) = self.run("COMMIT") else { return Ok(()) };
+        self.roll_back();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => Err(error.into()),
+            _ => {
+                self.poisoned = true;
+                tracing::error!(%error, "a commit failed; nothing more is written through this handle");
+                Err(Reason::UnknownOutcome(error).into())
+            }
+        }
+    }
+
+    fn roll_back(&self) {
+        if !self.conn.is_autocommit() {
+            // What fails here fails again, and is reported, at the next BEGIN.
+            drop(self.run("ROLLBACK"));
+        }
+    }
+}
+
+/// SQLite has no signal for the end of another process's transaction: this wait is the thing itself. The spread
+/// keeps waiting processes from starving each other in step.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to be woken by")]
+fn nap(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// What the leader came to do.
+pub(super) enum Own<'a> {
+    Write(&'a Write),
+    Closure {
+        author: &'a Author,
+        f: &'a mut dyn FnMut(&mut dyn Transact) -> Result<()>,
+    },
+    /// Nothing: it leads for background jobs.
+    Others,
+}
+
+/// What became of the leader's own write.
+pub(super) enum OwnDone {
+    Write(Receipt),
+    Closure(Sealed),
+    Others,
+}
+
+/// Holds the turn; passes it on whatever happens, with what it took along given back.
+struct Lead<'e> {
+    turn: &'e Turn<Writer>,
+    writer: Option<Writer>,
+    taken: Vec<Taken>,
+}
+
+struct Taken {
+    job: Arc<turn::Job<Writer>>,
+    /// None: not applied yet, or to be applied again.
+    result: Option<Result<Receipt>>,
+    failed: bool,
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        // Only a panicking closure leaves jobs behind: they wait for the next leader.
+        self.turn.give_back(self.taken.drain(..).map(|taken| taken.job));
+        if let Some(writer) = self.writer.take() {
+            writer.roll_back();
+            self.turn.pass(writer);
+        }
+    }
+}
+
+/// Why a transaction could not be committed.
+enum Broken {
+    /// One write took the whole transaction with it; the others can be run again without it.
+    By {
+        own: bool,
+        error: Error,
+    },
+    Whole(Error),
+}
+
+impl SqliteEngine {
+    /// Commits the leader's own write and what can be taken along, then passes the turn.
+    pub(super) fn lead(&self, writer: Writer, mut own: Own<'_>, queued: Instant) -> Result<OwnDone> {
+        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new() };
+        let mut own_result: Option<Result<OwnDone>> = None;
+        loop {
+            match self.attempt(&mut lead, &mut own, &mut own_result, queued) {
+                Ok(()) => break,
+                Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
+                Err(Broken::By { own: false, .. }) => {}
+                Err(Broken::Whole(error)) => {
+                    own_result.get_or_insert_with(|| Err(error.clone()));
+                    for taken in &mut lead.taken {
+                        taken.result.get_or_insert_with(|| Err(error.clone()));
+                    }
+                    if matches!(own, Own::Others) {
+                        self.fail_background(&error);
+                    }
+                    break;
+                }
+            }
+        }
+        let taken = std::mem::take(&mut lead.taken);
+        drop(lead);
+        for Taken { job, result, .. } in taken {
+            self.turn
+                .finish(&job, result.unwrap_or_else(|| Err(Reason::WorkerDied { what: "a commit" }.into())));
+        }
+        own_result.unwrap_or(Ok(OwnDone::Others))
+    }
+
+    /// Background jobs whose leader could not even begin fail like any other.
+    fn fail_background(&self, error: &Error) {
+        while let Some(job) = self.turn.take_along() {
+            self.turn.finish(&job, Err(error.clone()));
+        }
+    }
+
+    /// One SQL transaction.
+    fn attempt(
+        &self,
+        lead: &mut Lead<'_>,
+        own: &mut Own<'_>,
+        own_result: &mut Option<Result<OwnDone>>,
+        queued: Instant,
+    ) -> Result<(), Broken> {
+        let again = own_result.is_some() || !lead.taken.is_empty();
+        let Some(writer) = &mut lead.writer else { return Ok(()) };
+        writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
+        let begun = Batch::begin(&writer.conn, self.clock.now(), self.limits);
+        let mut batch = begun.map_err(|error| self.abandon(writer, error))?;
+
+        // Its own first: a closure can only run here.
+        if !matches!(own_result, Some(Err(_))) {
+            let done = match own {
+                Own::Write(write) => apply(&mut batch, write).map(|done| done.map(OwnDone::Write)),
+                Own::Closure { author, f } => self.run_closure(writer, &mut batch, author, *f),
+                Own::Others => Ok(Ok(OwnDone::Others)),
+            };
+            match done {
+                Ok(result) => *own_result = Some(result),
+                Err(error) => {
+                    writer.roll_back();
+                    return Err(Broken::By { own: true, error });
+                }
+            }
+        }
+        for taken in lead.taken.iter_mut().filter(|taken| !taken.failed) {
+            taken.result = Some(apply_taken(writer, &mut batch, &taken.job).map_err(|error| {
+                taken.failed = true;
+                taken.result = Some(Err(error.clone()));
+                Broken::By { own: false, error }
+            })?);
+        }
+        let (start, mut bytes) = (Instant::now(), 0);
+        while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
+            let Some(job) = self.turn.take_along() else { break };
+            bytes += job.write.as_ref().map_or(0, |write| write.op.weight());
+            lead.taken.push(Taken { job: job.clone(), result: None, failed: false });
+            let result = apply_taken(writer, &mut batch, &job);
+            if let Some(taken) = lead.taken.last_mut() {
+                taken.failed = result.is_err();
+                taken.result = Some(result.as_ref().map_or_else(|error| Err(error.clone()), Clone::clone));
+            }
+            result.map_err(|error| Broken::By { own: false, error })?;
+        }
+
+        let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
+        let changes = std::mem::take(&mut batch.changes);
+        drop(batch);
+        if let Err(error) = writer.commit() {
+            // What was refused stays refused; what was applied is not.
+            *own_result = Some(match own_result.take() {
+                Some(Err(refused)) => Err(refused),
+                _ => Err(error.clone()),
+            });
+            for taken in lead.taken.iter_mut().filter(|taken| !matches!(taken.result, Some(Err(_)))) {
+                taken.result = Some(Err(error.clone()));
+            }
+            return Ok(());
+        }
+        if last > base {
+            self.feed.push(base, last, changes);
+        }
+        self.note(earliest, last);
+        Ok(())
+    }
+
+    fn abandon(&self, writer: &Writer, error: Error) -> Broken {
+        writer.roll_back();
+        Broken::Whole(error)
+    }
+
+    /// Runs a closure in a savepoint. The outer error is one that took the transaction with it.
+    fn run_closure(
+        &self,
+        writer: &Writer,
+        batch: &mut Batch<'_>,
+        author: &Author,
+        f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>,
+    ) -> Result<Result<OwnDone>> {
+        writer.run("SAVEPOINT job")?;
+        let mut job = Guarded { job: batch.job(author), fault: None };
+        let result = nesting::inside(&self.file, || f(&mut job));
+        let Guarded { job, fault } = job;
+        let result = fault.map_or(result, Err).and_then(|()| job.seal());
+        match result {
+            Ok(announced) => {
+                writer.run("RELEASE job")?;
+                let revision = announced.unwrap_or(batch.last);
+                Ok(Ok(OwnDone::Closure(Sealed { revision, announced })))
+            }
+            // A savepoint does not survive every error: a full disk takes the whole transaction.
+            Err(error) if writer.conn.is_autocommit() => Err(error),
+            Err(error) => {
+                writer.run("ROLLBACK TO job")?;
+                writer.run("RELEASE job")?;
+                Ok(Err(error))
+            }
+        }
+    }
+}
+
+/// Applies a write. It needs no savepoint, because an operation that refuses does so before its first change; a
+/// fault, the outer error, takes the whole transaction.
+fn apply(batch: &mut Batch<'_>, write: &Write) -> Result<Result<Receipt>> {
+    let mut job = batch.job(&write.author);
+    let outcome = job.apply(&write.op);
+    match outcome {
+        Err(error) if is_fault(&error) => Err(error),
+        // What was due and made room stays gone, also when that was not enough.
+        outcome => {
+            let announced = job.seal()?;
+            Ok(outcome.map(|outcome| Receipt { outcome, announced }))
+        }
+    }
+}
+
+fn apply_taken(writer: &Writer, batch: &mut Batch<'_>, job: &turn::Job<Writer>) -> Result<Result<Receipt>> {
+    let Some(write) = &job.write else { return Err(Reason::WorkerDied { what: "a commit" }.into()) };
+    apply(batch, write).inspect_err(|_| writer.roll_back())
+}
+
+/// Whether an error may have left an operation half done, or the transaction gone.
+fn is_fault(error: &Error) -> bool {
+    !matches!(
+        error.reason(),
+        Reason::Conflict { .. }
+            | Reason::Quota(_)
+            | Reason::TooLarge { .. }
+            | Reason::BadTtl { .. }
+            | Reason::NoRevisionLeft
+    )
+}
+
+/// A job in a user's closure, which may look away from an error that left an operation half done.
+struct Guarded<'b, 'c> {
+    job: Job<'b, 'c>,
+    fault: Option<Error>,
+}
+
+impl Transact for Guarded<'_, '_> {
+    fn apply(&mut self, op: &crate::engine::Op) -> Result<Outcome> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        self.job.apply(op).inspect_err(|error| {
+            if is_fault(error) {
+                self.fault = Some(error.clone());
+            }
+        })
+    }
+
+    fn read(&self) -> &dyn crate::engine::Read {
+        self.job.read()
+    }
+}

@@ -1,0 +1,154 @@
+//! The change log: rows in and out, each with a checksum, since SQLite's pages have none.
+
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::engine::LogPage;
+use crate::types::clock::Timestamp;
+use crate::types::error::{Error, Reason, Result};
+use crate::types::event::{Change, Kind};
+use crate::types::limits::PAGE_BYTES;
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+
+use super::columns::{SqlValue, optional_text, read_value};
+
+const INSERT: &str = "INSERT INTO wk_log (revision, commit_revision, kind, group_name, key, content_type, deadline, \
+     previous, origin, timestamp, total_bytes, checksum, value) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
+const AFTER: &str = "SELECT revision, commit_revision, kind, group_name, key, content_type, deadline, previous, \
+     origin, timestamp, checksum, value FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT ?2";
+const ONE: &str = "SELECT revision, commit_revision, kind, group_name, key, content_type, deadline, previous, \
+     origin, timestamp, checksum, value FROM wk_log WHERE revision = ?1";
+const END: &str = "SELECT revision, total_bytes FROM wk_log ORDER BY revision DESC LIMIT 1";
+const TRIMMED: &str = "SELECT value FROM wk_meta WHERE name = 'trimmed'";
+
+/// The log's end: its last revision, and the bytes of all that was ever logged up to it.
+pub(super) fn end(conn: &Connection) -> Result<(Revision, i64)> {
+    let row = conn.prepare_cached(END)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    match row {
+        Some((revision, bytes)) => Ok((Revision::from_i64(revision)?, bytes)),
+        None => Ok((Revision::ZERO, 0)),
+    }
+}
+
+/// Everything up to this revision is trimmed.
+pub(super) fn trimmed(conn: &Connection) -> Result<Revision> {
+    let row: Option<i64> = conn.prepare_cached(TRIMMED)?.query_row([], |row| row.get(0)).optional()?;
+    row.map_or(Ok(Revision::ZERO), Revision::from_i64)
+}
+
+/// What a row weighs in the log's running total: names, content type and value, in bytes.
+pub(super) fn payload(change: &Change) -> i64 {
+    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    let names = change.group.len() + text(&change.key) + text(&change.content_type);
+    let bytes = names + change.value.as_ref().map_or(0, |value| value.len());
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+/// CRC-32 (IEEE 802.3) over every column but the running total: integers as 8 bytes, little-endian; text and value
+/// as their length, as an integer, then their bytes; NULL as the integer −1.
+fn checksum(change: &Change) -> i64 {
+    let mut crc = crc32fast::Hasher::new();
+    let mut integer = |number: i64| crc.update(&number.to_le_bytes());
+    integer(change.revision.as_i64());
+    integer(change.commit.as_i64());
+    integer(change.kind.code());
+    integer(change.deadline.map_or(-1, Timestamp::as_millis));
+    integer(change.previous.map_or(-1, Revision::as_i64));
+    integer(change.timestamp.as_millis());
+    let mut bytes = |bytes: Option<&[u8]>| {
+        let len = bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+        crc.update(&len.to_le_bytes());
+        crc.update(bytes.unwrap_or_default());
+    };
+    bytes(Some(change.group.as_bytes()));
+    bytes(change.key.as_ref().map(|key| key.as_bytes()));
+    bytes(change.content_type.as_ref().map(|content_type| content_type.as_bytes()));
+    bytes(change.origin.as_ref().map(|origin| origin.as_bytes()));
+    bytes(change.value.as_deref());
+    i64::from(crc.finalize())
+}
+
+/// Adds a row; `total` is the running total with it.
+pub(super) fn append(conn: &Connection, change: &Change, total: i64) -> Result<()> {
+    conn.prepare_cached(INSERT)?.execute(params![
+        change.revision.as_i64(),
+        change.commit.as_i64(),
+        change.kind.code(),
+        change.group,
+        change.key,
+        change.content_type,
+        change.deadline.map(Timestamp::as_millis),
+        change.previous.map(Revision::as_i64),
+        change.origin,
+        change.timestamp.as_millis(),
+        total,
+        checksum(change),
+        change.value.as_ref().map(SqlValue),
+    ])?;
+    Ok(())
+}
+
+/// The rows after a revision, at most `limit` of them and about a megabyte, but at least one.
+pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<LogPage> {
+    let (trimmed, end) = (trimmed(conn)?, end(conn)?.0);
+    let mut page = LogPage { trimmed, end, changes: Vec::new() };
+    let mut statement = conn.prepare_cached(AFTER)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![after.max(trimmed).as_i64(), limit])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let change = decode(row)?;
+        bytes += change.weight();
+        page.changes.push(Arc::new(change));
+        if bytes >= PAGE_BYTES {
+            break;
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn change(conn: &Connection, revision: Revision) -> Result<Option<Arc<Change>>> {
+    if revision <= trimmed(conn)? {
+        return Ok(None);
+    }
+    let mut statement = conn.prepare_cached(ONE)?;
+    let mut rows = statement.query([revision.as_i64()])?;
+    rows.next()?.map(decode).transpose().map(|change| change.map(Arc::new))
+}
+
+fn decode(row: &Row<'_>) -> Result<Change> {
+    let number: i64 = row.get(0)?;
+    let damaged = |_| Error::from(Reason::Corrupt { what: format!("row {number} of wk_log cannot be read") });
+    let change = columns(row).map_err(damaged)?;
+    let stored: i64 = row.get(10)?;
+    match change {
+        Some(change) if checksum(&change) == stored => Ok(change),
+        _ => {
+            Err(Reason::Corrupt { what: format!("row {number} of wk_log does not match its checksum") }
+                .into())
+        }
+    }
+}
+
+/// The columns as a change; none when the kind is not one that we write.
+fn columns(row: &Row<'_>) -> Result<Option<Change>> {
+    let Some(kind) = Kind::from_code(row.get(2)?) else { return Ok(None) };
+    let previous: Option<i64> = row.get(7)?;
+    let value = row.get_ref(11)?;
+    Ok(Some(Change {
+        revision: Revision::from_i64(row.get(0)?)?,
+        commit: Revision::from_i64(row.get(1)?)?,
+        kind,
+        group: row.get(3)?,
+        key: optional_text(row, 4)?,
+        content_type: optional_text(row, 5)?,
+        deadline: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
+        previous: previous.map(Revision::from_i64).transpose()?,
+        origin: row.get::<_, Option<Arc<str>>>(8)?,
+        timestamp: Timestamp::from_millis(row.get(9)?),
+        value: if value == ValueRef::Null { None } else { Some(read_value(value)?) },
+    }))
+}

@@ -1,0 +1,212 @@
+//! What the store's thread does to the file now and then: trim the log, sweep deleted groups, give space back, move
+//! the write-ahead log into the file. All in small steps, so that writers hardly wait.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::types::clock::Timestamp;
+use crate::types::error::Result;
+use crate::types::limits::{CHECKPOINT_PAGES, SWEEP_STEP, TRIM_STEP};
+use crate::types::options::Retention;
+use crate::types::revision::Revision;
+
+use super::lead::Writer;
+use super::turn::Admission;
+use super::{SqliteEngine, apply, log};
+
+/// Space is given back when more than a quarter of the file is free, and more pages than this.
+const FREE_PAGES: i64 = 1_024;
+const VACUUM_STEP: i64 = 256;
+
+impl SqliteEngine {
+    /// Runs with the turn, in a transaction that announces nothing.
+    fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.with_turn(|writer, queued| writer.transaction(queued, self.busy_timeout, f))
+    }
+
+    fn with_turn<T>(&self, f: impl FnOnce(&mut Writer, Instant) -> Result<T>) -> Result<T> {
+        let queued = Instant::now();
+        match self.turn.enter(|| None, self.busy_timeout)? {
+            Admission::Lead(mut writer) => {
+                let result = f(&mut writer, queued);
+                self.turn.pass(writer);
+                result
+            }
+            // Only a write as data is ever done by others.
+            Admission::Done(result) => {
+                Err(result.err().unwrap_or_else(|| crate::types::error::Reason::Closed.into()))
+            }
+        }
+    }
+
+    pub(super) fn maintenance_step(&self, retention: &Retention) -> Result<bool> {
+        self.pool.end_held(false);
+        let mut more = false;
+        if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+            self.checkpoint()?;
+        }
+        if self.pool.with(has_dead)? {
+            more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
+        }
+        let cut = self.pool.with(|conn| cut(conn, retention, self.clock.now()))?;
+        if let Some(cut) = cut {
+            self.trim_step(cut)?;
+            more = true;
+        }
+        if self.pool.with(has_leftovers)? {
+            self.exclusively(|conn| drop_trimmed(conn).map(drop))?;
+            more = true;
+        }
+        if self.pool.with(wastes_space)? {
+            self.exclusively(|conn| {
+                Ok(conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?)
+            })?;
+            more = true;
+        }
+        Ok(more)
+    }
+
+    /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
+    /// which the log begins again from its start.
+    fn checkpoint(&self) -> Result<()> {
+        let passive = |conn: &Connection| -> Result<()> {
+            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            Ok(())
+        };
+        self.pool.with(passive)?;
+        self.with_turn(|writer, _| passive(&writer.conn))?;
+        self.wal_pages.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Says that everything up to `to` is trimmed, and removes the first rows of it.
+    fn trim_step(&self, to: Revision) -> Result<u64> {
+        self.exclusively(|conn| {
+            if to > log::trimmed(conn)? {
+                conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?
+                    .execute([to.as_i64()])?;
+            }
+            drop_trimmed(conn)
+        })
+    }
+
+    /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.
+    pub(super) fn trim_to(&self, to: Revision) -> Result<u64> {
+        let (cut, events) = self.pool.with(|conn| {
+            let trimmed = log::trimmed(conn)?;
+            let cut = whole_transactions(conn, trimmed, to)?;
+            Ok((cut, cut.map_or(0, |cut| cut.get() - trimmed.get())))
+        })?;
+        if let Some(cut) = cut {
+            while self.trim_step(cut)? > 0 {}
+        }
+        Ok(events)
+    }
+}
+
+fn has_dead(conn: &Connection) -> Result<bool> {
+    Ok(conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM wk_dead)")?.query_row([], |row| row.get(0))?)
+}
+
+fn first(conn: &Connection) -> Result<Option<Revision>> {
+    let first: Option<i64> =
+        conn.prepare_cached("SELECT min(revision) FROM wk_log")?.query_row([], |row| row.get(0))?;
+    first.map(Revision::from_i64).transpose()
+}
+
+/// Whether the log still holds rows that are trimmed.
+fn has_leftovers(conn: &Connection) -> Result<bool> {
+    let trimmed = log::trimmed(conn)?;
+    Ok(first(conn)?.is_some_and(|first| first <= trimmed))
+}
+
+/// Removes rows that are trimmed, a bounded number; how many.
+fn drop_trimmed(conn: &Connection) -> Result<u64> {
+    let trimmed = log::trimmed(conn)?;
+    let Some(first) = first(conn)?.filter(|first| *first <= trimmed) else { return Ok(0) };
+    let to = trimmed.min(Revision::new(first.get() + TRIM_STEP - 1));
+    let gone = conn.prepare_cached("DELETE FROM wk_log WHERE revision <= ?1")?.execute([to.as_i64()])?;
+    Ok(u64::try_from(gone).unwrap_or(u64::MAX))
+}
+
+/// Up to where retention trims now; none when there is nothing worth a step.
+fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
+    let (last, total) = log::end(conn)?;
+    let trimmed = log::trimmed(conn)?;
+    let kept = last.get() - trimmed.get();
+    if kept <= retention.min_events {
+        return Ok(None);
+    }
+    let excess = kept.saturating_sub(retention.max_events);
+    // A log that hovers about its limit is not trimmed event by event.
+    let by_count = if excess >= slack(retention.max_events) { trimmed.get() + excess } else { 0 };
+    let by_bytes = by_bytes(conn, trimmed, total, retention.max_bytes)?;
+    let by_age = by_age(conn, trimmed, retention, now)?;
+    let to = by_count.max(by_bytes).max(by_age).min(last.get() - retention.min_events);
+    whole_transactions(conn, trimmed, Revision::new(to))
+}
+
+fn slack(max_events: u64) -> u64 {
+    (max_events / 8).clamp(1, TRIM_STEP)
+}
+
+/// The last revision that must go so that the log weighs no more than it may.
+fn by_bytes(conn: &Connection, trimmed: Revision, total: i64, max_bytes: u64) -> Result<u64> {
+    let Some(allowed) =
+        total.checked_sub(i64::try_from(max_bytes).unwrap_or(i64::MAX)).filter(|over| *over > 0)
+    else {
+        return Ok(0);
+    };
+    // The running total grows with the revisions: halve the range until the row is found.
+    let (mut low, mut high) = (trimmed.get(), log::end(conn)?.0.get());
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        let before = total_at(conn, middle)?;
+        if before.is_some_and(|before| before <= allowed) { low = middle } else { high = middle - 1 }
+    }
+    Ok(low)
+}
+
+/// The running total at a revision.
+fn total_at(conn: &Connection, revision: u64) -> Result<Option<i64>> {
+    let sql = "SELECT total_bytes FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
+    let at = Revision::new(revision).as_i64();
+    Ok(conn.prepare_cached(sql)?.query_row([at], |row| row.get(0)).optional()?)
+}
+
+/// The last revision before the first that is young enough, looking a few steps ahead.
+fn by_age(conn: &Connection, trimmed: Revision, retention: &Retention, now: Timestamp) -> Result<u64> {
+    let age = i64::try_from(retention.max_age.as_millis()).unwrap_or(i64::MAX);
+    let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
+    let ahead = Revision::new(trimmed.get() + 8 * TRIM_STEP);
+    let sql = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp >= ?3 \
+               ORDER BY revision LIMIT 1";
+    let young: Option<i64> = conn
+        .prepare_cached(sql)?
+        .query_row(params![trimmed.as_i64(), ahead.as_i64(), oldest], |row| row.get(0))
+        .optional()?;
+    match young {
+        Some(young) => Ok(Revision::from_i64(young)?.get() - 1),
+        None => Ok(ahead.get()),
+    }
+}
+
+/// The end of the last whole transaction up to `to`, after `trimmed`; never that of the newest one.
+fn whole_transactions(conn: &Connection, trimmed: Revision, to: Revision) -> Result<Option<Revision>> {
+    let last = log::end(conn)?.0;
+    let to = to.min(Revision::new(last.get().saturating_sub(1)));
+    let sql = "SELECT revision FROM wk_log WHERE revision <= ?1 AND revision > ?2 AND revision = commit_revision \
+               ORDER BY revision DESC LIMIT 1";
+    let cut: Option<i64> =
+        conn.prepare_cached(sql)?.query_row([to.as_i64(), trimmed.as_i64()], |row| row.get(0)).optional()?;
+    cut.map(Revision::from_i64).transpose()
+}
+
+/// Whether enough of the file is free to give some back.
+fn wastes_space(conn: &Connection) -> Result<bool> {
+    let pragma = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+    let free = pragma("PRAGMA freelist_count")?;
+    Ok(free > FREE_PAGES && free > pragma("PRAGMA page_count")? / 4 && pragma("PRAGMA auto_vacuum")? == 2)
+}

@@ -1,0 +1,259 @@
+//! The engine on one SQLite file.
+
+mod apply;
+mod check;
+mod columns;
+mod connection;
+mod counters;
+mod lead;
+mod log;
+mod maintain;
+mod nesting;
+mod open;
+mod pool;
+mod read;
+mod schema;
+mod turn;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::feed::Feed;
+use super::signal::Signal;
+use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
+use crate::types::clock::{Clock, Timestamp};
+use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{CHECKPOINT_PAGES, Limits, REAP_STEP, TRIM_STEP};
+use crate::types::lock;
+use crate::types::name::NameRange;
+use crate::types::options::{Durability, Options, Retention};
+use crate::types::revision::{Revision, StoreId};
+
+use lead::{Own, OwnDone, Writer};
+use nesting::FileKey;
+use pool::Pool;
+use turn::{Admission, Turn};
+
+/// The engine on one SQLite file.
+pub(crate) struct SqliteEngine {
+    path: PathBuf,
+    id: StoreId,
+    durability: Durability,
+    file: FileKey,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    busy_timeout: Duration,
+    snapshot_age: Duration,
+    turn: Turn<Writer>,
+    pool: Pool,
+    feed: Feed,
+    signal: Arc<Signal>,
+    wal_pages: Arc<AtomicU64>,
+    /// The earliest deadline that the store's thread knows of, in milliseconds.
+    next_deadline: AtomicI64,
+    /// The revision at which the log is looked at for trimming again.
+    next_trim: AtomicU64,
+    /// A private store's folder, removed when it closes.
+    folder: Mutex<Option<TempDir>>,
+}
+
+impl SqliteEngine {
+    /// Opens a file. The signal is raised when the store's thread has something to do.
+    pub(crate) fn open(path: &Path, options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
+        SqliteEngine::start(path, options, signal, None)
+    }
+
+    /// A store of its own in a private folder, gone when it is closed.
+    pub(crate) fn open_private(options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
+        let failed = |cause| Reason::Io { what: "a private folder could not be made".to_owned(), cause };
+        let folder = tempfile::Builder::new().prefix("watchkeep-").tempdir().map_err(failed)?;
+        let path = folder.path().join("store.db");
+        let options = options.clone().create(true).durability(Durability::Relaxed);
+        SqliteEngine::start(&path, &options, signal, Some(folder))
+    }
+
+    fn start(
+        path: &Path,
+        options: &Options,
+        signal: Arc<Signal>,
+        folder: Option<TempDir>,
+    ) -> Result<SqliteEngine> {
+        let (mut conn, identity) = open::open(path, options)?;
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let sync = open::sync_of(identity.durability, folder.is_some());
+        let wal_pages = Arc::new(AtomicU64::new(0));
+        connection::writer(&mut conn, sync, wal_pages.clone())?;
+        Ok(SqliteEngine {
+            id: identity.id,
+            durability: identity.durability,
+            file: FileKey::of(&path)?,
+            limits: options.limits,
+            clock: options.clock.clone(),
+            busy_timeout: options.busy_timeout,
+            snapshot_age: options.snapshot_age,
+            turn: Turn::new(Writer::new(conn), signal.clone()),
+            pool: Pool::new(path.clone(), sync, options.clock.clone()),
+            feed: Feed::default(),
+            signal,
+            wal_pages,
+            next_deadline: AtomicI64::new(i64::MAX),
+            next_trim: AtomicU64::new(0),
+            folder: Mutex::new(folder),
+            path,
+        })
+    }
+
+    /// After a commit: wakes the store's thread when it has to look earlier than it meant to.
+    fn note(&self, earliest: Option<Timestamp>, last: Revision) {
+        let sooner = earliest.is_some_and(|at| {
+            self.next_deadline.fetch_min(at.as_millis(), Ordering::Relaxed) > at.as_millis()
+        });
+        let full = self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES;
+        if sooner || full || last.get() >= self.next_trim.load(Ordering::Relaxed) {
+            self.next_trim.store(last.get() + TRIM_STEP / 2, Ordering::Relaxed);
+            self.signal.raise();
+        }
+    }
+
+    /// Deleting a group announces first what in it is due. When that is much, it happens in steps of its own.
+    fn reap_before(&self, op: &Op, author: &Author) -> Result<()> {
+        let groups = match op {
+            Op::DeleteGroup { group } => NameRange::exactly(group),
+            Op::DeleteGroups { prefix } => NameRange::prefix(prefix),
+            _ => return Ok(()),
+        };
+        while self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups))? > REAP_STEP {
+            self.commit(&Write { author: author.clone(), op: Op::Reap { groups: groups.clone() } })?;
+        }
+        Ok(())
+    }
+
+    fn commit(&self, write: &Write) -> Result<Receipt> {
+        let queued = Instant::now();
+        match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
+            Admission::Done(result) => result,
+            Admission::Lead(writer) => match self.lead(writer, Own::Write(write), queued)? {
+                OwnDone::Write(receipt) => Ok(receipt),
+                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+}
+
+/// The leader's outcome is not of the kind of its own write: impossible by construction.
+fn mixed_up() -> Error {
+    Reason::WorkerDied { what: "a commit" }.into()
+}
+
+impl Engine for SqliteEngine {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn write(&self, write: Write) -> Result<Receipt> {
+        nesting::refuse(&self.file)?;
+        self.reap_before(&write.op, &write.author)?;
+        self.commit(&write)
+    }
+
+    fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>,
+    ) -> Result<Sealed> {
+        nesting::refuse(&self.file)?;
+        let queued = Instant::now();
+        match self.turn.enter(|| None, self.busy_timeout)? {
+            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
+            Admission::Lead(writer) => match self.lead(writer, Own::Closure { author, f }, queued)? {
+                OwnDone::Closure(sealed) => Ok(sealed),
+                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+
+    fn submit(&self, write: Write, done: Completion) {
+        self.turn.submit(write, self.busy_timeout, done);
+    }
+
+    fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
+        while let Some(writer) = self.turn.lead_for_background() {
+            if let Err(error) = self.lead(writer, Own::Others, Instant::now()) {
+                tracing::warn!(%error, "writes in the background could not be committed");
+            }
+        }
+        self.turn.take_settled()
+    }
+
+    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.pool.glance(f)
+    }
+
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.pool.read(f)
+    }
+
+    fn hold(&self) -> Result<Arc<dyn Held>> {
+        Ok(self.pool.hold(self.snapshot_age)?)
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        // Forgotten first: a deadline that is set while we look raises the signal.
+        self.next_deadline.store(i64::MAX, Ordering::Relaxed);
+        let next = self.pool.with(read::next_deadline)?;
+        if let Some(next) = next {
+            self.next_deadline.fetch_min(next.as_millis(), Ordering::Relaxed);
+        }
+        Ok(next)
+    }
+
+    fn maintain(&self, retention: &Retention) -> Result<bool> {
+        self.maintenance_step(retention)
+    }
+
+    fn trim(&self, to: Revision) -> Result<u64> {
+        nesting::refuse(&self.file)?;
+        self.trim_to(to)
+    }
+
+    fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
+        self.pool.with(|conn| check::check(conn))
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        (size(&self.path), size(Path::new(&wal)))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.turn.is_closed()
+    }
+
+    fn close(&self) -> Result<()> {
+        nesting::refuse(&self.file)?;
+        let writer = self.turn.close();
+        self.pool.close();
+        // The last connection to go moves the write-ahead log into the file.
+        drop(writer);
+        drop(lock(&self.folder).take());
+        Ok(())
+    }
+}

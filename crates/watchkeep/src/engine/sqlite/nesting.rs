@@ -1,0 +1,57 @@
+//! Which files this thread has a transaction open on: a write to one of them from inside the closure, through
+//! whatever handle, would wait for itself.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use crate::types::error::{Reason, Result};
+
+/// What a file is, whatever path leads to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct FileKey(Key);
+
+#[cfg(unix)]
+type Key = (u64, u64);
+#[cfg(not(unix))]
+type Key = std::path::PathBuf;
+
+impl FileKey {
+    pub(super) fn of(path: &Path) -> Result<FileKey> {
+        let failed = |cause| Reason::Io {
+            what: format!("{path:?} cannot be looked at; check its permissions"),
+            cause,
+        };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let file = std::fs::metadata(path).map_err(failed)?;
+            Ok(FileKey((file.dev(), file.ino())))
+        }
+        #[cfg(not(unix))]
+        {
+            Ok(FileKey(path.canonicalize().map_err(failed)?))
+        }
+    }
+}
+
+thread_local! {
+    static OPEN: RefCell<Vec<FileKey>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a transaction's closure.
+pub(super) fn inside<T>(file: &FileKey, f: impl FnOnce() -> T) -> T {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            OPEN.with_borrow_mut(|open| open.pop());
+        }
+    }
+    OPEN.with_borrow_mut(|open| open.push(file.clone()));
+    let _leave = Leave;
+    f()
+}
+
+/// Refuses a write from inside a transaction on the same file.
+pub(super) fn refuse(file: &FileKey) -> Result<()> {
+    if OPEN.with_borrow(|open| open.contains(file)) { Err(Reason::Nested.into()) } else { Ok(()) }
+}

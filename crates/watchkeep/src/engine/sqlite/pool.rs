@@ -1,0 +1,158 @@
+//! Read connections: whoever reads takes one, or opens another rather than wait.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::engine::{Held, Read};
+use crate::types::clock::{Clock, Timestamp};
+use crate::types::error::{Reason, Result};
+use crate::types::limits::IDLE_READERS;
+use crate::types::lock;
+
+use super::connection::{self, Sync};
+use super::log;
+use super::read::SqliteRead;
+
+struct State {
+    idle: Vec<Connection>,
+    busy: usize,
+    closed: bool,
+    held: Vec<Weak<HeldRead>>,
+}
+
+/// The read connections of a store.
+pub(super) struct Pool {
+    path: PathBuf,
+    sync: Sync,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+impl Pool {
+    pub(super) fn new(path: PathBuf, sync: Sync, clock: Arc<dyn Clock>) -> Pool {
+        let state = State { idle: Vec::new(), busy: 0, closed: false, held: Vec::new() };
+        Pool { path, sync, clock, state: Mutex::new(state), returned: Condvar::new() }
+    }
+
+    /// Runs with a connection of its own.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let idle = {
+            let mut state = lock(&self.state);
+            if state.closed {
+                return Err(Reason::Closed.into());
+            }
+            state.busy += 1;
+            state.idle.pop()
+        };
+        let mut lease = Lease { pool: self, conn: None };
+        let conn = match idle {
+            Some(conn) => conn,
+            None => connection::reader(&self.path, self.sync)?,
+        };
+        let result = f(lease.conn.insert(conn));
+        if result.is_err() {
+            // It may be the connection that is ill: the next reader gets a fresh one.
+            lease.conn = None;
+        }
+        result
+    }
+
+    pub(super) fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.with(|conn| f(&SqliteRead { conn, now: self.clock.now() }))
+    }
+
+    pub(super) fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.with(|conn| {
+            conn.prepare_cached("BEGIN")?.execute([])?;
+            let read = f(&SqliteRead { conn, now: self.clock.now() });
+            conn.prepare_cached("COMMIT")?.execute([])?;
+            read
+        })
+    }
+
+    /// A read transaction that stays open: on a connection of its own, for a limited time.
+    pub(super) fn hold(&self, limit: Duration) -> Result<Arc<HeldRead>> {
+        if lock(&self.state).closed {
+            return Err(Reason::Closed.into());
+        }
+        let conn = connection::reader(&self.path, self.sync)?;
+        conn.execute_batch("BEGIN")?;
+        // The first read fixes what the transaction sees.
+        log::end(&conn)?;
+        let now = self.clock.now();
+        let held = Arc::new(HeldRead { conn: Mutex::new(Some(conn)), now, limit, clock: self.clock.clone() });
+        let mut state = lock(&self.state);
+        state.held.retain(|held| held.strong_count() > 0);
+        state.held.push(Arc::downgrade(&held));
+        Ok(held)
+    }
+
+    /// Ends held reads that are too old, or all of them.
+    pub(super) fn end_held(&self, all: bool) {
+        let held: Vec<_> = lock(&self.state).held.iter().filter_map(Weak::upgrade).collect();
+        for held in held.into_iter().filter(|held| all || held.is_too_old()) {
+            drop(lock(&held.conn).take());
+        }
+    }
+
+    /// Refuses new readers, waits for those that are there, closes the connections.
+    pub(super) fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        while state.busy > 0 {
+            state = self.returned.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        state.idle.clear();
+        drop(state);
+        self.end_held(true);
+    }
+}
+
+/// A connection on loan: comes back whatever happens, unless it may be ill.
+struct Lease<'p> {
+    pool: &'p Pool,
+    conn: Option<Connection>,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let conn = self.conn.take().filter(Connection::is_autocommit);
+        let mut state = lock(&self.pool.state);
+        state.busy -= 1;
+        if let Some(conn) = conn
+            && state.idle.len() < IDLE_READERS
+        {
+            state.idle.push(conn);
+        }
+        drop(state);
+        self.pool.returned.notify_all();
+    }
+}
+
+/// A read transaction that stays open until dropped or too old.
+pub(super) struct HeldRead {
+    conn: Mutex<Option<Connection>>,
+    now: Timestamp,
+    limit: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl HeldRead {
+    fn is_too_old(&self) -> bool {
+        self.clock.now().since(self.now) > self.limit
+    }
+}
+
+impl Held for HeldRead {
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        let conn = lock(&self.conn);
+        match &*conn {
+            Some(conn) if !self.is_too_old() => f(&SqliteRead { conn, now: self.now }),
+            _ => Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Reads: key ranges, never `LIKE`; an entry that is due is not there.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::engine::{LogPage, Read, Totals};
+use crate::types::clock::Timestamp;
+use crate::types::entry::Entry;
+use crate::types::error::Result;
+use crate::types::event::Change;
+use crate::types::limits::PAGE_BYTES;
+use crate::types::name::NameRange;
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+
+use super::columns::{count, entry_columns, read_entry, read_value};
+use super::log;
+
+const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
+     WHERE g.name = ?1 AND e.key = ?2";
+const ENTRY: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    " FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
+     WHERE g.name = ?1 AND e.key = ?2 AND (e.deadline IS NULL OR e.deadline > ?3)"
+);
+
+/// `?1` is the group, `?2` the present moment, `?3` the lower bound, `?4` the limit, `?5` the upper bound if any.
+macro_rules! entries_sql {
+    ($above:literal, $below:literal) => {
+        concat!(
+            "SELECT ",
+            entry_columns!(),
+            " FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id WHERE g.name = ?1 AND e.key ",
+            $above,
+            " ?3",
+            $below,
+            " AND (e.deadline IS NULL OR e.deadline > ?2) ORDER BY e.key LIMIT ?4"
+        )
+    };
+}
+
+/// A group is there while it holds an entry that is not due. Parameters as for the entries.
+macro_rules! groups_sql {
+    ($above:literal, $below:literal) => {
+        concat!(
+            "SELECT g.name FROM wk_groups g WHERE g.name ",
+            $above,
+            " ?3",
+            $below,
+            " AND EXISTS (SELECT 1 FROM wk_entries e WHERE e.group_id = g.id AND (e.deadline IS NULL OR e.deadline > ?2)) \
+             AND ?1 IS NOT NULL ORDER BY g.name LIMIT ?4"
+        )
+    };
+}
+
+const COUNT: &str = "SELECT g.keys - (SELECT count(*) FROM wk_entries INDEXED BY wk_deadlines \
+     WHERE deadline <= ?2 AND group_id = g.id) FROM wk_groups g WHERE g.name = ?1";
+/// The counters' sums over a range of groups, and what of it is due: `?1` from, `?2` to or NULL, `?3` now.
+const SUMS: &str = "SELECT coalesce(sum(keys), 0), count(*), coalesce(sum(bytes), 0) FROM wk_groups \
+     WHERE name >= ?1 AND (?2 IS NULL OR name < ?2)";
+const DUE: &str = "SELECT count(*) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?3 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2)";
+const NEXT_DEADLINE: &str = "SELECT min(deadline) FROM wk_entries WHERE deadline IS NOT NULL";
+const LOG_RANGE: &str =
+    "SELECT revision, total_bytes FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1";
+
+/// Reads on a connection, as of one moment.
+pub(super) struct SqliteRead<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) now: Timestamp,
+}
+
+/// The four statements for a range: the bound below included or not, a bound above or none.
+struct RangeSql {
+    included: [&'static str; 2],
+    excluded: [&'static str; 2],
+}
+
+const ENTRIES: RangeSql = RangeSql {
+    included: [entries_sql!(">=", ""), entries_sql!(">=", " AND e.key < ?5")],
+    excluded: [entries_sql!(">", ""), entries_sql!(">", " AND e.key < ?5")],
+};
+const GROUPS: RangeSql = RangeSql {
+    included: [groups_sql!(">=", ""), groups_sql!(">=", " AND g.name < ?5")],
+    excluded: [groups_sql!(">", ""), groups_sql!(">", " AND g.name < ?5")],
+};
+
+pub(super) fn next_deadline(conn: &Connection) -> Result<Option<Timestamp>> {
+    let millis: Option<i64> = conn.prepare_cached(NEXT_DEADLINE)?.query_row([], |row| row.get(0))?;
+    Ok(millis.map(Timestamp::from_millis))
+}
+
+impl SqliteRead<'_> {
+    /// Runs a range's statement and hands each row on until told to stop.
+    fn range(
+        &self,
+        sql: &RangeSql,
+        group: &str,
+        range: &NameRange,
+        limit: usize,
+        mut each: impl FnMut(&rusqlite::Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        let [open, bounded] =
+            if matches!(range.from, Bound::Excluded(_)) { sql.excluded } else { sql.included };
+        let from = range.lower();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let now = self.now.as_millis();
+        let mut statement = self.conn.prepare_cached(if range.to.is_some() { bounded } else { open })?;
+        let mut rows = match &range.to {
+            Some(to) => statement.query(params![group, now, from, limit, to])?,
+            None => statement.query(params![group, now, from, limit])?,
+        };
+        while let Some(row) = rows.next()? {
+            if !each(row)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&self, groups: &NameRange) -> Result<u64> {
+        let params = params![groups.lower(), groups.to, self.now.as_millis()];
+        count(self.conn.prepare_cached(DUE)?.query_row(params, |row| row.get(0))?)
+    }
+}
+
+impl Read for SqliteRead<'_> {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn value(&self, group: &str, key: &str) -> Result<Option<Value>> {
+        let mut statement = self.conn.prepare_cached(VALUE)?;
+        let mut rows = statement.query(params![group, key])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let deadline: Option<i64> = row.get(1)?;
+        if deadline.is_some_and(|deadline| deadline <= self.now.as_millis()) {
+            return Ok(None);
+        }
+        read_value(row.get_ref(0)?).map(Some)
+    }
+
+    fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
+        let mut statement = self.conn.prepare_cached(ENTRY)?;
+        let mut rows = statement.query(params![group, key, self.now.as_millis()])?;
+        rows.next()?.map(read_entry).transpose()
+    }
+
+    fn entries(&self, group: &str, keys: &NameRange, limit: usize) -> Result<(Vec<Entry>, bool)> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        self.range(&ENTRIES, group, keys, limit, |row| {
+            let entry = read_entry(row)?;
+            bytes += entry.key.len() + entry.value.len();
+            entries.push(entry);
+            Ok(bytes < PAGE_BYTES)
+        })?;
+        let more = entries.len() >= limit || bytes >= PAGE_BYTES;
+        Ok((entries, more))
+    }
+
+    fn groups(&self, names: &NameRange, limit: usize) -> Result<Vec<String>> {
+        let mut groups = Vec::new();
+        self.range(&GROUPS, "", names, limit, |row| {
+            groups.push(row.get(0)?);
+            Ok(true)
+        })?;
+        Ok(groups)
+    }
+
+    fn count(&self, group: &str) -> Result<u64> {
+        let params = params![group, self.now.as_millis()];
+        let keys: Option<i64> =
+            self.conn.prepare_cached(COUNT)?.query_row(params, |row| row.get(0)).optional()?;
+        count(keys.unwrap_or(0))
+    }
+
+    fn count_all(&self, groups: &NameRange) -> Result<u64> {
+        let params = params![groups.lower(), groups.to];
+        let keys = count(self.conn.prepare_cached(SUMS)?.query_row(params, |row| row.get(0))?)?;
+        Ok(keys.saturating_sub(self.due(groups)?))
+    }
+
+    fn last(&self) -> Result<Revision> {
+        Ok(log::end(self.conn)?.0)
+    }
+
+    fn log(&self, after: Revision, limit: usize) -> Result<LogPage> {
+        log::page(self.conn, after, limit)
+    }
+
+    fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
+        log::change(self.conn, revision)
+    }
+
+    fn totals(&self, groups: &NameRange) -> Result<Totals> {
+        let sums = params![groups.lower(), groups.to];
+        let (keys, number, bytes): (i64, i64, i64) = self
+            .conn
+            .prepare_cached(SUMS)?
+            .query_row(sums, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (last, total) = log::end(self.conn)?;
+        let trimmed = log::trimmed(self.conn)?;
+        let first: Option<(i64, i64)> = self
+            .conn
+            .prepare_cached(LOG_RANGE)?
+            .query_row([trimmed.as_i64()], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (first, before) = first.unwrap_or((last.as_i64(), total));
+        let first = Revision::from_i64(first)?;
+        Ok(Totals {
+            entries: count(keys)?.saturating_sub(self.due(groups)?),
+            groups: count(number)?,
+            bytes: count(bytes)?,
+            last,
+            first,
+            log_events: if last == Revision::ZERO { 0 } else { last.get() + 1 - first.get() },
+            log_bytes: count(total - before)?,
+            next_deadline: next_deadline(self.conn)?,
+        })
+    }
+}

@@ -1,0 +1,372 @@
+//! One public error, whose kind says what the caller can do; the reasons behind it stay private.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::event::Lagged;
+use super::quota::QuotaExceeded;
+use super::revision::{Revision, StoreId};
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and what to do about it.
+///
+/// The text is one sentence with the next step; [`kind`](Error::kind) is for programs, and
+/// [`source`](StdError::source) leads to the cause.
+///
+/// ```
+/// use watchkeep::{ErrorKind, SetOptions, Store};
+/// let store = Store::open_in_memory()?;
+/// let revision = store.set("config", "theme", "dark")?;
+/// let refused = store.set_with("config", "theme", "light", SetOptions::new().if_absent()).unwrap_err();
+/// assert_eq!(refused.kind(), ErrorKind::Conflict);
+/// assert_eq!(refused.current_revision(), Some(revision));
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Error(std::sync::Arc<Reason>);
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The file is not there: create it, or correct the path.
+    NotFound,
+    /// A condition (`if_absent`, `if_revision`) did not hold: read again and decide.
+    Conflict,
+    /// A quota of the namespace is used up: delete something, or raise it.
+    QuotaExceeded,
+    /// A name is not allowed: choose another.
+    InvalidName,
+    /// An option or an argument makes no sense: correct the call.
+    InvalidArgument,
+    /// A name or a value is longer than the limits allow.
+    TooLarge,
+    /// The store was closed: open it again.
+    Closed,
+    /// Another writer held the file for too long: try again.
+    Busy,
+    /// A write from inside a transaction's closure that does not go through it: use the transaction.
+    Nested,
+    /// The disk, or the range of revisions, is full: make room.
+    Full,
+    /// The file is damaged: restore a backup.
+    Corrupt,
+    /// The file is not a store: choose another, or import it.
+    ForeignFile,
+    /// The file was written by a newer release: upgrade.
+    NewerFormat,
+    /// The file cannot be written: change its permissions.
+    ReadOnly,
+    /// The cursor belongs to another store, or to this one before it was restored: start from a snapshot.
+    ForeignCursor,
+    /// Retention has trimmed events that the reader still needed: it goes on after them.
+    Lagged,
+    /// A snapshot was held longer than its maximum age: take another.
+    SnapshotTooOld,
+    /// The closure of a transaction gave up, and nothing was written.
+    Aborted,
+    /// A template is wrong, or names something that is not there.
+    Template,
+    /// A typed value could not be turned into JSON or back.
+    Json,
+    /// The operating system refused something: see the source.
+    Io,
+    /// It is not known whether the write is in the file: read it back, or write with a condition.
+    UnknownOutcome,
+}
+
+/// The table of kinds: exit code of the command line, HTTP status.
+const TABLE: &[(ErrorKind, u8, u16)] = &[
+    (ErrorKind::NotFound, 3, 404),
+    (ErrorKind::Conflict, 4, 412),
+    (ErrorKind::QuotaExceeded, 4, 507),
+    (ErrorKind::InvalidName, 2, 400),
+    (ErrorKind::InvalidArgument, 2, 400),
+    (ErrorKind::TooLarge, 2, 413),
+    (ErrorKind::Closed, 1, 503),
+    (ErrorKind::Busy, 1, 503),
+    (ErrorKind::Nested, 1, 500),
+    (ErrorKind::Full, 1, 507),
+    (ErrorKind::Corrupt, 5, 500),
+    (ErrorKind::ForeignFile, 5, 500),
+    (ErrorKind::NewerFormat, 5, 500),
+    (ErrorKind::ReadOnly, 1, 403),
+    (ErrorKind::ForeignCursor, 2, 409),
+    (ErrorKind::Lagged, 1, 410),
+    (ErrorKind::SnapshotTooOld, 1, 410),
+    (ErrorKind::Aborted, 1, 409),
+    (ErrorKind::Template, 1, 422),
+    (ErrorKind::Json, 1, 422),
+    (ErrorKind::Io, 1, 500),
+    (ErrorKind::UnknownOutcome, 1, 500),
+];
+
+impl ErrorKind {
+    /// The exit code that the command line ends with.
+    pub fn exit_code(self) -> u8 {
+        self.row().1
+    }
+
+    /// The HTTP status that a server answers with.
+    pub fn http_status(self) -> u16 {
+        self.row().2
+    }
+
+    fn row(self) -> (ErrorKind, u8, u16) {
+        TABLE.iter().copied().find(|row| row.0 == self).unwrap_or((self, 1, 500))
+    }
+}
+
+/// A cause of another crate, kept whole.
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("{path:?} is not there; create it by opening it for writing, or correct the path")]
+    NoFile { path: PathBuf },
+    #[error("the folder {path:?} is not there; create it first")]
+    NoFolder { path: PathBuf },
+    #[error("{path:?} is a folder; name a file in it")]
+    IsFolder { path: PathBuf },
+    #[error("group {group:?} key {key:?} {}; read it again and decide", conflict(.current))]
+    Conflict { group: String, key: String, current: Option<Revision> },
+    #[error("{0}")]
+    Quota(QuotaExceeded),
+    #[error("the namespace {name:?} is not allowed: use letters, digits and hyphens, at least one")]
+    BadNamespace { name: String },
+    #[error("this handle is scoped to {name:?} already; scope the whole store instead")]
+    ScopedTwice { name: String },
+    #[error("{what}")]
+    Invalid { what: String },
+    #[error("{ttl:?} is no time to live: it must be at least 1 ms and end before the year 10000")]
+    BadTtl { ttl: Duration },
+    #[error(
+        "the {what} has {len} bytes, the limit is {limit}; shorten it, or raise the limit when opening the store"
+    )]
+    TooLarge { what: &'static str, len: usize, limit: usize },
+    #[error("the store is closed; open it again")]
+    Closed,
+    #[error("another writer held the file for {waited:?}; try again, or raise the busy timeout")]
+    Busy { waited: Duration },
+    #[error("a transaction on this file is open on this thread; write through it instead")]
+    Nested,
+    #[error("the disk is full; make room, then try again")]
+    DiskFull(#[source] rusqlite::Error),
+    #[error("all revisions are used up; export the store into a new file")]
+    NoRevisionLeft,
+    #[error("the file is damaged: {what}; restore a backup, or look closer with `watchkeep check`")]
+    Corrupt { what: String },
+    #[error("the file is damaged; restore a backup, or look closer with `watchkeep check`")]
+    CorruptFile(#[source] rusqlite::Error),
+    #[error("{path:?} is not a watchkeep store: {what}")]
+    ForeignFile { path: PathBuf, what: String },
+    #[error("{path:?} has format {found}, this release reads up to {known}; upgrade watchkeep")]
+    NewerFormat { path: PathBuf, found: i64, known: i64 },
+    #[error("{path:?} cannot be written; change its permissions or those of its folder")]
+    ReadOnly { path: PathBuf },
+    #[error("the file cannot be written; change its permissions or those of its folder")]
+    ReadOnlyFile(#[source] rusqlite::Error),
+    #[error("the cursor belongs to store {theirs}, this is {ours}; start again from a snapshot")]
+    ForeignCursor { theirs: StoreId, ours: StoreId },
+    #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
+    BadCursor { text: String },
+    #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
+    Lagged(Lagged),
+    #[error("the snapshot is older than {limit:?}; take another, or raise its maximum age")]
+    SnapshotTooOld { limit: Duration },
+    #[error("the transaction gave up: {0}")]
+    Aborted(#[source] Cause),
+    #[cfg(feature = "render")]
+    #[error("the template is wrong: {what}")]
+    Template {
+        what: String,
+        #[source]
+        cause: minijinja::Error,
+    },
+    #[cfg(feature = "json")]
+    #[error("group {group:?} key {key:?}: the value does not fit its JSON type")]
+    Json {
+        group: String,
+        key: String,
+        #[source]
+        cause: serde_json::Error,
+    },
+    #[error("{what}")]
+    Io {
+        what: String,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("the file could not be used: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+    #[error("the commit failed half way, so it may or may not be in the file; read it back before going on")]
+    UnknownOutcome(#[source] rusqlite::Error),
+    #[error(
+        "an earlier write failed in a way that makes this handle unsafe; close the store and open it again"
+    )]
+    Poisoned,
+    #[error("{what} ended unexpectedly; close the store and open it again")]
+    WorkerDied { what: &'static str },
+}
+
+fn conflict(current: &Option<Revision>) -> String {
+    match current {
+        Some(revision) => format!("is at revision {revision}"),
+        None => "is not there".to_owned(),
+    }
+}
+
+impl Reason {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Reason::NoFile { .. } | Reason::NoFolder { .. } => ErrorKind::NotFound,
+            Reason::IsFolder { .. } | Reason::ForeignFile { .. } => ErrorKind::ForeignFile,
+            Reason::Conflict { .. } => ErrorKind::Conflict,
+            Reason::Quota(_) => ErrorKind::QuotaExceeded,
+            Reason::BadNamespace { .. } => ErrorKind::InvalidName,
+            Reason::ScopedTwice { .. }
+            | Reason::Invalid { .. }
+            | Reason::BadTtl { .. }
+            | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
+            Reason::TooLarge { .. } => ErrorKind::TooLarge,
+            Reason::Closed => ErrorKind::Closed,
+            Reason::Busy { .. } => ErrorKind::Busy,
+            Reason::Nested => ErrorKind::Nested,
+            Reason::DiskFull(_) | Reason::NoRevisionLeft => ErrorKind::Full,
+            Reason::Corrupt { .. } | Reason::CorruptFile(_) => ErrorKind::Corrupt,
+            Reason::NewerFormat { .. } => ErrorKind::NewerFormat,
+            Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) => ErrorKind::ReadOnly,
+            Reason::ForeignCursor { .. } => ErrorKind::ForeignCursor,
+            Reason::Lagged(_) => ErrorKind::Lagged,
+            Reason::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
+            Reason::Aborted(_) => ErrorKind::Aborted,
+            #[cfg(feature = "render")]
+            Reason::Template { .. } => ErrorKind::Template,
+            #[cfg(feature = "json")]
+            Reason::Json { .. } => ErrorKind::Json,
+            Reason::Io { .. } | Reason::Sqlite(_) | Reason::Poisoned | Reason::WorkerDied { .. } => {
+                ErrorKind::Io
+            }
+            Reason::UnknownOutcome(_) => ErrorKind::UnknownOutcome,
+        }
+    }
+}
+
+impl Error {
+    /// Gives up a transaction: nothing is written, and `transaction` returns this error, of kind
+    /// [`Aborted`](ErrorKind::Aborted), with the cause as its source.
+    ///
+    /// ```
+    /// use watchkeep::{Error, ErrorKind, Store};
+    /// let store = Store::open_in_memory()?;
+    /// let refused = store.transaction(|tx| {
+    ///     tx.set("account", "alice", "-5")?;
+    ///     Err::<(), _>(Error::abort("not enough money"))
+    /// });
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::Aborted);
+    /// assert!(store.get("account", "alice")?.is_none());
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    pub fn abort(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        Reason::Aborted(cause.into()).into()
+    }
+
+    /// What the caller can do.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind()
+    }
+
+    /// Of a [`Conflict`](ErrorKind::Conflict): the revision that the entry has now, or none when it is not there.
+    pub fn current_revision(&self) -> Option<Revision> {
+        match &*self.0 {
+            Reason::Conflict { current, .. } => *current,
+            _ => None,
+        }
+    }
+
+    /// Of a [`Lagged`](ErrorKind::Lagged): which revisions are lost.
+    pub fn lagged(&self) -> Option<Lagged> {
+        match &*self.0 {
+            Reason::Lagged(lagged) => Some(*lagged),
+            _ => None,
+        }
+    }
+
+    /// Of a [`QuotaExceeded`](ErrorKind::QuotaExceeded): which limit of which namespace.
+    pub fn quota_exceeded(&self) -> Option<&QuotaExceeded> {
+        match &*self.0 {
+            Reason::Quota(exceeded) => Some(exceeded),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> &Reason {
+        &self.0
+    }
+}
+
+impl From<Reason> for Error {
+    fn from(reason: Reason) -> Error {
+        Error(std::sync::Arc::new(reason))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        use rusqlite::ErrorCode;
+        let reason = match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Reason::Busy { waited: Duration::ZERO }
+            }
+            Some(ErrorCode::DiskFull) => Reason::DiskFull(error),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::CorruptFile(error),
+            Some(ErrorCode::ReadOnly) => Reason::ReadOnlyFile(error),
+            _ => Reason::Sqlite(error),
+        };
+        reason.into()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.kind()).field("reason", &self.0).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_word_and_leads_to_its_cause() {
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        let error = Error::abort("no");
+        assert_eq!(error.kind(), ErrorKind::Aborted);
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn every_kind_stands_in_the_table_once() {
+        for (row, (kind, exit, status)) in TABLE.iter().enumerate() {
+            assert!((1..=5).contains(exit) && (400..600).contains(status), "{kind:?}");
+            assert_eq!(TABLE.iter().position(|other| other.0 == *kind), Some(row), "{kind:?} stands twice");
+        }
+        assert_eq!(TABLE.len(), ErrorKind::UnknownOutcome as usize + 1, "a kind is missing");
+    }
+}

@@ -1,0 +1,76 @@
+//! Every limit of the library, in one place.
+
+use std::time::Duration;
+
+/// The largest revision: the largest whole number that a JSON number carries exactly.
+pub const MAX_REVISION: u64 = (1 << 53) - 1;
+
+/// The largest deadline, in milliseconds since 1970: the year 9999 ends before it.
+pub const MAX_DEADLINE_MS: i64 = 253_402_300_799_999;
+
+/// How many entries, or how many bytes of them, an iterator reads at a time.
+pub(crate) const PAGE_ENTRIES: usize = 256;
+pub(crate) const PAGE_BYTES: usize = 1 << 20;
+
+/// What one group commit takes along at the most.
+pub(crate) const BATCH_JOBS: usize = 256;
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
+
+/// Commits above this are dispatched from the log instead of from memory.
+pub(crate) const FEED_EVENTS: usize = 4_096;
+pub(crate) const FEED_BYTES: usize = 1 << 20;
+/// What the feed holds of commits that nobody has dispatched yet; past it, the log serves.
+pub(crate) const FEED_TOTAL_BYTES: usize = 4 << 20;
+
+/// Farther behind than this, a hub does not replay the log to everybody.
+pub(crate) const FAR_BEHIND: u64 = 1_024;
+
+/// What the callbacks' queue holds before it reads on from the log.
+pub(crate) const CALLBACK_EVENTS: usize = 4_096;
+
+/// What the shared cache of decoded log pages holds.
+pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
+
+/// How many due entries one transaction removes, and how many dead rows one step sweeps.
+pub(crate) const REAP_STEP: usize = 256;
+pub(crate) const SWEEP_STEP: usize = 512;
+/// How many events one step of the trimmer removes.
+pub(crate) const TRIM_STEP: u64 = 512;
+
+/// How often the store's thread looks at the file for what other processes wrote.
+pub(crate) const POLL: Duration = Duration::from_millis(250);
+
+/// When a callback is reported as slow.
+pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
+
+/// The write-ahead log is moved into the file when it is longer than this.
+pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
+
+/// Read connections that are kept when nobody uses them.
+pub(crate) const IDLE_READERS: usize = 8;
+
+/// How large names and values may be, in bytes.
+///
+/// ```
+/// use watchkeep::{Limits, Options};
+/// let limits = Limits { value: 1024, ..Limits::default() };
+/// let store = Options::new().limits(limits).open_in_memory()?;
+/// assert!(store.set("config", "big", vec![0; 1025]).is_err());
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest group name, its namespace included. 512 bytes unless set.
+    pub group: usize,
+    /// The longest key. 1 KiB unless set.
+    pub key: usize,
+    /// The largest value. 16 MiB unless set.
+    pub value: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { group: 512, key: 1024, value: 16 << 20 }
+    }
+}

@@ -1,0 +1,163 @@
+//! Names: what a group, a key and a namespace may be, and prefixes as ranges.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::error::{Reason, Result};
+use super::limits::Limits;
+
+/// What stands between a namespace and the rest of a group's name.
+pub(crate) const SEPARATOR: char = ':';
+
+impl Limits {
+    pub(crate) fn check_group(&self, group: &str) -> Result<()> {
+        check("group", group.len(), self.group)
+    }
+
+    pub(crate) fn check_key(&self, key: &str) -> Result<()> {
+        check("key", key.len(), self.key)
+    }
+
+    pub(crate) fn check_value(&self, value: &[u8]) -> Result<()> {
+        check("value", value.len(), self.value)
+    }
+}
+
+fn check(what: &'static str, len: usize, limit: usize) -> Result<()> {
+    if len > limit { Err(Reason::TooLarge { what, len, limit }.into()) } else { Ok(()) }
+}
+
+/// The namespace of a group: the part of its name before the first `:`, or none.
+pub(crate) fn namespace_of(group: &str) -> Option<&str> {
+    group.split_once(SEPARATOR).map(|(namespace, _)| namespace)
+}
+
+/// What a handle sees: the whole store, or the groups of one namespace.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Scope {
+    /// `name:`, or nothing for the whole store.
+    prefix: Arc<str>,
+}
+
+impl Scope {
+    pub(crate) fn namespace(name: &str) -> Result<Scope> {
+        let fits = |char: char| char.is_ascii_alphanumeric() || char == '-';
+        if name.is_empty() || !name.chars().all(fits) {
+            return Err(Reason::BadNamespace { name: name.to_owned() }.into());
+        }
+        Ok(Scope { prefix: format!("{name}{SEPARATOR}").into() })
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.prefix.is_empty()
+    }
+
+    /// The namespace's name, or none for the whole store.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.prefix.strip_suffix(SEPARATOR)
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The name of a group, or a prefix of such names, as it stands in the file.
+    pub(crate) fn full(&self, group: &str) -> String {
+        let mut full = String::with_capacity(self.prefix.len() + group.len());
+        full.push_str(&self.prefix);
+        full.push_str(group);
+        full
+    }
+
+    /// The name of a group as this handle knows it.
+    pub(crate) fn local<'a>(&self, group: &'a str) -> &'a str {
+        group.strip_prefix(&*self.prefix).unwrap_or(group)
+    }
+}
+
+/// The first string after all that start with `prefix`, in byte order; none when there is no such string.
+///
+/// It comes from the last scalar that can be raised, so that it is text itself.
+pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        if let Some(raised) = raise(last) {
+            end.push(raised);
+            return Some(end);
+        }
+    }
+    None
+}
+
+fn raise(char: char) -> Option<char> {
+    match char {
+        char::MAX => None,
+        '\u{d7ff}' => Some('\u{e000}'),
+        _ => char::from_u32(u32::from(char) + 1),
+    }
+}
+
+/// A range of names in byte order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NameRange {
+    pub(crate) from: Bound<String>,
+    /// Exclusive; none is the end of all names.
+    pub(crate) to: Option<String>,
+}
+
+impl NameRange {
+    pub(crate) fn prefix(prefix: &str) -> NameRange {
+        NameRange { from: Bound::Included(prefix.to_owned()), to: prefix_end(prefix) }
+    }
+
+    /// One name alone.
+    pub(crate) fn exactly(name: &str) -> NameRange {
+        NameRange { from: Bound::Included(name.to_owned()), to: Some(format!("{name}\0")) }
+    }
+
+    /// The lower bound's text.
+    pub(crate) fn lower(&self) -> &str {
+        match &self.from {
+            Bound::Included(from) | Bound::Excluded(from) => from,
+            Bound::Unbounded => "",
+        }
+    }
+
+    /// What of the range comes after `name`.
+    pub(crate) fn after(self, name: Option<&str>) -> NameRange {
+        match name {
+            Some(name) if !matches!(&self.from, Bound::Included(from) if name < from.as_str()) => {
+                NameRange { from: Bound::Excluded(name.to_owned()), ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_last_scalar_raised() {
+        let end = |prefix: &str| prefix_end(prefix);
+        assert_eq!(end("a").as_deref(), Some("b"));
+        assert_eq!(end("a\u{7f}").as_deref(), Some("a\u{80}"));
+        assert_eq!(end("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(end(&format!("a{}", char::MAX)).as_deref(), Some("b"));
+        assert_eq!(end(&char::MAX.to_string()), None);
+        assert_eq!(end(""), None);
+    }
+
+    #[test]
+    fn a_scope_adds_and_takes_away_its_prefix() -> Result<()> {
+        let scope = Scope::namespace("tenant-42")?;
+        assert_eq!(scope.full("config"), "tenant-42:config");
+        assert_eq!(scope.local("tenant-42:config"), "config");
+        assert_eq!(scope.name(), Some("tenant-42"));
+        for bad in ["", "a:b", "a b", "ä", "*", "a_b"] {
+            assert!(Scope::namespace(bad).is_err(), "{bad:?} was taken");
+        }
+        Ok(())
+    }
+}

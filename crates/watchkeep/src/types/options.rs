@@ -1,0 +1,187 @@
+//! How a store is opened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::{Clock, SystemClock};
+use super::limits::Limits;
+
+/// What a commit has survived when the write returns. A property of the file, chosen when it is made.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// A power cut: one sync for each commit.
+    #[default]
+    Full,
+    /// A killed process, but not a power cut.
+    Relaxed,
+}
+
+impl Durability {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Durability::Full => "full",
+            Durability::Relaxed => "relaxed",
+        }
+    }
+}
+
+/// How much of the past the change log keeps.
+///
+/// Events go, oldest first and whole transactions at a time, when there are more than `max_events`, when they are
+/// older than `max_age`, or when they take more than `max_bytes`; but the newest `min_events` stay whatever their
+/// age, and whatever `max_events` says. The background trimmer works in steps, so the log may be a little longer
+/// for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// 1,000,000 unless set.
+    pub max_events: u64,
+    /// 7 days unless set.
+    pub max_age: Duration,
+    /// Bytes of names and values; unlimited unless set.
+    pub max_bytes: u64,
+    /// 10,000 unless set.
+    pub min_events: u64,
+}
+
+impl Retention {
+    /// Everything, for ever.
+    pub const FOREVER: Retention =
+        Retention { max_events: u64::MAX, max_age: Duration::MAX, max_bytes: u64::MAX, min_events: 0 };
+
+    /// The newest events, this many, whatever their age and size.
+    pub const fn events(count: u64) -> Retention {
+        Retention { max_events: count, min_events: count, ..Retention::FOREVER }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            max_events: 1_000_000,
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: u64::MAX,
+            min_events: 10_000,
+        }
+    }
+}
+
+/// How a store is opened.
+///
+/// ```
+/// use std::time::Duration;
+/// use watchkeep::{Durability, Options, Retention};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.db");
+/// let store = Options::new()
+///     .durability(Durability::Relaxed)
+///     .retention(Retention::events(50_000))
+///     .busy_timeout(Duration::from_secs(2))
+///     .open(&path)?;
+/// store.set("config", "theme", "dark")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) adopt: bool,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) retention: Retention,
+    pub(crate) limits: Limits,
+    pub(crate) busy_timeout: Duration,
+    pub(crate) snapshot_age: Duration,
+    pub(crate) origin: Option<Arc<str>>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            create: true,
+            adopt: false,
+            durability: None,
+            retention: Retention::default(),
+            limits: Limits::default(),
+            busy_timeout: Duration::from_secs(5),
+            snapshot_age: Duration::from_secs(60),
+            origin: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl Options {
+    /// A file that is made when it is not there, with full durability.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Whether a missing file is made. True unless set; otherwise it is an error of kind
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Options {
+        self.create = create;
+        self
+    }
+
+    /// Whether an SQLite file that holds other tables gets ours beside them. False unless set; otherwise such a
+    /// file is an error of kind [`ForeignFile`](crate::ErrorKind::ForeignFile).
+    #[must_use]
+    pub fn adopt(mut self, adopt: bool) -> Options {
+        self.adopt = adopt;
+        self
+    }
+
+    /// The durability of a new file, and what an existing one must have. Unless set, a new file is
+    /// [`Durability::Full`], and an existing one is taken as it is.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How much of the past the log keeps, as far as this handle trims it.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Options {
+        self.retention = retention;
+        self
+    }
+
+    /// How large names and values may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Options {
+        self.limits = limits;
+        self
+    }
+
+    /// How long a write waits for others before it fails with kind [`Busy`](crate::ErrorKind::Busy). Five seconds
+    /// unless set.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Options {
+        self.busy_timeout = timeout;
+        self
+    }
+
+    /// How long a [`snapshot`](crate::Store::snapshot) may be held before its reads fail with kind
+    /// [`SnapshotTooOld`](crate::ErrorKind::SnapshotTooOld). One minute unless set: while it is held, the file's
+    /// write-ahead log grows.
+    #[must_use]
+    pub fn snapshot_age(mut self, age: Duration) -> Options {
+        self.snapshot_age = age;
+        self
+    }
+
+    /// The label of what this handle writes; see [`Store::with_origin`](crate::Store::with_origin).
+    #[must_use]
+    pub fn origin(mut self, origin: impl Into<String>) -> Options {
+        self.origin = Some(origin.into().into());
+        self
+    }
+
+    /// Where the time comes from: the machine unless set.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Options {
+        self.clock = clock;
+        self
+    }
+}

@@ -1,0 +1,211 @@
+//! Revisions, and cursors: revisions that leave the process.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::error::{Error, Reason, Result};
+use super::limits::MAX_REVISION;
+
+/// The number of an event: strictly increasing over the whole store, never used again, at most 2^53 − 1.
+///
+/// Zero stands for "before the first event".
+///
+/// ```
+/// use watchkeep::{Revision, Store};
+/// let store = Store::open_in_memory()?;
+/// let first = store.set("config", "theme", "dark")?;
+/// assert!(first > Revision::ZERO);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(u64);
+
+impl Revision {
+    /// Before the first event.
+    pub const ZERO: Revision = Revision(0);
+
+    /// The revision with this number; numbers above 2^53 − 1 are cut to it.
+    pub const fn new(number: u64) -> Revision {
+        Revision(if number > MAX_REVISION { MAX_REVISION } else { number })
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The revision after this one, or none after the last.
+    pub(crate) fn next(self) -> Option<Revision> {
+        (self.0 < MAX_REVISION).then_some(Revision(self.0 + 1))
+    }
+
+    pub(crate) fn as_i64(self) -> i64 {
+        // At most 2^53 - 1 by construction.
+        self.0.cast_signed()
+    }
+
+    /// From a column of the file: what is negative or too large there is damage.
+    pub(crate) fn from_i64(number: i64) -> Result<Revision> {
+        match u64::try_from(number) {
+            Ok(number) if number <= MAX_REVISION => Ok(Revision(number)),
+            _ => Err(Reason::Corrupt { what: format!("{number} is no revision") }.into()),
+        }
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<Revision> for u64 {
+    fn from(revision: Revision) -> u64 {
+        revision.0
+    }
+}
+
+/// The identity of a store: drawn when its file is made, and again when it is restored from a backup.
+///
+/// Eight characters of `0-9a-z` without `i`, `l`, `o` and `u`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId([u8; 8]);
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+impl StoreId {
+    pub(crate) fn random() -> StoreId {
+        let draw = || ALPHABET.get(fastrand::usize(..ALPHABET.len())).copied().unwrap_or(b'0');
+        StoreId(std::array::from_fn(|_| draw()))
+    }
+
+    /// The identity as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for StoreId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StoreId> {
+        match <[u8; 8]>::try_from(text.as_bytes()) {
+            Ok(bytes) if bytes.iter().all(|byte| ALPHABET.contains(byte)) => Ok(StoreId(bytes)),
+            _ => Err(Reason::BadCursor { text: text.to_owned() }.into()),
+        }
+    }
+}
+
+/// A revision together with the store that it belongs to, as `<store id>-<revision>`.
+///
+/// This is the form for everything outside the process: command lines, files, the `id` of a browser's event
+/// stream. Another store, or the same store restored from a backup, refuses it.
+///
+/// ```
+/// use watchkeep::{Cursor, ErrorKind, Filter, Store, WatchOptions};
+/// let store = Store::open_in_memory()?;
+/// let cursor = store.cursor(store.set("config", "theme", "dark")?);
+/// let text = cursor.to_string();
+/// assert_eq!(text.parse::<Cursor>()?, cursor);
+///
+/// let other = Store::open_in_memory()?;
+/// let refused = other.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor));
+/// assert_eq!(refused.unwrap_err().kind(), ErrorKind::ForeignCursor);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    store: StoreId,
+    revision: Revision,
+}
+
+impl Cursor {
+    /// The cursor of a revision of a store.
+    pub const fn new(store: StoreId, revision: Revision) -> Cursor {
+        Cursor { store, revision }
+    }
+
+    /// The store that the cursor belongs to.
+    pub const fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// The revision.
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.store, self.revision)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Cursor> {
+        let bad = || Reason::BadCursor { text: text.to_owned() };
+        let (store, number) = text.split_once('-').ok_or_else(bad)?;
+        Ok(Cursor {
+            store: store.parse().map_err(|_| bad())?,
+            revision: parse_revision(number).ok_or_else(bad)?,
+        })
+    }
+}
+
+impl FromStr for Revision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Revision> {
+        parse_revision(text).ok_or_else(|| Reason::BadCursor { text: text.to_owned() }.into())
+    }
+}
+
+/// Digits only: what `u64` reads besides, a sign, is no cursor that we wrote.
+fn parse_revision(text: &str) -> Option<Revision> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok().filter(|&number| number <= MAX_REVISION).map(Revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_its_text_and_nothing_else_parses() -> Result<()> {
+        let cursor = Cursor::new(StoreId::random(), Revision::new(77));
+        assert_eq!(cursor.to_string().parse::<Cursor>()?, cursor);
+        for bad in [
+            "",
+            "-",
+            "7",
+            "k3v9-7",
+            "k3v9x2mq-",
+            "k3v9x2mq-+7",
+            "k3v9x2mq--7",
+            "k3v9x2mi-7",
+            "k3v9x2mq-9007199254740992",
+        ] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?} parsed");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_revision_has_no_next() {
+        assert_eq!(Revision::new(u64::MAX).get(), MAX_REVISION);
+        assert_eq!(Revision::new(MAX_REVISION).next(), None);
+        assert!(Revision::from_i64(-1).is_err());
+        assert!(Revision::from_i64(i64::MAX).is_err());
+    }
+}
