@@ -1,7 +1,10 @@
 //! A key-value store that tells you what changed.
 #![allow(dead_code, unused)]
 mod engine;
+mod store;
 mod types;
+mod watch;
+pub use store::*;
 pub use types::{
     clock::*,
     entry::*,
@@ -15,4 +18,8 @@ pub use types::{
     value::Value,
     watching::{LagPolicy, WatchOptions},
     writing::{DeleteOptions, SetOptions},
+};
+pub use watch::{
+    callbacks::Subscription,
+    watcher::{Items, Stopper, Watcher},
 };

@@ -4,6 +4,7 @@
 pub(crate) mod feed;
 pub(crate) mod signal;
 pub(crate) mod sqlite;
+pub(crate) mod workers;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,7 +168,7 @@ pub(crate) trait Read {
 
 /// An open write transaction.
 pub(crate) trait Transact {
-    fn apply(&mut self, op: &Op) -> Result<Outcome>;
+    fn apply(&self, op: &Op) -> Result<Outcome>;
     /// Reads that see what the transaction has written.
     fn read(&self) -> &dyn Read;
 }
@@ -189,8 +190,7 @@ pub(crate) trait Engine: Send + Sync {
     /// Commits a write. Its commit is in the feed when this returns.
     fn write(&self, write: Write) -> Result<Receipt>;
     /// Runs a closure in a transaction, perhaps more than once, and commits it.
-    fn transact(&self, author: &Author, f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>)
-    -> Result<Sealed>;
+    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed>;
     /// Queues a write; the signal is raised when the store's thread has something to do for it.
     fn submit(&self, write: Write, done: Completion);
     /// Commits what was submitted and not taken along by others, and gives back what is committed.
@@ -200,6 +200,8 @@ pub(crate) trait Engine: Send + Sync {
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
     /// Several reads of one moment. Must not wait for anything.
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
+    /// As `read`, but also after the close, while the file is there: for watchers that still drain.
+    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
     fn hold(&self) -> Result<Arc<dyn Held>>;
 
     fn feed(&self) -> &Feed;
@@ -216,6 +218,8 @@ pub(crate) trait Engine: Send + Sync {
     fn sizes(&self) -> (u64, u64);
 
     fn is_closed(&self) -> bool;
-    /// Refuses new work, waits for what is under way, lets go of the file.
-    fn close(&self) -> Result<()>;
+    /// Refuses new writes and waits for those that are under way.
+    fn seal(&self) -> Result<()>;
+    /// Refuses reads as well, and lets go of the file; a private one goes with it, unless somebody still drains it.
+    fn close(&self, drained: bool);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::engine::{Author, Op, Outcome, Read, Transact};
+use crate::engine::{Author, Op, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Kind};
@@ -63,9 +63,13 @@ impl<'c> Batch<'c> {
     }
 
     pub(super) fn job<'b>(&'b mut self, author: &'b Author) -> Job<'b, 'c> {
-        let read = SqliteRead { conn: self.conn, now: self.now };
         let last = self.last;
-        Job { batch: self, author, read, last, pending: Vec::new() }
+        Job { batch: self, author, last, pending: Vec::new() }
+    }
+
+    /// Reads that see what the transaction has written.
+    pub(super) fn read(&self) -> SqliteRead<'c> {
+        SqliteRead { conn: self.conn, now: self.now }
     }
 }
 
@@ -73,7 +77,6 @@ impl<'c> Batch<'c> {
 pub(super) struct Job<'b, 'c> {
     batch: &'b mut Batch<'c>,
     author: &'b Author,
-    read: SqliteRead<'c>,
     last: Revision,
     pending: Vec<Change>,
 }
@@ -340,8 +343,9 @@ struct Set<'a> {
     content_type: Option<&'a str>,
 }
 
-impl Transact for Job<'_, '_> {
-    fn apply(&mut self, op: &Op) -> Result<Outcome> {
+impl Job<'_, '_> {
+    /// Does one operation. What refuses it refuses before the first change.
+    pub(super) fn apply(&mut self, op: &Op) -> Result<Outcome> {
         match op {
             Op::Set { group, key, value, ttl, condition, content_type } => self.set(&Set {
                 group,
@@ -357,10 +361,6 @@ impl Transact for Job<'_, '_> {
             Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
             Op::Reap { groups } => self.reap(groups).map(Outcome::Keys),
         }
-    }
-
-    fn read(&self) -> &dyn Read {
-        &self.read
     }
 }
 

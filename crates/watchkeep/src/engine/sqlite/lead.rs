@@ -1,15 +1,17 @@
 //! Leading: one SQL transaction for the leader's own write and those that came meanwhile.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
-use crate::engine::{Author, Outcome, Receipt, Sealed, Transact, Write};
+use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 
 use super::apply::{Batch, Job};
+use super::read::SqliteRead;
 use super::turn::{self, Turn};
 use super::{SqliteEngine, nesting};
 
@@ -96,7 +98,7 @@ pub(super) enum Own<'a> {
     Write(&'a Write),
     Closure {
         author: &'a Author,
-        f: &'a mut dyn FnMut(&mut dyn Transact) -> Result<()>,
+        f: &'a mut dyn FnMut(&dyn Transact) -> Result<()>,
     },
     /// Nothing: it leads for background jobs.
     Others,
@@ -263,13 +265,14 @@ impl SqliteEngine {
         writer: &Writer,
         batch: &mut Batch<'_>,
         author: &Author,
-        f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
     ) -> Result<Result<OwnDone>> {
         writer.run("SAVEPOINT job")?;
-        let mut job = Guarded { job: batch.job(author), fault: None };
-        let result = nesting::inside(&self.file, || f(&mut job));
-        let Guarded { job, fault } = job;
-        let result = fault.map_or(result, Err).and_then(|()| job.seal());
+        let guarded =
+            Guarded { read: batch.read(), job: RefCell::new(batch.job(author)), fault: RefCell::default() };
+        let result = nesting::inside(&self.file, &self.turn, || f(&guarded));
+        let Guarded { job, fault, .. } = guarded;
+        let result = fault.into_inner().map_or(result, Err).and_then(|()| job.into_inner().seal());
         match result {
             Ok(announced) => {
                 writer.run("RELEASE job")?;
@@ -321,23 +324,24 @@ fn is_fault(error: &Error) -> bool {
 
 /// A job in a user's closure, which may look away from an error that left an operation half done.
 struct Guarded<'b, 'c> {
-    job: Job<'b, 'c>,
-    fault: Option<Error>,
+    read: SqliteRead<'c>,
+    job: RefCell<Job<'b, 'c>>,
+    fault: RefCell<Option<Error>>,
 }
 
 impl Transact for Guarded<'_, '_> {
-    fn apply(&mut self, op: &crate::engine::Op) -> Result<Outcome> {
-        if let Some(fault) = &self.fault {
+    fn apply(&self, op: &Op) -> Result<Outcome> {
+        if let Some(fault) = &*self.fault.borrow() {
             return Err(fault.clone());
         }
-        self.job.apply(op).inspect_err(|error| {
+        self.job.borrow_mut().apply(op).inspect_err(|error| {
             if is_fault(error) {
-                self.fault = Some(error.clone());
+                *self.fault.borrow_mut() = Some(error.clone());
             }
         })
     }
 
-    fn read(&self) -> &dyn crate::engine::Read {
-        self.job.read()
+    fn read(&self) -> &dyn Read {
+        &self.read
     }
 }

@@ -132,6 +132,15 @@ impl SqliteEngine {
         Ok(())
     }
 
+    /// Commits what was submitted and not taken along by others.
+    fn lead_background(&self) {
+        while let Some(writer) = self.turn.lead_for_background() {
+            if let Err(error) = self.lead(writer, Own::Others, Instant::now()) {
+                tracing::warn!(%error, "writes in the background could not be committed");
+            }
+        }
+    }
+
     fn commit(&self, write: &Write) -> Result<Receipt> {
         let queued = Instant::now();
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
@@ -168,11 +177,7 @@ impl Engine for SqliteEngine {
         self.commit(&write)
     }
 
-    fn transact(
-        &self,
-        author: &Author,
-        f: &mut dyn FnMut(&mut dyn Transact) -> Result<()>,
-    ) -> Result<Sealed> {
+    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
         nesting::refuse(&self.file)?;
         let queued = Instant::now();
         match self.turn.enter(|| None, self.busy_timeout)? {
@@ -189,11 +194,7 @@ impl Engine for SqliteEngine {
     }
 
     fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
-        while let Some(writer) = self.turn.lead_for_background() {
-            if let Err(error) = self.lead(writer, Own::Others, Instant::now()) {
-                tracing::warn!(%error, "writes in the background could not be committed");
-            }
-        }
+        self.lead_background();
         self.turn.take_settled()
     }
 
@@ -203,6 +204,10 @@ impl Engine for SqliteEngine {
 
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
         self.pool.read(f)
+    }
+
+    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.pool.linger(f)
     }
 
     fn hold(&self) -> Result<Arc<dyn Held>> {
@@ -247,13 +252,23 @@ impl Engine for SqliteEngine {
         self.turn.is_closed()
     }
 
-    fn close(&self) -> Result<()> {
-        nesting::refuse(&self.file)?;
-        let writer = self.turn.close();
+    fn seal(&self) -> Result<()> {
+        nesting::refuse_turn(&self.turn)?;
+        self.turn.refuse();
+        loop {
+            self.lead_background();
+            if let Some(writer) = self.turn.close() {
+                // The last connection to go moves the write-ahead log into the file; the readers' are still there.
+                drop(writer);
+                return Ok(());
+            }
+        }
+    }
+
+    fn close(&self, drained: bool) {
         self.pool.close();
-        // The last connection to go moves the write-ahead log into the file.
-        drop(writer);
-        drop(lock(&self.folder).take());
-        Ok(())
+        if drained {
+            drop(lock(&self.folder).take());
+        }
     }
 }

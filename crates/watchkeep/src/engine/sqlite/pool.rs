@@ -66,12 +66,22 @@ impl Pool {
     }
 
     pub(super) fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.with(|conn| {
-            conn.prepare_cached("BEGIN")?.execute([])?;
-            let read = f(&SqliteRead { conn, now: self.clock.now() });
-            conn.prepare_cached("COMMIT")?.execute([])?;
-            read
-        })
+        self.with(|conn| self.read_on(conn, f))
+    }
+
+    /// As [`Pool::read`], and after the close on a connection that is closed again at once.
+    pub(super) fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        if lock(&self.state).closed {
+            return self.read_on(&connection::reader(&self.path, self.sync)?, f);
+        }
+        self.read(f)
+    }
+
+    fn read_on(&self, conn: &Connection, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        conn.prepare_cached("BEGIN")?.execute([])?;
+        let read = f(&SqliteRead { conn, now: self.clock.now() });
+        conn.prepare_cached("COMMIT")?.execute([])?;
+        read
     }
 
     /// A read transaction that stays open: on a connection of its own, for a limited time.

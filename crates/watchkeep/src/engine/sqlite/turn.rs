@@ -38,6 +38,8 @@ struct Queue<W> {
     writer: Option<W>,
     jobs: VecDeque<Arc<Job<W>>>,
     closed: bool,
+    /// The connection is closed.
+    gone: bool,
 }
 
 /// The turn, and those who wait for it.
@@ -59,7 +61,12 @@ pub(super) enum Admission<W> {
 impl<W> Turn<W> {
     pub(super) fn new(writer: W, signal: Arc<Signal>) -> Turn<W> {
         Turn {
-            queue: Mutex::new(Queue { writer: Some(writer), jobs: VecDeque::new(), closed: false }),
+            queue: Mutex::new(Queue {
+                writer: Some(writer),
+                jobs: VecDeque::new(),
+                closed: false,
+                gone: false,
+            }),
             idle: Condvar::new(),
             signal,
             settled: Mutex::new(Vec::new()),
@@ -210,16 +217,21 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Refuses new writers, waits until those that are there are through, and takes the connection away.
+    /// Refuses new writers.
+    pub(super) fn refuse(&self) {
+        lock(&self.queue).closed = true;
+    }
+
+    /// Waits until nobody leads, and takes the connection away; none when background jobs must be led first.
     pub(super) fn close(&self) -> Option<W> {
         let mut queue = lock(&self.queue);
-        queue.closed = true;
-        while queue.writer.is_none() || !queue.jobs.is_empty() {
-            if queue.writer.is_some() {
-                self.signal.raise();
-            }
+        while queue.writer.is_none() && !queue.gone {
             queue = self.idle.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
+        if !queue.jobs.is_empty() {
+            return None;
+        }
+        queue.gone = true;
         queue.writer.take()
     }
 

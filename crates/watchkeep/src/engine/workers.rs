@@ -1,0 +1,101 @@
+//! A few threads that do blocking work for those who must not block.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::types::lock;
+
+type Task = Box<dyn FnOnce() + Send>;
+
+struct State {
+    tasks: VecDeque<Task>,
+    threads: Vec<JoinHandle<()>>,
+    idle: usize,
+    closed: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    called: Condvar,
+}
+
+/// Threads that are started when there is something to do, and joined when the store closes.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    most: usize,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let most = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+        let state = State { tasks: VecDeque::new(), threads: Vec::new(), idle: 0, closed: false };
+        Workers { shared: Arc::new(Shared { state: Mutex::new(state), called: Condvar::new() }), most }
+    }
+}
+
+impl Workers {
+    /// Has a task done. After the close it is done at once, on the calling thread: it fails, or drains.
+    pub(crate) fn spawn(&self, task: impl FnOnce() + Send + 'static) {
+        let mut state = lock(&self.shared.state);
+        if state.closed {
+            drop(state);
+            return task();
+        }
+        state.tasks.push_back(Box::new(task));
+        if state.idle == 0 && state.threads.len() < self.most {
+            let shared = self.shared.clone();
+            let thread = std::thread::Builder::new().name("watchkeep-worker".to_owned());
+            match thread.spawn(move || shared.work()) {
+                Ok(thread) => state.threads.push(thread),
+                Err(error) if state.threads.is_empty() => {
+                    // Nobody else would ever do it.
+                    tracing::warn!(%error, "no worker thread could be started");
+                    let tasks = std::mem::take(&mut state.tasks);
+                    drop(state);
+                    tasks.into_iter().for_each(|task| task());
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+        drop(state);
+        self.shared.called.notify_one();
+    }
+
+    /// Does what is queued, then ends the threads.
+    pub(crate) fn close(&self) {
+        let mut state = lock(&self.shared.state);
+        state.closed = true;
+        let threads = std::mem::take(&mut state.threads);
+        drop(state);
+        self.shared.called.notify_all();
+        let here = std::thread::current().id();
+        for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
+            // A task that panicked was reported by the panic itself.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(task) = state.tasks.pop_front() {
+                drop(state);
+                // A panicking closure of a user must not cost the others their thread.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(task)).is_err() {
+                    tracing::error!("a task in the background panicked");
+                }
+                state = lock(&self.state);
+            } else if state.closed {
+                return;
+            } else {
+                state.idle += 1;
+                state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::thread::{JoinHandle, ThreadId};
+
+use crate::engine::signal::Signal;
+use crate::engine::workers::Workers;
+use crate::engine::{Author, Engine, Outcome, Sealed, Transact, Write};
+use crate::types::clock::Clock;
+use crate::types::error::{Reason, Result};
+use crate::types::lock;
+use crate::types::options::Options;
+use crate::types::revision::Revision;
+use crate::watch::Hub;
+
+use super::thread;
+
+/// The store itself: engine and hub. The store's thread holds it, but not the handles' [`Life`].
+pub(super) struct Core {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) options: Options,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) workers: Arc<Workers>,
+    /// The store's thread should end.
+    pub(super) ending: AtomicBool,
+    /// The store's thread should close the store: it was asked for where nobody may wait for it.
+    pub(super) close_wanted: AtomicBool,
+    closed: Mutex<bool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: OnceLock<ThreadId>,
+}
+
+impl Core {
+    /// Starts the store's thread over an engine.
+    pub(super) fn start(engine: Arc<dyn Engine>, options: Options, signal: Arc<Signal>) -> Result<Arc<Core>> {
+        let clock = options.clock.clone();
+        let stepped = Arc::downgrade(&signal);
+        clock.on_step(Box::new(move || {
+            if let Some(signal) = stepped.upgrade() {
+                signal.raise();
+            }
+        }));
+        let mut last = Revision::ZERO;
+        engine.glance(&mut |read| {
+            last = read.last()?;
+            Ok(())
+        })?;
+        let workers = Arc::new(Workers::default());
+        let hub = Hub::new(engine.clone(), clock.clone(), signal.clone(), workers.clone(), last);
+        let core = Arc::new(Core {
+            engine,
+            hub,
+            options,
+            clock,
+            signal,
+            workers,
+            ending: AtomicBool::new(false),
+            close_wanted: AtomicBool::new(false),
+            closed: Mutex::new(false),
+            thread: Mutex::new(None),
+            thread_id: OnceLock::new(),
+        });
+        let shared = core.clone();
+        let builder = std::thread::Builder::new().name("watchkeep".to_owned());
+        let thread = builder.spawn(move || thread::run(&shared)).map_err(|cause| Reason::Io {
+            what: "the store's thread could not be started".to_owned(),
+            cause,
+        })?;
+        // Nobody else sets it.
+        let _ = core.thread_id.set(thread.thread().id());
+        *lock(&core.thread) = Some(thread);
+        Ok(core)
+    }
+
+    /// Commits a write; when this returns, watchers with room hold its events and callbacks have run.
+    pub(super) fn write(&self, write: Write) -> Result<Outcome> {
+        let receipt = self.engine.write(write)?;
+        self.announce(receipt.announced);
+        Ok(receipt.outcome)
+    }
+
+    /// Commits a closure, as [`Core::write`] commits a write.
+    pub(super) fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
+    ) -> Result<Sealed> {
+        let sealed = self.engine.transact(author, f)?;
+        self.announce(sealed.announced);
+        Ok(sealed)
+    }
+
+    /// Hands everything up to a revision to watchers and callbacks.
+    pub(super) fn announce(&self, upto: Option<Revision>) {
+        if let Some(upto) = upto {
+            self.hub.deliver(upto);
+            self.hub.run_callbacks(upto);
+        }
+    }
+
+    /// Completes what was submitted and is committed by now.
+    pub(super) fn settle(&self) {
+        for (done, result) in self.engine.settle() {
+            self.announce(result.as_ref().ok().and_then(|receipt| receipt.announced));
+            done(result);
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.engine.is_closed()
+    }
+
+    /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
+    /// a callback or on the store's own thread, it is only asked for, and the store's thread does it.
+    pub(super) fn close(&self) -> Result<()> {
+        let own_thread = self.thread_id.get() == Some(&std::thread::current().id());
+        if own_thread || self.hub.in_callback() {
+            self.close_wanted.store(true, Ordering::Release);
+            self.signal.raise();
+            return Ok(());
+        }
+        self.close_now(lock(&self.closed))
+    }
+
+    /// On the store's own thread, when it was asked for: unless another thread is at it, which waits for this one.
+    pub(super) fn close_here(&self) -> Result<()> {
+        match self.closed.try_lock() {
+            Ok(closed) => self.close_now(closed),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn close_now(&self, mut closed: MutexGuard<'_, bool>) -> Result<()> {
+        if *closed {
+            return Ok(());
+        }
+        self.engine.seal()?;
+        let mut last = Revision::ZERO;
+        let read = self.engine.glance(&mut |read| {
+            last = read.last()?;
+            Ok(())
+        });
+        if let Err(error) = read {
+            tracing::warn!(%error, "the last revision could not be read while closing");
+        }
+        self.announce(Some(last));
+        self.ending.store(true, Ordering::Release);
+        self.signal.raise();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread had panicked");
+        }
+        self.settle();
+        self.workers.close();
+        let drained = self.hub.close();
+        self.hub.forget_callbacks();
+        self.engine.close(drained);
+        *closed = true;
+        Ok(())
+    }
+}
+
+/// What the handles hold: when the last one goes, the store closes.
+pub(super) struct Life {
+    pub(super) core: Arc<Core>,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        if let Err(error) = self.core.close() {
+            tracing::warn!(%error, "the store could not be closed");
+        }
+    }
+}

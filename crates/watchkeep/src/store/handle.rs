@@ -1,0 +1,622 @@
+//! The handle that users hold: cheap to clone, the whole store or one namespace of it.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::engine::signal::Signal;
+use crate::engine::sqlite::SqliteEngine;
+use crate::engine::{Author, Op, Outcome, Transact, Write};
+use crate::types::entry::{Entry, ListOptions, Page};
+use crate::types::error::{Reason, Result};
+use crate::types::event::{Event, Item};
+use crate::types::filter::Filter;
+use crate::types::name::{NameRange, Scope};
+use crate::types::options::Options;
+use crate::types::quota::Quota;
+use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::value::Value;
+use crate::types::watching::WatchOptions;
+use crate::types::writing::{DeleteOptions, SetOptions};
+use crate::watch::callbacks::Subscription;
+use crate::watch::watcher::Watcher;
+
+use super::core::{Core, Life};
+use super::history::History;
+use super::list::{Entries, Groups};
+use super::transaction::{Committed, Transaction};
+use super::view::{Snapshot, Source, View};
+
+impl Options {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when the file or its folder is missing, `ForeignFile` when it is something else, `NewerFormat`,
+    /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, `Busy`, `Io`.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        let signal = Arc::new(Signal::default());
+        let engine = SqliteEngine::open(path.as_ref(), &self, signal.clone())?;
+        Store::start(Core::start(Arc::new(engine), self, signal)?)
+    }
+
+    /// A store of its own that is gone when it closes: in a private folder, without syncs.
+    ///
+    /// # Errors
+    ///
+    /// `Io` when the folder cannot be made.
+    pub fn open_in_memory(self) -> Result<Store> {
+        let signal = Arc::new(Signal::default());
+        let engine = SqliteEngine::open_private(&self, signal.clone())?;
+        Store::start(Core::start(Arc::new(engine), self, signal)?)
+    }
+}
+
+/// An open store: cheap to clone, and to share between threads.
+///
+/// When the last handle goes, the store closes. A handle may be [scoped](Store::scoped) to a namespace, and may
+/// [label](Store::with_origin) what it writes.
+///
+/// ```
+/// use watchkeep::Store;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.db");
+/// let store = Store::open(&path)?;
+/// let mut watcher = store.watch("config", "*");
+/// store.set("config", "theme", "dark")?;
+/// assert_eq!(store.get("config", "theme")?.unwrap(), "dark");
+/// assert_eq!(watcher.recv().unwrap()?.key(), Some("theme"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    life: Arc<Life>,
+    author: Author,
+}
+
+/// Operations as the engine takes them, under the names that stand in the file.
+pub(super) mod ops {
+    use super::{DeleteOptions, Duration, Op, Scope, SetOptions, Value};
+
+    pub(crate) fn set(scope: &Scope, group: &str, key: &str, value: Value, options: SetOptions) -> Op {
+        let SetOptions { condition, ttl, content_type } = options;
+        Op::Set { group: scope.full(group), key: key.to_owned(), value, ttl, condition, content_type }
+    }
+
+    pub(crate) fn delete(scope: &Scope, group: &str, key: &str, options: &DeleteOptions) -> Op {
+        Op::Delete { group: scope.full(group), key: key.to_owned(), condition: options.condition }
+    }
+
+    pub(crate) fn delete_group(scope: &Scope, group: &str) -> Op {
+        Op::DeleteGroup { group: scope.full(group) }
+    }
+
+    pub(crate) fn delete_groups(scope: &Scope, prefix: &str) -> Op {
+        Op::DeleteGroups { prefix: scope.full(prefix) }
+    }
+
+    pub(crate) fn touch(scope: &Scope, group: &str, key: &str, ttl: Option<Duration>) -> Op {
+        Op::Touch { group: scope.full(group), key: key.to_owned(), ttl }
+    }
+}
+
+impl Store {
+    /// Opens a file, or makes it, with the default [`Options`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Options::new().open(path)
+    }
+
+    /// A store of its own that is gone when it closes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open_in_memory`].
+    pub fn open_in_memory() -> Result<Store> {
+        Options::new().open_in_memory()
+    }
+
+    fn start(core: Arc<Core>) -> Result<Store> {
+        let author = Author { origin: core.options.origin.clone(), ..Author::default() };
+        Ok(Store { life: Arc::new(Life { core }), author })
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.life.core
+    }
+
+    pub(super) fn author(&self) -> &Author {
+        &self.author
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.author.scope
+    }
+
+    pub(super) fn view(&self) -> View<'static> {
+        View::new(Source::Store(self.core().engine.clone()), self.scope().clone())
+    }
+
+    fn write(&self, op: Op) -> Result<Outcome> {
+        self.core().write(self.authored(op))
+    }
+
+    pub(super) fn authored(&self, op: Op) -> Write {
+        Write { author: self.author.clone(), op }
+    }
+
+    /// The store's identity, which its cursors bear.
+    pub fn id(&self) -> StoreId {
+        self.core().engine.id()
+    }
+
+    /// A revision in the form that may leave the process.
+    pub fn cursor(&self, revision: Revision) -> Cursor {
+        Cursor::new(self.id(), revision)
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        self.core().engine.path()
+    }
+
+    /// The last revision that is in the file.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `Io`, `Corrupt`.
+    pub fn last_revision(&self) -> Result<Revision> {
+        self.view().last()
+    }
+
+    /// Writes an entry, without a deadline; its revision.
+    ///
+    /// When this returns, the entry is as durable as the file is (see [`Durability`](crate::Durability)), every
+    /// watcher with room holds the event, and every callback has run.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `QuotaExceeded`, `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`,
+    /// `UnknownOutcome`.
+    pub fn set(&self, group: &str, key: &str, value: impl Into<Value>) -> Result<Revision> {
+        self.set_with(group, key, value, SetOptions::new())
+    }
+
+    /// Writes an entry that expires.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Store::set), and `InvalidArgument` for a time to live below 1 ms or past the year 9999.
+    pub fn set_with_ttl(
+        &self,
+        group: &str,
+        key: &str,
+        value: impl Into<Value>,
+        ttl: Duration,
+    ) -> Result<Revision> {
+        self.set_with(group, key, value, SetOptions::new().ttl(ttl))
+    }
+
+    /// Writes an entry under conditions, with a time to live, with a content type.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_with_ttl`](Store::set_with_ttl), and `Conflict`, which tells the entry's
+    /// [current revision](crate::Error::current_revision).
+    pub fn set_with(
+        &self,
+        group: &str,
+        key: &str,
+        value: impl Into<Value>,
+        options: SetOptions,
+    ) -> Result<Revision> {
+        match self.write(ops::set(self.scope(), group, key, value.into(), options))? {
+            Outcome::Set(revision) => Ok(revision),
+            Outcome::Keys(_) => Err(Reason::WorkerDied { what: "a commit" }.into()),
+        }
+    }
+
+    /// Deletes an entry; whether it was there. Deleting what is not there announces nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    pub fn delete(&self, group: &str, key: &str) -> Result<bool> {
+        self.delete_with(group, key, DeleteOptions::new())
+    }
+
+    /// Deletes an entry under a condition; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete), and `Conflict`.
+    pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
+        Ok(self.write(ops::delete(self.scope(), group, key, &options))?.keys() > 0)
+    }
+
+    /// Deletes a group with all its entries, at constant cost and as one event; how many entries there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete).
+    pub fn delete_group(&self, group: &str) -> Result<u64> {
+        Ok(self.write(ops::delete_group(self.scope(), group))?.keys())
+    }
+
+    /// Deletes all groups whose name starts so, in one transaction, with one event for each; how many entries there
+    /// were. The prefix is compared byte by byte.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete).
+    pub fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
+        Ok(self.write(ops::delete_groups(self.scope(), group_prefix))?.keys())
+    }
+
+    /// Gives an entry a new deadline, and leaves its value and revision alone; whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete), and `InvalidArgument` for a time to live below 1 ms or past the year 9999.
+    pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
+        Ok(self.write(ops::touch(self.scope(), group, key, Some(ttl)))?.keys() > 0)
+    }
+
+    /// Takes an entry's deadline away; whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete).
+    pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
+        Ok(self.write(ops::touch(self.scope(), group, key, None))?.keys() > 0)
+    }
+
+    /// Removes and announces what is due now, without waiting for the timer; how many entries.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Store::delete).
+    pub fn purge_expired(&self) -> Result<u64> {
+        let groups = NameRange::prefix(self.scope().prefix());
+        let mut purged = 0;
+        loop {
+            match self.write(Op::Reap { groups: groups.clone() })?.keys() {
+                0 => return Ok(purged),
+                step => purged += step,
+            }
+        }
+    }
+
+    /// Runs a closure whose writes are committed together, or not at all.
+    ///
+    /// It reads its own writes. Returning an error rolls back, and so does a panic, which goes on unwinding. The
+    /// closure may run more than once, when what it shared a commit with made that fail. Any other write to the same
+    /// file from inside it, through whatever handle, is refused with kind `Nested`. Other writers wait while it
+    /// runs.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// let store = Store::open_in_memory()?;
+    /// store.set("stock", "apples", "3")?;
+    /// let done = store.transaction(|tx| {
+    ///     let apples: u32 = tx.get("stock", "apples")?.and_then(|value| value.as_str()?.parse().ok()).unwrap_or(0);
+    ///     tx.set("stock", "apples", (apples - 1).to_string())?;
+    ///     tx.set("orders", "7", "1 apple")?;
+    ///     Ok(apples - 1)
+    /// })?;
+    /// assert_eq!(done.value, 2);
+    /// assert_eq!(store.entry("orders", "7")?.unwrap().revision, done.revision);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What the closure returns ([`Error::abort`](crate::Error::abort) makes one of anything); `Busy`, `Nested`,
+    /// `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    pub fn transaction<T>(&self, mut f: impl FnMut(&Transaction<'_>) -> Result<T>) -> Result<Committed<T>> {
+        let mut value = None;
+        let mut run = |engine: &dyn Transact| {
+            value = Some(f(&Transaction::new(engine, self.scope()))?);
+            Ok(())
+        };
+        let sealed = self.core().transact(&self.author, &mut run)?;
+        match value {
+            Some(value) => Ok(Committed { value, revision: sealed.revision }),
+            None => Err(Reason::WorkerDied { what: "a transaction" }.into()),
+        }
+    }
+
+    /// The value of a key, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `Io`, `Corrupt`.
+    pub fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
+        self.view().get(group, key)
+    }
+
+    /// The value of a key with its revisions and deadline, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
+        self.view().entry(group, key)
+    }
+
+    /// Whether a key is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn contains(&self, group: &str, key: &str) -> Result<bool> {
+        self.view().contains(group, key)
+    }
+
+    /// How long a key has left; none when it is not there, or does not expire.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn remaining_ttl(&self, group: &str, key: &str) -> Result<Option<Duration>> {
+        self.view().remaining_ttl(group, key)
+    }
+
+    /// How many keys a group holds, at constant cost.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn count(&self, group: &str) -> Result<u64> {
+        self.view().count(group)
+    }
+
+    /// How many keys all groups hold whose name starts so; costs what those groups are, not what they hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn count_all(&self, group_prefix: &str) -> Result<u64> {
+        self.view().count_all(group_prefix)
+    }
+
+    /// The names of all groups that start so, in byte order. A group is there while it holds a key.
+    pub fn groups(&self, prefix: &str) -> Groups<'static> {
+        self.view().groups(prefix)
+    }
+
+    /// The entries of a group, in the order of their keys, read in pages: what is written meanwhile may or may not
+    /// be seen. [`snapshot`](Store::snapshot) gives entries of one moment.
+    pub fn entries(&self, group: &str) -> Entries<'static> {
+        self.view().entries(group)
+    }
+
+    /// Some entries of a group, in the order of their keys.
+    pub fn entries_with(&self, group: &str, options: ListOptions) -> Entries<'static> {
+        self.view().entries_with(group, options)
+    }
+
+    /// A page of a group: at most 256 entries or 1 MiB of them, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
+        self.view().page(group, options)
+    }
+
+    /// Reads that all see one revision.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::new(&*self.core().engine, self.scope().clone())
+    }
+
+    /// The same store, seen through a namespace: groups get the prefix `namespace:`, and nothing outside of it can
+    /// be read, counted, listed, watched or written. Events carry the names without the prefix.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// let store = Store::open_in_memory()?;
+    /// let tenant = store.scoped("tenant-42")?;
+    /// tenant.set("config", "theme", "dark")?;
+    /// assert_eq!(store.get("tenant-42:config", "theme")?.unwrap(), "dark");
+    /// assert_eq!(tenant.groups("").collect::<Result<Vec<_>, _>>()?, ["config"]);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidName` unless it is letters, digits and hyphens, at least one; `InvalidArgument` when the handle is
+    /// scoped already.
+    pub fn scoped(&self, namespace: &str) -> Result<Store> {
+        if let Some(name) = self.namespace() {
+            return Err(Reason::ScopedTwice { name: name.to_owned() }.into());
+        }
+        let author = Author { scope: Scope::namespace(namespace)?, ..self.author.clone() };
+        Ok(Store { life: self.life.clone(), author })
+    }
+
+    /// The namespace that this handle is scoped to.
+    pub fn namespace(&self) -> Option<&str> {
+        self.scope().name()
+    }
+
+    /// The same handle, whose writes are refused when they would take its namespace over these limits.
+    ///
+    /// The quota belongs to the handle, the counters to the file: they count whoever writes.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` when the handle is not scoped.
+    pub fn with_quota(&self, quota: Quota) -> Result<Store> {
+        if self.scope().is_whole() {
+            let what = "a quota needs a namespace; take the handle from `scoped`".to_owned();
+            return Err(Reason::Invalid { what }.into());
+        }
+        let author = Author { quota: Some(quota), ..self.author.clone() };
+        Ok(Store { life: self.life.clone(), author })
+    }
+
+    /// The same handle, whose writes bear this label, so that a reader can tell them, or skip its own.
+    #[must_use]
+    pub fn with_origin(&self, label: impl Into<String>) -> Store {
+        let author = Author { origin: Some(label.into().into()), ..self.author.clone() };
+        Store { life: self.life.clone(), author }
+    }
+
+    /// A handle that does not keep the store open: for callbacks, which would otherwise keep alive what keeps them.
+    pub fn downgrade(&self) -> WeakStore {
+        WeakStore { life: Arc::downgrade(&self.life), author: self.author.clone() }
+    }
+
+    /// Watches a key, a group or everything, from now on; `*` stands for any group, or any key.
+    ///
+    /// The original's call: a watch of one exact key does not see the deletion of its group, and a name that really
+    /// is `*` is reached by [`watch_with`](Store::watch_with) only. On a closed store the watcher fails once and
+    /// ends.
+    pub fn watch(&self, group: &str, key: &str) -> Watcher {
+        self.watch_with(Filter::from_pattern(group, key), WatchOptions::new())
+            .unwrap_or_else(Watcher::refused)
+    }
+
+    /// Watches what the filter lets through. The watcher is registered when this returns: a write that starts later
+    /// is seen.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`; `ForeignCursor` when the start belongs to another store; `Io`, `Corrupt`.
+    pub fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
+        let scope = self.scope();
+        Watcher::new(&self.core().hub, filter.within(|group| scope.full(group)), scope.prefix(), &options)
+    }
+
+    /// Ends a watch: the same as dropping the watcher.
+    pub fn unwatch(&self, watcher: Watcher) {
+        drop(watcher);
+    }
+
+    /// Has a function called for every event, in the order of the commits, before the write that caused it returns.
+    ///
+    /// It may do with the store whatever it likes: read, write, watch, register, unregister, close. What it writes
+    /// is delivered to watchers at once, and to callbacks after the event at hand. It runs on some thread: the
+    /// writer's, another waiting writer's, or the store's own; one call at a time. It must not wait for another
+    /// thread's write, nor take a lock that is held while writing; a call that takes over a second is reported
+    /// through `tracing`, and so is a panic, which changes nothing else. A captured `Store` would keep itself open:
+    /// capture [`downgrade`](Store::downgrade).
+    pub fn on_change(&self, mut f: impl FnMut(&Event) + Send + 'static) -> Subscription {
+        let events = move |item: &Item| {
+            if let Item::Event(event) = item {
+                f(event);
+            }
+        };
+        self.subscribe(Filter::everything(), false, Box::new(events))
+    }
+
+    /// As [`on_change`](Store::on_change), for what a filter lets through, and with marks: a callback that is told
+    /// of [`Item::Lagged`] knows what it missed.
+    pub fn on_change_with(&self, filter: Filter, f: impl FnMut(&Item) + Send + 'static) -> Subscription {
+        self.subscribe(filter, true, Box::new(f))
+    }
+
+    fn subscribe(&self, filter: Filter, marks: bool, f: Box<dyn FnMut(&Item) + Send>) -> Subscription {
+        let scope = self.scope();
+        let filter = filter.within(|group| scope.full(group));
+        self.core().hub.on_change(filter, scope.prefix(), marks, f)
+    }
+
+    /// What the change log holds after a revision, up to its end; [`Revision::ZERO`] for all of it.
+    ///
+    /// When events after that revision are trimmed, the first item is an error of kind `Lagged` that says which; the
+    /// iterator goes on after it.
+    pub fn history(&self, filter: Filter, after: Revision) -> History {
+        let scope = self.scope();
+        History::new(
+            self.core().engine.clone(),
+            filter.within(|group| scope.full(group)),
+            scope.prefix(),
+            after,
+        )
+    }
+
+    /// Trims the change log: events before this revision go, whole transactions at a time; how many went. The newest
+    /// transaction always stays.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` on a scoped handle; `Busy`, `Nested`, `Full`, `Closed`, `Io`.
+    pub fn compact(&self, before: Revision) -> Result<u64> {
+        if !self.scope().is_whole() {
+            let what = "the log belongs to the whole store; compact it through a handle that is not scoped"
+                .to_owned();
+            return Err(Reason::Invalid { what }.into());
+        }
+        self.core().engine.trim(Revision::new(before.get().saturating_sub(1)))
+    }
+
+    /// Closes the store: waits for what is under way, ends every watcher after it has drained, and makes every later
+    /// call, through whatever handle, fail with kind `Closed`. Closing twice does nothing; inside a callback it is
+    /// only asked for, and happens soon after.
+    ///
+    /// # Errors
+    ///
+    /// `Nested` inside a transaction's closure.
+    pub fn close(&self) -> Result<()> {
+        self.core().close()
+    }
+
+    /// Whether the store is closed, or closing.
+    pub fn is_closed(&self) -> bool {
+        self.core().is_closed()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path())
+            .field("namespace", &self.namespace())
+            .field("origin", &self.author.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle that does not keep the store open; see [`Store::downgrade`].
+///
+/// ```
+/// use watchkeep::{Kind, Store};
+/// let store = Store::open_in_memory()?;
+/// let weak = store.downgrade();
+/// store.on_change(move |event| {
+///     if let (Kind::Set, "inbox", Some(store)) = (event.kind(), event.group(), weak.upgrade()) {
+///         store.set("seen", event.key().unwrap_or_default(), "yes").ok();
+///     }
+/// }).detach();
+/// store.set("inbox", "1", "hello")?;
+/// assert!(store.contains("seen", "1")?);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct WeakStore {
+    life: Weak<Life>,
+    author: Author,
+}
+
+impl WeakStore {
+    /// The handle, while the store is open.
+    pub fn upgrade(&self) -> Option<Store> {
+        Some(Store { life: self.life.upgrade()?, author: self.author.clone() })
+    }
+}
+
+impl fmt::Debug for WeakStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakStore").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be said about a store as a whole.
+
+use std::path::PathBuf;
+
+use crate::types::clock::Timestamp;
+use crate::types::error::Result;
+use crate::types::name::NameRange;
+use crate::types::options::Durability;
+use crate::types::revision::{Revision, StoreId};
+
+use super::handle::Store;
+
+/// Counts and sizes, of the handle's namespace where it has one; the log and the file are the whole store's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The store's identity.
+    pub store: StoreId,
+    /// The file.
+    pub path: PathBuf,
+    /// The namespace that the handle is scoped to.
+    pub namespace: Option<String>,
+    /// The file's durability.
+    pub durability: Durability,
+    /// Entries that are not due.
+    pub entries: u64,
+    /// Groups, those with due entries only included.
+    pub groups: u64,
+    /// Bytes of keys and values, of due entries too.
+    pub bytes: u64,
+    /// The last revision.
+    pub last_revision: Revision,
+    /// The oldest revision in the log.
+    pub first_revision: Revision,
+    /// Events in the log.
+    pub log_events: u64,
+    /// Bytes of names and values in the log.
+    pub log_bytes: u64,
+    /// When the next entry expires.
+    pub next_deadline: Option<Timestamp>,
+    /// Watchers of this process.
+    pub watchers: u64,
+    /// Callbacks of this process.
+    pub callbacks: u64,
+    /// The file's size in bytes.
+    pub file_bytes: u64,
+    /// The size of its write-ahead log in bytes.
+    pub wal_bytes: u64,
+    /// The version of SQLite that is built in.
+    pub sqlite_version: &'static str,
+}
+
+/// What [`Store::check`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// What is wrong, a sentence each; empty when nothing is.
+    pub problems: Vec<String>,
+    /// How many entries were looked at.
+    pub entries: u64,
+    /// How many groups were looked at.
+    pub groups: u64,
+    /// How many events of the log were looked at.
+    pub events: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong.
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl Store {
+    /// Counts and sizes.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `Io`, `Corrupt`.
+    pub fn stats(&self) -> Result<Stats> {
+        let core = self.core();
+        let groups = NameRange::prefix(self.scope().prefix());
+        let mut totals = None;
+        core.engine.read(&mut |read| {
+            totals = Some(read.totals(&groups)?);
+            Ok(())
+        })?;
+        let totals = totals.ok_or(crate::types::error::Reason::Closed)?;
+        let (file_bytes, wal_bytes) = core.engine.sizes();
+        Ok(Stats {
+            store: self.id(),
+            path: self.path().to_owned(),
+            namespace: self.namespace().map(str::to_owned),
+            durability: core.engine.durability(),
+            entries: totals.entries,
+            groups: totals.groups,
+            bytes: totals.bytes,
+            last_revision: totals.last,
+            first_revision: totals.first,
+            log_events: totals.log_events,
+            log_bytes: totals.log_bytes,
+            next_deadline: totals.next_deadline,
+            watchers: core.hub.watchers(),
+            callbacks: core.hub.callback_count(),
+            file_bytes,
+            wal_bytes,
+            sqlite_version: rusqlite::version(),
+        })
+    }
+
+    /// Looks the whole file over: SQLite's own check, every row of the log against its checksum, the counters
+    /// against the entries, and the entries against the log. Reads everything, from one moment; writers go on.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, `Io`. Damage is in the report, unless nothing can be read at all.
+    pub fn check(&self) -> Result<CheckReport> {
+        let (problems, [entries, groups, events]) = self.core().engine.check()?;
+        Ok(CheckReport { problems, entries, groups, events })
+    }
+}

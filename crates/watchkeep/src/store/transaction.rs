@@ -1,0 +1,148 @@
+//! Transactions: all or nothing, over many groups.
+
+use std::fmt;
+use std::ops::Deref;
+use std::time::Duration;
+
+use crate::engine::{Op, Outcome, Transact};
+use crate::types::error::Result;
+use crate::types::name::Scope;
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+use crate::types::writing::{DeleteOptions, SetOptions};
+
+use super::handle::ops;
+use super::view::{Source, View};
+
+/// A transaction that was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed<T> {
+    /// What the closure returned.
+    pub value: T,
+    /// The revision of its last event; of the store, when it changed nothing.
+    pub revision: Revision,
+}
+
+/// An open transaction: writes, and the reads of [`View`], which see what was written.
+///
+/// Got from [`Store::transaction`](crate::Store::transaction).
+pub struct Transaction<'t> {
+    engine: &'t dyn Transact,
+    scope: &'t Scope,
+    view: View<'t>,
+}
+
+impl<'t> Transaction<'t> {
+    pub(super) fn new(engine: &'t dyn Transact, scope: &'t Scope) -> Transaction<'t> {
+        let view = View::new(Source::Open(engine.read()), scope.clone());
+        Transaction { engine, scope, view }
+    }
+
+    fn apply(&self, op: &Op) -> Result<Outcome> {
+        self.engine.apply(op)
+    }
+
+    /// Writes an entry, as [`Store::set`](crate::Store::set); its revision is known when the transaction is
+    /// committed.
+    ///
+    /// # Errors
+    ///
+    /// `TooLarge`, `QuotaExceeded`; `Full`, `Io`.
+    pub fn set(&self, group: &str, key: &str, value: impl Into<Value>) -> Result<()> {
+        self.set_with(group, key, value, SetOptions::new())
+    }
+
+    /// Writes an entry that expires.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Transaction::set), and `InvalidArgument` for a time to live below 1 ms or past the year 9999.
+    pub fn set_with_ttl(&self, group: &str, key: &str, value: impl Into<Value>, ttl: Duration) -> Result<()> {
+        self.set_with(group, key, value, SetOptions::new().ttl(ttl))
+    }
+
+    /// Writes an entry under conditions.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_with_ttl`](Transaction::set_with_ttl), and `Conflict`.
+    pub fn set_with(
+        &self,
+        group: &str,
+        key: &str,
+        value: impl Into<Value>,
+        options: SetOptions,
+    ) -> Result<()> {
+        self.apply(&ops::set(self.scope, group, key, value.into(), options)).map(drop)
+    }
+
+    /// Deletes an entry; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Io`.
+    pub fn delete(&self, group: &str, key: &str) -> Result<bool> {
+        self.delete_with(group, key, DeleteOptions::new())
+    }
+
+    /// Deletes an entry under a condition; whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Transaction::delete), and `Conflict`.
+    pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
+        Ok(self.apply(&ops::delete(self.scope, group, key, &options))?.keys() > 0)
+    }
+
+    /// Deletes a group with all its entries; how many there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Transaction::delete).
+    pub fn delete_group(&self, group: &str) -> Result<u64> {
+        Ok(self.apply(&ops::delete_group(self.scope, group))?.keys())
+    }
+
+    /// Deletes all groups whose name starts so; how many entries there were.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Transaction::delete).
+    pub fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
+        Ok(self.apply(&ops::delete_groups(self.scope, group_prefix))?.keys())
+    }
+
+    /// Gives an entry a new deadline; whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Transaction::delete), and `InvalidArgument` for a time to live below 1 ms or past the year
+    /// 9999.
+    pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
+        Ok(self.apply(&ops::touch(self.scope, group, key, Some(ttl)))?.keys() > 0)
+    }
+
+    /// Takes an entry's deadline away; whether it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Transaction::delete).
+    pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
+        Ok(self.apply(&ops::touch(self.scope, group, key, None))?.keys() > 0)
+    }
+}
+
+impl<'t> Deref for Transaction<'t> {
+    type Target = View<'t>;
+
+    fn deref(&self) -> &View<'t> {
+        &self.view
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("namespace", &self.scope.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! Pages of the change log, decoded once for all who lag together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use crate::engine::{Engine, LogPage};
+use crate::types::error::Result;
+use crate::types::limits::{LOG_CACHE_BYTES, PAGE_ENTRIES};
+use crate::types::lock;
+use crate::types::revision::Revision;
+
+/// How many pages are kept at the most, however small.
+const PAGES: usize = 256;
+
+/// A page, and which revisions it tells about: all after `after`, up to `next`.
+#[derive(Debug)]
+pub(super) struct Segment {
+    after: Revision,
+    pub(super) next: Revision,
+    pub(super) page: LogPage,
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Segments {
+    by_start: BTreeMap<Revision, Arc<Segment>>,
+    /// In the order of their arrival, the oldest first.
+    order: VecDeque<Revision>,
+    bytes: usize,
+}
+
+/// A bounded number of pages.
+#[derive(Debug, Default)]
+pub(super) struct LogCache {
+    segments: Mutex<Segments>,
+}
+
+impl LogCache {
+    /// A page that tells what comes after a revision; it may begin earlier.
+    pub(super) fn read(&self, engine: &dyn Engine, after: Revision) -> Result<Arc<Segment>> {
+        if let Some(segment) = lock(&self.segments).find(after) {
+            return Ok(segment);
+        }
+        let page = read_page(engine, after)?;
+        let bytes = page.changes.iter().map(|change| change.weight()).sum();
+        let segment = Arc::new(Segment { after, next: page.next(after), page, bytes });
+        let gone = lock(&self.segments).insert(segment.clone());
+        drop(gone);
+        Ok(segment)
+    }
+}
+
+/// Reads a page from the file.
+pub(crate) fn read_page(engine: &dyn Engine, after: Revision) -> Result<LogPage> {
+    let mut page = LogPage { trimmed: Revision::ZERO, end: Revision::ZERO, changes: Vec::new() };
+    engine.linger(&mut |read| {
+        page = read.log(after, PAGE_ENTRIES)?;
+        Ok(())
+    })?;
+    Ok(page)
+}
+
+impl Segments {
+    fn find(&self, after: Revision) -> Option<Arc<Segment>> {
+        let (_, segment) = self.by_start.range(..=after).next_back()?;
+        // A page that began with a gap tells about it only to who comes from before the gap.
+        let tells = segment.next > after && (after == segment.after || after >= segment.page.trimmed);
+        tells.then(|| segment.clone())
+    }
+
+    /// Adds a page; what has to go for it is given back, to be dropped outside the lock.
+    fn insert(&mut self, segment: Arc<Segment>) -> Vec<Arc<Segment>> {
+        let mut gone = Vec::new();
+        if segment.page.changes.is_empty() || segment.bytes > LOG_CACHE_BYTES {
+            return gone;
+        }
+        self.bytes += segment.bytes;
+        self.order.push_back(segment.after);
+        if let Some(replaced) = self.by_start.insert(segment.after, segment) {
+            self.bytes -= replaced.bytes;
+            gone.push(replaced);
+        }
+        while self.bytes > LOG_CACHE_BYTES || self.order.len() > PAGES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(segment) = self.by_start.remove(&oldest) {
+                self.bytes -= segment.bytes;
+                gone.push(segment);
+            }
+        }
+        gone
+    }
+}

@@ -1,0 +1,233 @@
+//! A watcher's reader: takes from the inbox what the hub put there, and reads the log where the hub did not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use crate::types::error::{Error, Reason};
+use crate::types::event::{Change, Event, Item, Lagged};
+use crate::types::revision::Revision;
+
+use super::hub::Hub;
+use super::inbox::{Buffer, Inbox, Mode};
+use super::load::{Loaded, Request};
+use super::log_cache::Segment;
+use super::snapshot::Walk;
+
+/// What a reader does when there is nothing for it.
+pub(super) enum Patience<'a> {
+    None,
+    Until(Option<Instant>),
+    Woken(&'a Waker),
+}
+
+/// What a reader comes to.
+pub(super) enum Step {
+    Item(Item),
+    Failed(Error),
+    /// Nothing now.
+    Empty,
+    /// Nothing any more.
+    Ended,
+    /// Something must be fetched from the file first.
+    Load(Request),
+}
+
+/// The reader's own part of a watch.
+pub(super) struct Reader {
+    pub(super) inbox: Arc<Inbox>,
+    /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth.
+    ahead: VecDeque<Item>,
+    walk: Option<Walk>,
+    previous_values: bool,
+    /// An event that waits for its previous value, and one that has it.
+    incomplete: Option<Event>,
+    complete: Option<Event>,
+    failed: bool,
+}
+
+impl Reader {
+    pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool, previous_values: bool) -> Reader {
+        let walk = from_snapshot.then(Walk::default);
+        Reader {
+            inbox,
+            ahead: VecDeque::new(),
+            walk,
+            previous_values,
+            incomplete: None,
+            complete: None,
+            failed: false,
+        }
+    }
+
+    /// The next item, fetching what is needed.
+    pub(super) fn next(&mut self, hub: &Hub, patience: &Patience<'_>) -> Step {
+        loop {
+            match self.step(hub, patience) {
+                Step::Load(request) => {
+                    let loaded = request.load(hub, &self.inbox.shape);
+                    if let Err(error) = self.absorb(hub, loaded) {
+                        return Step::Failed(error);
+                    }
+                }
+                step => return step,
+            }
+        }
+    }
+
+    /// One step, which does no I/O.
+    pub(super) fn step(&mut self, hub: &Hub, patience: &Patience<'_>) -> Step {
+        if let Some(event) = self.complete.take() {
+            return Step::Item(Item::Event(event));
+        }
+        let step = self.take(hub, patience);
+        let Step::Item(item) = step else { return step };
+        self.inbox.lock().active_at = hub.clock.now();
+        match item {
+            Item::Event(event) if self.previous_values => match event.previous_revision() {
+                Some(previous) => {
+                    self.incomplete = Some(event);
+                    Step::Load(Request::Previous(previous))
+                }
+                None => Step::Item(Item::Event(event)),
+            },
+            item => Step::Item(item),
+        }
+    }
+
+    fn take(&mut self, hub: &Hub, patience: &Patience<'_>) -> Step {
+        if let Some(item) = self.ahead.pop_front() {
+            return Step::Item(item);
+        }
+        if self.failed {
+            return Step::Ended;
+        }
+        let inbox = self.inbox.clone();
+        let mut state = inbox.lock();
+        if let Some(walk) = &self.walk {
+            if !state.ended {
+                return Step::Load(Request::Snapshot(walk.clone()));
+            }
+            self.failed = true;
+            let stopped = state.mode == Mode::Live;
+            return if stopped { Step::Ended } else { Step::Failed(Reason::Closed.into()) };
+        }
+        loop {
+            if let Mode::Joining { after, at } = state.mode {
+                if after < at {
+                    return Step::Load(Request::Log(after));
+                }
+                state.mode = Mode::Live;
+            }
+            if let Some(event) = state.buffer.pop() {
+                return Step::Item(Item::Event(event));
+            }
+            if let Mode::Lagging { after } = state.mode {
+                return Step::Load(Request::Log(after));
+            }
+            if state.ended {
+                return Step::Ended;
+            }
+            if std::mem::take(&mut state.progress_due) {
+                drop(state);
+                match hub.progress_of(&inbox) {
+                    Some(seen) => return Step::Item(Item::Progress(seen)),
+                    None => state = inbox.lock(),
+                }
+                continue;
+            }
+            state = match patience {
+                Patience::None => return Step::Empty,
+                Patience::Woken(waker) => {
+                    state.wake_later(waker);
+                    return Step::Empty;
+                }
+                Patience::Until(deadline) => match inbox.wait(state, *deadline) {
+                    Some(state) => state,
+                    None => return Step::Empty,
+                },
+            };
+        }
+    }
+
+    /// Takes in what was fetched. An error does not end the watch, unless the store is closed.
+    pub(super) fn absorb(&mut self, hub: &Hub, loaded: Loaded) -> Result<(), Error> {
+        match loaded {
+            Loaded::Previous(change) => {
+                let value = change.and_then(|change| change.value.clone());
+                self.complete = self.incomplete.take().map(|event| match value {
+                    Some(value) => event.with_previous_value(value),
+                    None => event,
+                });
+                Ok(())
+            }
+            Loaded::Snapshot(part) => {
+                let (items, walk) = part.inspect_err(|_| self.give_up())?;
+                self.ahead.extend(items);
+                match walk.ready {
+                    Some(ready) => {
+                        self.walk = None;
+                        self.move_to(ready);
+                    }
+                    None => self.walk = Some(walk),
+                }
+                Ok(())
+            }
+            Loaded::Log(segment) => {
+                let segment = segment.inspect_err(|_| self.give_up())?;
+                self.read_on(hub, &segment);
+                Ok(())
+            }
+        }
+    }
+
+    /// After the close nothing gets better by trying again.
+    fn give_up(&mut self) {
+        self.failed = self.inbox.lock().ended;
+    }
+
+    /// The revision up to which the log was read.
+    fn move_to(&self, to: Revision) {
+        let mut state = self.inbox.lock();
+        match &mut state.mode {
+            Mode::Lagging { after } | Mode::Joining { after, .. } => *after = to,
+            Mode::Live => {}
+        }
+    }
+
+    /// Takes a buffer's worth out of a page of the log.
+    fn read_on(&mut self, hub: &Hub, segment: &Segment) {
+        let (after, upto) = match self.inbox.lock().mode {
+            Mode::Lagging { after } => (after, None),
+            Mode::Joining { after, at } => (after, Some(at)),
+            Mode::Live => return,
+        };
+        let end = |revision: Revision| upto.map_or(revision, |upto| revision.min(upto));
+        let mut reached = after;
+        if segment.page.trimmed > after {
+            let (from, to) = (after.next().unwrap_or(after), end(segment.page.trimmed));
+            self.ahead.push_back(Item::Lagged(Lagged { from, to }));
+            reached = to;
+        }
+        let begin = segment.page.changes.partition_point(|change| change.revision <= reached);
+        let changes = segment.page.changes.get(begin..).unwrap_or_default();
+        let within = |change: &&Arc<Change>| upto.is_none_or(|upto| change.revision <= upto);
+        let (shape, mut room, mut full) = (&self.inbox.shape, Buffer::default(), false);
+        for change in changes.iter().take_while(within) {
+            full = shape.filter.matches_change(change) && !room.push(shape, shape.event(change));
+            if full {
+                break;
+            }
+            reached = change.revision;
+        }
+        if !full {
+            reached = reached.max(end(segment.next));
+        }
+        self.ahead.extend(std::iter::from_fn(|| room.pop()).map(Item::Event));
+        self.move_to(reached);
+        if upto.is_none() && !full {
+            hub.join(&self.inbox, reached);
+        }
+    }
+}

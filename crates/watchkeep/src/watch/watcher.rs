@@ -1,0 +1,347 @@
+//! Watchers: streams of events.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::types::error::{Error, Reason, Result};
+use crate::types::event::{Event, Item};
+use crate::types::filter::Filter;
+use crate::types::revision::Revision;
+use crate::types::watching::{Start, WatchOptions};
+
+use super::hub::Hub;
+use super::inbox::{Inbox, Shape};
+#[cfg(feature = "async")]
+use super::load::Loaded;
+use super::reader::{Patience, Reader, Step};
+
+/// A stream of events, registered from the moment it is made until it is dropped.
+///
+/// It is an iterator over events that waits for the next one, and ends when the store closes or the watch is
+/// stopped. Falling behind is not an end: the watcher reads on from the change log (see
+/// [`LagPolicy`](crate::LagPolicy)), and only what retention has trimmed is lost, which an error of kind
+/// [`Lagged`](crate::ErrorKind::Lagged) tells in its place; the next call goes on after it.
+///
+/// ```
+/// use watchkeep::Store;
+/// let store = Store::open_in_memory()?;
+/// let mut watcher = store.watch("config", "*");
+/// store.set("config", "theme", "dark")?;
+/// store.close()?;
+/// for event in &mut watcher {
+///     let event = event?;
+///     println!("{} {:?}", event.kind(), event.key());
+/// }
+/// assert!(watcher.is_ended());
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+pub struct Watcher {
+    active: Option<Active>,
+    /// Why there is nothing to watch.
+    refused: Option<Error>,
+    ended: bool,
+    start: Revision,
+}
+
+struct Active {
+    hub: Arc<Hub>,
+    reader: Reader,
+    #[cfg(feature = "async")]
+    loading: Option<futures::Loading>,
+}
+
+impl Watcher {
+    /// Registers a watcher. `scope` is the namespace's prefix, which the filter contains already.
+    pub(crate) fn new(
+        hub: &Arc<Hub>,
+        filter: Filter,
+        scope: &str,
+        options: &WatchOptions,
+    ) -> Result<Watcher> {
+        if let Start::AfterCursor(cursor) = options.start
+            && cursor.store() != hub.engine.id()
+        {
+            return Err(Reason::ForeignCursor { theirs: cursor.store(), ours: hub.engine.id() }.into());
+        }
+        let shape = Shape::new(filter, scope, options);
+        let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
+        let reader = Reader::new(inbox, options.start == Start::Snapshot, options.previous_values);
+        let active = Active {
+            hub: hub.clone(),
+            reader,
+            #[cfg(feature = "async")]
+            loading: None,
+        };
+        Ok(Watcher { active: Some(active), refused: None, ended: false, start })
+    }
+
+    /// A watch of a store that is closed: it fails once, and ends.
+    pub(crate) fn refused(error: Error) -> Watcher {
+        Watcher { active: None, refused: Some(error), ended: false, start: Revision::ZERO }
+    }
+
+    fn next_item(&mut self, patience: &Patience<'_>) -> Option<Result<Item>> {
+        let Some(active) = self.active.as_mut().filter(|_| !self.ended) else { return self.end() };
+        match active.reader.next(&active.hub, patience) {
+            Step::Item(item) => Some(Ok(item)),
+            Step::Failed(error) => Some(Err(error)),
+            Step::Ended => self.end(),
+            Step::Empty | Step::Load(_) => None,
+        }
+    }
+
+    fn end(&mut self) -> Option<Result<Item>> {
+        self.ended = true;
+        self.refused.take().map(Err)
+    }
+
+    fn next_event(&mut self, patience: &Patience<'_>) -> Option<Result<Event>> {
+        loop {
+            if let Some(event) = only_events(self.next_item(patience)?) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Waits for the next event; none when the watch has ended.
+    pub fn recv(&mut self) -> Option<Result<Event>> {
+        self.next_event(&Patience::Until(None))
+    }
+
+    /// The next event if there is one; none when there is none now, or when the watch has ended
+    /// ([`is_ended`](Watcher::is_ended) tells which). It may read the change log, but waits for nobody.
+    pub fn try_recv(&mut self) -> Option<Result<Event>> {
+        self.next_event(&Patience::None)
+    }
+
+    /// Waits for the next event, at most this long; none when nothing came, or when the watch has ended.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Result<Event>> {
+        self.next_event(&Patience::Until(Instant::now().checked_add(timeout)))
+    }
+
+    /// The same stream with its marks: [`Ready`](Item::Ready), [`Progress`](Item::Progress),
+    /// [`Lagged`](Item::Lagged).
+    pub fn items(&mut self) -> Items<'_> {
+        Items { watcher: self }
+    }
+
+    /// A handle that ends this watch from anywhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { inbox: self.active.as_ref().map(|active| active.reader.inbox.clone()) }
+    }
+
+    /// How many events were dropped because the buffer was full; only [`LagPolicy::Drop`](crate::LagPolicy::Drop)
+    /// drops.
+    pub fn dropped(&self) -> u64 {
+        self.active.as_ref().map_or(0, |active| active.reader.inbox.lock().dropped)
+    }
+
+    /// Whether the watch has ended, and everything was handed out.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Where the watch began: it sees what comes after this revision.
+    pub fn start(&self) -> Revision {
+        self.start
+    }
+}
+
+/// What of an item concerns a reader of events only.
+fn only_events(item: Result<Item>) -> Option<Result<Event>> {
+    match item {
+        Ok(Item::Event(event)) => Some(Ok(event)),
+        Ok(Item::Lagged(lagged)) => Some(Err(Reason::Lagged(lagged).into())),
+        Ok(Item::Ready(_) | Item::Progress(_)) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+impl Iterator for Watcher {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Result<Event>> {
+        self.recv()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(active) = self.active.take() {
+            active.hub.unregister(&active.reader.inbox);
+        }
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let filter = self.active.as_ref().map(|active| &active.reader.inbox.shape.filter);
+        f.debug_struct("Watcher")
+            .field("filter", &filter)
+            .field("start", &self.start)
+            .field("ended", &self.ended)
+            .finish()
+    }
+}
+
+/// A watcher's events and marks; see [`Watcher::items`].
+#[derive(Debug)]
+pub struct Items<'w> {
+    watcher: &'w mut Watcher,
+}
+
+impl Items<'_> {
+    /// Waits for the next item; none when the watch has ended.
+    pub fn recv(&mut self) -> Option<Result<Item>> {
+        self.watcher.next_item(&Patience::Until(None))
+    }
+
+    /// The next item if there is one.
+    pub fn try_recv(&mut self) -> Option<Result<Item>> {
+        self.watcher.next_item(&Patience::None)
+    }
+
+    /// Waits for the next item, at most this long.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Option<Result<Item>> {
+        self.watcher.next_item(&Patience::Until(Instant::now().checked_add(timeout)))
+    }
+}
+
+impl Iterator for Items<'_> {
+    type Item = Result<Item>;
+
+    fn next(&mut self) -> Option<Result<Item>> {
+        self.recv()
+    }
+}
+
+/// Ends a watch from anywhere, as often as one likes: the watcher hands out what it has buffered, and ends.
+///
+/// ```
+/// use watchkeep::Store;
+/// let store = Store::open_in_memory()?;
+/// let mut watcher = store.watch("*", "*");
+/// let stopper = watcher.stopper();
+/// let reader = std::thread::spawn(move || watcher.recv().is_none());
+/// stopper.stop();
+/// stopper.stop();
+/// assert!(reader.join().unwrap());
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    inbox: Option<Arc<Inbox>>,
+}
+
+impl Stopper {
+    /// Ends the watch.
+    pub fn stop(&self) {
+        if let Some(inbox) = &self.inbox
+            && inbox.stop()
+        {
+            inbox.wake();
+        }
+    }
+}
+
+#[cfg(feature = "async")]
+mod futures {
+    //! Watchers as asynchronous streams: woken by the hub, without a thread per watcher, on any runtime. What must
+    //! be read from the file is read by the store's workers.
+
+    use std::pin::Pin;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Context, Poll, Waker};
+
+    use futures_core::Stream;
+
+    use super::{Active, Event, Item, Items, Loaded, Patience, Result, Step, Watcher, only_events};
+    use crate::types::lock;
+
+    /// Something that a worker fetches.
+    pub(super) struct Loading(Arc<Mutex<Slot>>);
+
+    struct Slot {
+        loaded: Option<Loaded>,
+        waker: Waker,
+    }
+
+    impl Active {
+        fn poll(&mut self, waker: &Waker) -> Poll<Step> {
+            loop {
+                if let Some(Loading(slot)) = &self.loading {
+                    let mut slot = lock(slot);
+                    let Some(loaded) = slot.loaded.take() else {
+                        slot.waker.clone_from(waker);
+                        return Poll::Pending;
+                    };
+                    drop(slot);
+                    self.loading = None;
+                    if let Err(error) = self.reader.absorb(&self.hub, loaded) {
+                        return Poll::Ready(Step::Failed(error));
+                    }
+                }
+                match self.reader.step(&self.hub, &Patience::Woken(waker)) {
+                    Step::Empty => return Poll::Pending,
+                    Step::Load(request) => {
+                        let slot = Arc::new(Mutex::new(Slot { loaded: None, waker: waker.clone() }));
+                        self.loading = Some(Loading(slot.clone()));
+                        let (hub, inbox) = (self.hub.clone(), self.reader.inbox.clone());
+                        self.hub.workers.spawn(move || {
+                            let loaded = request.load(&hub, &inbox.shape);
+                            let mut slot = lock(&slot);
+                            slot.loaded = Some(loaded);
+                            let waker = slot.waker.clone();
+                            drop(slot);
+                            waker.wake();
+                        });
+                    }
+                    step => return Poll::Ready(step),
+                }
+            }
+        }
+    }
+
+    impl Watcher {
+        fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item>>> {
+            let Some(active) = self.active.as_mut().filter(|_| !self.ended) else {
+                return Poll::Ready(self.end());
+            };
+            match active.poll(cx.waker()) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Step::Item(item)) => Poll::Ready(Some(Ok(item))),
+                Poll::Ready(Step::Failed(error)) => Poll::Ready(Some(Err(error))),
+                Poll::Ready(_) => Poll::Ready(self.end()),
+            }
+        }
+    }
+
+    /// # Cancel safety
+    ///
+    /// A future that waits for the next event holds none: dropping it loses nothing.
+    impl Stream for Watcher {
+        type Item = Result<Event>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Event>>> {
+            loop {
+                let Poll::Ready(item) = self.poll_item(cx) else { return Poll::Pending };
+                let Some(item) = item else { return Poll::Ready(None) };
+                if let Some(event) = only_events(item) {
+                    return Poll::Ready(Some(event));
+                }
+            }
+        }
+    }
+
+    /// # Cancel safety
+    ///
+    /// As for [`Watcher`].
+    impl Stream for Items<'_> {
+        type Item = Result<Item>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Item>>> {
+            self.watcher.poll_item(cx)
+        }
+    }
+}
