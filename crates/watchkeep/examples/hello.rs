@@ -1,5 +1,7 @@
 //! A store, a watcher and a callback: the whole way of a change.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use watchkeep::{Filter, Revision, Store};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

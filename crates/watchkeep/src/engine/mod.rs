@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::types::clock::Timestamp;
 use crate::types::entry::Entry;
-use crate::types::error::Result;
+use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
 use crate::types::name::{NameRange, Scope};
 use crate::types::options::{Durability, Retention};
@@ -81,6 +81,18 @@ impl Outcome {
         match self {
             Outcome::Keys(keys) => keys,
             Outcome::Set(_) => 1,
+        }
+    }
+
+    pub(crate) fn was_there(self) -> Result<bool> {
+        Ok(self.keys() > 0)
+    }
+
+    /// Of a set.
+    pub(crate) fn revision(self) -> Result<Revision> {
+        match self {
+            Outcome::Set(revision) => Ok(revision),
+            Outcome::Keys(_) => Err(Reason::WorkerDied { what: "a commit" }.into()),
         }
     }
 }

@@ -129,10 +129,6 @@ impl Store {
         &self.life.core
     }
 
-    pub(super) fn author(&self) -> &Author {
-        &self.author
-    }
-
     pub(super) fn scope(&self) -> &Scope {
         &self.author.scope
     }
@@ -214,10 +210,7 @@ impl Store {
         value: impl Into<Value>,
         options: SetOptions,
     ) -> Result<Revision> {
-        match self.write(ops::set(self.scope(), group, key, value.into(), options))? {
-            Outcome::Set(revision) => Ok(revision),
-            Outcome::Keys(_) => Err(Reason::WorkerDied { what: "a commit" }.into()),
-        }
+        self.write(ops::set(self.scope(), group, key, value.into(), options))?.revision()
     }
 
     /// Deletes an entry; whether it was there. Deleting what is not there announces nothing.
@@ -235,7 +228,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete), and `Conflict`.
     pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
-        Ok(self.write(ops::delete(self.scope(), group, key, &options))?.keys() > 0)
+        self.write(ops::delete(self.scope(), group, key, &options))?.was_there()
     }
 
     /// Deletes a group with all its entries, at constant cost and as one event; how many entries there were.
@@ -263,7 +256,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete), and `InvalidArgument` for a time to live below 1 ms or past the year 9999.
     pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
-        Ok(self.write(ops::touch(self.scope(), group, key, Some(ttl)))?.keys() > 0)
+        self.write(ops::touch(self.scope(), group, key, Some(ttl)))?.was_there()
     }
 
     /// Takes an entry's deadline away; whether it is there.
@@ -272,7 +265,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete).
     pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
-        Ok(self.write(ops::touch(self.scope(), group, key, None))?.keys() > 0)
+        self.write(ops::touch(self.scope(), group, key, None))?.was_there()
     }
 
     /// Removes and announces what is due now, without waiting for the timer; how many entries.

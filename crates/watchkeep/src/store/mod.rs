@@ -1,14 +1,22 @@
 //! The store: what users hold. It writes through the engine, has the hub deliver, and returns.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod core;
 mod handle;
 mod history;
+#[cfg(feature = "json")]
+pub mod json;
 mod list;
+#[cfg(feature = "render")]
+mod render;
 mod report;
 mod thread;
 mod transaction;
 mod view;
 
+#[cfg(feature = "async")]
+pub use asynchronous::{AsyncStore, Writing};
 pub use handle::{Store, WeakStore};
 pub use history::History;
 pub use list::{Entries, Groups};

@@ -92,7 +92,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete), and `Conflict`.
     pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
-        Ok(self.apply(&ops::delete(self.scope, group, key, &options))?.keys() > 0)
+        self.apply(&ops::delete(self.scope, group, key, &options))?.was_there()
     }
 
     /// Deletes a group with all its entries; how many there were.
@@ -120,7 +120,7 @@ impl<'t> Transaction<'t> {
     /// As [`delete`](Transaction::delete), and `InvalidArgument` for a time to live below 1 ms or past the year
     /// 9999.
     pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
-        Ok(self.apply(&ops::touch(self.scope, group, key, Some(ttl)))?.keys() > 0)
+        self.apply(&ops::touch(self.scope, group, key, Some(ttl)))?.was_there()
     }
 
     /// Takes an entry's deadline away; whether it is there.
@@ -129,7 +129,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete).
     pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
-        Ok(self.apply(&ops::touch(self.scope, group, key, None))?.keys() > 0)
+        self.apply(&ops::touch(self.scope, group, key, None))?.was_there()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::engine::{Engine, Read};
 use crate::types::entry::Entry;
 use crate::types::error::Result;
-use crate::types::event::{Change, Event, Item, Kind, Lagged};
+use crate::types::event::{Change, Item, Kind, Lagged};
 use crate::types::filter::Target;
 use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::NameRange;

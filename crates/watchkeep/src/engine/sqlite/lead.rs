@@ -230,7 +230,9 @@ impl SqliteEngine {
                 taken.failed = result.is_err();
                 taken.result = Some(result.as_ref().map_or_else(|error| Err(error.clone()), Clone::clone));
             }
-            result.map_err(|error| Broken::By { own: false, error })?;
+            if let Err(error) = result {
+                return Err(Broken::By { own: false, error });
+            }
         }
 
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);

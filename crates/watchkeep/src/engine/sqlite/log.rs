@@ -11,7 +11,6 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::PAGE_BYTES;
 use crate::types::revision::Revision;
-use crate::types::value::Value;
 
 use super::columns::{SqlValue, optional_text, read_value};
 

@@ -238,7 +238,7 @@ impl Engine for SqliteEngine {
     }
 
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
-        self.pool.with(|conn| check::check(conn))
+        self.pool.with(check::check)
     }
 
     fn sizes(&self) -> (u64, u64) {

@@ -1,0 +1,364 @@
+//! The store for callers that must not block: on any runtime, without a thread for each call.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::engine::{Op, Outcome, Receipt};
+use crate::types::entry::{Entry, ListOptions, Page};
+use crate::types::error::{Reason, Result};
+use crate::types::lock;
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+use crate::types::writing::{DeleteOptions, SetOptions};
+
+use super::handle::{Store, ops};
+use super::transaction::{Committed, Transaction};
+
+/// The operations of a [`Store`] as futures.
+///
+/// Calls never block the thread that polls them. A write is queued for the next group commit as soon as the method
+/// is called, not when it is first polled; reads and transactions run on a few threads of the store's own. All
+/// futures work on any runtime, and watchers are streams themselves.
+///
+/// # Cancel safety
+///
+/// Dropping the future of a write does not take the write back: it happens, whole. Dropping the future of a read
+/// has no effect on the store.
+///
+/// ```
+/// use watchkeep::Store;
+/// # fn block_on<F: std::future::Future>(future: F) -> F::Output {
+/// #     use std::task::{Context, Poll, Wake, Waker};
+/// #     struct Unpark(std::thread::Thread);
+/// #     impl Wake for Unpark { fn wake(self: std::sync::Arc<Self>) { self.0.unpark() } }
+/// #     let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+/// #             Poll::Ready(output) => return output,
+/// #             Poll::Pending => std::thread::park(),
+/// #         }
+/// #     }
+/// # }
+/// let store = Store::open_in_memory()?.to_async();
+/// block_on(async {
+///     store.set("config", "theme", "dark").await?;
+///     assert_eq!(store.get("config", "theme").await?.unwrap(), "dark");
+///     Ok(())
+/// })
+/// # as Result<(), watchkeep::Error>
+/// # ;
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct AsyncStore {
+    store: Store,
+}
+
+impl Store {
+    /// The same store for callers that must not block.
+    pub fn to_async(&self) -> AsyncStore {
+        AsyncStore { store: self.clone() }
+    }
+}
+
+/// Where a result is put, and who waits for it.
+struct Slot<T> {
+    result: Option<T>,
+    waker: Option<Waker>,
+    /// Nobody will put a result here any more.
+    abandoned: bool,
+}
+
+/// The side that puts the result.
+struct Sender<T>(Arc<Mutex<Slot<T>>>);
+
+/// A result that is on its way.
+struct Pending<T>(Arc<Mutex<Slot<T>>>);
+
+fn slot<T>() -> (Sender<T>, Pending<T>) {
+    let slot = Arc::new(Mutex::new(Slot { result: None, waker: None, abandoned: false }));
+    (Sender(slot.clone()), Pending(slot))
+}
+
+impl<T> Sender<T> {
+    fn send(self, result: T) {
+        lock(&self.0).result = Some(result);
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.0);
+        slot.abandoned = true;
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Future for Pending<Result<T>> {
+    type Output = Result<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        let mut slot = lock(&self.0);
+        if let Some(result) = slot.result.take() {
+            return Poll::Ready(result);
+        }
+        if slot.abandoned {
+            return Poll::Ready(Err(Reason::WorkerDied { what: "a call in the background" }.into()));
+        }
+        slot.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// A write that is queued: resolves when it is committed, as durable as the file is, held by the watchers, and seen by
+/// the callbacks.
+///
+/// # Cancel safety
+///
+/// Dropping it does not take the write back.
+#[must_use = "the write happens anyway, but its outcome is known only here"]
+pub struct Writing<T> {
+    pending: Pending<Result<Receipt>>,
+    read: fn(Outcome) -> Result<T>,
+}
+
+impl<T> Future for Writing<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        let read = self.read;
+        Pin::new(&mut self.pending).poll(cx).map(|receipt| read(receipt?.outcome))
+    }
+}
+
+impl<T> fmt::Debug for Writing<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writing").finish_non_exhaustive()
+    }
+}
+
+impl AsyncStore {
+    /// The store itself, for what does not block: watching, callbacks, handles.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Queues a write.
+    fn write<T>(&self, op: Op, read: fn(Outcome) -> Result<T>) -> Writing<T> {
+        let (sender, pending) = slot();
+        let write = self.store.authored(op);
+        self.store.core().engine.submit(write, Box::new(move |result| sender.send(result)));
+        Writing { pending, read }
+    }
+
+    /// Runs something that blocks on one of the store's threads.
+    fn run<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Pending<Result<T>> {
+        let (sender, pending) = slot();
+        let store = self.store.clone();
+        self.store.core().workers.spawn(move || {
+            let result = f(&store);
+            drop(store);
+            sender.send(result);
+        });
+        pending
+    }
+
+    /// As [`Store::set`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::set`].
+    pub fn set(&self, group: &str, key: &str, value: impl Into<Value>) -> Writing<Revision> {
+        self.set_with(group, key, value.into(), SetOptions::new())
+    }
+
+    /// As [`Store::set_with_ttl`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::set_with_ttl`].
+    pub fn set_with_ttl(
+        &self,
+        group: &str,
+        key: &str,
+        value: impl Into<Value>,
+        ttl: Duration,
+    ) -> Writing<Revision> {
+        self.set_with(group, key, value.into(), SetOptions::new().ttl(ttl))
+    }
+
+    /// As [`Store::set_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::set_with`].
+    pub fn set_with(
+        &self,
+        group: &str,
+        key: &str,
+        value: impl Into<Value>,
+        options: SetOptions,
+    ) -> Writing<Revision> {
+        self.write(ops::set(self.store.scope(), group, key, value.into(), options), Outcome::revision)
+    }
+
+    /// As [`Store::delete`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete`].
+    pub fn delete(&self, group: &str, key: &str) -> Writing<bool> {
+        self.delete_with(group, key, DeleteOptions::new())
+    }
+
+    /// As [`Store::delete_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_with`].
+    pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Writing<bool> {
+        self.write(ops::delete(self.store.scope(), group, key, &options), Outcome::was_there)
+    }
+
+    /// As [`Store::touch`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::touch`].
+    pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Writing<bool> {
+        self.write(ops::touch(self.store.scope(), group, key, Some(ttl)), Outcome::was_there)
+    }
+
+    /// As [`Store::persist`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::persist`].
+    pub fn persist(&self, group: &str, key: &str) -> Writing<bool> {
+        self.write(ops::touch(self.store.scope(), group, key, None), Outcome::was_there)
+    }
+
+    /// As [`Store::delete_group`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_group`].
+    pub async fn delete_group(&self, group: &str) -> Result<u64> {
+        let group = group.to_owned();
+        self.run(move |store| store.delete_group(&group)).await
+    }
+
+    /// As [`Store::delete_prefix`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::delete_prefix`].
+    pub async fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
+        let prefix = group_prefix.to_owned();
+        self.run(move |store| store.delete_prefix(&prefix)).await
+    }
+
+    /// As [`Store::purge_expired`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::purge_expired`].
+    pub async fn purge_expired(&self) -> Result<u64> {
+        self.run(Store::purge_expired).await
+    }
+
+    /// As [`Store::transaction`]; the closure runs on one of the store's threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::transaction`]; `Io` when the closure panics.
+    pub async fn transaction<T: Send + 'static>(
+        &self,
+        f: impl FnMut(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<Committed<T>> {
+        self.run(move |store| store.transaction(f)).await
+    }
+
+    /// As [`Store::get`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub async fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
+        let (group, key) = (group.to_owned(), key.to_owned());
+        self.run(move |store| store.get(&group, &key)).await
+    }
+
+    /// As [`Store::entry`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::entry`].
+    pub async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
+        let (group, key) = (group.to_owned(), key.to_owned());
+        self.run(move |store| store.entry(&group, &key)).await
+    }
+
+    /// As [`Store::contains`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::contains`].
+    pub async fn contains(&self, group: &str, key: &str) -> Result<bool> {
+        Ok(self.entry(group, key).await?.is_some())
+    }
+
+    /// As [`Store::count`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::count`].
+    pub async fn count(&self, group: &str) -> Result<u64> {
+        let group = group.to_owned();
+        self.run(move |store| store.count(&group)).await
+    }
+
+    /// As [`Store::count_all`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::count_all`].
+    pub async fn count_all(&self, group_prefix: &str) -> Result<u64> {
+        let prefix = group_prefix.to_owned();
+        self.run(move |store| store.count_all(&prefix)).await
+    }
+
+    /// As [`Store::page`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::page`].
+    pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
+        let group = group.to_owned();
+        self.run(move |store| store.page(&group, options)).await
+    }
+
+    /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks.
+    ///
+    /// # Errors
+    ///
+    /// What the closure returns; `Io` when it panics.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(f).await
+    }
+}

@@ -1,0 +1,143 @@
+//! JSON: typed values, and events as the objects of the command line and of the server.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value as Json, json};
+
+use crate::types::clock::Timestamp;
+use crate::types::error::{Reason, Result};
+use crate::types::event::{Event, Item, Lagged};
+use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::value::Value;
+
+use super::handle::Store;
+
+/// A point in time as RFC 3339 with milliseconds, in UTC: `2026-11-23T12:00:00.123Z`.
+///
+/// ```
+/// use watchkeep::{Timestamp, json};
+/// assert_eq!(json::timestamp(Timestamp::from_millis(1_795_435_200_123)), "2026-11-23T12:00:00.123Z");
+/// ```
+pub fn timestamp(time: Timestamp) -> String {
+    match jiff::Timestamp::from_millisecond(time.as_millis()) {
+        Ok(time) => format!("{time:.3}"),
+        Err(_) => time.as_millis().to_string(),
+    }
+}
+
+/// An event as a JSON object: what `watchkeep watch --json` prints in a line.
+///
+/// `value` where it is UTF-8, otherwise `value_base64`. `key` and `value` are missing where the event has none;
+/// `deadline`, `content_type`, `previous_revision`, `previous_value` and `snapshot` are there only where they say
+/// something.
+///
+/// ```
+/// use watchkeep::{Store, json};
+/// let store = Store::open_in_memory()?;
+/// let mut watcher = store.watch("config", "*");
+/// store.set("config", "theme", "dark")?;
+/// let object = json::event(&watcher.recv().unwrap()?, store.id());
+/// assert_eq!((&object["kind"], &object["key"], &object["value"]), (&"set".into(), &"theme".into(), &"dark".into()));
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+pub fn event(event: &Event, store: StoreId) -> Json {
+    let mut object = Map::new();
+    object.insert("revision".into(), event.revision().get().into());
+    object.insert("cursor".into(), Cursor::new(store, event.revision()).to_string().into());
+    object.insert("kind".into(), event.kind().as_str().into());
+    object.insert("group".into(), event.group().into());
+    if let Some(key) = event.key() {
+        object.insert("key".into(), key.into());
+    }
+    if let Some(value) = event.value() {
+        insert_value(&mut object, "value", value);
+    }
+    object.insert("timestamp".into(), timestamp(event.timestamp()).into());
+    object.insert("origin".into(), event.origin().into());
+    object.insert("commit".into(), event.commit().get().into());
+    if let Some(deadline) = event.deadline() {
+        object.insert("deadline".into(), timestamp(deadline).into());
+    }
+    if let Some(content_type) = event.content_type() {
+        object.insert("content_type".into(), content_type.into());
+    }
+    if let Some(previous) = event.previous_revision() {
+        object.insert("previous_revision".into(), previous.get().into());
+    }
+    if let Some(previous) = event.previous_value() {
+        insert_value(&mut object, "previous_value", previous);
+    }
+    if event.is_snapshot() {
+        object.insert("snapshot".into(), true.into());
+    }
+    Json::Object(object)
+}
+
+/// An event or a mark as a JSON object; marks are `{"kind":"ready","revision":9}`, `progress`, and `lagged` with
+/// `from` and `to`.
+pub fn item(item: &Item, store: StoreId) -> Json {
+    let mark = |kind: &str, revision: Revision| json!({ "kind": kind, "revision": revision.get(), "cursor": Cursor::new(store, revision).to_string() });
+    match item {
+        Item::Event(change) => event(change, store),
+        Item::Ready(at) => mark("ready", *at),
+        Item::Progress(at) => mark("progress", *at),
+        Item::Lagged(Lagged { from, to }) => {
+            let mut object = mark("lagged", *to);
+            if let Json::Object(object) = &mut object {
+                object.insert("from".into(), from.get().into());
+                object.insert("to".into(), to.get().into());
+            }
+            object
+        }
+    }
+}
+
+/// Adds a value under `name` where it is UTF-8, otherwise under `name_base64`.
+pub fn insert_value(object: &mut Map<String, Json>, name: &str, value: &Value) {
+    match value.as_str() {
+        Some(text) => object.insert(name.to_owned(), text.into()),
+        None => object.insert(format!("{name}_base64"), BASE64_STANDARD.encode(value).into()),
+    };
+}
+
+impl Store {
+    /// A value that was written as JSON, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get), and `Json` when it does not fit the type.
+    pub fn get_json<T: DeserializeOwned>(&self, group: &str, key: &str) -> Result<Option<T>> {
+        let Some(value) = self.get(group, key)? else { return Ok(None) };
+        serde_json::from_slice(&value)
+            .map(Some)
+            .map_err(|cause| Reason::Json { group: group.to_owned(), key: key.to_owned(), cause }.into())
+    }
+
+    /// Writes a value as JSON, with the content type `application/json`.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use watchkeep::Store;
+    /// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    /// struct Window { width: u32, height: u32 }
+    /// let store = Store::open_in_memory()?;
+    /// store.set_json("ui", "window", &Window { width: 800, height: 600 })?;
+    /// assert_eq!(store.get_json("ui", "window")?, Some(Window { width: 800, height: 600 }));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Store::set), and `Json` when it cannot be written as JSON.
+    pub fn set_json<T: Serialize + ?Sized>(&self, group: &str, key: &str, value: &T) -> Result<Revision> {
+        let json = serde_json::to_vec(value).map_err(|cause| Reason::Json {
+            group: group.to_owned(),
+            key: key.to_owned(),
+            cause,
+        })?;
+        let options = crate::SetOptions::new().content_type("application/json");
+        self.set_with(group, key, json, options)
+    }
+}
