@@ -15,7 +15,8 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
-use super::handle::{Store, ops};
+use super::handle::Store;
+use super::ops;
 use super::transaction::{Committed, Transaction};
 
 /// The operations of a [`Store`] as futures.

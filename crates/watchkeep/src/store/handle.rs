@@ -10,21 +10,16 @@ use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Author, Op, Outcome, Transact, Write};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
-use crate::types::event::{Event, Item};
-use crate::types::filter::Filter;
 use crate::types::name::{NameRange, Scope};
 use crate::types::options::Options;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
-use crate::types::watching::WatchOptions;
 use crate::types::writing::{DeleteOptions, SetOptions};
-use crate::watch::callbacks::Subscription;
-use crate::watch::watcher::Watcher;
 
 use super::core::{Core, Life};
-use super::history::History;
 use super::list::{Entries, Groups};
+use super::ops;
 use super::transaction::{Committed, Transaction};
 use super::view::{Snapshot, Source, View};
 
@@ -73,32 +68,6 @@ impl Options {
 pub struct Store {
     life: Arc<Life>,
     author: Author,
-}
-
-/// Operations as the engine takes them, under the names that stand in the file.
-pub(super) mod ops {
-    use super::{DeleteOptions, Duration, Op, Scope, SetOptions, Value};
-
-    pub(crate) fn set(scope: &Scope, group: &str, key: &str, value: Value, options: SetOptions) -> Op {
-        let SetOptions { condition, ttl, content_type } = options;
-        Op::Set { group: scope.full(group), key: key.to_owned(), value, ttl, condition, content_type }
-    }
-
-    pub(crate) fn delete(scope: &Scope, group: &str, key: &str, options: &DeleteOptions) -> Op {
-        Op::Delete { group: scope.full(group), key: key.to_owned(), condition: options.condition }
-    }
-
-    pub(crate) fn delete_group(scope: &Scope, group: &str) -> Op {
-        Op::DeleteGroup { group: scope.full(group) }
-    }
-
-    pub(crate) fn delete_groups(scope: &Scope, prefix: &str) -> Op {
-        Op::DeleteGroups { prefix: scope.full(prefix) }
-    }
-
-    pub(crate) fn touch(scope: &Scope, group: &str, key: &str, ttl: Option<Duration>) -> Op {
-        Op::Touch { group: scope.full(group), key: key.to_owned(), ttl }
-    }
 }
 
 impl Store {
@@ -467,75 +436,6 @@ impl Store {
     /// A handle that does not keep the store open: for callbacks, which would otherwise keep alive what keeps them.
     pub fn downgrade(&self) -> WeakStore {
         WeakStore { life: Arc::downgrade(&self.life), author: self.author.clone() }
-    }
-
-    /// Watches a key, a group or everything, from now on; `*` stands for any group, or any key.
-    ///
-    /// The original's call: a watch of one exact key does not see the deletion of its group, and a name that really
-    /// is `*` is reached by [`watch_with`](Store::watch_with) only. On a closed store the watcher fails once and
-    /// ends.
-    pub fn watch(&self, group: &str, key: &str) -> Watcher {
-        self.watch_with(Filter::from_pattern(group, key), WatchOptions::new())
-            .unwrap_or_else(Watcher::refused)
-    }
-
-    /// Watches what the filter lets through. The watcher is registered when this returns: a write that starts later
-    /// is seen.
-    ///
-    /// # Errors
-    ///
-    /// `Closed`; `ForeignCursor` when the start belongs to another store; `Io`, `Corrupt`.
-    pub fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
-        let scope = self.scope();
-        Watcher::new(&self.core().hub, filter.within(|group| scope.full(group)), scope.prefix(), &options)
-    }
-
-    /// Ends a watch: the same as dropping the watcher.
-    pub fn unwatch(&self, watcher: Watcher) {
-        drop(watcher);
-    }
-
-    /// Has a function called for every event, in the order of the commits, before the write that caused it returns.
-    ///
-    /// It may do with the store whatever it likes: read, write, watch, register, unregister, close. What it writes
-    /// is delivered to watchers at once, and to callbacks after the event at hand. It runs on some thread: the
-    /// writer's, another waiting writer's, or the store's own; one call at a time. It must not wait for another
-    /// thread's write, nor take a lock that is held while writing; a call that takes over a second is reported
-    /// through `tracing`, and so is a panic, which changes nothing else. A captured `Store` would keep itself open:
-    /// capture [`downgrade`](Store::downgrade).
-    pub fn on_change(&self, mut f: impl FnMut(&Event) + Send + 'static) -> Subscription {
-        let events = move |item: &Item| {
-            if let Item::Event(event) = item {
-                f(event);
-            }
-        };
-        self.subscribe(Filter::everything(), false, Box::new(events))
-    }
-
-    /// As [`on_change`](Store::on_change), for what a filter lets through, and with marks: a callback that is told
-    /// of [`Item::Lagged`] knows what it missed.
-    pub fn on_change_with(&self, filter: Filter, f: impl FnMut(&Item) + Send + 'static) -> Subscription {
-        self.subscribe(filter, true, Box::new(f))
-    }
-
-    fn subscribe(&self, filter: Filter, marks: bool, f: Box<dyn FnMut(&Item) + Send>) -> Subscription {
-        let scope = self.scope();
-        let filter = filter.within(|group| scope.full(group));
-        self.core().hub.on_change(filter, scope.prefix(), marks, f)
-    }
-
-    /// What the change log holds after a revision, up to its end; [`Revision::ZERO`] for all of it.
-    ///
-    /// When events after that revision are trimmed, the first item is an error of kind `Lagged` that says which; the
-    /// iterator goes on after it.
-    pub fn history(&self, filter: Filter, after: Revision) -> History {
-        let scope = self.scope();
-        History::new(
-            self.core().engine.clone(),
-            filter.within(|group| scope.full(group)),
-            scope.prefix(),
-            after,
-        )
     }
 
     /// Trims the change log: events before this revision go, whole transactions at a time; how many went. The newest

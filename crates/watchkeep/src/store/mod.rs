@@ -8,12 +8,14 @@ mod history;
 #[cfg(feature = "json")]
 pub mod json;
 mod list;
+mod ops;
 #[cfg(feature = "render")]
 mod render;
 mod report;
 mod thread;
 mod transaction;
 mod view;
+mod watching;
 
 #[cfg(feature = "async")]
 pub use asynchronous::{AsyncStore, Writing};

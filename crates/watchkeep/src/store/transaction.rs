@@ -11,7 +11,7 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
-use super::handle::ops;
+use super::ops;
 use super::view::{Source, View};
 
 /// A transaction that was committed.

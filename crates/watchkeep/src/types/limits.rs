@@ -41,10 +41,13 @@ pub(crate) const TRIM_STEP: u64 = 512;
 /// How often the store's thread looks at the file for what other processes wrote.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
 
+/// How often the store's thread looks after the file when nothing calls for it.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(1);
+
 /// When a callback is reported as slow.
 pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
 
-/// The write-ahead log is moved into the file when it is longer than this.
+/// The write-ahead log is moved into the file when it has grown by this.
 pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 
 /// Read connections that are kept when nobody uses them.

@@ -83,7 +83,9 @@ impl Reader {
         }
         let step = self.take(hub, patience);
         let Step::Item(item) = step else { return step };
-        self.inbox.lock().active_at = hub.clock.now();
+        if self.inbox.shape.progress.is_some() {
+            self.inbox.lock().active_at = hub.clock.now();
+        }
         match item {
             Item::Event(event) if self.previous_values => match event.previous_revision() {
                 Some(previous) => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::types::error::Result;
+use crate::types::limits::CHECKPOINT_PAGES;
 
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 64;
@@ -59,13 +60,41 @@ pub(super) fn reader(path: &Path, sync: Sync) -> Result<Connection> {
     Ok(conn)
 }
 
-/// Makes a connection the one that writes; `wal_pages` follows the length of the write-ahead log.
-pub(super) fn writer(conn: &mut Connection, sync: Sync, wal_pages: Arc<AtomicU64>) -> Result<()> {
+/// How long the write-ahead log is, in pages, and how long it was when it was last moved into the file.
+#[derive(Debug, Default)]
+pub(super) struct WalLength {
+    now: AtomicU64,
+    moved: AtomicU64,
+}
+
+impl WalLength {
+    fn grew_to(&self, pages: u64) {
+        if pages < self.now.swap(pages, Ordering::Relaxed) {
+            // It began again from its start.
+            self.moved.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there is enough to move. What a reader keeps from being moved is not tried again and again.
+    pub(super) fn wants_moving(&self) -> bool {
+        let grown = self.now.load(Ordering::Relaxed).saturating_sub(self.moved.load(Ordering::Relaxed));
+        grown >= CHECKPOINT_PAGES
+    }
+
+    pub(super) fn was_moved(&self) {
+        self.moved.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Makes a connection the one that writes.
+pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> Result<()> {
     configure(conn, sync)?;
+    // A copy of a store may have lost the mode.
+    conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
     // The leader waits for other processes itself, as long as its own deadline allows.
     conn.busy_timeout(Duration::ZERO)?;
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::os::raw::c_int| {
-        wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        wal.grew_to(u64::try_from(pages).unwrap_or(0));
         Ok(())
     }))?;
     Ok(())

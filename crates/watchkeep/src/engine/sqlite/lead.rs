@@ -136,6 +136,16 @@ impl Drop for Lead<'_> {
     }
 }
 
+/// Nothing was committed: what was refused stays refused, what was applied fails with the transaction.
+fn fail_all(own: &mut Option<Result<OwnDone>>, taken: &mut [Taken], error: &Error) {
+    if !matches!(own, Some(Err(_))) {
+        *own = Some(Err(error.clone()));
+    }
+    for taken in taken.iter_mut().filter(|taken| !matches!(taken.result, Some(Err(_)))) {
+        taken.result = Some(Err(error.clone()));
+    }
+}
+
 /// Why a transaction could not be committed.
 enum Broken {
     /// One write took the whole transaction with it; the others can be run again without it.
@@ -157,10 +167,7 @@ impl SqliteEngine {
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
                 Err(Broken::By { own: false, .. }) => {}
                 Err(Broken::Whole(error)) => {
-                    own_result.get_or_insert_with(|| Err(error.clone()));
-                    for taken in &mut lead.taken {
-                        taken.result.get_or_insert_with(|| Err(error.clone()));
-                    }
+                    fail_all(&mut own_result, &mut lead.taken, &error);
                     if matches!(own, Own::Others) {
                         self.fail_background(&error);
                     }
@@ -238,21 +245,15 @@ impl SqliteEngine {
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
         let changes = std::mem::take(&mut batch.changes);
         drop(batch);
-        if let Err(error) = writer.commit() {
-            // What was refused stays refused; what was applied is not.
-            *own_result = Some(match own_result.take() {
-                Some(Err(refused)) => Err(refused),
-                _ => Err(error.clone()),
-            });
-            for taken in lead.taken.iter_mut().filter(|taken| !matches!(taken.result, Some(Err(_)))) {
-                taken.result = Some(Err(error.clone()));
-            }
-            return Ok(());
-        }
+        writer.commit().map_err(Broken::Whole)?;
         if last > base {
             self.feed.push(base, last, changes);
         }
         self.note(earliest, last);
+        if last > base && matches!(own_result, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise();
+        }
         Ok(())
     }
 

@@ -1,14 +1,16 @@
 //! What the store's thread does to the file now and then: trim the log, sweep deleted groups, give space back, move
 //! the write-ahead log into the file. All in small steps, so that writers hardly wait.
 
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::types::clock::Timestamp;
 use crate::types::error::Result;
-use crate::types::limits::{CHECKPOINT_PAGES, SWEEP_STEP, TRIM_STEP};
+use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
+use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 
@@ -19,6 +21,34 @@ use super::{SqliteEngine, apply, log};
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
 const VACUUM_STEP: i64 = 256;
+
+/// When the file was last looked after, and whether it is time again.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    wanted: AtomicBool,
+    done: Mutex<Option<Instant>>,
+}
+
+impl Upkeep {
+    /// There is something to do.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether to look: when it is wanted, and now and then for what the clock or other processes brought.
+    pub(super) fn is_due(&self) -> bool {
+        let mut done = lock(&self.done);
+        let due = self.is_wanted() || done.is_none_or(|done| done.elapsed() >= UPKEEP);
+        if due {
+            *done = Some(Instant::now());
+        }
+        due
+    }
+}
 
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
@@ -44,7 +74,7 @@ impl SqliteEngine {
     pub(super) fn maintenance_step(&self, retention: &Retention) -> Result<bool> {
         self.pool.end_held(false);
         let mut more = false;
-        if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+        if self.wal.wants_moving() {
             self.checkpoint()?;
         }
         if self.pool.with(has_dead)? {
@@ -65,6 +95,9 @@ impl SqliteEngine {
             })?;
             more = true;
         }
+        if more {
+            self.upkeep.want();
+        }
         Ok(more)
     }
 
@@ -77,7 +110,7 @@ impl SqliteEngine {
         };
         self.pool.with(passive)?;
         self.with_turn(|writer, _| passive(&writer.conn))?;
-        self.wal_pages.store(0, Ordering::Relaxed);
+        self.wal.was_moved();
         Ok(())
     }
 

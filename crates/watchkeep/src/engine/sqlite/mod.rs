@@ -27,13 +27,15 @@ use super::signal::Signal;
 use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::{CHECKPOINT_PAGES, Limits, REAP_STEP, TRIM_STEP};
+use crate::types::limits::{Limits, REAP_STEP, TRIM_STEP};
 use crate::types::lock;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention};
 use crate::types::revision::{Revision, StoreId};
 
+use connection::WalLength;
 use lead::{Own, OwnDone, Writer};
+use maintain::Upkeep;
 use nesting::FileKey;
 use pool::Pool;
 use turn::{Admission, Turn};
@@ -52,11 +54,12 @@ pub(crate) struct SqliteEngine {
     pool: Pool,
     feed: Feed,
     signal: Arc<Signal>,
-    wal_pages: Arc<AtomicU64>,
+    wal: Arc<WalLength>,
     /// The earliest deadline that the store's thread knows of, in milliseconds.
     next_deadline: AtomicI64,
     /// The revision at which the log is looked at for trimming again.
     next_trim: AtomicU64,
+    upkeep: Upkeep,
     /// A private store's folder, removed when it closes.
     folder: Mutex<Option<TempDir>>,
 }
@@ -85,8 +88,8 @@ impl SqliteEngine {
         let (mut conn, identity) = open::open(path, options)?;
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let sync = open::sync_of(identity.durability, folder.is_some());
-        let wal_pages = Arc::new(AtomicU64::new(0));
-        connection::writer(&mut conn, sync, wal_pages.clone())?;
+        let wal = Arc::new(WalLength::default());
+        connection::writer(&mut conn, sync, wal.clone())?;
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
@@ -99,9 +102,10 @@ impl SqliteEngine {
             pool: Pool::new(path.clone(), sync, options.clock.clone()),
             feed: Feed::default(),
             signal,
-            wal_pages,
+            wal,
             next_deadline: AtomicI64::new(i64::MAX),
             next_trim: AtomicU64::new(0),
+            upkeep: Upkeep::default(),
             folder: Mutex::new(folder),
             path,
         })
@@ -112,24 +116,29 @@ impl SqliteEngine {
         let sooner = earliest.is_some_and(|at| {
             self.next_deadline.fetch_min(at.as_millis(), Ordering::Relaxed) > at.as_millis()
         });
-        let full = self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES;
-        if sooner || full || last.get() >= self.next_trim.load(Ordering::Relaxed) {
+        if self.wal.wants_moving() || last.get() >= self.next_trim.load(Ordering::Relaxed) {
             self.next_trim.store(last.get() + TRIM_STEP / 2, Ordering::Relaxed);
+            self.upkeep.want();
+            self.signal.raise();
+        } else if sooner {
             self.signal.raise();
         }
     }
 
     /// Deleting a group announces first what in it is due. When that is much, it happens in steps of its own.
-    fn reap_before(&self, op: &Op, author: &Author) -> Result<()> {
+    fn reap_before(&self, op: &Op, author: &Author) -> Result<Option<Revision>> {
         let groups = match op {
             Op::DeleteGroup { group } => NameRange::exactly(group),
             Op::DeleteGroups { prefix } => NameRange::prefix(prefix),
-            _ => return Ok(()),
+            _ => return Ok(None),
         };
+        let mut announced = None;
         while self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups))? > REAP_STEP {
-            self.commit(&Write { author: author.clone(), op: Op::Reap { groups: groups.clone() } })?;
+            let reap = Write { author: author.clone(), op: Op::Reap { groups: groups.clone() } };
+            announced = self.commit(&reap)?.announced;
         }
-        Ok(())
+        self.upkeep.want();
+        Ok(announced)
     }
 
     /// Commits what was submitted and not taken along by others.
@@ -173,8 +182,9 @@ impl Engine for SqliteEngine {
 
     fn write(&self, write: Write) -> Result<Receipt> {
         nesting::refuse(&self.file)?;
-        self.reap_before(&write.op, &write.author)?;
-        self.commit(&write)
+        let reaped = self.reap_before(&write.op, &write.author)?;
+        let receipt = self.commit(&write)?;
+        Ok(Receipt { announced: receipt.announced.or(reaped), ..receipt })
     }
 
     fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
@@ -229,7 +239,7 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&self, retention: &Retention) -> Result<bool> {
-        self.maintenance_step(retention)
+        if self.upkeep.is_due() { self.maintenance_step(retention) } else { Ok(false) }
     }
 
     fn trim(&self, to: Revision) -> Result<u64> {

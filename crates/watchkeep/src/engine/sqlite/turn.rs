@@ -199,7 +199,9 @@ impl<W> Turn<W> {
     /// Hands the turn to the first in the queue, or leaves it for whoever comes.
     pub(super) fn pass(&self, writer: W) {
         let mut queue = lock(&self.queue);
-        match queue.jobs.pop_front_if(|job| !job.background) {
+        // A background job has no thread to lead on, but whoever leads takes it along.
+        let next = queue.jobs.iter().position(|job| !job.background);
+        match next.and_then(|place| queue.jobs.remove(place)) {
             Some(next) => {
                 drop(queue);
                 *lock(&next.state) = State::Leads(writer);
