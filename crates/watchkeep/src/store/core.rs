@@ -1,7 +1,7 @@
 //! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 
 use crate::engine::signal::Signal;
@@ -28,9 +28,17 @@ pub(super) struct Core {
     pub(super) ending: AtomicBool,
     /// The store's thread should close the store: it was asked for where nobody may wait for it.
     pub(super) close_wanted: AtomicBool,
-    closed: Mutex<bool>,
+    closing: Mutex<Closing>,
+    closing_done: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
     thread_id: OnceLock<ThreadId>,
+}
+
+/// Whether the store is being closed, and by whom.
+enum Closing {
+    Not,
+    By(ThreadId),
+    Done,
 }
 
 impl Core {
@@ -59,7 +67,8 @@ impl Core {
             workers,
             ending: AtomicBool::new(false),
             close_wanted: AtomicBool::new(false),
-            closed: Mutex::new(false),
+            closing: Mutex::new(Closing::Not),
+            closing_done: Condvar::new(),
             thread: Mutex::new(None),
             thread_id: OnceLock::new(),
         });
@@ -122,21 +131,42 @@ impl Core {
             self.signal.raise();
             return Ok(());
         }
-        self.close_now(lock(&self.closed))
+        let here = std::thread::current().id();
+        let mut closing = lock(&self.closing);
+        loop {
+            match *closing {
+                // A waker that the closing itself wakes may come back here.
+                Closing::By(thread) if thread == here => return Ok(()),
+                Closing::By(_) => {
+                    closing = self.closing_done.wait(closing).unwrap_or_else(PoisonError::into_inner)
+                }
+                Closing::Done => return Ok(()),
+                Closing::Not => break,
+            }
+        }
+        *closing = Closing::By(here);
+        drop(closing);
+        self.finish_closing(self.close_now())
     }
 
     /// On the store's own thread, when it was asked for: unless another thread is at it, which waits for this one.
     pub(super) fn close_here(&self) -> Result<()> {
-        match self.closed.try_lock() {
-            Ok(closed) => self.close_now(closed),
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn close_now(&self, mut closed: MutexGuard<'_, bool>) -> Result<()> {
-        if *closed {
+        let mut closing = lock(&self.closing);
+        if !matches!(*closing, Closing::Not) {
             return Ok(());
         }
+        *closing = Closing::By(std::thread::current().id());
+        drop(closing);
+        self.finish_closing(self.close_now())
+    }
+
+    fn finish_closing(&self, closed: Result<()>) -> Result<()> {
+        *lock(&self.closing) = if closed.is_ok() { Closing::Done } else { Closing::Not };
+        self.closing_done.notify_all();
+        closed
+    }
+
+    fn close_now(&self) -> Result<()> {
         self.engine.seal()?;
         let mut last = Revision::ZERO;
         let read = self.engine.glance(&mut |read| {
@@ -160,7 +190,6 @@ impl Core {
         let drained = self.hub.close();
         self.hub.forget_callbacks();
         self.engine.close(drained);
-        *closed = true;
         Ok(())
     }
 }

@@ -29,13 +29,13 @@ const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id =
 const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
 const LAST_VALUE: &str = "SELECT value, content_type FROM wk_entries WHERE group_id = ?1 AND key = ?2";
 /// What is due in a range of groups, the earliest first.
-const DUE: &str = "SELECT e.group_id, g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
+const DUE: &str = "SELECT g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
      JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) ORDER BY e.deadline LIMIT ?4";
-/// What is due anywhere. Entries of deleted groups are due for nobody, but must go as well.
-const DUE_ANYWHERE: &str = "SELECT e.group_id, g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
-     LEFT JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND ?2 = '' AND ?3 IS NULL ORDER BY e.deadline LIMIT ?4";
+/// Due entries of deleted groups: due for nobody, but they must go as well.
+const DROP_DUE_DEAD: &str = "DELETE FROM wk_entries WHERE rowid IN (\
+     SELECT e.rowid FROM wk_entries e INDEXED BY wk_deadlines LEFT JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?1 AND g.id IS NULL LIMIT ?2)";
 const GROUPS: &str =
     "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 
@@ -133,7 +133,8 @@ impl Job<'_, '_> {
             content_type: details.content_type,
             deadline: details.deadline,
             previous: details.previous,
-            origin: self.author.origin.clone(),
+            // Time let it expire, not the handle whose write came across it.
+            origin: self.author.origin.clone().filter(|_| kind != Kind::Expire),
             timestamp: self.batch.now,
         });
         Ok(revision)
@@ -274,25 +275,21 @@ impl Job<'_, '_> {
 
     /// Removes and announces what is due in a range of groups, a bounded number; how many.
     fn reap(&mut self, groups: &NameRange) -> Result<u64> {
-        let due: Vec<(i64, Option<String>, String)> = {
-            let limit = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
-            let anywhere = groups.lower().is_empty() && groups.to.is_none();
-            let mut statement = self.conn().prepare_cached(if anywhere { DUE_ANYWHERE } else { DUE })?;
-            let params = params![self.batch.now.as_millis(), groups.lower(), groups.to, limit];
-            let rows = statement.query_map(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let (now, step) = (self.batch.now.as_millis(), i64::try_from(REAP_STEP).unwrap_or(i64::MAX));
+        if *groups == NameRange::prefix("") {
+            self.conn().prepare_cached(DROP_DUE_DEAD)?.execute(params![now, step])?;
+        }
+        let due: Vec<(String, String)> = {
+            let mut statement = self.conn().prepare_cached(DUE)?;
+            let rows = statement.query_map(params![now, groups.lower(), groups.to, step], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
             rows.collect::<rusqlite::Result<_>>()?
         };
-        for (id, name, key) in &due {
-            match name {
-                Some(name) => {
-                    // Read again each time: the row before may have been the group's last.
-                    if let Some(row) = self.counters().group(name)? {
-                        self.expire(&row, name, key)?;
-                    }
-                }
-                None => {
-                    self.conn().prepare_cached(REMOVE)?.execute(params![id, key])?;
-                }
+        for (group, key) in &due {
+            // Read again each time: the row before may have been the group's last.
+            if let Some(row) = self.counters().group(group)? {
+                self.expire(&row, group, key)?;
             }
         }
         Ok(u64::try_from(due.len()).unwrap_or(u64::MAX))
