@@ -101,6 +101,9 @@ impl WatchOptions {
     }
 
     /// Starts with the current entries and a [`Ready`](crate::Item::Ready) mark, then every later change.
+    ///
+    /// The entries are read page by page as the watcher is read: what is written between the call and then is in
+    /// the entries, and what is written while they are read is passed on where it concerns what was already given.
     #[must_use]
     pub fn snapshot(mut self) -> WatchOptions {
         self.start = Start::Snapshot;
