@@ -33,7 +33,7 @@ pub(crate) const CALLBACK_EVENTS: usize = 4_096;
 pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
 
 /// How many due entries one transaction removes, and how many dead rows one step sweeps.
-pub(crate) const REAP_STEP: usize = 256;
+pub(crate) const REAP_STEP: usize = 128;
 pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
 pub(crate) const TRIM_STEP: u64 = 512;

@@ -1,14 +1,15 @@
 //! Operations on the rows: every change of an entry goes through here, and logs what it did.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Params, params};
 
 use crate::engine::{Author, Op, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Kind};
-use crate::types::limits::{Limits, REAP_STEP};
+use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
@@ -27,15 +28,25 @@ const UPDATE: &str = "UPDATE wk_entries SET revision = ?3, updated = ?4, deadlin
      WHERE group_id = ?1 AND key = ?2";
 const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id = ?1 AND key = ?2";
 const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
-const LAST_VALUE: &str = "SELECT value, content_type FROM wk_entries WHERE group_id = ?1 AND key = ?2";
+macro_rules! due_sql {
+    ($from:literal) => {
+        concat!(
+            "SELECT e.group_id, g.name, e.key, e.revision, e.deadline, e.content_type, e.value FROM wk_entries e ",
+            $from
+        )
+    };
+}
 /// What is due in a range of groups, the earliest first.
-const DUE: &str = "SELECT g.name, e.key FROM wk_entries e INDEXED BY wk_deadlines \
-     JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) ORDER BY e.deadline LIMIT ?4";
-/// Due entries of deleted groups: due for nobody, but they must go as well.
-const DROP_DUE_DEAD: &str = "DELETE FROM wk_entries WHERE rowid IN (\
-     SELECT e.rowid FROM wk_entries e INDEXED BY wk_deadlines LEFT JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND g.id IS NULL LIMIT ?2)";
+const DUE: &str = due_sql!(
+    "INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) ORDER BY e.deadline LIMIT ?4"
+);
+const DUE_KEY: &str = due_sql!("JOIN wk_groups g ON g.id = e.group_id WHERE g.id = ?1 AND e.key = ?2");
+/// What is due anywhere. Entries of deleted groups, without a name here, are due for nobody, but must go as well.
+const DUE_ANYWHERE: &str = due_sql!(
+    "INDEXED BY wk_deadlines LEFT JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= ?1 AND ?2 = '' AND ?3 IS NULL ORDER BY e.deadline LIMIT ?4"
+);
 const GROUPS: &str =
     "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 
@@ -87,6 +98,18 @@ struct Found {
     created: Revision,
     deadline: Option<Timestamp>,
     bytes: i64,
+}
+
+/// An entry whose deadline has come.
+struct Due {
+    group_id: i64,
+    /// None when the group was deleted.
+    group: Option<String>,
+    key: String,
+    revision: Revision,
+    deadline: Option<Timestamp>,
+    content_type: Option<Box<str>>,
+    value: Value,
 }
 
 /// What a logged change says besides its kind and place.
@@ -162,7 +185,8 @@ impl Job<'_, '_> {
         let Some(row) = self.counters().group(group)? else { return Ok(None) };
         match self.find(&row, key)? {
             Some(found) if self.is_due(found.deadline) => {
-                self.expire(&row, group, key)?;
+                let due = self.read_due(DUE_KEY, params![row.id, key])?;
+                self.expire(due)?;
                 Ok(None)
             }
             found => Ok(found.map(|found| (row, found))),
@@ -256,43 +280,65 @@ impl Job<'_, '_> {
         self.counters().add(row, group, -1, -bytes)
     }
 
-    /// Logs that a due entry's deadline came, with its last value, and removes it.
-    fn expire(&mut self, row: &Group, group: &str, key: &str) -> Result<()> {
-        let Some(found) = self.find(row, key)? else { return Ok(()) };
-        let (value, content_type) = {
-            let mut statement = self.conn().prepare_cached(LAST_VALUE)?;
-            let mut rows = statement.query(params![row.id, key])?;
-            match rows.next()? {
-                Some(row) => (Some(read_value(row.get_ref(0)?)?), row.get(1)?),
-                None => (None, None),
+    /// Reads due entries, about a megabyte of them at the most, but at least one.
+    fn read_due(&self, sql: &str, params: impl Params) -> Result<Vec<Due>> {
+        let mut statement = self.conn().prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let (mut due, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let value = read_value(row.get_ref(6)?)?;
+            bytes += value.len();
+            due.push(Due {
+                group_id: row.get(0)?,
+                group: row.get(1)?,
+                key: row.get(2)?,
+                revision: Revision::from_i64(row.get(3)?)?,
+                deadline: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+                content_type: row.get(5)?,
+                value,
+            });
+            if bytes >= BATCH_BYTES {
+                break;
             }
-        };
-        let details =
-            Details { value, content_type, deadline: found.deadline, previous: Some(found.revision) };
-        self.log(Kind::Expire, group, Some(key), details)?;
-        self.remove(row, group, key, found.bytes)
+        }
+        Ok(due)
     }
 
-    /// Removes and announces what is due in a range of groups, a bounded number; how many.
-    fn reap(&mut self, groups: &NameRange) -> Result<u64> {
-        let (now, step) = (self.batch.now.as_millis(), i64::try_from(REAP_STEP).unwrap_or(i64::MAX));
-        if *groups == NameRange::prefix("") {
-            self.conn().prepare_cached(DROP_DUE_DEAD)?.execute(params![now, step])?;
+    /// Logs that the deadlines of due entries came, with their last values, and removes them.
+    fn expire(&mut self, due: Vec<Due>) -> Result<()> {
+        let mut gone: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+        for Due { group_id, group, key, revision, deadline, content_type, value } in due {
+            self.conn().prepare_cached(REMOVE)?.execute(params![group_id, key])?;
+            let Some(group) = group else { continue };
+            let bytes = len(&key) + len(&value);
+            let details = Details { value: Some(value), content_type, deadline, previous: Some(revision) };
+            self.log(Kind::Expire, &group, Some(&key), details)?;
+            let (keys, total) = gone.entry(group).or_default();
+            (*keys, *total) = (*keys + 1, *total + bytes);
         }
-        let due: Vec<(String, String)> = {
-            let mut statement = self.conn().prepare_cached(DUE)?;
-            let rows = statement.query_map(params![now, groups.lower(), groups.to, step], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
-            rows.collect::<rusqlite::Result<_>>()?
-        };
-        for (group, key) in &due {
-            // Read again each time: the row before may have been the group's last.
-            if let Some(row) = self.counters().group(group)? {
-                self.expire(&row, group, key)?;
+        for (group, (keys, bytes)) in gone {
+            if let Some(row) = self.counters().group(&group)? {
+                self.counters().add(&row, &group, -keys, -bytes)?;
             }
         }
-        Ok(u64::try_from(due.len()).unwrap_or(u64::MAX))
+        Ok(())
+    }
+
+    /// Removes and announces what is due in a range of groups, a bounded number; how many. None means that nothing
+    /// is due.
+    fn reap(&mut self, groups: &NameRange) -> Result<u64> {
+        let step = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
+        let sql = if *groups == NameRange::prefix("") { DUE_ANYWHERE } else { DUE };
+        loop {
+            let due =
+                self.read_due(sql, params![self.batch.now.as_millis(), groups.lower(), groups.to, step])?;
+            let announced = due.iter().filter(|due| due.group.is_some()).count();
+            let nothing = due.is_empty();
+            self.expire(due)?;
+            if announced > 0 || nothing {
+                return Ok(u64::try_from(announced).unwrap_or(u64::MAX));
+            }
+        }
     }
 
     fn delete_group(&mut self, group: &str) -> Result<u64> {
@@ -376,13 +422,17 @@ fn len(bytes: impl AsRef<[u8]>) -> i64 {
 /// How many due entries a range of groups holds, counted up to one more than a step.
 pub(super) fn due(conn: &Connection, now: Timestamp, groups: &NameRange) -> Result<usize> {
     let limit = i64::try_from(REAP_STEP + 1).unwrap_or(i64::MAX);
-    let mut statement = conn.prepare_cached(DUE)?;
-    let mut rows = statement.query(params![now.as_millis(), groups.lower(), groups.to, limit])?;
-    let mut due = 0;
-    while rows.next()?.is_some() {
-        due += 1;
-    }
-    Ok(due)
+    let sql = concat!(
+        "SELECT count(*) FROM (",
+        due_sql!(
+            "INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
+         WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) LIMIT ?4"
+        ),
+        ")"
+    );
+    let params = params![now.as_millis(), groups.lower(), groups.to, limit];
+    let due: i64 = conn.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
+    Ok(usize::try_from(due).unwrap_or(0))
 }
 
 /// Sweeps entries of deleted groups, a bounded number; whether there is more to do.
