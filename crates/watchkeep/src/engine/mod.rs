@@ -221,7 +221,9 @@ pub(crate) trait Engine: Send + Sync {
     /// The earliest deadline of all entries.
     fn next_deadline(&self) -> Result<Option<Timestamp>>;
     /// One small step of what must be done now and then; whether there is more to do.
-    fn maintain(&self, retention: &Retention) -> Result<bool>;
+    fn maintain(&self) -> Result<bool>;
+    /// How much of the past the log keeps.
+    fn retention(&self) -> Result<Retention>;
     /// Trims the log up to this revision, as far as whole transactions go; how many events went.
     fn trim(&self, to: Revision) -> Result<u64>;
     /// What is wrong with the file, with the number of entries, groups and events looked at.

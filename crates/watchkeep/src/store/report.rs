@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::types::clock::Timestamp;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
-use crate::types::options::Durability;
+use crate::types::options::{Durability, Retention};
 use crate::types::revision::{Revision, StoreId};
 
 use super::handle::Store;
@@ -22,6 +22,8 @@ pub struct Stats {
     pub namespace: Option<String>,
     /// The file's durability.
     pub durability: Durability,
+    /// How much of the past the log keeps.
+    pub retention: Retention,
     /// Entries that are not due.
     pub entries: u64,
     /// Groups, those with due entries only included.
@@ -92,6 +94,7 @@ impl Store {
             path: self.path().to_owned(),
             namespace: self.namespace().map(str::to_owned),
             durability: core.engine.durability(),
+            retention: core.engine.retention()?,
             entries: totals.entries,
             groups: totals.groups,
             bytes: totals.bytes,

@@ -43,7 +43,7 @@ fn round(core: &Core) -> Result<Duration> {
     })?;
     core.announce(Some(last));
     let due = expire(core)?;
-    let more = core.engine.maintain(&core.options.retention)?;
+    let more = core.engine.maintain()?;
     let progress = core.hub.progress();
     if more {
         return Ok(Duration::ZERO);

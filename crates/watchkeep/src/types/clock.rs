@@ -30,9 +30,15 @@ impl Timestamp {
     /// The deadline of something that lives this long from now on, at least one millisecond.
     pub(crate) fn deadline(self, ttl: Duration) -> Result<Timestamp> {
         let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-        match self.0.checked_add(millis) {
-            Some(at) if millis > 0 && at <= MAX_DEADLINE_MS => Ok(Timestamp(at)),
-            _ => Err(Reason::BadTtl { ttl }.into()),
+        self.ahead(Timestamp(self.0.saturating_add(millis)))
+    }
+
+    /// A deadline that lies ahead of now.
+    pub(crate) fn ahead(self, deadline: Timestamp) -> Result<Timestamp> {
+        if deadline > self && deadline.0 <= MAX_DEADLINE_MS {
+            Ok(deadline)
+        } else {
+            Err(Reason::BadDeadline.into())
         }
     }
 }

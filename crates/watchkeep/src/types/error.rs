@@ -142,8 +142,10 @@ pub(crate) enum Reason {
     ScopedTwice { name: String },
     #[error("{what}")]
     Invalid { what: String },
-    #[error("{ttl:?} is no time to live: it must be at least 1 ms and end before the year 10000")]
-    BadTtl { ttl: Duration },
+    #[error(
+        "the deadline must lie at least 1 ms ahead, and before the year 10000; choose another time to live"
+    )]
+    BadDeadline,
     #[error(
         "the {what} has {len} bytes, the limit is {limit}; shorten it, or raise the limit when opening the store"
     )]
@@ -230,7 +232,7 @@ impl Reason {
             Reason::BadNamespace { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
             | Reason::Invalid { .. }
-            | Reason::BadTtl { .. }
+            | Reason::BadDeadline
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. } => ErrorKind::TooLarge,
             Reason::Closed => ErrorKind::Closed,

@@ -26,7 +26,7 @@ impl Durability {
     }
 }
 
-/// How much of the past the change log keeps.
+/// How much of the past the change log keeps. A property of the file, kept in it: whoever has it open trims by it.
 ///
 /// Events go, oldest first and whole transactions at a time, when there are more than `max_events`, when they are
 /// older than `max_age`, or when they take more than `max_bytes`; but the newest `min_events` stay whatever their
@@ -86,7 +86,7 @@ pub struct Options {
     pub(crate) create: bool,
     pub(crate) adopt: bool,
     pub(crate) durability: Option<Durability>,
-    pub(crate) retention: Retention,
+    pub(crate) retention: Option<Retention>,
     pub(crate) limits: Limits,
     pub(crate) busy_timeout: Duration,
     pub(crate) snapshot_age: Duration,
@@ -100,7 +100,7 @@ impl Default for Options {
             create: true,
             adopt: false,
             durability: None,
-            retention: Retention::default(),
+            retention: None,
             limits: Limits::default(),
             busy_timeout: Duration::from_secs(5),
             snapshot_age: Duration::from_secs(60),
@@ -140,10 +140,11 @@ impl Options {
         self
     }
 
-    /// How much of the past the log keeps, as far as this handle trims it.
+    /// How much of the past the log keeps, from now on, whoever has the file open. Unless set, a new file gets the
+    /// default, and an existing one keeps what it has.
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Options {
-        self.retention = retention;
+        self.retention = Some(retention);
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::clock::Timestamp;
 use super::revision::Revision;
 
 /// What must hold for a write to happen.
@@ -32,6 +33,7 @@ pub(crate) enum Ttl {
     Clear,
     Keep,
     For(Duration),
+    Until(Timestamp),
 }
 
 /// How [`Store::set_with`](crate::Store::set_with) writes.
@@ -63,6 +65,13 @@ impl SetOptions {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> SetOptions {
         self.ttl = Ttl::For(ttl);
+        self
+    }
+
+    /// The entry expires at this time, which must lie ahead, up to the year 9999.
+    #[must_use]
+    pub fn expires_at(mut self, deadline: Timestamp) -> SetOptions {
+        self.ttl = Ttl::Until(deadline);
         self
     }
 

@@ -206,6 +206,7 @@ impl Job<'_, '_> {
             Ttl::Clear => None,
             Ttl::Keep => there.and_then(|there| there.deadline),
             Ttl::For(ttl) => Some(self.batch.now.deadline(ttl)?),
+            Ttl::Until(deadline) => Some(self.batch.now.ahead(deadline)?),
         };
         self.take_place(set)?;
 

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::types::error::Result;
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Kind;
 use crate::types::limits::PAGE_ENTRIES;
 use crate::types::revision::Revision;
@@ -35,15 +35,24 @@ pub(super) fn check(conn: &Connection) -> Result<(Vec<String>, [u64; 3])> {
     conn.execute_batch("BEGIN")?;
     let mut problems = Vec::new();
     let checked = all(conn, &mut problems);
-    conn.execute_batch("COMMIT")?;
+    let ended = conn.execute_batch("COMMIT");
     match checked {
-        Ok(counts) => Ok((problems, counts)),
-        // What the first checks found explains why the later ones could not go on.
-        Err(error) if !problems.is_empty() => {
-            problems.push(error.to_string());
+        Ok(counts) => ended.map(|()| (problems, counts)).map_err(Error::from),
+        // What was found so far explains why the rest could not be read.
+        Err(error) if error.kind() == ErrorKind::Corrupt || !problems.is_empty() => {
+            problems.push(damage(&error));
             Ok((problems, [0; 3]))
         }
         Err(error) => Err(error),
+    }
+}
+
+/// What is damaged, without the advice to check.
+fn damage(error: &Error) -> String {
+    match error.reason() {
+        Reason::Corrupt { what } => what.clone(),
+        Reason::CorruptFile(cause) => format!("SQLite: {cause}"),
+        _ => error.to_string(),
     }
 }
 
@@ -139,7 +148,7 @@ fn events(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
             Ok(page) => page,
             Err(error) => {
                 // The page holds a damaged row: go on row by row, past it.
-                add(problems, "log:", || error.to_string());
+                add(problems, "log:", || damage(&error));
                 after = skip(conn, after)?;
                 commit = commit.max(after);
                 continue;

@@ -320,7 +320,7 @@ fn is_fault(error: &Error) -> bool {
         Reason::Conflict { .. }
             | Reason::Quota(_)
             | Reason::TooLarge { .. }
-            | Reason::BadTtl { .. }
+            | Reason::BadDeadline
             | Reason::NoRevisionLeft
     )
 }

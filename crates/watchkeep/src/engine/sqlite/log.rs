@@ -99,7 +99,11 @@ pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<L
     let mut rows = statement.query(params![after.max(trimmed).as_i64(), limit])?;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let change = decode(row)?;
+        let change = match decode(row) {
+            // What comes before a damaged row is good: it is told first, and the damage in its place.
+            Err(_) if !page.changes.is_empty() => break,
+            change => change?,
+        };
         bytes += change.weight();
         page.changes.push(Arc::new(change));
         if bytes >= PAGE_BYTES {

@@ -16,7 +16,7 @@ use crate::types::revision::Revision;
 
 use super::lead::Writer;
 use super::turn::Admission;
-use super::{SqliteEngine, apply, log};
+use super::{SqliteEngine, apply, log, retention};
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -71,7 +71,7 @@ impl SqliteEngine {
         }
     }
 
-    pub(super) fn maintenance_step(&self, retention: &Retention) -> Result<bool> {
+    pub(super) fn maintenance_step(&self) -> Result<bool> {
         self.pool.end_held(false);
         let mut more = false;
         if self.wal.wants_moving() {
@@ -80,7 +80,7 @@ impl SqliteEngine {
         if self.pool.with(has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
         }
-        let cut = self.pool.with(|conn| cut(conn, retention, self.clock.now()))?;
+        let cut = self.pool.with(|conn| cut(conn, &retention::read(conn)?, self.clock.now()))?;
         if let Some(cut) = cut {
             self.trim_step(cut)?;
             more = true;

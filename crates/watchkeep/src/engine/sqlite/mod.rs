@@ -12,6 +12,7 @@ mod nesting;
 mod open;
 mod pool;
 mod read;
+mod retention;
 mod schema;
 mod turn;
 
@@ -238,8 +239,12 @@ impl Engine for SqliteEngine {
         Ok(next)
     }
 
-    fn maintain(&self, retention: &Retention) -> Result<bool> {
-        if self.upkeep.is_due() { self.maintenance_step(retention) } else { Ok(false) }
+    fn maintain(&self) -> Result<bool> {
+        if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
+    }
+
+    fn retention(&self) -> Result<Retention> {
+        self.pool.with(retention::read)
     }
 
     fn trim(&self, to: Revision) -> Result<u64> {

@@ -10,6 +10,7 @@ use crate::types::options::{Durability, Options};
 use crate::types::revision::StoreId;
 
 use super::connection::{self, Sync};
+use super::retention;
 use super::schema::{APPLICATION_ID, FORMAT, TABLES};
 
 /// What the file says about itself.
@@ -25,20 +26,27 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Identi
     let tables = survey(&conn).map_err(|error| unreadable(path, error))?;
     if tables.ours {
         writable(&conn, path)?;
-        let identity = identify(&conn, path)?;
-        return agree(identity, options).map(|identity| (conn, identity));
+        let identity = agree(identify(&conn, path)?, options)?;
+        if let Some(wanted) = options.retention
+            && retention::read(&conn)? != wanted
+        {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            retention::write(&tx, &wanted)?;
+            tx.commit()?;
+        }
+        return Ok((conn, identity));
     }
     if tables.others && !options.adopt {
-        return Err(foreign(path, "it holds other tables").into());
+        return Err(foreign(path, "it holds the tables of something else").into());
     }
     if !options.create {
-        return Err(foreign(path, "it is empty").into());
+        return Err(foreign(path, "it is an empty file").into());
     }
     writable(&conn, path)?;
     if is_new {
         restrict(path)?;
     }
-    create(&mut conn, !tables.others, options.durability.unwrap_or_default())?;
+    create(&mut conn, !tables.others, options)?;
     let identity = identify(&conn, path)?;
     agree(identity, options).map(|identity| (conn, identity))
 }
@@ -122,7 +130,7 @@ fn agree(identity: Identity, options: &Options) -> Result<Identity> {
     }
 }
 
-fn create(conn: &mut Connection, whole_file: bool, durability: Durability) -> Result<()> {
+fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<()> {
     if whole_file {
         // Decided now, since later it would need a VACUUM.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
@@ -137,9 +145,10 @@ fn create(conn: &mut Connection, whole_file: bool, durability: Durability) -> Re
         let mut set = tx.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
         set.execute(params!["format", FORMAT])?;
         set.execute(params!["store", StoreId::random().as_str()])?;
-        set.execute(params!["durability", durability.as_str()])?;
+        set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
         set.execute(params!["trimmed", 0])?;
         drop(set);
+        retention::write(&tx, &options.retention.unwrap_or_default())?;
         if whole_file {
             tx.pragma_update(None, "application_id", APPLICATION_ID)?;
             tx.pragma_update(None, "user_version", FORMAT)?;
@@ -164,10 +173,7 @@ fn restrict(_: &Path) -> Result<()> {
 }
 
 fn foreign(path: &Path, what: &str) -> Reason {
-    Reason::ForeignFile {
-        path: path.to_owned(),
-        what: format!("{what}; name another file, or import its content"),
-    }
+    Reason::ForeignFile { path: path.to_owned(), what: format!("{what}; name another file") }
 }
 
 fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
