@@ -33,6 +33,7 @@ fn examples() -> String {
     format!(
         "\
 Examples:
+  watchkeep demo                     see it live, with nothing to set up
   watchkeep set config theme dark    write; the file is made if it is not there
   watchkeep get config theme         read
   watchkeep watch                    see every change, here and from other processes
@@ -101,6 +102,8 @@ pub(crate) enum Command {
     Compact(Compact),
     /// Check the file: SQLite's own check, then that counters, log and entries agree
     Check,
+    /// Write and watch for some seconds, and prove that no event was missed
+    Demo(Demo),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  watchkeep completions bash > ~/.local/share/bash-completion/completions/watchkeep"
@@ -382,4 +385,14 @@ pub(crate) struct Compact {
     /// Forget the events before this revision, or cursor; the newest event stays
     #[arg(long, value_name = "N")]
     pub(crate) before: Position,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It writes to watchkeep-demo.db in the current folder, or to --store FILE, and leaves
+the file to be looked into.")]
+pub(crate) struct Demo {
+    /// How long
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub(crate) seconds: u64,
 }

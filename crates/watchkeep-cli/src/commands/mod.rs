@@ -1,5 +1,6 @@
 //! What each command does, one family a file.
 
+mod demo;
 mod entries;
 mod exec;
 mod export;
@@ -53,6 +54,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Stats => maintenance::stats(global, out),
         Command::Compact(args) => maintenance::compact(global, &args, out),
         Command::Check => maintenance::check(global, out),
+        Command::Demo(args) => demo::demo(global, store_is_named, &args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "watchkeep", &mut script);
