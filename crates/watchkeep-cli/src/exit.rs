@@ -1,7 +1,9 @@
 //! How a command ends: the exit codes, and the one line on standard error.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::process::ExitCode;
 
 /// The end of a command that did what was asked.
@@ -119,17 +121,18 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text} ({more})");
+fn with_causes(error: &watchkeep::Error) -> String {
+    let text = error.to_string();
+    let causes = iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string);
+    let mut told: Vec<String> = Vec::new();
+    for cause in causes {
+        // A cause often says what the one above it says, and more.
+        told.retain(|above| !cause.contains(above));
+        if !text.contains(&cause) && !told.iter().any(|above| above.contains(&cause)) {
+            told.push(cause);
         }
-        cause = error.source();
     }
-    text
+    if told.is_empty() { text } else { format!("{text} ({})", told.join(": ")) }
 }
 
 /// The words of a text in one line.

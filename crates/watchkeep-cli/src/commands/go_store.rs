@@ -1,5 +1,6 @@
 //! A database of the original, the Go library go-store, in either of its schemas.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::ValueRef;
@@ -32,8 +33,7 @@ pub(super) struct GoStore {
 impl GoStore {
     pub(super) fn open(path: &Path) -> Result<GoStore> {
         std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = Connection::open_with_flags(path, flags).map_err(|error| cannot_read(path, &error))?;
+        let conn = connect(path).map_err(|error| cannot_read(path, &error))?;
         let tables = tables(&conn).map_err(|error| cannot_read(path, &error))?;
         let mut found = SCHEMAS.into_iter().filter(|(table, _)| tables.iter().any(|it| it == table));
         let Some((table, rows)) = found.next() else {
@@ -53,6 +53,32 @@ impl GoStore {
         })?;
         Ok(GoStore { path: path.to_owned(), conn, rows })
     }
+}
+
+/// Opens the file for reading only. Where nobody uses it, SQLite is told that it stays as it is: otherwise it would
+/// leave a write-ahead log and its index beside it.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match path.to_str().filter(|_| is_at_rest(path)) {
+        Some(name) => {
+            let name = name.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let uri = format!("file:{name}?immutable=1");
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        None => Connection::open_with_flags(path, flags),
+    }
+}
+
+/// Whether the file is in WAL mode, as its header says, and has neither log nor index: then nobody has it open.
+fn is_at_rest(path: &Path) -> bool {
+    let mut header = [0; 20];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let companion = |suffix| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        Path::new(&name).exists()
+    };
+    read.is_ok() && header.ends_with(&[2, 2]) && !companion("-wal") && !companion("-shm")
 }
 
 fn tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
@@ -76,7 +102,7 @@ fn cannot_read(path: &Path, error: &rusqlite::Error) -> Failure {
 }
 
 impl Source for GoStore {
-    fn each(&mut self, visit: &mut dyn FnMut(&Place, Record) -> Result<()>) -> Result<()> {
+    fn each(&mut self, visit: &mut dyn FnMut(Place, Record) -> Result<()>) -> Result<()> {
         let failed = |error: rusqlite::Error| cannot_read(&self.path, &error);
         let mut statement = self.conn.prepare(self.rows).map_err(failed)?;
         let mut rows = statement.query([]).map_err(failed)?;
@@ -87,7 +113,7 @@ impl Source for GoStore {
                 let what = format!("{place} of {:?}, in the order of group and key: {error}", self.path);
                 Failure::new(BAD_FILE, what)
             })?;
-            visit(&place, record)?;
+            visit(place, record)?;
         }
         Ok(())
     }

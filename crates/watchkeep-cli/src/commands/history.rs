@@ -124,10 +124,13 @@ fn mark(name: &str, revision: Revision, meaning: &str, out: &mut Out) -> Result<
 
 /// Events that nobody can have any more: said in place, and beside an output that is not looked at.
 fn lost(lagged: &Lagged, out: &mut Out) -> Result<()> {
-    let Lagged { from, to } = lagged;
-    let text = format!("lagged: revisions {from} to {to} were trimmed from the log before they were read");
+    let text = what_is_lost(lagged);
     if !out.is_terminal() {
         output::warn(&text);
     }
-    out.line(format_args!("{to:>7}  {}", out.paint(style::WARN, text)))
+    out.line(format_args!("{:>7}  {}", lagged.to, out.paint(style::WARN, text)))
+}
+
+pub(super) fn what_is_lost(Lagged { from, to }: &Lagged) -> String {
+    format!("lagged: revisions {from} to {to} were trimmed from the log before they were read")
 }

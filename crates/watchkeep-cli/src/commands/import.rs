@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use watchkeep::{Clock, Error, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction};
+use watchkeep::{Clock, Error, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction, Value};
 
 use super::go_store::GoStore;
 use super::render::unreadable;
@@ -21,15 +21,13 @@ use crate::output::{Out, counted, grouped};
 /// Where entries come from: always the same ones, in the same order.
 pub(super) trait Source {
     /// Hands out every entry from the first on, with where it stands.
-    fn each(&mut self, visit: &mut dyn FnMut(&Place, Record) -> Result<()>) -> Result<()>;
+    fn each(&mut self, visit: &mut dyn FnMut(Place, Record) -> Result<()>) -> Result<()>;
 }
 
-/// Where an entry stands in its source.
-#[derive(Debug, Clone)]
+/// Where an entry stands in its source: `line` or `row`, from one on.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    /// `line` or `row`.
     pub(super) noun: &'static str,
-    /// From one on.
     pub(super) number: u64,
 }
 
@@ -37,6 +35,13 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.noun, self.number)
     }
+}
+
+/// What the store says against an entry, and which entry that is.
+fn refused(error: Error, place: Place, record: &Record) -> Failure {
+    // A name may be what is too long; a value shows only its beginning.
+    let [group, key] = [&record.group, &record.key].map(Value::from);
+    Failure::from(error).at(format_args!("{place} (group {group:?} key {key:?})"))
 }
 
 /// What came of it.
@@ -94,7 +99,7 @@ fn at_once(global: &Global, source: &mut dyn Source) -> Result<Summary> {
         let (now, mut summary) = (SystemClock.now(), Summary::default());
         let written = source.each(&mut |place, record| {
             progress.inc(1);
-            put(tx, &record, now, &mut summary).map_err(|error| Failure::from(error).at(place))
+            put(tx, &record, now, &mut summary).map_err(|error| refused(error, place, &record))
         });
         written.map(|()| summary).map_err(|error| {
             failure = Some(error);
@@ -119,14 +124,14 @@ fn in_batches(global: &Global, source: &mut dyn Source, size: u64) -> Result<Sum
     let mut commit = |batch: &mut Vec<(Place, Record)>| {
         let Some((last, _)) = batch.last() else { return Ok(()) };
         write_batch(&store, batch, &mut summary)?;
-        through = Some(last.clone());
+        through = Some(*last);
         batch.clear();
         Ok(())
     };
     let result = source
         .each(&mut |place, record| {
             progress.inc(1);
-            batch.push((place.clone(), record));
+            batch.push((place, record));
             if u64::try_from(batch.len()).is_ok_and(|len| len >= size) { commit(&mut batch) } else { Ok(()) }
         })
         .and_then(|()| commit(&mut batch));
@@ -142,18 +147,18 @@ fn in_batches(global: &Global, source: &mut dyn Source, size: u64) -> Result<Sum
 }
 
 fn write_batch(store: &Store, batch: &[(Place, Record)], summary: &mut Summary) -> Result<()> {
-    let mut place = None;
+    let mut at = None;
     let done = store.transaction(|tx| {
         let (now, mut summary) = (SystemClock.now(), *summary);
-        for (at, record) in batch {
-            place = Some(at);
+        for (place, record) in batch {
+            at = Some((*place, record));
             put(tx, record, now, &mut summary)?;
         }
-        place = None;
+        at = None;
         Ok(summary)
     });
-    let done = match (done, place) {
-        (Err(error), Some(place)) => return Err(Failure::from(error).at(place)),
+    let done = match (done, at) {
+        (Err(error), Some((place, record))) => return Err(refused(error, place, record)),
         (done, _) => done?,
     };
     let wrote = done.value.imported > summary.imported;
@@ -222,7 +227,11 @@ impl Lines {
         let name = name_of(path);
         if path != Path::new("-") {
             let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-            if file.metadata().is_ok_and(|it| it.is_file()) {
+            let kind = file.metadata().map_err(|error| unreadable(path, &error))?.file_type();
+            if kind.is_dir() {
+                return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+            }
+            if kind.is_file() {
                 return Ok(Lines { input: Input::File(file), name });
             }
         }
@@ -245,7 +254,7 @@ fn name_of(path: &Path) -> String {
 }
 
 impl Source for Lines {
-    fn each(&mut self, visit: &mut dyn FnMut(&Place, Record) -> Result<()>) -> Result<()> {
+    fn each(&mut self, visit: &mut dyn FnMut(Place, Record) -> Result<()>) -> Result<()> {
         let name = &self.name;
         let unread = |error: io::Error| Failure::new(FAILURE, format!("{name} could not be read: {error}"));
         let input: &mut dyn Read = match &mut self.input {
@@ -268,7 +277,7 @@ impl Source for Lines {
                 continue;
             }
             let bad = |what| Failure::new(FAILURE, format!("{place} of {name} is no entry: {what}"));
-            visit(&place, line::read(&line).map_err(bad)?)?;
+            visit(place, line::read(&line).map_err(bad)?)?;
         }
     }
 }

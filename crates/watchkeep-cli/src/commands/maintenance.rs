@@ -1,7 +1,9 @@
 //! The file as a whole: `stats`, `compact`, `check`.
 
+use std::error::Error as _;
+
 use serde_json::{Value, json};
-use watchkeep::{Clock, Durability, Stats, SystemClock};
+use watchkeep::{Clock, Durability, ErrorKind, Stats, SystemClock};
 
 use super::{Access, open};
 use crate::args::{Compact, Global};
@@ -90,7 +92,12 @@ pub(super) fn compact(global: &Global, args: &Compact, out: &mut Out) -> Result<
 }
 
 pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
-    let report = open(global, Access::Read)?.check()?;
+    let report = match open(global, Access::Read)?.check() {
+        Ok(report) => report,
+        // So damaged that not even the check can be made.
+        Err(error) if error.kind() == ErrorKind::Corrupt => return hopeless(error, out),
+        Err(error) => return Err(error.into()),
+    };
     if out.is_json() {
         out.object(&json!({
             "ok": report.is_ok(),
@@ -119,4 +126,12 @@ pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
         counted(report.events, "event", "events")
     );
     out.line(format_args!("{} {checked}", out.paint(style::GOOD, "ok:")))
+}
+
+fn hopeless(error: watchkeep::Error, out: &mut Out) -> Result<()> {
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    if out.is_json() {
+        out.object(&json!({ "ok": false, "problems": [cause] }))?;
+    }
+    Err(Failure::new(BAD_FILE, format!("the file is too damaged to be checked: {cause}; restore a backup")))
 }

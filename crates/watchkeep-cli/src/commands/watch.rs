@@ -5,7 +5,7 @@ use std::time::Instant;
 use watchkeep::{Item, Items, WatchOptions};
 
 use super::exec::Exec;
-use super::history::{Printer, When};
+use super::history::{Printer, When, what_is_lost};
 use super::{Access, open, signals};
 use crate::args::{Global, Watch};
 use crate::exit::{Failure, Result};
@@ -28,13 +28,14 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
         if item.event().is_some() {
             left -= 1;
         }
-        match (&mut exec, item.event()) {
-            (Some(exec), Some(event)) => match exec.run(event) {
+        match (&mut exec, &item) {
+            (Some(exec), Item::Event(event)) => match exec.run(event) {
                 // The signal reached the command too.
                 Err(_) if asked.to_end() => break,
                 result => result?,
             },
-            (Some(_), None) => {}
+            (Some(_), Item::Lagged(lagged)) => output::warn(what_is_lost(lagged)),
+            (Some(_), _) => {}
             (None, _) => {
                 printer.item(&item, out)?;
                 out.flush()?;

@@ -94,6 +94,9 @@ fn what_is_lost_is_said_in_place() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.lines().next().unwrap().contains("lagged: revisions 2 to 3"), "{text}");
     assert!(String::from_utf8(output.stderr).unwrap().contains("revisions 2 to 3"));
+    let output = at.output(&[&args[..], &["--exec", "echo $WATCHKEEP_REVISION"]].concat());
+    assert_eq!(output.stdout, b"4\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("revisions 2 to 3"));
     let lost = at.start(&[&args[..], &["--json"]].concat()).json();
     assert_eq!(
         (lost["kind"].as_str(), lost["from"].as_u64(), lost["to"].as_u64()),

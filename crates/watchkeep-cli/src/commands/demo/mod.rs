@@ -74,12 +74,17 @@ fn play(store: &Store, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
         let writers = scope.spawn(|| writers::write(store, pace));
         let result = (|| {
             show(&mut live, screen, &slow, &mut seen, |_| {
-                Ok(writers.is_finished() && (pace.is_stopped() || store.count("session")? == 0))
+                let settled = || {
+                    Ok::<_, Failure>(pace.is_stopped() || pace.is_overdue() || store.count("session")? == 0)
+                };
+                Ok(writers.is_finished() && settled()?)
             })?;
             let log = logged(store, start)?;
             let end = log.last().copied().unwrap_or(start);
             slow.read_up_to(end);
-            show(&mut live, screen, &slow, &mut seen, |at| Ok(at.unwrap_or(start) >= end))?;
+            show(&mut live, screen, &slow, &mut seen, |at| {
+                Ok(at.unwrap_or(start) >= end || pace.is_overdue())
+            })?;
             Ok::<_, Failure>(log)
         })();
         if result.is_err() {

@@ -3,6 +3,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// How long the last events may take.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// The time that the demo has.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
@@ -39,6 +42,11 @@ impl Pace {
     /// Whether this part of the demo's time, in percent, is over.
     pub(super) fn is_past_percent(&self, percent: u32) -> bool {
         self.begin.elapsed() >= self.at_percent(percent)
+    }
+
+    /// Whether everything that was to come should have come long ago: what is still missing then is missing.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.begin.elapsed() > self.length + GRACE
     }
 
     fn at_percent(&self, percent: u32) -> Duration {

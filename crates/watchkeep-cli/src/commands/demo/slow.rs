@@ -46,7 +46,7 @@ impl SlowReader {
     pub(super) fn read(&self, watcher: &mut Watcher) -> Result<Vec<Revision>> {
         let mut seen = Vec::new();
         let mut has_stalled = false;
-        while self.at.load(Ordering::Acquire) < self.end.load(Ordering::Acquire) {
+        while self.at.load(Ordering::Acquire) < self.end.load(Ordering::Acquire) && !self.pace.is_overdue() {
             if !has_stalled && self.pace.is_past_percent(STALL.0) {
                 self.enter(State::Stalled);
                 self.pace.until_percent(STALL.1);
