@@ -33,7 +33,8 @@ fn an_argument_need_not_be_text() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let at = Sandbox::new();
-    assert!(at.command(&["set", "g", "k"]).arg(OsStr::from_bytes(b"\xfe\xff")).status().unwrap().success());
+    let output = at.command(&["set", "g", "k"]).arg(OsStr::from_bytes(b"\xfe\xff")).output().unwrap();
+    assert!(output.status.success());
     assert_eq!(at.bytes(&["get", "g", "k"]), b"\xfe\xff");
 }
 
