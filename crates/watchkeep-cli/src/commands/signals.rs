@@ -1,8 +1,9 @@
 //! What ends a long command from outside: SIGINT, SIGTERM, and a reader of the output that goes away.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem::replace;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -12,15 +13,23 @@ use crate::exit::{FAILURE, Failure, Result};
 
 /// Whether the end was asked for.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Asked(Arc<AtomicBool>);
+pub(super) struct Asked(Arc<(Mutex<bool>, Condvar)>);
 
 impl Asked {
-    pub(super) fn to_end(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Whether the end was asked for, or is within this time: a signal reaches a command that we run and us at the
+    /// same moment, but not in a certain order.
+    pub(super) fn to_end_within(&self, time: Duration) -> bool {
+        let (asked, changed) = &*self.0;
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(asked, time, |asked| !*asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn ask(&self) {
-        self.0.store(true, Ordering::Release);
+    /// Asks; whether it was asked before.
+    fn ask(&self) -> bool {
+        let before = replace(&mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner), true);
+        self.0.1.notify_all();
+        before
     }
 }
 
@@ -39,10 +48,9 @@ pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> 
     let mine = asked.clone();
     thread::spawn(move || {
         for signal in signals.forever() {
-            if mine.to_end() {
+            if mine.ask() {
                 let _ = low_level::emulate_default_handler(signal);
             }
-            mine.ask();
             stop();
         }
     });

@@ -1,6 +1,6 @@
 //! `watch`: changes as they happen.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use watchkeep::{Item, Items, WatchOptions};
 
@@ -11,6 +11,8 @@ use crate::args::{Global, Watch};
 use crate::exit::{Failure, Result};
 use crate::output::{self, Out};
 use crate::select::Position;
+
+const A_MOMENT: Duration = Duration::from_millis(250);
 
 pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> {
     let until = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -30,8 +32,8 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
         }
         match (&mut exec, &item) {
             (Some(exec), Item::Event(event)) => match exec.run(event) {
-                // The signal reached the command too.
-                Err(_) if asked.to_end() => break,
+                // What ends us may have ended the command too, and a moment before us.
+                Err(_) if asked.to_end_within(A_MOMENT) => break,
                 result => result?,
             },
             (Some(_), Item::Lagged(lagged)) => output::warn(what_is_lost(lagged)),
