@@ -1,0 +1,150 @@
+//! `demo`: several threads write, a live watch shows it, a slow reader falls behind and catches up; in the end the
+//! change log tells whether either of them missed anything.
+
+mod pace;
+mod proof;
+mod screen;
+mod slow;
+mod writers;
+
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use watchkeep::{Filter, Options, Revision, Store, WatchOptions, Watcher};
+
+use self::pace::Pace;
+use self::proof::Proof;
+use self::screen::Screen;
+use self::slow::SlowReader;
+use self::writers::Written;
+use super::{Access, open_with, signals};
+use crate::args::{Demo, Global};
+use crate::exit::{FAILURE, Failure, Result};
+use crate::output::Out;
+
+/// The file that is written unless another is named.
+const FILE: &str = "watchkeep-demo.db";
+/// How long the main thread waits for an event before it looks whether the writers are done.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) fn demo(global: &Global, store_is_named: bool, args: &Demo, out: &mut Out) -> Result<()> {
+    let path = if store_is_named { global.store.as_path() } else { Path::new(FILE) };
+    let store = open_own(global, path)?;
+    let pace = Pace::new(Duration::from_secs(args.seconds));
+    let to_stop = pace.clone();
+    signals::on_end(move || to_stop.stop())?;
+    let mut screen = Screen::new(path, out);
+    screen.opening()?;
+    let proof = play(&store, &pace, &mut screen)?;
+    screen.proof(&proof)?;
+    if !proof.holds() {
+        return Err(Failure::new(FAILURE, "the numbers above must not be; please report them as a bug"));
+    }
+    screen.farewell()
+}
+
+/// A store that only the demo has written to: it must not mix with somebody's data.
+fn open_own(global: &Global, path: &Path) -> Result<Store> {
+    let global = Global {
+        store: path.to_owned(),
+        namespace: global.namespace.clone(),
+        origin: None,
+        json: global.json,
+    };
+    let store = open_with(&global, Access::Write, Options::new())?;
+    if store.last_revision()? > Revision::ZERO && !store.contains("demo", "made-by")? {
+        let what = format!("{path:?} holds other data; name a file that is not there yet with --store");
+        return Err(Failure::new(FAILURE, what));
+    }
+    store.set("demo", "made-by", "watchkeep demo")?;
+    Ok(store)
+}
+
+/// Lets everybody write and read until the time is over, and looks at what came of it.
+fn play(store: &Store, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
+    let start = store.last_revision()?;
+    let visits_before = writers::visits(store)?;
+    let (mut live, mut slow_watcher) = (watch(store, start)?, watch(store, start)?);
+    let slow = SlowReader::new(pace.clone(), start);
+    let mut seen = Vec::new();
+    let (written, log, mut slow_seen) = thread::scope(|scope| {
+        let slow_reader = scope.spawn(|| slow.read(&mut slow_watcher));
+        let writers = scope.spawn(|| writers::write(store, pace));
+        let result = (|| {
+            show(&mut live, screen, &slow, &mut seen, |_| {
+                let settled = || {
+                    Ok::<_, Failure>(pace.is_stopped() || pace.is_overdue() || store.count("session")? == 0)
+                };
+                Ok(writers.is_finished() && settled()?)
+            })?;
+            let log = logged(store, start)?;
+            let end = log.last().copied().unwrap_or(start);
+            slow.read_up_to(end);
+            show(&mut live, screen, &slow, &mut seen, |at| {
+                Ok(at.unwrap_or(start) >= end || pace.is_overdue())
+            })?;
+            Ok::<_, Failure>(log)
+        })();
+        if result.is_err() {
+            // The others have to come to their end too.
+            pace.stop();
+            slow.read_up_to(start);
+        }
+        let (written, slow_seen) = (joined(writers.join()), joined(slow_reader.join()));
+        Ok::<_, Failure>((written?, result?, slow_seen?))
+    })?;
+    let end = log.last().copied().unwrap_or(start);
+    seen.retain(|&revision| revision <= end);
+    slow_seen.retain(|&revision| revision <= end);
+    let Written { acknowledged, increments } = written;
+    Ok(Proof {
+        live: proof::compare(&log, &seen),
+        slow: proof::compare(&log, &slow_seen),
+        lost: acknowledged.iter().filter(|revision| log.binary_search(revision).is_err()).count(),
+        acknowledged: acknowledged.len(),
+        log,
+        behind: slow.most_behind(),
+        increments,
+        visits: writers::visits(store)?.saturating_sub(visits_before),
+    })
+}
+
+/// Everything, from the same place on for both watchers.
+fn watch(store: &Store, start: Revision) -> Result<Watcher> {
+    Ok(store.watch_with(Filter::everything(), WatchOptions::new().after(start))?)
+}
+
+/// What the change log holds of it.
+fn logged(store: &Store, start: Revision) -> Result<Vec<Revision>> {
+    let events = store.history(Filter::everything(), start);
+    events.map(|event| Ok(event?.revision())).collect()
+}
+
+/// Shows what the live watcher sees until it is enough.
+fn show(
+    live: &mut Watcher,
+    screen: &mut Screen<'_>,
+    slow: &SlowReader,
+    seen: &mut Vec<Revision>,
+    enough: impl Fn(Option<Revision>) -> Result<bool>,
+) -> Result<()> {
+    while !enough(seen.last().copied())? {
+        match live.recv_timeout(LOOK) {
+            Some(event) => {
+                let event = event?;
+                seen.push(event.revision());
+                screen.event(&event, slow)?;
+            }
+            None if live.is_ended() => break,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a thread came to; its panic goes on in this one.
+fn joined<T>(thread: thread::Result<T>) -> T {
+    thread.unwrap_or_else(|panic| resume_unwind(panic))
+}

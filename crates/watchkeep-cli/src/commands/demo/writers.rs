@@ -1,0 +1,130 @@
+//! Those who write: configuration, sessions that expire, orders in transactions, a counter for two.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use watchkeep::{Error, Result, Revision, Store};
+
+use super::pace::Pace;
+
+/// How long a session lives.
+pub(super) const SESSION: Duration = Duration::from_millis(900);
+
+/// What the writers were told.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// The revisions that writes returned.
+    pub(super) acknowledged: Vec<Revision>,
+    /// How often the counter was incremented.
+    pub(super) increments: u64,
+}
+
+/// Writes from five threads until the time is over.
+pub(super) fn write(store: &Store, pace: &Pace) -> Result<Written> {
+    let acknowledged = Mutex::new(Vec::new());
+    let acknowledge = |revision| {
+        acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(revision);
+    };
+    let increments = thread::scope(|scope| {
+        let others = [
+            scope.spawn(|| configure(store, pace, &acknowledge)),
+            scope.spawn(|| sign_in(store, pace, &acknowledge)),
+            scope.spawn(|| order(store, pace, &acknowledge)),
+        ];
+        let counters = [("web-1", 230), ("web-2", 310)].map(|(name, every)| {
+            let store = store.with_origin(name);
+            let acknowledge = &acknowledge;
+            scope.spawn(move || count(&store, pace, Duration::from_millis(every), acknowledge))
+        });
+        let mut increments = 0;
+        for other in others {
+            super::joined(other.join())?;
+        }
+        for counter in counters {
+            increments += super::joined(counter.join())?;
+        }
+        Ok::<_, Error>(increments)
+    })?;
+    let mut acknowledged = acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
+    acknowledged.sort_unstable();
+    Ok(Written { acknowledged, increments })
+}
+
+/// Settings that change now and then.
+fn configure(store: &Store, pace: &Pace, acknowledge: &impl Fn(Revision)) -> Result<()> {
+    let settings = [
+        ("theme", "dark"),
+        ("font", "12"),
+        ("language", "fi"),
+        ("theme", "light"),
+        ("font", "14"),
+        ("language", "pt"),
+    ];
+    for (key, value) in settings.into_iter().cycle() {
+        if !pace.pause(Duration::from_millis(450)) {
+            break;
+        }
+        acknowledge(store.set("config", key, value)?);
+    }
+    Ok(())
+}
+
+/// Sessions that nobody ends: they expire.
+fn sign_in(store: &Store, pace: &Pace, acknowledge: &impl Fn(Revision)) -> Result<()> {
+    for (number, user) in (1..).zip(["ada", "edsger", "grace", "barbara"].into_iter().cycle()) {
+        if !pace.pause(Duration::from_millis(550)) {
+            break;
+        }
+        acknowledge(store.set_with_ttl("session", &format!("s{number}"), user, SESSION)?);
+    }
+    Ok(())
+}
+
+/// An order is written whole, changed, and goes with its group.
+fn order(store: &Store, pace: &Pace, acknowledge: &impl Fn(Revision)) -> Result<()> {
+    for (percent, customer) in [(10, "ada"), (52, "grace")] {
+        if !pace.until_percent(percent) {
+            break;
+        }
+        let order = store.transaction(|tx| {
+            tx.set("order", "customer", customer)?;
+            tx.set("order", "tea", "2")?;
+            tx.set("order", "cake", "1")?;
+            tx.set("order", "state", "open")
+        })?;
+        acknowledge(order.revision);
+        if !pace.until_percent(percent + 15) {
+            break;
+        }
+        store.delete("order", "cake")?;
+        if !pace.until_percent(percent + 30) {
+            break;
+        }
+        store.delete_group("order")?;
+    }
+    Ok(())
+}
+
+/// One of two threads that increment the same counter.
+fn count(store: &Store, pace: &Pace, every: Duration, acknowledge: &impl Fn(Revision)) -> Result<u64> {
+    let mut increments = 0;
+    while pace.pause(every) {
+        let done = store.transaction(|tx| {
+            let visits = number(tx.get("counter", "visits")?);
+            tx.set("counter", "visits", (visits + 1).to_string())
+        })?;
+        acknowledge(done.revision);
+        increments += 1;
+    }
+    Ok(increments)
+}
+
+/// What the counter shows.
+pub(super) fn visits(store: &Store) -> Result<u64> {
+    store.get("counter", "visits").map(number)
+}
+
+fn number(value: Option<watchkeep::Value>) -> u64 {
+    value.and_then(|value| value.as_str().and_then(|text| text.parse().ok())).unwrap_or(0)
+}

@@ -1,0 +1,137 @@
+//! The file as a whole: `stats`, `compact`, `check`.
+
+use std::error::Error as _;
+
+use serde_json::{Value, json};
+use watchkeep::{Clock, Durability, ErrorKind, Stats, SystemClock};
+
+use super::{Access, open};
+use crate::args::{Compact, Global};
+use crate::exit::{BAD_FILE, Failure, Result};
+use crate::output::{self, Out, bytes, counted, grouped, style};
+use crate::time::{Wall, human};
+
+pub(super) fn stats(global: &Global, out: &mut Out) -> Result<()> {
+    let stats = open(global, Access::Read)?.stats()?;
+    if out.is_json() { out.object(&for_programs(&stats)) } else { out.fields(&for_people(&stats)) }
+}
+
+fn for_programs(stats: &Stats) -> Value {
+    json!({
+        "store": stats.store.as_str(),
+        "path": stats.path.to_string_lossy(),
+        "namespace": stats.namespace.clone(),
+        "durability": durability(stats),
+        "entries": stats.entries,
+        "groups": stats.groups,
+        "bytes": stats.bytes,
+        "first_revision": stats.first_revision.get(),
+        "last_revision": stats.last_revision.get(),
+        "log_events": stats.log_events,
+        "log_bytes": stats.log_bytes,
+        "next_deadline": stats.next_deadline.map(watchkeep::json::timestamp),
+        "watchers": stats.watchers,
+        "callbacks": stats.callbacks,
+        "file_bytes": stats.file_bytes,
+        "wal_bytes": stats.wal_bytes,
+        "sqlite_version": stats.sqlite_version,
+    })
+}
+
+fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("store", format!("{} ({})", stats.path.display(), stats.store))];
+    if let Some(namespace) = &stats.namespace {
+        rows.push(("namespace", namespace.clone()));
+    }
+    let log = match stats.log_events {
+        0 => "empty".to_owned(),
+        events => format!(
+            "{}, revisions {} to {}, {}",
+            counted(events, "event", "events"),
+            stats.first_revision,
+            stats.last_revision,
+            bytes(stats.log_bytes)
+        ),
+    };
+    let next = match stats.next_deadline {
+        Some(deadline) => {
+            let left = human(deadline.since(SystemClock.now()));
+            format!("{} (in {left})", Wall::here().date_and_clock(deadline))
+        }
+        None => "none".to_owned(),
+    };
+    let entries = format!(
+        "{} in {}, {}",
+        grouped(stats.entries),
+        counted(stats.groups, "group", "groups"),
+        bytes(stats.bytes)
+    );
+    rows.extend([
+        ("entries", entries),
+        ("log", log),
+        ("next expiry", next),
+        ("watchers", format!("{} in this process", stats.watchers)),
+        ("file", format!("{}, and {} of write-ahead log", bytes(stats.file_bytes), bytes(stats.wal_bytes))),
+        ("durability", durability(stats).to_owned()),
+        ("sqlite", stats.sqlite_version.to_owned()),
+    ]);
+    rows
+}
+
+fn durability(stats: &Stats) -> &'static str {
+    match stats.durability {
+        Durability::Relaxed => "relaxed",
+        _ => "full",
+    }
+}
+
+pub(super) fn compact(global: &Global, args: &Compact, out: &mut Out) -> Result<()> {
+    let store = open(global, Access::Change)?;
+    let removed = store.compact(args.before.revision(&store)?)?;
+    if out.is_json() { out.object(&json!({ "removed": removed })) } else { out.line(removed) }
+}
+
+pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
+    let report = match open(global, Access::Read)?.check() {
+        Ok(report) => report,
+        // So damaged that not even the check can be made.
+        Err(error) if error.kind() == ErrorKind::Corrupt => return hopeless(error, out),
+        Err(error) => return Err(error.into()),
+    };
+    if out.is_json() {
+        out.object(&json!({
+            "ok": report.is_ok(),
+            "problems": report.problems,
+            "entries": report.entries,
+            "groups": report.groups,
+            "events": report.events,
+        }))?;
+    } else {
+        for problem in &report.problems {
+            out.line(output::visible(problem))?;
+        }
+    }
+    if !report.is_ok() {
+        let count = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
+        let what = format!("the file has {}; restore a backup", counted(count, "problem", "problems"));
+        return Err(Failure::new(BAD_FILE, what));
+    }
+    if out.is_json() {
+        return Ok(());
+    }
+    let checked = format!(
+        "{} in {} and {} of the log agree",
+        counted(report.entries, "entry", "entries"),
+        counted(report.groups, "group", "groups"),
+        counted(report.events, "event", "events")
+    );
+    out.line(format_args!("{} {checked}", out.paint(style::GOOD, "ok:")))
+}
+
+fn hopeless(error: watchkeep::Error, out: &mut Out) -> Result<()> {
+    let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    if out.is_json() {
+        out.object(&json!({ "ok": false, "problems": [cause] }))?;
+    }
+    Err(Failure::new(BAD_FILE, format!("the file is too damaged to be checked: {cause}; restore a backup")))
+}

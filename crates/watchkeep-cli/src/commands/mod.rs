@@ -1,0 +1,100 @@
+//! What each command does, one family a file.
+
+mod demo;
+mod entries;
+mod exec;
+mod export;
+mod go_store;
+mod history;
+mod import;
+mod listing;
+mod maintenance;
+mod render;
+mod signals;
+mod watch;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use watchkeep::{ErrorKind, Options, Retention, Store};
+
+use crate::args::{Cli, Command, Global};
+use crate::exit::{Failure, NOT_FOUND, Result};
+use crate::output::Out;
+
+/// Runs the command and says how it ended.
+pub(crate) fn run(cli: Cli, store_is_named: bool) -> ExitCode {
+    let mut out = Out::stdout(cli.global.json);
+    let result = dispatch(cli, store_is_named, &mut out);
+    // What was printed before a failure is shown before it.
+    match result.and(out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.end(),
+    }
+}
+
+fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Set(args) => entries::set(global, args, out),
+        Command::Get(args) => entries::get(global, &args, out),
+        Command::Delete(args) => entries::delete(global, &args, out),
+        Command::DeleteGroup(args) => entries::delete_group(global, &args, out),
+        Command::Touch(args) => entries::touch(global, &args, out),
+        Command::Persist(name) => entries::persist(global, &name, out),
+        Command::List(args) => listing::list(global, args, out),
+        Command::Groups(args) => listing::groups(global, &args, out),
+        Command::Count(args) => listing::count(global, &args, out),
+        Command::Render(args) => render::render(global, &args, out),
+        Command::Watch(args) => watch::watch(global, &args, out),
+        Command::History(args) => history::history(global, &args, out),
+        Command::Export(args) => export::export(global, &args, out),
+        Command::Import(args) => import::import(global, &args, out),
+        Command::Stats => maintenance::stats(global, out),
+        Command::Compact(args) => maintenance::compact(global, &args, out),
+        Command::Check => maintenance::check(global, out),
+        Command::Demo(args) => demo::demo(global, store_is_named, &args, out),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "watchkeep", &mut script);
+            out.raw(&script)
+        }
+    }
+}
+
+/// What a command does to the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Nothing: it must be there.
+    Read,
+    /// It changes what is there, and does not make it.
+    Change,
+    /// It writes, and makes the file if it is not there.
+    Write,
+}
+
+fn no_file(path: &Path) -> Failure {
+    Failure::new(NOT_FOUND, format!("{path:?} is not there; `watchkeep set` makes it, --store names another"))
+}
+
+/// Opens the store that the command line names.
+fn open(global: &Global, access: Access) -> Result<Store> {
+    open_with(global, access, Options::new())
+}
+
+fn open_with(global: &Global, access: Access, options: Options) -> Result<Store> {
+    // How much of the past is kept is not for a passing command to decide: `compact` is there for it.
+    let mut options = options.create(access == Access::Write).retention(Retention::FOREVER);
+    if let Some(origin) = &global.origin {
+        options = options.origin(origin);
+    }
+    let store = options.open(&global.store).map_err(|error| match error.kind() {
+        ErrorKind::NotFound if access != Access::Write => no_file(&global.store),
+        _ => error.into(),
+    })?;
+    match &global.namespace {
+        Some(namespace) => store.scoped(namespace).map_err(Failure::from),
+        None => Ok(store),
+    }
+}

@@ -1,0 +1,83 @@
+//! What ends a long command from outside: SIGINT, SIGTERM, and a reader of the output that goes away.
+
+use std::mem::replace;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
+
+use crate::exit::{FAILURE, Failure, Result};
+
+/// Whether the end was asked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked(Arc<(Mutex<bool>, Condvar)>);
+
+impl Asked {
+    /// Whether the end was asked for, or is within this time: a signal reaches a command that we run and us at the
+    /// same moment, but not in a certain order.
+    pub(super) fn to_end_within(&self, time: Duration) -> bool {
+        let (asked, changed) = &*self.0;
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = changed.wait_timeout_while(asked, time, |asked| !*asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Asks; whether it was asked before.
+    fn ask(&self) -> bool {
+        let before = replace(&mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner), true);
+        self.0.1.notify_all();
+        before
+    }
+}
+
+/// Calls `stop` when the end is asked for. A second signal ends the process at once.
+pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> {
+    let refused = |error: std::io::Error| Failure::new(FAILURE, format!("signals cannot be caught: {error}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(refused)?;
+    let asked = Asked::default();
+    on_closed_output({
+        let (asked, stop) = (asked.clone(), stop.clone());
+        move || {
+            asked.ask();
+            stop();
+        }
+    });
+    let mine = asked.clone();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if mine.ask() {
+                let _ = low_level::emulate_default_handler(signal);
+            }
+            stop();
+        }
+    });
+    Ok(asked)
+}
+
+/// Notices that nobody reads the output any more, also while there is nothing to write to it.
+#[cfg(unix)]
+fn on_closed_output(stop: impl FnOnce() + Send + 'static) {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    thread::spawn(move || {
+        let stdout = std::io::stdout();
+        // No events are asked for: what is left are errors and the other end's going away.
+        let mut output = [PollFd::new(&stdout, PollFlags::empty())];
+        loop {
+            match poll(&mut output, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) if output.iter().any(|it| it.revents().intersects(PollFlags::ERR | PollFlags::HUP)) => {
+                    return stop();
+                }
+                // Where this cannot be asked, the next write finds out.
+                _ => return,
+            }
+        }
+    });
+}
+
+#[cfg(not(unix))]
+fn on_closed_output(_: impl FnOnce() + Send + 'static) {}

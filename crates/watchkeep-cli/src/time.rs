@@ -1,0 +1,111 @@
+//! Durations as people write them, times as people and programs read them.
+
+use std::time::Duration;
+
+use jiff::{Span, SpanRelativeTo, tz::TimeZone};
+use watchkeep::Timestamp;
+
+/// Reads a duration such as `90s`, `5m`, `1h30m`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("'{text}' is no duration; write it like 500ms, 90s, 5m, 1h30m or 7d");
+    let span: Span = text.parse().map_err(|_| bad())?;
+    let fixed = span
+        .to_duration(SpanRelativeTo::days_are_24_hours())
+        .map_err(|_| format!("'{text}' has no fixed length; use weeks, days or less"))?;
+    let duration = Duration::try_from(fixed).map_err(|_| bad())?;
+    if duration < Duration::from_millis(1) {
+        return Err(format!("'{text}' is too short; the shortest is 1ms"));
+    }
+    Ok(duration)
+}
+
+/// Reads a time with its offset, in RFC 3339.
+pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
+    let time: jiff::Timestamp =
+        text.parse().map_err(|_| format!("'{text}' is no time; write it like 2026-11-23T12:00:00.123Z"))?;
+    Ok(Timestamp::from_millis(time.as_millisecond()))
+}
+
+/// How times are shown to people: in their own time zone.
+#[derive(Debug, Clone)]
+pub(crate) struct Wall(TimeZone);
+
+impl Wall {
+    pub(crate) fn here() -> Wall {
+        Wall(TimeZone::system())
+    }
+
+    /// `12:00:00.123`
+    pub(crate) fn clock(&self, time: Timestamp) -> String {
+        self.format(time, "%H:%M:%S.%3f")
+    }
+
+    /// `2026-11-23 12:00:00.123`
+    pub(crate) fn date_and_clock(&self, time: Timestamp) -> String {
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+    }
+
+    fn format(&self, time: Timestamp, format: &str) -> String {
+        match jiff::Timestamp::from_millisecond(time.as_millis()) {
+            Ok(at) => at.to_zoned_datetime(self.0.clone()).strftime(format).to_string(),
+            Err(_) => time.as_millis().to_string(),
+        }
+    }
+}
+
+/// A duration for people, in its two largest units: `1d 3h`, `12s 40ms`.
+pub(crate) fn human(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+    let mut rest = millis;
+    let mut parts = Vec::new();
+    for (size, unit) in units {
+        let count = rest / size;
+        rest %= size;
+        if count > 0 {
+            parts.push(format!("{count}{unit}"));
+        } else if !parts.is_empty() {
+            break;
+        }
+        if parts.len() == 2 {
+            break;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        let seconds = |text| parse_duration(text).map(|it| it.as_secs_f64());
+        assert_eq!(seconds("90s"), Ok(90.0));
+        assert_eq!(seconds("5m"), Ok(300.0));
+        assert_eq!(seconds("1h30m"), Ok(5400.0));
+        assert_eq!(seconds("7d"), Ok(604_800.0));
+        assert_eq!(seconds("2w"), Ok(1_209_600.0));
+        assert_eq!(seconds("500ms"), Ok(0.5));
+        assert_eq!(seconds("PT5M"), Ok(300.0));
+        for bad in ["", "90", "soon", "-5s", "1y", "0s", "1us", "5 s 3"] {
+            assert!(parse_duration(bad).is_err(), "{bad:?} parsed");
+        }
+    }
+
+    #[test]
+    fn times_go_there_and_back() {
+        let time = Timestamp::from_millis(1_795_435_200_123);
+        assert_eq!(parse_rfc3339(&watchkeep::json::timestamp(time)), Ok(time));
+        assert_eq!(parse_rfc3339("2026-11-23T13:00:00.123+01:00"), Ok(time));
+        assert!(parse_rfc3339("2026-11-23 noon").is_err());
+    }
+
+    #[test]
+    fn people_see_two_units() {
+        assert_eq!(human(Duration::from_millis(0)), "0s");
+        assert_eq!(human(Duration::from_millis(12_040)), "12s 40ms");
+        assert_eq!(human(Duration::from_secs(86_400 + 3 * 3600 + 59)), "1d 3h");
+        assert_eq!(human(Duration::from_secs(3600 + 1)), "1h");
+    }
+}

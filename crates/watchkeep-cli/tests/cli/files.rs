@@ -1,0 +1,207 @@
+//! The file as a whole: where it comes from, which are refused, `stats`, `compact`, `check`, usage, output.
+
+use crate::sandbox::{Sandbox, one_error};
+
+#[test]
+fn what_only_reads_never_makes_the_file() {
+    let at = Sandbox::new();
+    for args in [
+        &["get", "a", "b"][..],
+        &["list", "a"],
+        &["groups"],
+        &["count"],
+        &["watch", "--timeout", "1ms"],
+        &["history"],
+        &["export"],
+        &["stats"],
+        &["check"],
+        &["delete", "a", "b"],
+        &["delete-group", "a"],
+        &["touch", "a", "b", "5m"],
+        &["persist", "a", "b"],
+        &["compact", "--before", "1"],
+    ] {
+        let error = at.fails(3, args);
+        assert!(error.contains("watchkeep.db"), "{error}");
+        assert_eq!(std::fs::read_dir(at.path(".")).unwrap().count(), 0, "{args:?} left a file");
+    }
+}
+
+#[test]
+fn the_store_is_named_by_option_or_environment() {
+    let at = Sandbox::new();
+    at.ok(&["set", "a", "b", "default"]);
+    at.ok(&["--store", "one.db", "set", "a", "b", "one"]);
+    let named = |args: &[&str]| at.command(args).env("WATCHKEEP_STORE", "one.db").output().unwrap().stdout;
+    assert_eq!(named(&["get", "a", "b"]), b"one");
+    assert_eq!(named(&["get", "a", "b", "--store", "watchkeep.db"]), b"default");
+    assert!(at.fails(3, &["--store", "no/such/folder.db", "set", "a", "b", "c"]).contains("create it first"));
+}
+
+#[test]
+fn a_file_that_is_no_store_ends_with_5_and_stays_as_it_is() {
+    let at = Sandbox::new();
+    at.file("text.db", "this is a text, and long enough for SQLite to look at it");
+    std::fs::create_dir(at.path("folder.db")).unwrap();
+    rusqlite::Connection::open(at.path("other.db")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    for store in ["text.db", "folder.db", "other.db"] {
+        for args in [&["--store", store, "get", "a", "b"][..], &["--store", store, "set", "a", "b", "c"]] {
+            assert!(at.fails(5, args).contains(store));
+        }
+    }
+    assert!(std::fs::read(at.path("text.db")).unwrap().starts_with(b"this is a text"));
+    let store = rusqlite::Connection::open(at.path("newer.db")).unwrap();
+    store
+        .execute_batch(
+            "CREATE TABLE wk_meta (name TEXT PRIMARY KEY, value); INSERT INTO wk_meta VALUES ('format', 99)",
+        )
+        .unwrap();
+    assert!(at.fails(5, &["--store", "newer.db", "get", "a", "b"]).contains("upgrade"));
+}
+
+#[test]
+fn stats_tell_what_the_store_holds() {
+    let at = Sandbox::new();
+    at.ok(&["set", "config", "theme", "dark"]);
+    at.ok(&["set", "session", "token", "abc", "--ttl", "1h"]);
+    let stats = at.json(&["stats", "--json"]);
+    assert_eq!((stats["entries"].as_u64(), stats["groups"].as_u64()), (Some(2), Some(2)));
+    assert_eq!((stats["first_revision"].as_u64(), stats["last_revision"].as_u64()), (Some(1), Some(2)));
+    assert_eq!(stats["log_events"], 2);
+    assert_eq!(stats["durability"], "full");
+    assert_eq!(stats["next_deadline"], at.json(&["get", "session", "token", "--json"])["deadline"]);
+    assert!(stats["store"].as_str().is_some_and(|id| id.len() == 8));
+    let text = at.ok(&["stats"]);
+    assert!(text.contains("2 in 2 groups") && text.contains("revisions 1 to 2"), "{text}");
+}
+
+#[test]
+fn compact_forgets_events_and_keeps_entries() {
+    let at = Sandbox::new();
+    for value in ["1", "2", "3", "4"] {
+        at.ok(&["set", "a", "b", value]);
+    }
+    assert_eq!(at.ok(&["compact", "--before", "3"]), "2\n");
+    assert_eq!(at.ok(&["get", "a", "b"]), "4");
+    let revisions =
+        |lines: Vec<serde_json::Value>| lines.iter().map(|it| it["revision"].as_u64()).collect::<Vec<_>>();
+    assert_eq!(revisions(at.json_lines(&["history", "--json"])), [Some(3), Some(4)]);
+    let output = at.output(&["history", "--after", "1", "--json"]);
+    let lines: Vec<_> = std::str::from_utf8(&output.stdout).unwrap().lines().collect();
+    assert_eq!(lines.len(), 3);
+    let lost: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!(
+        (lost["kind"].as_str(), lost["from"].as_u64(), lost["to"].as_u64()),
+        (Some("lagged"), Some(2), Some(2))
+    );
+    let output = at.output(&["history", "--after", "1"]);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("revisions 2 to 2"));
+    at.fails(2, &["compact", "--before", "k3v9x2mq-3"]);
+    at.fails(2, &["compact"]);
+}
+
+#[test]
+fn check_lists_problems_and_ends_with_5() {
+    let at = Sandbox::new();
+    at.ok(&["set", "config", "theme", "dark"]);
+    assert!(at.ok(&["check"]).starts_with("ok: 1 entry in 1 group and 1 event of"));
+    assert_eq!(at.json(&["check", "--json"])["ok"], true);
+    let file = rusqlite::Connection::open(at.path("watchkeep.db")).unwrap();
+    file.execute_batch("UPDATE wk_groups SET keys = 7; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    drop(file);
+    let output = at.output(&["check"]);
+    assert!(!output.stdout.is_empty());
+    assert!(one_error(&["check"], 5, output).contains("restore a backup"));
+    let output = at.output(&["check", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (report["ok"].as_bool(), report["problems"].as_array().map(Vec::is_empty)),
+        (Some(false), Some(false))
+    );
+    assert_eq!(output.status.code(), Some(5));
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_and_2() {
+    let at = Sandbox::new();
+    for args in [
+        &["sett"][..],
+        &["get", "a"],
+        &["get", "a", "b", "--nonsense"],
+        &["watch", "--after", "x"],
+        &["watch", "--policy", "none"],
+        &["watch", "--after", "1", "--snapshot"],
+        &["watch", "--key-prefix", "a"],
+        &["watch", "*", "--key-prefix", "a"],
+        &["set", "a", "b", "c", "--if-revision", "-1"],
+        &["import"],
+        &["completions", "none"],
+    ] {
+        if args != ["watch", "*", "--key-prefix", "a"] {
+            let error = at.fails(2, args);
+            assert!(error.contains("--help"), "{error}");
+        }
+    }
+    at.ok(&["set", "a", "b", "c"]);
+    at.fails(2, &["watch", "*", "--key-prefix", "a"]);
+    let too_long = "x".repeat(513);
+    assert!(at.fails(2, &["set", &too_long, "b", "c"]).contains("512"));
+    assert_eq!(at.output(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn help_has_examples_and_the_exit_codes() {
+    let at = Sandbox::new();
+    let help = at.ok(&["--help"]);
+    for word in ["WATCHKEEP_STORE", "Exit codes:", "  5  ", "watchkeep demo"] {
+        assert!(help.contains(word), "{word:?} is not in {help}");
+    }
+    for command in
+        ["set", "get", "delete", "list", "render", "watch", "history", "export", "import", "compact"]
+    {
+        assert!(at.ok(&[command, "--help"]).contains("Example"), "{command} has no example");
+    }
+    assert!(at.ok(&["--version"]).starts_with("watchkeep 0."));
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(at.ok(&["completions", shell]).contains("delete-group"));
+    }
+}
+
+#[test]
+fn colour_is_for_terminals_and_never_in_values() {
+    let at = Sandbox::new();
+    at.with_input(&["set", "a", "b"], "\u{1b}[31mred\u{1b}[0m");
+    assert!(!at.ok(&["history"]).contains('\u{1b}'));
+    assert!(at.ok(&["history"]).contains("\\u{1b}[31mred"));
+    let coloured = at.command(&["history"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert!(coloured.stdout.contains(&0x1b));
+    let value = at.command(&["get", "a", "b"]).env("CLICOLOR_FORCE", "1").output().unwrap();
+    assert_eq!(value.stdout, b"\x1b[31mred\x1b[0m");
+    let plain = at.command(&["history"]).env("CLICOLOR_FORCE", "1").env("NO_COLOR", "1").output().unwrap();
+    assert!(!plain.stdout.contains(&0x1b));
+}
+
+#[test]
+fn the_demo_proves_itself_and_leaves_a_file() {
+    let at = Sandbox::new();
+    let proof = at.json(&["demo", "--seconds", "3", "--json"]);
+    assert!(proof["log_events"].as_u64() > Some(20), "{proof}");
+    for watcher in ["live", "slow"] {
+        assert_eq!(proof[watcher]["events"], proof["log_events"]);
+        for fault in ["missing", "doubled", "out_of_order"] {
+            assert_eq!(proof[watcher][fault], 0, "{proof}");
+        }
+    }
+    assert!(at.ok(&["--store", "watchkeep-demo.db", "check"]).starts_with("ok"));
+    at.ok(&["set", "a", "b", "c"]);
+    assert!(at.fails(1, &["--store", "watchkeep.db", "demo", "--seconds", "3"]).contains("other data"));
+    // Again, on the file that it left; and a variable does not send it into somebody's data.
+    let elsewhere =
+        at.command(&["demo", "--seconds", "3"]).env("WATCHKEEP_STORE", "watchkeep.db").output().unwrap();
+    let screen = String::from_utf8(elsewhere.stdout).unwrap();
+    assert!(elsewhere.status.success() && screen.contains("live watcher"), "{screen}");
+    // The commands in the end bear the path of this build.
+    let mut lines = screen.lines().filter(|line| !line.starts_with("    ") || line.contains("events"));
+    assert!(lines.all(|line| line.chars().count() <= 80), "{screen}");
+    assert_eq!(at.ok(&["count"]), "1\n");
+}

@@ -1,0 +1,15 @@
+//! The command line from outside: what it prints, what it says when it refuses, how it ends.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot go on fails the test"
+)]
+
+mod entries;
+mod events;
+mod files;
+mod sandbox;
+mod transfer;
+mod watching;

@@ -1,0 +1,172 @@
+//! `export` and `import`, and the original's databases.
+
+use rusqlite::{Connection, params};
+
+use crate::sandbox::{Sandbox, one_error};
+
+const SCHEMAS: [&str; 2] = [
+    "CREATE TABLE kv (grp TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, expires_at INTEGER,
+     PRIMARY KEY (grp, key))",
+    "CREATE TABLE entries (group_name TEXT NOT NULL, entry_key TEXT NOT NULL, entry_value TEXT NOT NULL,
+     expires_at INTEGER, PRIMARY KEY (group_name, entry_key))",
+];
+
+fn line(key: &str) -> String {
+    format!("{{\"group\":\"g\",\"key\":\"{key}\",\"value\":\"v\"}}\n")
+}
+
+#[test]
+fn what_is_exported_is_imported_again() {
+    let at = Sandbox::new();
+    at.ok(&["set", "config", "theme", "dark"]);
+    at.ok(&["set", "", "*", "line\nbreak"]);
+    at.with_input(&["set", "bin", "logo"], b"\xff\0");
+    at.ok(&["set", "session", "token", "abc", "--ttl", "1h", "--content-type", "text/plain"]);
+    let exported = at.ok(&["export"]);
+    let lines: Vec<&str> = exported.lines().collect();
+    assert_eq!(lines[0], r#"{"group":"","key":"*","value":"line\nbreak"}"#);
+    assert_eq!(lines[1], r#"{"group":"bin","key":"logo","value_base64":"/wA="}"#);
+    assert_eq!(lines[2], r#"{"group":"config","key":"theme","value":"dark"}"#);
+    assert!(
+        lines[3].contains(r#""value":"abc","deadline":"20"#)
+            && lines[3].ends_with(r#""content_type":"text/plain"}"#)
+    );
+    assert_eq!(at.ok(&["export", "con"]).lines().collect::<Vec<_>>(), [lines[2]]);
+
+    let output = at.with_input(&["--store", "copy.db", "import", "-"], &exported);
+    assert_eq!(output.stdout, b"imported 4 entries\n");
+    let copy = at.ok(&["--store", "copy.db", "export"]);
+    let without_deadline = |text: &str| {
+        text.lines().map(|it| it.split("deadline").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(without_deadline(&copy), without_deadline(&exported));
+    let file = at.file("all.jsonl", &exported);
+    let report = at.json(&["--store", "copy.db", "import", &file, "--json"]);
+    assert_eq!((report["imported"].as_u64(), report["expired"].as_u64()), (Some(4), Some(0)));
+    assert_eq!(report["revision"], 8);
+}
+
+#[test]
+fn an_import_is_one_transaction() {
+    let at = Sandbox::new();
+    let file = at.file("two.jsonl", line("a") + "\n" + &line("b"));
+    at.ok(&["import", &file]);
+    let stats = at.json(&["stats", "--json"]);
+    assert_eq!(stats["last_revision"], 2);
+    let commits = Connection::open(at.path("watchkeep.db")).unwrap();
+    let commits: i64 = commits
+        .query_row("SELECT count(DISTINCT commit_revision) FROM wk_log", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(commits, 1);
+}
+
+#[test]
+fn a_bad_line_names_its_number_and_leaves_nothing_behind() {
+    let at = Sandbox::new();
+    for (bad, word) in [
+        ("{", "EOF"),
+        ("{\"group\":\"g\",\"key\":\"k\"}", "neither value nor"),
+        ("{\"group\":\"g\",\"key\":\"k\",\"value\":\"v\",\"ttl\":5}", "unknown field"),
+        ("{\"group\":\"g\",\"key\":\"k\",\"value\":\"v\",\"deadline\":\"noon\"}", "noon"),
+    ] {
+        let file = at.file("bad.jsonl", line("a") + "\n" + bad + "\n" + &line("c"));
+        let error = at.fails(1, &["import", &file]);
+        assert!(error.starts_with("line 3") && error.contains(word), "{error}");
+        assert!(!at.path("watchkeep.db").exists());
+        let output = at.with_input(&["import", "-"], line("a") + bad);
+        assert!(one_error(&[], 1, output).starts_with("line 2 of standard input"));
+    }
+    // One that only the store refuses.
+    let file = at.file("bad.jsonl", line("a") + &line(&"x".repeat(1025)));
+    let error = at.fails(2, &["import", &file]);
+    assert!(error.starts_with("line 2 (") && error.contains("the key has 1025 bytes"), "{error}");
+    assert_eq!(at.ok(&["count"]), "0\n");
+    assert_eq!(at.fails(3, &["import", "none.jsonl"]).matches("none.jsonl").count(), 1);
+}
+
+#[test]
+fn a_batch_says_what_is_in() {
+    let at = Sandbox::new();
+    let lines: String = ["a", "b", "c", "d", "e"].map(line).concat();
+    let file = at.file("bad.jsonl", lines.clone() + "{\n" + &line("f"));
+    let error = at.fails(1, &["import", &file, "--batch", "2"]);
+    assert!(error.starts_with("line 6") && error.ends_with("what stands up to line 4 is in"), "{error}");
+    assert_eq!(at.ok(&["list", "g"]), "a\nb\nc\nd\n");
+    let file = at.file("bad.jsonl", "{\n");
+    assert!(at.fails(1, &["import", &file, "--batch", "2"]).ends_with("nothing is in"));
+    let output = at.with_input(&["import", "-", "--batch", "2"], lines);
+    assert_eq!(output.stdout, b"imported 5 entries\n");
+    assert_eq!(at.ok(&["count"]), "5\n");
+    at.fails(2, &["import", &file, "--batch", "0"]);
+}
+
+#[test]
+fn entries_whose_deadline_has_passed_are_left_out_and_counted() {
+    let at = Sandbox::new();
+    let dead = r#"{"group":"g","key":"dead","value":"v","deadline":"2020-01-01T00:00:00Z"}"#;
+    let file = at.file("some.jsonl", line("a") + dead + "\n");
+    assert_eq!(at.ok(&["import", &file]), "imported 1 entry, left out 1 whose deadline has passed\n");
+    assert_eq!(at.ok(&["list", "g"]), "a\n");
+}
+
+#[test]
+fn both_schemas_of_the_original_are_read_and_left_alone() {
+    for (schema, table) in SCHEMAS.into_iter().zip(["kv", "entries"]) {
+        let at = Sandbox::new();
+        let old = Connection::open(at.path("old.db")).unwrap();
+        old.execute_batch(&format!("PRAGMA journal_mode = WAL; {schema}")).unwrap();
+        let mut insert = old.prepare(&format!("INSERT INTO {table} VALUES (?1, ?2, ?3, ?4)")).unwrap();
+        let never: Option<i64> = None;
+        insert.execute(params!["config", "theme", "dark", never]).unwrap();
+        insert.execute(params!["config", "zero", "0", 0]).unwrap();
+        insert.execute(params!["", "*", "", never]).unwrap();
+        insert.execute(params!["bin", "logo", b"\xff\xfe", never]).unwrap();
+        insert.execute(params!["session", "alive", "abc", 4_102_444_800_000_i64]).unwrap();
+        insert.execute(params!["session", "dead", "abc", 1_000]).unwrap();
+        drop(insert);
+        drop(old);
+        let before = std::fs::read(at.path("old.db")).unwrap();
+        let report = at.ok(&["import", "--from-go-store", "old.db"]);
+        assert_eq!(report, "imported 5 entries, left out 1 whose deadline has passed\n");
+        assert_eq!(std::fs::read(at.path("old.db")).unwrap(), before);
+        assert!(!at.path("old.db-shm").exists() && !at.path("old.db-wal").exists());
+        assert_eq!(at.ok(&["get", "config", "theme"]), "dark");
+        assert_eq!(at.ok(&["get", "", "*"]), "");
+        assert_eq!(at.bytes(&["get", "bin", "logo"]), b"\xff\xfe");
+        let deadline = at.json(&["get", "session", "alive", "--json"])["deadline"].clone();
+        let deadline = deadline.as_str().unwrap();
+        assert!(
+            deadline.starts_with("2100-01-01T00:00:00") || deadline.starts_with("2099-12-31T23:59:59"),
+            "{deadline}"
+        );
+        assert_eq!(at.ok(&["list", "config"]), "theme\nzero\n");
+    }
+}
+
+#[test]
+fn what_is_no_database_of_the_original_is_refused() {
+    let at = Sandbox::new();
+    let import = |file: &str| ["import", "--from-go-store", file].map(str::to_owned);
+    at.file("text.db", "this is a text, and long enough for SQLite to look at it");
+    Connection::open(at.path("other.db")).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+    Connection::open(at.path("half.db")).unwrap().execute_batch("CREATE TABLE kv (grp, key)").unwrap();
+    for (file, code) in [("text.db", 5), ("other.db", 5), ("half.db", 5), ("none.db", 3)] {
+        let args = import(file);
+        let error = at.fails(code, &args.each_ref().map(String::as_str));
+        assert!(error.contains(file), "{error}");
+    }
+    assert!(!at.path("watchkeep.db").exists());
+    at.fails(2, &["import", "a.jsonl", "--from-go-store", "b.db"]);
+}
+
+#[test]
+fn a_row_that_cannot_be_written_leaves_nothing_behind() {
+    let at = Sandbox::new();
+    let old = Connection::open(at.path("old.db")).unwrap();
+    old.execute_batch(SCHEMAS[0]).unwrap();
+    old.execute("INSERT INTO kv VALUES ('a', 'k', 'v', NULL), (?1, 'k', 'v', NULL)", ["x".repeat(600)])
+        .unwrap();
+    let error = at.fails(2, &["import", "--from-go-store", "old.db"]);
+    assert!(error.starts_with("row 2 (") && error.contains("the group has 600 bytes"), "{error}");
+    assert_eq!(at.ok(&["count"]), "0\n");
+}
