@@ -4,7 +4,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
-use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -174,12 +173,11 @@ fn put(
 ) -> watchkeep::Result<()> {
     let mut options = SetOptions::new();
     if let Some(deadline) = record.deadline {
-        let left = deadline.since(now);
-        if left == Duration::ZERO {
+        if deadline <= now {
             summary.expired += 1;
             return Ok(());
         }
-        options = options.ttl(left);
+        options = options.expires_at(deadline);
     }
     if let Some(content_type) = &record.content_type {
         options = options.content_type(content_type);

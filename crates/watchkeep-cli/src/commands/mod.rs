@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use watchkeep::{ErrorKind, Options, Retention, Store};
+use watchkeep::{ErrorKind, Options, Store};
 
 use crate::args::{Cli, Command, Global};
 use crate::exit::{Failure, NOT_FOUND, Result};
@@ -84,8 +84,7 @@ fn open(global: &Global, access: Access) -> Result<Store> {
 }
 
 fn open_with(global: &Global, access: Access, options: Options) -> Result<Store> {
-    // How much of the past is kept is not for a passing command to decide: `compact` is there for it.
-    let mut options = options.create(access == Access::Write).retention(Retention::FOREVER);
+    let mut options = options.create(access == Access::Write);
     if let Some(origin) = &global.origin {
         options = options.origin(origin);
     }

@@ -20,18 +20,18 @@ use super::counters::{Counters, Group};
 use super::log;
 use super::read::SqliteRead;
 
-const FIND: &str = "SELECT revision, created, deadline, octet_length(value) FROM wk_entries \
+const FIND: &str = "SELECT revision, created, deadline, octet_length(value), rowid FROM wk_entries \
      WHERE group_id = ?1 AND key = ?2";
 const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const UPDATE: &str = "UPDATE wk_entries SET revision = ?3, updated = ?4, deadline = ?5, content_type = ?6, value = ?7 \
-     WHERE group_id = ?1 AND key = ?2";
-const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id = ?1 AND key = ?2";
-const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
+const UPDATE: &str = "UPDATE wk_entries SET revision = ?2, updated = ?3, deadline = ?4, content_type = ?5, value = ?6 \
+     WHERE rowid = ?1";
+const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?2 WHERE rowid = ?1";
+const REMOVE: &str = "DELETE FROM wk_entries WHERE rowid = ?1";
 macro_rules! due_sql {
     ($from:literal) => {
         concat!(
-            "SELECT e.group_id, g.name, e.key, e.revision, e.deadline, e.content_type, e.value FROM wk_entries e ",
+            "SELECT e.rowid, g.name, e.key, e.revision, e.deadline, e.content_type, e.value FROM wk_entries e ",
             $from
         )
     };
@@ -94,6 +94,7 @@ pub(super) struct Job<'b, 'c> {
 
 /// An entry as it stands in the file, due or not.
 struct Found {
+    rowid: i64,
     revision: Revision,
     created: Revision,
     deadline: Option<Timestamp>,
@@ -102,7 +103,7 @@ struct Found {
 
 /// An entry whose deadline has come.
 struct Due {
-    group_id: i64,
+    rowid: i64,
     /// None when the group was deleted.
     group: Option<String>,
     key: String,
@@ -177,6 +178,7 @@ impl Job<'_, '_> {
             created: Revision::from_i64(row.get(1)?)?,
             deadline: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
             bytes: value_bytes + len(key),
+            rowid: row.get(4)?,
         }))
     }
 
@@ -227,7 +229,7 @@ impl Job<'_, '_> {
         let until = deadline.map(Timestamp::as_millis);
         match there {
             Some((row, found)) => {
-                let columns = params![row.id, set.key, number, now, until, set.content_type, value];
+                let columns = params![found.rowid, number, now, until, set.content_type, value];
                 self.conn().prepare_cached(UPDATE)?.execute(columns)?;
                 self.counters().add(&row, set.group, 0, bytes - found.bytes)?;
             }
@@ -272,13 +274,9 @@ impl Job<'_, '_> {
         check(condition, group, key, Some(&found))?;
         let details = Details { previous: Some(found.revision), ..Details::default() };
         self.log(Kind::Delete, group, Some(key), details)?;
-        self.remove(&row, group, key, found.bytes)?;
+        self.conn().prepare_cached(REMOVE)?.execute([found.rowid])?;
+        self.counters().add(&row, group, -1, -found.bytes)?;
         Ok(Outcome::Keys(1))
-    }
-
-    fn remove(&self, row: &Group, group: &str, key: &str, bytes: i64) -> Result<()> {
-        self.conn().prepare_cached(REMOVE)?.execute(params![row.id, key])?;
-        self.counters().add(row, group, -1, -bytes)
     }
 
     /// Reads due entries, about a megabyte of them at the most, but at least one.
@@ -290,7 +288,7 @@ impl Job<'_, '_> {
             let value = read_value(row.get_ref(6)?)?;
             bytes += value.len();
             due.push(Due {
-                group_id: row.get(0)?,
+                rowid: row.get(0)?,
                 group: row.get(1)?,
                 key: row.get(2)?,
                 revision: Revision::from_i64(row.get(3)?)?,
@@ -308,8 +306,8 @@ impl Job<'_, '_> {
     /// Logs that the deadlines of due entries came, with their last values, and removes them.
     fn expire(&mut self, due: Vec<Due>) -> Result<()> {
         let mut gone: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-        for Due { group_id, group, key, revision, deadline, content_type, value } in due {
-            self.conn().prepare_cached(REMOVE)?.execute(params![group_id, key])?;
+        for Due { rowid, group, key, revision, deadline, content_type, value } in due {
+            self.conn().prepare_cached(REMOVE)?.execute([rowid])?;
             let Some(group) = group else { continue };
             let bytes = len(&key) + len(&value);
             let details = Details { value: Some(value), content_type, deadline, previous: Some(revision) };
@@ -362,11 +360,11 @@ impl Job<'_, '_> {
 
     fn touch(&mut self, group: &str, key: &str, ttl: Option<std::time::Duration>) -> Result<Outcome> {
         let deadline = ttl.map(|ttl| self.batch.now.deadline(ttl)).transpose()?;
-        let Some((row, found)) = self.present(group, key)? else { return Ok(Outcome::Keys(0)) };
+        let Some((_, found)) = self.present(group, key)? else { return Ok(Outcome::Keys(0)) };
         if found.deadline != deadline {
             self.log(Kind::Touch, group, Some(key), Details { deadline, ..Details::default() })?;
             let until = deadline.map(Timestamp::as_millis);
-            self.conn().prepare_cached(SET_DEADLINE)?.execute(params![row.id, key, until])?;
+            self.conn().prepare_cached(SET_DEADLINE)?.execute(params![found.rowid, until])?;
             self.note_deadline(deadline);
         }
         Ok(Outcome::Keys(1))
