@@ -20,7 +20,7 @@ use super::{SqliteEngine, apply, log, retention};
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
-const VACUUM_STEP: i64 = 256;
+const VACUUM_STEP: i64 = 128;
 
 /// When the file was last looked after, and whether it is time again.
 #[derive(Debug, Default)]
@@ -90,9 +90,7 @@ impl SqliteEngine {
             more = true;
         }
         if self.pool.with(wastes_space)? {
-            self.exclusively(|conn| {
-                Ok(conn.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?)
-            })?;
+            self.exclusively(give_back)?;
             more = true;
         }
         if more {
@@ -235,6 +233,14 @@ fn whole_transactions(conn: &Connection, trimmed: Revision, to: Revision) -> Res
     let cut: Option<i64> =
         conn.prepare_cached(sql)?.query_row([to.as_i64(), trimmed.as_i64()], |row| row.get(0)).optional()?;
     cut.map(Revision::from_i64).transpose()
+}
+
+/// Gives some free pages back. The pragma frees one page a step.
+fn give_back(conn: &Connection) -> Result<()> {
+    let mut statement = conn.prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_STEP})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 /// Whether enough of the file is free to give some back.

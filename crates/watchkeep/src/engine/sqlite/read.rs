@@ -222,3 +222,31 @@ impl Read for SqliteRead<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::engine::sqlite::connection::{self, Sync};
+    use crate::engine::sqlite::schema::TABLES;
+
+    /// Using a cached statement again must not make SQLite prepare it again: that would quadruple the cost of a get.
+    #[test]
+    fn cached_statements_stay_compiled() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        connection::open(&path, true)?.execute_batch(TABLES)?;
+        let conn = connection::reader(&path, Sync::Off)?;
+        let read = SqliteRead { conn: &conn, now: Timestamp::from_millis(0) };
+        for _ in 0..3 {
+            read.value("group", "key")?;
+            read.entries("group", &NameRange::prefix("key"), 10)?;
+        }
+        let [_, bounded] = ENTRIES.included;
+        for sql in [VALUE, bounded] {
+            assert_eq!(conn.prepare_cached(sql)?.get_status(StatementStatus::RePrepare), 0, "{sql}");
+        }
+        Ok(())
+    }
+}
