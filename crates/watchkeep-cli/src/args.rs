@@ -380,9 +380,9 @@ Examples:
   watchkeep compact --before k3v9x2mq-1000
 
 Entries stay. A watch that still needed a forgotten event is told what it has lost.
-Nothing else on this command line trims the log; programs do, by their retention.")]
+Without this the log is trimmed by the retention that stands in the file.")]
 pub(crate) struct Compact {
-    /// Forget the events before this revision, or cursor; the newest event stays
+    /// Forget the events before this revision, or cursor; the newest transaction stays
     #[arg(long, value_name = "N")]
     pub(crate) before: Position,
 }

@@ -232,6 +232,8 @@ pub(crate) trait Engine: Send + Sync {
     fn sizes(&self) -> (u64, u64);
 
     fn is_closed(&self) -> bool;
+    /// Refuses, on a thread that is inside a transaction's closure, what would wait for that transaction.
+    fn refuse_nested(&self) -> Result<()>;
     /// Refuses new writes and waits for those that are under way.
     fn seal(&self) -> Result<()>;
     /// Refuses reads as well, and lets go of the file; a private one goes with it, unless somebody still drains it.

@@ -1,5 +1,6 @@
 //! A few threads that do blocking work for those who must not block.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -34,7 +35,17 @@ impl Default for Workers {
     }
 }
 
+thread_local! {
+    /// Whose worker this thread is.
+    static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
+}
+
 impl Workers {
+    /// Whether the calling thread is one of these.
+    pub(crate) fn is_worker(&self) -> bool {
+        WORKS_FOR.get() == Arc::as_ptr(&self.shared).addr()
+    }
+
     /// Has a task done. After the close it is done at once, on the calling thread: it fails, or drains.
     pub(crate) fn spawn(&self, task: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.shared.state);
@@ -79,7 +90,8 @@ impl Workers {
 }
 
 impl Shared {
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
+        WORKS_FOR.set(Arc::as_ptr(self).addr());
         let mut state = lock(&self.state);
         loop {
             if let Some(task) = state.tasks.pop_front() {

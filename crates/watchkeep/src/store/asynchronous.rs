@@ -161,6 +161,22 @@ impl AsyncStore {
         Writing { pending, read }
     }
 
+    /// Runs writes that block on one of the store's threads; refused inside a transaction's closure, which they would
+    /// wait for.
+    fn run_writes<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Pending<Result<T>> {
+        match self.store.core().engine.refuse_nested() {
+            Ok(()) => self.run(f),
+            Err(error) => {
+                let (sender, pending) = slot();
+                sender.send(Err(error));
+                pending
+            }
+        }
+    }
+
     /// Runs something that blocks on one of the store's threads.
     fn run<T: Send + 'static>(
         &self,
@@ -258,7 +274,7 @@ impl AsyncStore {
     /// As [`Store::delete_group`].
     pub async fn delete_group(&self, group: &str) -> Result<u64> {
         let group = group.to_owned();
-        self.run(move |store| store.delete_group(&group)).await
+        self.run_writes(move |store| store.delete_group(&group)).await
     }
 
     /// As [`Store::delete_prefix`].
@@ -268,7 +284,7 @@ impl AsyncStore {
     /// As [`Store::delete_prefix`].
     pub async fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
         let prefix = group_prefix.to_owned();
-        self.run(move |store| store.delete_prefix(&prefix)).await
+        self.run_writes(move |store| store.delete_prefix(&prefix)).await
     }
 
     /// As [`Store::purge_expired`].
@@ -277,7 +293,7 @@ impl AsyncStore {
     ///
     /// As [`Store::purge_expired`].
     pub async fn purge_expired(&self) -> Result<u64> {
-        self.run(Store::purge_expired).await
+        self.run_writes(Store::purge_expired).await
     }
 
     /// As [`Store::transaction`]; the closure runs on one of the store's threads.
@@ -289,7 +305,7 @@ impl AsyncStore {
         &self,
         f: impl FnMut(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Committed<T>> {
-        self.run(move |store| store.transaction(f)).await
+        self.run_writes(move |store| store.transaction(f)).await
     }
 
     /// As [`Store::get`].

@@ -131,12 +131,13 @@ impl Core {
             self.signal.raise();
             return Ok(());
         }
+        self.engine.refuse_nested()?;
         let here = std::thread::current().id();
         let mut closing = lock(&self.closing);
         loop {
             match *closing {
-                // A waker that the closing itself wakes may come back here.
-                Closing::By(thread) if thread == here => return Ok(()),
+                // A waker that the closing itself wakes may come back here; and it waits for the workers.
+                Closing::By(thread) if thread == here || self.workers.is_worker() => return Ok(()),
                 Closing::By(_) => {
                     closing = self.closing_done.wait(closing).unwrap_or_else(PoisonError::into_inner)
                 }

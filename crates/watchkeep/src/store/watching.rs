@@ -70,7 +70,7 @@ impl Store {
     /// What the change log holds after a revision, up to its end; [`Revision::ZERO`] for all of it.
     ///
     /// When events after that revision are trimmed, the first item is an error of kind `Lagged` that says which; the
-    /// iterator goes on after it.
+    /// iterator goes on after it. All of it means what there is: from zero, nothing counts as missing.
     pub fn history(&self, filter: Filter, after: Revision) -> History {
         let scope = self.scope();
         History::new(

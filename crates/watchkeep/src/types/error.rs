@@ -154,6 +154,8 @@ pub(crate) enum Reason {
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or raise the busy timeout")]
     Busy { waited: Duration },
+    #[error("another process has the file locked; try again")]
+    Locked(#[source] rusqlite::Error),
     #[error("a transaction on this file is open on this thread; write through it instead")]
     Nested,
     #[error("the disk is full; make room, then try again")]
@@ -236,7 +238,7 @@ impl Reason {
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. } => ErrorKind::TooLarge,
             Reason::Closed => ErrorKind::Closed,
-            Reason::Busy { .. } => ErrorKind::Busy,
+            Reason::Busy { .. } | Reason::Locked(_) => ErrorKind::Busy,
             Reason::Nested => ErrorKind::Nested,
             Reason::DiskFull(_) | Reason::NoRevisionLeft => ErrorKind::Full,
             Reason::Corrupt { .. } | Reason::CorruptFile(_) => ErrorKind::Corrupt,
@@ -321,9 +323,7 @@ impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode;
         let reason = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                Reason::Busy { waited: Duration::ZERO }
-            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Reason::Locked(error),
             Some(ErrorCode::DiskFull) => Reason::DiskFull(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::CorruptFile(error),
             Some(ErrorCode::ReadOnly) => Reason::ReadOnlyFile(error),

@@ -123,7 +123,8 @@ impl Filter {
         self
     }
 
-    /// Not what a handle with this label wrote: a reader skips its own echo.
+    /// Not what a handle with this label wrote: a reader skips its own echo. A snapshot that a watch begins with is
+    /// whole all the same.
     #[must_use]
     pub fn exclude_origin(mut self, origin: impl Into<String>) -> Filter {
         self.excluded_origin = Some(origin.into().into());
@@ -138,6 +139,11 @@ impl Filter {
     pub(crate) fn matches_change(&self, change: &Change) -> bool {
         self.admits(change.kind, change.origin.as_deref())
             && self.covers(&change.group, change.key.as_deref())
+    }
+
+    /// Whether a change belongs to the state that a snapshot tells, whoever made it.
+    pub(crate) fn concerns_state(&self, change: &Change) -> bool {
+        self.kinds & bit(change.kind) != 0 && self.covers(&change.group, change.key.as_deref())
     }
 
     fn admits(&self, kind: Kind, origin: Option<&str>) -> bool {

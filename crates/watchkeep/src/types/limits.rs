@@ -8,11 +8,12 @@ pub const MAX_REVISION: u64 = (1 << 53) - 1;
 /// The largest deadline, in milliseconds since 1970: the year 9999 ends before it.
 pub const MAX_DEADLINE_MS: i64 = 253_402_300_799_999;
 
-/// How many entries, or how many bytes of them, an iterator reads at a time.
+/// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
+/// How many bytes of entries an iterator reads at a time.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
-/// What one group commit takes along at the most.
+/// What one group commit takes along at the most: jobs, bytes of them, and time.
 pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
@@ -32,8 +33,9 @@ pub(crate) const CALLBACK_EVENTS: usize = 4_096;
 /// What the shared cache of decoded log pages holds.
 pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
 
-/// How many due entries one transaction removes, and how many dead rows one step sweeps.
+/// How many due entries one transaction removes.
 pub(crate) const REAP_STEP: usize = 128;
+/// How many entries of deleted groups one step sweeps.
 pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
 pub(crate) const TRIM_STEP: u64 = 512;

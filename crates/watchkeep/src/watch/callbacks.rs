@@ -190,7 +190,7 @@ impl Run<'_> {
                     }
                 }
                 Step::Failed(error) => {
-                    tracing::error!(%error, "callbacks miss events, because the change log could not be read");
+                    tracing::error!(%error, "callbacks are late, because the change log could not be read; they go on when it can");
                     upto
                 }
                 // Nothing is left of what was dispatched when we looked.

@@ -92,7 +92,7 @@ impl Hub {
         start: Start,
         newest: Revision,
     ) -> Result<(Arc<Inbox>, Revision)> {
-        let wants_progress = shape.progress.is_some();
+        let (wants_progress, time) = (shape.progress.is_some(), self.clock.now());
         let mut watchers = lock(&self.watchers);
         if watchers.closed {
             return Err(Reason::Closed.into());
@@ -107,7 +107,7 @@ impl Hub {
         let id = watchers.next_id;
         watchers.next_id += 1;
         let filter = shape.filter.clone();
-        let inbox = Arc::new(Inbox::new(id, shape, mode, start, self.clock.now()));
+        let inbox = Arc::new(Inbox::new(id, shape, mode, start, time));
         watchers.index.insert(id, &filter, inbox.clone());
         watchers.by_id.insert(id, inbox.clone());
         drop(watchers);

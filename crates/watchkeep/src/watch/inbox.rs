@@ -146,8 +146,8 @@ fn address(change: &Change) -> (Box<str>, Option<Box<str>>) {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) mode: Mode,
-    /// Nothing more is delivered: the reader drains what there is, and ends.
-    pub(super) ended: bool,
+    /// Nothing after this revision is delivered any more: the reader drains what there is up to it, and ends.
+    pub(super) ended: Option<Revision>,
     pub(super) buffer: Buffer,
     /// Events up to here are not for this watcher: it began after them, or has read them from the log.
     pub(super) seen: Revision,
@@ -173,7 +173,7 @@ impl Inbox {
     pub(super) fn new(id: u64, shape: Shape, mode: Mode, seen: Revision, now: Timestamp) -> Inbox {
         let state = State {
             mode,
-            ended: false,
+            ended: None,
             buffer: Buffer::default(),
             seen,
             dropped: 0,
@@ -196,7 +196,7 @@ impl Inbox {
         }
         let mut state = self.lock();
         let fed = matches!(state.mode, Mode::Live | Mode::Joining { .. });
-        if !fed || state.ended || change.revision <= state.seen {
+        if !fed || state.ended.is_some() || change.revision <= state.seen {
             return false;
         }
         if !state.buffer.push(&self.shape, self.shape.event(change)) {
@@ -219,10 +219,7 @@ impl Inbox {
     /// up to there. Whether to wake the reader, and whether it still needs the file.
     pub(super) fn close(&self, at: Revision) -> (bool, bool) {
         let mut state = self.lock();
-        state.ended = true;
-        if let Mode::Lagging { after } = state.mode {
-            state.mode = Mode::Joining { after, at };
-        }
+        state.ended.get_or_insert(at);
         let lags = state.mode != Mode::Live;
         (state.wants_waking(), lags)
     }
@@ -230,7 +227,7 @@ impl Inbox {
     /// Ends the watch because its reader wants no more than what is buffered. Whether to wake the reader.
     pub(super) fn stop(&self) -> bool {
         let mut state = self.lock();
-        state.ended = true;
+        state.ended = Some(Revision::ZERO);
         if let Mode::Joining { .. } = state.mode {
             // What is buffered comes after what was not read.
             state.buffer.clear();
@@ -286,7 +283,7 @@ impl Inbox {
 
 impl State {
     fn fall_behind(&mut self, after: Revision) {
-        if self.ended {
+        if self.ended.is_some() {
             return;
         }
         self.mode = match self.mode {

@@ -108,7 +108,7 @@ impl Reader {
         let inbox = self.inbox.clone();
         let mut state = inbox.lock();
         if let Some(walk) = &self.walk {
-            if !state.ended {
+            if state.ended.is_none() {
                 return Step::Load(Request::Snapshot(walk.clone()));
             }
             self.failed = true;
@@ -125,11 +125,12 @@ impl Reader {
             if let Some(event) = state.buffer.pop() {
                 return Step::Item(Item::Event(event));
             }
-            if let Mode::Lagging { after } = state.mode {
-                return Step::Load(Request::Log(after));
-            }
-            if state.ended {
-                return Step::Ended;
+            match (state.mode, state.ended) {
+                (Mode::Lagging { after }, end) if end.is_none_or(|end| after < end) => {
+                    return Step::Load(Request::Log(after));
+                }
+                (_, Some(_)) => return Step::Ended,
+                (_, None) => {}
             }
             if std::mem::take(&mut state.progress_due) {
                 drop(state);
@@ -186,7 +187,7 @@ impl Reader {
 
     /// After the close nothing gets better by trying again.
     fn give_up(&mut self) {
-        self.failed = self.inbox.lock().ended;
+        self.failed = self.inbox.lock().ended.is_some();
     }
 
     /// The revision up to which the log was read.
@@ -200,10 +201,13 @@ impl Reader {
 
     /// Takes a buffer's worth out of a page of the log.
     fn read_on(&mut self, hub: &Hub, segment: &Segment) {
-        let (after, upto) = match self.inbox.lock().mode {
-            Mode::Lagging { after } => (after, None),
-            Mode::Joining { after, at } => (after, Some(at)),
-            Mode::Live => return,
+        let (after, upto) = {
+            let state = self.inbox.lock();
+            match state.mode {
+                Mode::Lagging { after } => (after, state.ended),
+                Mode::Joining { after, at } => (after, Some(at)),
+                Mode::Live => return,
+            }
         };
         let end = |revision: Revision| upto.map_or(revision, |upto| revision.min(upto));
         let mut reached = after;

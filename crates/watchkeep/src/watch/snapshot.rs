@@ -67,7 +67,7 @@ impl Walk {
         let entries = self.entries(read, &shape.filter.target, limit)?;
         for (group, entry) in entries {
             let change = Arc::new(as_change(group, entry));
-            if shape.filter.matches_change(&change) {
+            if shape.filter.concerns_state(&change) {
                 items.push(in_snapshot(shape, &change));
             }
         }

@@ -21,7 +21,8 @@ use super::reader::{Patience, Reader, Step};
 /// It is an iterator over events that waits for the next one, and ends when the store closes or the watch is
 /// stopped. Falling behind is not an end: the watcher reads on from the change log (see
 /// [`LagPolicy`](crate::LagPolicy)), and only what retention has trimmed is lost, which an error of kind
-/// [`Lagged`](crate::ErrorKind::Lagged) tells in its place; the next call goes on after it.
+/// [`Lagged`](crate::ErrorKind::Lagged) tells in its place; the next call goes on after it. After any other error the
+/// next call tries the same again: a loop that ignores errors spins on a damaged file.
 ///
 /// ```
 /// use watchkeep::Store;

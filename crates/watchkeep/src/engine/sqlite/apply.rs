@@ -323,8 +323,8 @@ impl Job<'_, '_> {
         Ok(())
     }
 
-    /// Removes and announces what is due in a range of groups, a bounded number; how many. None means that nothing
-    /// is due.
+    /// Removes and announces what is due in a range of groups, a bounded number; how many; zero means
+    /// that nothing is due.
     fn reap(&mut self, groups: &NameRange) -> Result<u64> {
         let step = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
         let sql = if *groups == NameRange::prefix("") { DUE_ANYWHERE } else { DUE };

@@ -273,7 +273,7 @@ impl SqliteEngine {
         writer.run("SAVEPOINT job")?;
         let guarded =
             Guarded { read: batch.read(), job: RefCell::new(batch.job(author)), fault: RefCell::default() };
-        let result = nesting::inside(&self.file, &self.turn, || f(&guarded));
+        let result = nesting::inside(&self.file, || f(&guarded));
         let Guarded { job, fault, .. } = guarded;
         let result = fault.into_inner().map_or(result, Err).and_then(|()| job.into_inner().seal());
         match result {

@@ -182,14 +182,14 @@ impl Engine for SqliteEngine {
     }
 
     fn write(&self, write: Write) -> Result<Receipt> {
-        nesting::refuse(&self.file)?;
+        self.refuse_nested()?;
         let reaped = self.reap_before(&write.op, &write.author)?;
         let receipt = self.commit(&write)?;
         Ok(Receipt { announced: receipt.announced.or(reaped), ..receipt })
     }
 
     fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
-        nesting::refuse(&self.file)?;
+        self.refuse_nested()?;
         let queued = Instant::now();
         match self.turn.enter(|| None, self.busy_timeout)? {
             Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
@@ -201,7 +201,10 @@ impl Engine for SqliteEngine {
     }
 
     fn submit(&self, write: Write, done: Completion) {
-        self.turn.submit(write, self.busy_timeout, done);
+        match self.refuse_nested() {
+            Ok(()) => self.turn.submit(write, self.busy_timeout, done),
+            Err(error) => self.turn.settle(done, Err(error)),
+        }
     }
 
     fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
@@ -248,7 +251,7 @@ impl Engine for SqliteEngine {
     }
 
     fn trim(&self, to: Revision) -> Result<u64> {
-        nesting::refuse(&self.file)?;
+        self.refuse_nested()?;
         self.trim_to(to)
     }
 
@@ -267,8 +270,11 @@ impl Engine for SqliteEngine {
         self.turn.is_closed()
     }
 
+    fn refuse_nested(&self) -> Result<()> {
+        nesting::refuse(&self.file)
+    }
+
     fn seal(&self) -> Result<()> {
-        nesting::refuse_turn(&self.turn)?;
         self.turn.refuse();
         loop {
             self.lead_background();

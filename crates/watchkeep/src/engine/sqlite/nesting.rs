@@ -35,34 +35,24 @@ impl FileKey {
 }
 
 thread_local! {
-    static OPEN: RefCell<Vec<(FileKey, usize)>> = const { RefCell::new(Vec::new()) };
+    static OPEN: RefCell<Vec<FileKey>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a transaction's closure, under a turn.
-pub(super) fn inside<T, R>(file: &FileKey, turn: &T, f: impl FnOnce() -> R) -> R {
+/// Runs a transaction's closure.
+pub(super) fn inside<T>(file: &FileKey, f: impl FnOnce() -> T) -> T {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
             OPEN.with_borrow_mut(|open| open.pop());
         }
     }
-    OPEN.with_borrow_mut(|open| open.push((file.clone(), address(turn))));
+    OPEN.with_borrow_mut(|open| open.push(file.clone()));
     let _leave = Leave;
     f()
 }
 
 /// Refuses a write from inside a transaction on the same file.
 pub(super) fn refuse(file: &FileKey) -> Result<()> {
-    let nested = OPEN.with_borrow(|open| open.iter().any(|(known, _)| known == file));
+    let nested = OPEN.with_borrow(|open| open.contains(file));
     if nested { Err(Reason::Nested.into()) } else { Ok(()) }
-}
-
-/// Refuses to wait for a turn that this thread has.
-pub(super) fn refuse_turn<T>(turn: &T) -> Result<()> {
-    let held = OPEN.with_borrow(|open| open.iter().any(|(_, known)| *known == address(turn)));
-    if held { Err(Reason::Nested.into()) } else { Ok(()) }
-}
-
-fn address<T>(turn: &T) -> usize {
-    std::ptr::from_ref(turn).addr()
 }

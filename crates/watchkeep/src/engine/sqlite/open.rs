@@ -1,7 +1,6 @@
 //! Opening: is it a file of ours, may we use it, and if it is new, what does it become.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
@@ -188,7 +187,6 @@ fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             Reason::ReadOnly { path: path.to_owned() }.into()
         }
-        Some(ErrorCode::DatabaseBusy) => Reason::Busy { waited: Duration::from_secs(5) }.into(),
         _ => error.into(),
     }
 }

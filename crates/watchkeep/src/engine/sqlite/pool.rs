@@ -159,9 +159,10 @@ impl HeldRead {
 
 impl Held for HeldRead {
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        let too_old = self.is_too_old();
         let conn = lock(&self.conn);
         match &*conn {
-            Some(conn) if !self.is_too_old() => f(&SqliteRead { conn, now: self.now }),
+            Some(conn) if !too_old => f(&SqliteRead { conn, now: self.now }),
             _ => Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
         }
     }

@@ -140,19 +140,26 @@ impl<W> Turn<W> {
         let now = Instant::now();
         let mut queue = lock(&self.queue);
         if queue.closed {
-            lock(&self.settled).push((done, Err(Reason::Closed.into())));
-        } else {
-            queue.jobs.push_back(Arc::new(Job {
-                write: Some(write),
-                queued: now,
-                deadline: now + timeout,
-                state: Mutex::new(State::Queued),
-                changed: Condvar::new(),
-                background: true,
-                completion: Mutex::new(Some(done)),
-            }));
+            drop(queue);
+            // Nobody settles any more.
+            return done(Err(Reason::Closed.into()));
         }
+        queue.jobs.push_back(Arc::new(Job {
+            write: Some(write),
+            queued: now,
+            deadline: now + timeout,
+            state: Mutex::new(State::Queued),
+            changed: Condvar::new(),
+            background: true,
+            completion: Mutex::new(Some(done)),
+        }));
         drop(queue);
+        self.signal.raise();
+    }
+
+    /// Has the store's thread tell a background job what became of it.
+    pub(super) fn settle(&self, done: Completion, result: Result<Receipt>) {
+        lock(&self.settled).push((done, result));
         self.signal.raise();
     }
 
@@ -183,8 +190,7 @@ impl<W> Turn<W> {
     /// Tells a job that was taken along what became of it.
     pub(super) fn finish(&self, job: &Job<W>, result: Result<Receipt>) {
         if let Some(done) = lock(&job.completion).take() {
-            lock(&self.settled).push((done, result));
-            self.signal.raise();
+            self.settle(done, result);
             return;
         }
         *lock(&job.state) = State::Done(result);
