@@ -8,8 +8,8 @@ use crate::engine::Engine;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Event, Lagged};
 use crate::types::filter::Filter;
+use crate::types::limits::PAGE_ENTRIES;
 use crate::types::revision::Revision;
-use crate::watch::read_page;
 
 /// The events of the change log, oldest first; see [`Store::history`](crate::Store::history).
 ///
@@ -30,7 +30,12 @@ impl History {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let page = read_page(&*self.engine, self.after)?;
+        let mut page = None;
+        self.engine.read(&mut |read| {
+            page = Some(read.log(self.after, PAGE_ENTRIES)?);
+            Ok(())
+        })?;
+        let page = page.ok_or(Reason::Closed)?;
         if page.trimmed > self.after {
             // From the beginning means from wherever it begins.
             let lost = Lagged { from: self.after.next().unwrap_or(self.after), to: page.trimmed };

@@ -50,8 +50,8 @@ impl LogCache {
     }
 }
 
-/// Reads a page from the file.
-pub(crate) fn read_page(engine: &dyn Engine, after: Revision) -> Result<LogPage> {
+/// Reads a page from the file, also after the close: a watcher drains.
+fn read_page(engine: &dyn Engine, after: Revision) -> Result<LogPage> {
     let mut page = LogPage { trimmed: Revision::ZERO, end: Revision::ZERO, changes: Vec::new() };
     engine.linger(&mut |read| {
         page = read.log(after, PAGE_ENTRIES)?;

@@ -12,4 +12,3 @@ mod snapshot;
 pub(crate) mod watcher;
 
 pub(crate) use hub::Hub;
-pub(crate) use log_cache::read_page;

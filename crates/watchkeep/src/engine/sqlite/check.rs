@@ -1,10 +1,13 @@
 //! Looking the file over: SQLite's own check, then ours, in one read transaction.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, params};
 
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Kind;
 use crate::types::limits::PAGE_ENTRIES;
+use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::log;
@@ -17,13 +20,7 @@ SELECT g.name, g.keys, g.bytes,
        (SELECT count(*) FROM wk_entries e WHERE e.group_id = g.id),
        (SELECT coalesce(sum(octet_length(e.key) + octet_length(e.value)), 0) FROM wk_entries e WHERE e.group_id = g.id)
 FROM wk_groups g";
-const NAMESPACES: &str = "
-WITH counted AS (
-  SELECT substr(name, 1, instr(name, ':') - 1) AS name, sum(keys) AS keys, count(*) AS groups, sum(bytes) AS bytes
-  FROM wk_groups WHERE instr(name, ':') > 0 GROUP BY 1)
-SELECT coalesce(c.name, n.name), coalesce(n.keys, 0), coalesce(n.groups, 0), coalesce(n.bytes, 0),
-       coalesce(c.keys, 0), coalesce(c.groups, 0), coalesce(c.bytes, 0)
-FROM counted c FULL JOIN wk_namespaces n ON n.name = c.name";
+const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
      AND NOT EXISTS (SELECT 1 FROM wk_dead d WHERE d.group_id = e.group_id)";
 const NEWEST: &str = "SELECT g.name, e.key, e.revision, l.kind, l.group_name, l.key, l.value = e.value \
@@ -66,7 +63,6 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
         }
     }
     let groups = groups(conn, problems)?;
-    namespaces(conn, problems)?;
     let entries = entries(conn, problems)?;
     let events = events(conn, problems)?;
     Ok([entries, groups, events])
@@ -79,38 +75,41 @@ fn add(problems: &mut Vec<String>, sort: &str, what: impl FnOnce() -> String) {
     }
 }
 
+/// The groups' counters against their entries, and the namespaces' against those.
 fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
     let mut number = 0;
+    let mut namespaces: BTreeMap<String, [[i64; 3]; 2]> = BTreeMap::new();
     let mut statement = conn.prepare(GROUPS)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         number += 1;
-        let (name, counted): (String, [i64; 4]) =
-            (row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?]);
-        let [keys, bytes, real_keys, real_bytes] = counted;
+        let name: String = row.get(0)?;
+        let (keys, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
+        let (real_keys, real_bytes): (i64, i64) = (row.get(3)?, row.get(4)?);
         if (keys, bytes) != (real_keys, real_bytes) || real_keys == 0 {
             add(problems, "group", || {
                 format!("{name:?} counts {keys} keys and {bytes} bytes, it has {real_keys} and {real_bytes}")
             });
         }
+        if let Some(namespace) = namespace_of(&name) {
+            let [_, [all_keys, all_groups, all_bytes]] = namespaces.entry(namespace.to_owned()).or_default();
+            (*all_keys, *all_groups, *all_bytes) = (*all_keys + keys, *all_groups + 1, *all_bytes + bytes);
+        }
     }
-    Ok(number)
-}
-
-fn namespaces(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     let mut statement = conn.prepare(NAMESPACES)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        let counted: [i64; 3] = [row.get(1)?, row.get(2)?, row.get(3)?];
-        let real: [i64; 3] = [row.get(4)?, row.get(5)?, row.get(6)?];
+        let [counted, _] = namespaces.entry(row.get(0)?).or_default();
+        *counted = [row.get(1)?, row.get(2)?, row.get(3)?];
+    }
+    for (name, [counted, real]) in namespaces {
         if counted != real {
             add(problems, "namespace", || {
-                format!("{name:?} counts keys, groups, bytes as {counted:?}, it has {real:?}")
+                format!("{name:?} counts keys, groups, bytes as {counted:?}, its groups have {real:?}")
             });
         }
     }
-    Ok(())
+    Ok(number)
 }
 
 /// Every entry belongs to a group, and its revision is that of the event that wrote it, where the log has it.

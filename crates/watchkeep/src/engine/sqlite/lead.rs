@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
-use crate::types::error::{Error, Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 
 use super::apply::{Batch, Job};
@@ -169,7 +169,7 @@ impl SqliteEngine {
                 Err(Broken::Whole(error)) => {
                     fail_all(&mut own_result, &mut lead.taken, &error);
                     if matches!(own, Own::Others) {
-                        self.fail_background(&error);
+                        self.turn.fail_background(&error, error.kind() != ErrorKind::Busy);
                     }
                     break;
                 }
@@ -182,13 +182,6 @@ impl SqliteEngine {
                 .finish(&job, result.unwrap_or_else(|| Err(Reason::WorkerDied { what: "a commit" }.into())));
         }
         own_result.unwrap_or(Ok(OwnDone::Others))
-    }
-
-    /// Background jobs whose leader could not even begin fail like any other.
-    fn fail_background(&self, error: &Error) {
-        while let Some(job) = self.turn.take_along() {
-            self.turn.finish(&job, Err(error.clone()));
-        }
     }
 
     /// One SQL transaction.

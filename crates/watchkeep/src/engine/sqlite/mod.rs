@@ -144,8 +144,8 @@ impl SqliteEngine {
 
     /// Commits what was submitted and not taken along by others.
     fn lead_background(&self) {
-        while let Some(writer) = self.turn.lead_for_background() {
-            if let Err(error) = self.lead(writer, Own::Others, Instant::now()) {
+        while let Some((writer, queued)) = self.turn.lead_for_background() {
+            if let Err(error) = self.lead(writer, Own::Others, queued) {
                 tracing::warn!(%error, "writes in the background could not be committed");
             }
         }

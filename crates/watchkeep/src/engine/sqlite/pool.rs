@@ -94,18 +94,24 @@ impl Pool {
         // The first read fixes what the transaction sees.
         log::end(&conn)?;
         let now = self.clock.now();
-        let held = Arc::new(HeldRead { conn: Mutex::new(Some(conn)), now, limit, clock: self.clock.clone() });
+        let held = Arc::new(HeldRead {
+            conn: Mutex::new(Holding::Open(conn)),
+            now,
+            limit,
+            clock: self.clock.clone(),
+        });
         let mut state = lock(&self.state);
         state.held.retain(|held| held.strong_count() > 0);
         state.held.push(Arc::downgrade(&held));
         Ok(held)
     }
 
-    /// Ends held reads that are too old, or all of them.
-    pub(super) fn end_held(&self, all: bool) {
+    /// Ends held reads that are too old; with the close, all of them.
+    pub(super) fn end_held(&self, close: bool) {
         let held: Vec<_> = lock(&self.state).held.iter().filter_map(Weak::upgrade).collect();
-        for held in held.into_iter().filter(|held| all || held.is_too_old()) {
-            drop(lock(&held.conn).take());
+        for held in held.into_iter().filter(|held| close || held.is_too_old()) {
+            let ended = if close { Holding::Closed } else { Holding::TooOld };
+            drop(std::mem::replace(&mut *lock(&held.conn), ended));
         }
     }
 
@@ -143,12 +149,18 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// A read transaction that stays open until dropped or too old.
+/// A read transaction that stays open until dropped, too old, or closed with the store.
 pub(super) struct HeldRead {
-    conn: Mutex<Option<Connection>>,
+    conn: Mutex<Holding>,
     now: Timestamp,
     limit: Duration,
     clock: Arc<dyn Clock>,
+}
+
+enum Holding {
+    Open(Connection),
+    TooOld,
+    Closed,
 }
 
 impl HeldRead {
@@ -162,7 +174,8 @@ impl Held for HeldRead {
         let too_old = self.is_too_old();
         let conn = lock(&self.conn);
         match &*conn {
-            Some(conn) if !too_old => f(&SqliteRead { conn, now: self.now }),
+            Holding::Open(conn) if !too_old => f(&SqliteRead { conn, now: self.now }),
+            Holding::Closed => Err(Reason::Closed.into()),
             _ => Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
 use crate::engine::{Completion, Receipt, Write};
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::lock;
 
 /// A place in the queue.
@@ -163,10 +163,25 @@ impl<W> Turn<W> {
         self.signal.raise();
     }
 
-    /// The turn, if nobody has it and a background job waits for it.
-    pub(super) fn lead_for_background(&self) -> Option<W> {
+    /// The turn, if nobody has it and a background job waits for it; and since when that one waits.
+    pub(super) fn lead_for_background(&self) -> Option<(W, Instant)> {
         let mut queue = lock(&self.queue);
-        if queue.jobs.is_empty() { None } else { queue.writer.take() }
+        let queued = queue.jobs.iter().find(|job| job.background)?.queued;
+        Some((queue.writer.take()?, queued))
+    }
+
+    /// Fails background jobs: those whose deadline has passed, or all. The others' threads look to themselves.
+    pub(super) fn fail_background(&self, error: &Error, all: bool) {
+        let now = Instant::now();
+        let overdue = |job: &Arc<Job<W>>| job.background && (all || job.deadline <= now);
+        let mut queue = lock(&self.queue);
+        let (failed, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut queue.jobs).into_iter().partition(overdue);
+        queue.jobs = kept;
+        drop(queue);
+        for job in failed {
+            self.finish(&job, Err(error.clone()));
+        }
     }
 
     /// The next write that a leader may take along: jobs are taken in order, and a closure stops it.
