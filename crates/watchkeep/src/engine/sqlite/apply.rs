@@ -123,15 +123,19 @@ struct Details {
 }
 
 impl Job<'_, '_> {
-    /// Writes the log rows; the last revision, if there is one.
+    /// Writes the log rows; the last revision, if there is one. The batch knows of the job only when all are
+    /// written: one that fails here leaves nothing behind.
     pub(super) fn seal(self) -> Result<Option<Revision>> {
         let Some(commit) = self.pending.last().map(|change| change.revision) else { return Ok(None) };
+        let (mut total, mut changes) = (self.batch.total_bytes, Vec::with_capacity(self.pending.len()));
         for change in self.pending {
             let change = Change { commit, ..change };
-            self.batch.total_bytes += log::payload(&change);
-            log::append(self.batch.conn, &change, self.batch.total_bytes)?;
-            self.batch.changes.push(Arc::new(change));
+            total += log::payload(&change);
+            log::append(self.batch.conn, &change, total)?;
+            changes.push(Arc::new(change));
         }
+        self.batch.total_bytes = total;
+        self.batch.changes.append(&mut changes);
         self.batch.last = commit;
         Ok(Some(commit))
     }

@@ -125,6 +125,26 @@ struct Taken {
     failed: bool,
 }
 
+impl Taken {
+    fn apply(&mut self, writer: &Writer, batch: &mut Batch<'_>) -> Result<(), Broken> {
+        let applied = match &self.job.write {
+            Some(write) => apply(batch, write),
+            None => Err(Reason::WorkerDied { what: "a commit" }.into()),
+        };
+        match applied {
+            Ok(result) => {
+                self.result = Some(result);
+                Ok(())
+            }
+            Err(error) => {
+                writer.roll_back();
+                (self.failed, self.result) = (true, Some(Err(error.clone())));
+                Err(Broken::By { own: false, error })
+            }
+        }
+    }
+}
+
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         // Only a panicking closure leaves jobs behind: they wait for the next leader.
@@ -214,25 +234,16 @@ impl SqliteEngine {
             }
         }
         for taken in lead.taken.iter_mut().filter(|taken| !taken.failed) {
-            taken.result = Some(apply_taken(writer, &mut batch, &taken.job).map_err(|error| {
-                taken.failed = true;
-                taken.result = Some(Err(error.clone()));
-                Broken::By { own: false, error }
-            })?);
+            taken.apply(writer, &mut batch)?;
         }
         let (start, mut bytes) = (Instant::now(), 0);
         while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
             let Some(job) = self.turn.take_along() else { break };
             bytes += job.write.as_ref().map_or(0, |write| write.op.weight());
-            lead.taken.push(Taken { job: job.clone(), result: None, failed: false });
-            let result = apply_taken(writer, &mut batch, &job);
-            if let Some(taken) = lead.taken.last_mut() {
-                taken.failed = result.is_err();
-                taken.result = Some(result.as_ref().map_or_else(|error| Err(error.clone()), Clone::clone));
-            }
-            if let Err(error) = result {
-                return Err(Broken::By { own: false, error });
-            }
+            let mut taken = Taken { job, result: None, failed: false };
+            let applied = taken.apply(writer, &mut batch);
+            lead.taken.push(taken);
+            applied?;
         }
 
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
@@ -299,11 +310,6 @@ fn apply(batch: &mut Batch<'_>, write: &Write) -> Result<Result<Receipt>> {
             Ok(outcome.map(|outcome| Receipt { outcome, announced }))
         }
     }
-}
-
-fn apply_taken(writer: &Writer, batch: &mut Batch<'_>, job: &turn::Job<Writer>) -> Result<Result<Receipt>> {
-    let Some(write) = &job.write else { return Err(Reason::WorkerDied { what: "a commit" }.into()) };
-    apply(batch, write).inspect_err(|_| writer.roll_back())
 }
 
 /// Whether an error may have left an operation half done, or the transaction gone.
