@@ -240,10 +240,8 @@ impl SqliteEngine {
         while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
             let Some(job) = self.turn.take_along() else { break };
             bytes += job.write.as_ref().map_or(0, |write| write.op.weight());
-            let mut taken = Taken { job, result: None, failed: false };
-            let applied = taken.apply(writer, &mut batch);
-            lead.taken.push(taken);
-            applied?;
+            lead.taken.push(Taken { job, result: None, failed: false });
+            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut batch))?;
         }
 
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
