@@ -323,7 +323,13 @@ fn a_store_whose_tables_or_identity_are_damaged_is_corrupt() -> Result {
         let place = place()?;
         written(&place.file)?;
         sql(&place.file, damage)?;
-        match Store::open(&place.file).map_err(|error| error.kind()) {
+        // When it is opened, or at the latest when it is used.
+        let used = Store::open(&place.file).and_then(|store| {
+            store.set("t:g", "k", "v")?;
+            store.delete_group("t:g")?;
+            store.check().map(drop)
+        });
+        match used.map_err(|error| error.kind()) {
             Err(ErrorKind::Corrupt) => {}
             other => wrong.push((damage, other.map(drop))),
         }
