@@ -139,9 +139,11 @@ fn what_expired_while_the_store_was_closed_is_announced_after_reopening() -> Res
     Ok(())
 }
 
+type Write = fn(&Store) -> watchkeep::Result<()>;
+
 #[test]
 fn a_write_that_touches_a_due_key_logs_its_expiry_first_in_the_same_transaction() -> Result {
-    let writes: [(&str, fn(&Store) -> watchkeep::Result<()>, &[&str]); 8] = [
+    let writes: [(&str, Write, &[&str]); 8] = [
         ("set", |store| store.set("g", "k", "new").map(drop), &["2 expire g/k=old", "3 set g/k=new"]),
         (
             "set if absent",
@@ -202,7 +204,7 @@ fn a_condition_on_a_due_key_finds_nothing_there() -> Result {
 #[test]
 fn set_clears_the_deadline_keep_ttl_keeps_it_touch_moves_it_persist_takes_it_away() -> Result {
     let (clock, store) = timed()?;
-    let left = || Ok::<_, watchkeep::Error>(store.remaining_ttl("g", "k")?);
+    let left = || store.remaining_ttl("g", "k");
     store.set_with_ttl("g", "k", "v", SECOND)?;
     store.set("g", "k", "v")?;
     assert_eq!(left()?, None);
@@ -357,8 +359,7 @@ fn writers_come_in_between_while_100_000_keys_expire() -> Result {
     assert!(written > 20, "only {written} writes came in between");
     // No transaction expires many, and between two steps there is room for others.
     let (mut expired, mut steps, mut longest) = (0_u64, 0_u64, 0);
-    let mut history = store.history(Filter::everything(), before).peekable();
-    while let Some(event) = history.next() {
+    for event in store.history(Filter::everything(), before) {
         let event = event?;
         let size = event.commit().get() - event.revision().get();
         longest = longest.max(size + 1);

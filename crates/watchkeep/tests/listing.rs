@@ -7,21 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use support::Result;
 use watchkeep::{ListOptions, Options, Store};
 
-/// A small generator with a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
-    }
-
-    /// A name out of few characters, some of them awkward.
-    fn name(&mut self) -> String {
-        const LETTERS: [char; 8] = ['a', 'b', 'A', '%', '\0', 'ä', '\u{d7ff}', '\u{10ffff}'];
-        let len = self.roll(4);
-        (0..len).map(|_| LETTERS[self.roll(8) as usize]).collect()
-    }
+/// A name out of few characters, some of them awkward.
+fn name(dice: &mut fastrand::Rng) -> String {
+    let letters = ['a', 'b', 'A', '%', '\0', 'ä', '\u{d7ff}', '\u{10ffff}'];
+    let len = dice.usize(..4);
+    (0..len).filter_map(|_| dice.choice(letters)).collect()
 }
 
 fn keys(store: &Store, group: &str, options: ListOptions) -> Result<Vec<String>> {
@@ -34,11 +24,11 @@ fn keys(store: &Store, group: &str, options: ListOptions) -> Result<Vec<String>>
 #[test]
 fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() -> Result {
     let store = Store::open_in_memory()?;
-    let mut dice = Dice(7);
+    let mut dice = fastrand::Rng::with_seed(7);
     let mut model = BTreeSet::new();
     store.transaction(|tx| {
         for _ in 0..900 {
-            let key = dice.name();
+            let key = name(&mut dice);
             tx.set("g", &key, "v")?;
             model.insert(key);
         }
@@ -48,8 +38,8 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
     store.set("g\0", "zzz", "v")?;
     assert!(model.len() > 200, "only {}", model.len());
     for _ in 0..400 {
-        let (prefix, after) = (dice.name(), Some(dice.name()).filter(|_| dice.roll(2) == 0));
-        let limit = Some(dice.roll(40) as usize).filter(|_| dice.roll(3) > 0);
+        let (prefix, after) = (name(&mut dice), Some(name(&mut dice)).filter(|_| dice.bool()));
+        let limit = Some(dice.usize(..40)).filter(|_| dice.u8(..3) > 0);
         let mut options = ListOptions::new().prefix(prefix.clone());
         options = after.iter().fold(options, |options, after| options.after(after.clone()));
         options = limit.iter().fold(options, |options, limit| options.limit(*limit));
@@ -82,11 +72,11 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
 #[test]
 fn counts_and_groups_are_those_of_a_sorted_map_for_any_prefix() -> Result {
     let store = Store::open_in_memory()?;
-    let mut dice = Dice(11);
+    let mut dice = fastrand::Rng::with_seed(11);
     let mut model: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for _ in 0..1_500 {
-        let (group, key) = (dice.name(), dice.name());
-        match dice.roll(8) {
+        let (group, key) = (name(&mut dice), name(&mut dice));
+        match dice.u8(..8) {
             0 => {
                 let removed = model.remove(&group).map_or(0, |keys| keys.len());
                 assert_eq!(store.delete_group(&group)?, removed as u64);
@@ -103,7 +93,7 @@ fn counts_and_groups_are_those_of_a_sorted_map_for_any_prefix() -> Result {
         }
     }
     for _ in 0..200 {
-        let prefix = dice.name();
+        let prefix = name(&mut dice);
         let matching: Vec<_> = model.iter().filter(|(group, _)| group.starts_with(&prefix)).collect();
         let groups: Vec<_> = store.groups(&prefix).collect::<std::result::Result<_, _>>()?;
         assert_eq!(

@@ -75,9 +75,11 @@ pub(crate) fn revisions<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<
 }
 
 // Not every test file needs all of it.
-const _: (fn(fn() -> Result) -> Result, fn(&str, fn() -> Result<bool>) -> Result) =
-    (within_limit, eventually);
-const _: (fn(&mut Watcher) -> Result<Event>, fn(&mut Watcher, usize) -> Result<Vec<Event>>) = (next, take);
+const _: fn(fn() -> Result) -> Result = within_limit;
+type Question = fn() -> Result<bool>;
+const _: fn(&str, Question) -> Result = eventually;
+const _: fn(&mut Watcher) -> Result<Event> = next;
+const _: fn(&mut Watcher, usize) -> Result<Vec<Event>> = take;
 const _: fn(Vec<&'static Event>) -> Vec<String> = lines;
 const _: fn(Vec<&'static Event>) -> Vec<(Kind, String)> = kinds;
 const _: fn(Vec<&'static Event>) -> Vec<u64> = revisions;
