@@ -405,7 +405,7 @@ fn a_write_inside_a_callback_is_not_stuck_behind_an_asynchronous_one() -> Result
         let transaction = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             store.transaction(|_| {
                 if let Ok(mut queued) = queued.lock() {
-                    *queued = Some(asynchronous.set("g", "asynchronous", "v"));
+                    *queued = Some(support::elsewhere(|| asynchronous.set("g", "asynchronous", "v")));
                 }
                 go_on.send(()).ok();
                 let mut calm = 0;

@@ -235,9 +235,13 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
                 .transaction(|tx| {
                     // What it shares a commit with makes it run again.
                     for number in good.len()..20 {
-                        good.push(asynchronous.set("g", &format!("good-{number}"), "v"));
+                        good.push(support::elsewhere(|| {
+                            asynchronous.set("g", &format!("good-{number}"), "v")
+                        }));
                         if number % 5 == 2 {
-                            bad.push(asynchronous.set("g", &format!("bad-{number}"), "v"));
+                            bad.push(support::elsewhere(|| {
+                                asynchronous.set("g", &format!("bad-{number}"), "v")
+                            }));
                         }
                     }
                     tx.set("g", "leader", "v")
@@ -275,7 +279,7 @@ fn a_transaction_that_fails_while_it_is_logged_leaves_no_event_behind() -> Resul
         let mut others = Vec::new();
         let refused = store.transaction(|tx| {
             if others.is_empty() {
-                others.push(asynchronous.set("g", "other", "v"));
+                others.push(support::elsewhere(|| asynchronous.set("g", "other", "v")));
             }
             tx.set("g", "phantom", "v")?;
             tx.set("g", "bad", "v")

@@ -117,7 +117,7 @@ fn a_panic_loses_no_write_that_was_queued_behind_it() -> Result {
                         inside.send(()).ok();
                         // Some queue up without waiting, some with.
                         for number in 0..3 {
-                            drop(queued.set("g", &format!("{before}-a{number}"), "v"));
+                            drop(support::elsewhere(|| queued.set("g", &format!("{before}-a{number}"), "v")));
                         }
                         std::panic::resume_unwind(Box::new("on purpose")) as watchkeep::Result<()>
                     })

@@ -232,8 +232,10 @@ pub(crate) trait Engine: Send + Sync {
     fn sizes(&self) -> (u64, u64);
 
     fn is_closed(&self) -> bool;
-    /// Refuses, on a thread that is inside a transaction's closure, what would wait for that transaction.
+    /// Refuses writes on a thread that is inside a transaction's closure on the same file, through whatever engine.
     fn refuse_nested(&self) -> Result<()>;
+    /// Refuses, on a thread that is inside a transaction's closure of this engine, what would wait for its end.
+    fn refuse_own_turn(&self) -> Result<()>;
     /// Refuses new writes and waits for those that are under way.
     fn seal(&self) -> Result<()>;
     /// Refuses reads as well, and lets go of the file; a private one goes with it, unless somebody still drains it.

@@ -131,7 +131,7 @@ impl Core {
             self.signal.raise();
             return Ok(());
         }
-        self.engine.refuse_nested()?;
+        self.engine.refuse_own_turn()?;
         let here = std::thread::current().id();
         let mut closing = lock(&self.closing);
         loop {

@@ -450,7 +450,9 @@ impl Store {
                 .to_owned();
             return Err(Reason::Invalid { what }.into());
         }
-        self.core().engine.trim(Revision::new(before.get().saturating_sub(1)))
+        let trimmed = self.core().engine.trim(Revision::new(before.get().saturating_sub(1)));
+        self.core().hub.forget_pages();
+        trimmed
     }
 
     /// Closes the store: waits for what is under way, ends every watcher after it has drained, and makes every later

@@ -319,6 +319,20 @@ impl From<Reason> for Error {
     }
 }
 
+/// Whether a column holds what we never write there.
+fn is_misfit(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as Sqlite;
+    matches!(
+        error,
+        Sqlite::InvalidColumnType(..)
+            | Sqlite::FromSqlConversionFailure(..)
+            | Sqlite::IntegralValueOutOfRange(..)
+            | Sqlite::Utf8Error(..)
+            | Sqlite::QueryReturnedNoRows
+            | Sqlite::SqlInputError { .. }
+    )
+}
+
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode;
@@ -327,6 +341,11 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull) => Reason::DiskFull(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::CorruptFile(error),
             Some(ErrorCode::ReadOnly) => Reason::ReadOnlyFile(error),
+            // Our SQL is constant: what does not fit it is a file whose tables or rows are not what we wrote.
+            Some(ErrorCode::Unknown | ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation) => {
+                Reason::CorruptFile(error)
+            }
+            None if is_misfit(&error) => Reason::CorruptFile(error),
             _ => Reason::Sqlite(error),
         };
         reason.into()

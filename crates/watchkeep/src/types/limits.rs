@@ -5,8 +5,9 @@ use std::time::Duration;
 /// The largest revision: the largest whole number that a JSON number carries exactly.
 pub const MAX_REVISION: u64 = (1 << 53) - 1;
 
-/// The largest deadline, in milliseconds since 1970: the year 9999 ends before it.
-pub const MAX_DEADLINE_MS: i64 = 253_402_300_799_999;
+/// The largest deadline, in milliseconds since 1970: 9999-12-30T22:00:00Z, the last hour that every time zone can
+/// write with a year of four digits.
+pub const MAX_DEADLINE_MS: i64 = 253_402_207_200_000;
 
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;

@@ -236,6 +236,11 @@ impl Hub {
         idle.then_some(seen)
     }
 
+    /// Lets go of pages of the log that were read: what is trimmed is gone for everybody.
+    pub(crate) fn forget_pages(&self) {
+        self.log.clear();
+    }
+
     /// Makes progress marks due; when the next one is.
     pub(crate) fn progress(&self) -> Option<Duration> {
         if !self.wants_progress.load(Ordering::Relaxed) {

@@ -36,6 +36,11 @@ pub(super) struct LogCache {
 }
 
 impl LogCache {
+    pub(super) fn clear(&self) {
+        let gone = std::mem::take(&mut *lock(&self.segments));
+        drop(gone);
+    }
+
     /// A page that tells what comes after a revision; it may begin earlier.
     pub(super) fn read(&self, engine: &dyn Engine, after: Revision) -> Result<Arc<Segment>> {
         if let Some(segment) = lock(&self.segments).find(after) {

@@ -1,6 +1,6 @@
 //! A watcher's reader: takes from the inbox what the hub put there, and reads the log where the hub did not.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -8,9 +8,10 @@ use std::time::Instant;
 use crate::types::error::{Error, Reason};
 use crate::types::event::{Change, Event, Item, Lagged};
 use crate::types::revision::Revision;
+use crate::types::watching::LagPolicy;
 
 use super::hub::Hub;
-use super::inbox::{Buffer, Inbox, Mode};
+use super::inbox::{Buffer, Inbox, Mode, Shape};
 use super::load::{Loaded, Request};
 use super::log_cache::Segment;
 use super::snapshot::Walk;
@@ -220,8 +221,9 @@ impl Reader {
         let changes = segment.page.changes.get(begin..).unwrap_or_default();
         let within = |change: &&Arc<Change>| upto.is_none_or(|upto| change.revision <= upto);
         let (shape, mut room, mut full) = (&self.inbox.shape, Buffer::default(), false);
-        for change in changes.iter().take_while(within) {
-            full = shape.filter.matches_change(change) && !room.push(shape, shape.event(change));
+        let wanted = wanted(shape, changes.iter().take_while(within));
+        for (change, wanted) in changes.iter().zip(wanted) {
+            full = wanted && !room.push(shape, shape.event(change));
             if full {
                 break;
             }
@@ -236,4 +238,22 @@ impl Reader {
             hub.join(&self.inbox, reached);
         }
     }
+}
+
+/// Which of a page's changes the reader wants: those that match; under `Latest` only the newest of each key, and none
+/// that the deletion of its group makes stale.
+fn wanted<'c>(shape: &Shape, changes: impl Iterator<Item = &'c Arc<Change>>) -> Vec<bool> {
+    let changes: Vec<_> = changes.collect();
+    let mut wanted: Vec<_> = changes.iter().map(|change| shape.filter.matches_change(change)).collect();
+    if shape.policy == LagPolicy::Latest {
+        let (mut newer, mut deleted) = (HashSet::new(), HashSet::new());
+        for (change, wanted) in changes.into_iter().zip(&mut wanted).rev().filter(|(_, wanted)| **wanted) {
+            let newest = newer.insert((&change.group, &change.key));
+            *wanted = newest && !deleted.contains(&change.group);
+            if change.key.is_none() {
+                deleted.insert(&change.group);
+            }
+        }
+    }
+    wanted
 }

@@ -84,6 +84,12 @@ impl Watcher {
 
     fn next_item(&mut self, patience: &Patience<'_>) -> Option<Result<Item>> {
         let Some(active) = self.active.as_mut().filter(|_| !self.ended) else { return self.end() };
+        #[cfg(feature = "async")]
+        match active.finish_loading(patience) {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => return Some(Err(error)),
+        }
         match active.reader.next(&active.hub, patience) {
             Step::Item(item) => Some(Ok(item)),
             Step::Failed(error) => Some(Err(error)),
@@ -253,7 +259,9 @@ mod futures {
 
     use std::pin::Pin;
     use std::sync::{Arc, Mutex};
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Poll, Wake, Waker};
+    use std::thread::Thread;
+    use std::time::Instant;
 
     use futures_core::Stream;
 
@@ -268,7 +276,44 @@ mod futures {
         waker: Waker,
     }
 
+    /// Wakes a blocked thread.
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
     impl Active {
+        /// Before blocking calls: takes in what a worker is still fetching for an asynchronous one. Whether there is
+        /// nothing to wait for any more.
+        pub(super) fn finish_loading(&mut self, patience: &Patience<'_>) -> Result<bool> {
+            let Some(Loading(slot)) = &self.loading else { return Ok(true) };
+            let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+            let loaded = loop {
+                let mut slot = lock(slot);
+                if let Some(loaded) = slot.loaded.take() {
+                    break loaded;
+                }
+                slot.waker.clone_from(&waker);
+                drop(slot);
+                match patience {
+                    Patience::Until(None) => std::thread::park(),
+                    Patience::Until(Some(deadline)) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return Ok(false);
+                        }
+                        std::thread::park_timeout(left);
+                    }
+                    Patience::None | Patience::Woken(_) => return Ok(false),
+                }
+            };
+            self.loading = None;
+            self.reader.absorb(&self.hub, loaded).map(|()| true)
+        }
+
         fn poll(&mut self, waker: &Waker) -> Poll<Step> {
             loop {
                 if let Some(Loading(slot)) = &self.loading {

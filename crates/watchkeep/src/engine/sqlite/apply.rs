@@ -70,6 +70,10 @@ impl<'c> Batch<'c> {
     /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
     pub(super) fn begin(conn: &'c Connection, now: Timestamp, limits: Limits) -> Result<Batch<'c>> {
         let (base, total_bytes) = log::end(conn)?;
+        if base == Revision::ZERO && log::was_written(conn)? {
+            let what = "its log is gone, and with it the last revision".to_owned();
+            return Err(Reason::Corrupt { what }.into());
+        }
         Ok(Batch { conn, now, limits, base, last: base, total_bytes, changes: Vec::new(), earliest: None })
     }
 

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
+use crate::types::clock::Timestamp;
+use crate::types::entry::Entry;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::event::Kind;
+use crate::types::event::{Change, Kind};
 use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
+use super::columns::{entry_columns, payload, read_entry};
 use super::log;
+use super::schema::NAMES;
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -23,9 +27,18 @@ FROM wk_groups g";
 const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
      AND NOT EXISTS (SELECT 1 FROM wk_dead d WHERE d.group_id = e.group_id)";
-const NEWEST: &str = "SELECT g.name, e.key, e.revision, l.kind, l.group_name, l.key, l.value = e.value \
-     FROM wk_entries e JOIN wk_groups g ON g.id = e.group_id LEFT JOIN wk_log l ON l.revision = e.revision \
-     WHERE e.revision > ?1";
+const DEAD_AND_ALIVE: &str = "SELECT g.name FROM wk_groups g JOIN wk_dead d ON d.group_id = g.id";
+const ENTRIES: &str = concat!(
+    "SELECT ",
+    entry_columns!(),
+    ", g.name, typeof(e.value) FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id"
+);
+/// Rows whose running total is not that of the row before plus their own weight.
+const TOTALS: &str = concat!(
+    "SELECT revision FROM (SELECT revision, total_bytes - lag(total_bytes) OVER (ORDER BY revision) AS grown, ",
+    payload!(),
+    " AS weight FROM wk_log WHERE revision > ?1) WHERE grown IS NOT NULL AND grown <> weight"
+);
 
 /// What is wrong, and how many entries, groups and events were looked at.
 pub(super) fn check(conn: &Connection) -> Result<(Vec<String>, [u64; 3])> {
@@ -62,9 +75,12 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
             problems.push(format!("SQLite: {line}"));
         }
     }
+    schema(conn, problems)?;
     let groups = groups(conn, problems)?;
-    let entries = entries(conn, problems)?;
-    let events = events(conn, problems)?;
+    let mut replay = Replay::default();
+    let events = events(conn, problems, &mut replay)?;
+    totals(conn, problems)?;
+    let entries = entries(conn, problems, replay)?;
     Ok([entries, groups, events])
 }
 
@@ -73,6 +89,22 @@ fn add(problems: &mut Vec<String>, sort: &str, what: impl FnOnce() -> String) {
     if problems.iter().filter(|problem| problem.starts_with(sort)).count() < MOST {
         problems.push(format!("{sort} {}", what()));
     }
+}
+
+/// Every table and index of ours is there.
+fn schema(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+    let mut there = conn.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
+    for name in NAMES {
+        if !there.query_row([name], |row| row.get::<_, bool>(0))? {
+            problems.push(format!("{name} is missing"));
+        }
+    }
+    let trimmed: bool =
+        conn.query_row("SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')", [], |row| row.get(0))?;
+    if !trimmed {
+        problems.push("wk_meta has no row 'trimmed'".to_owned());
+    }
+    Ok(())
 }
 
 /// The groups' counters against their entries, and the namespaces' against those.
@@ -112,34 +144,134 @@ fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
     Ok(number)
 }
 
-/// Every entry belongs to a group, and its revision is that of the event that wrote it, where the log has it.
-fn entries(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
+/// The revision of an entry's value, and its deadline.
+type Said = (Revision, Option<Timestamp>);
+
+/// What the log says about entries, as far as it goes back.
+#[derive(Default)]
+struct Replay {
+    /// The last that was said of a key; none when it went.
+    keys: BTreeMap<(String, String), Option<Said>>,
+    /// When a group was last deleted.
+    deleted: BTreeMap<String, Revision>,
+    /// A row could not be read: what follows from the log is not known.
+    broken: bool,
+}
+
+impl Replay {
+    fn apply(&mut self, change: &Change) {
+        let group = change.group.to_string();
+        let Some(key) = &change.key else {
+            self.keys
+                .range_mut((group.clone(), String::new())..)
+                .take_while(|((name, _), _)| *name == group)
+                .for_each(|(_, state)| *state = None);
+            self.deleted.insert(group, change.revision);
+            return;
+        };
+        let place = (group, key.to_string());
+        match change.kind {
+            Kind::Set => drop(self.keys.insert(place, Some((change.revision, change.deadline)))),
+            Kind::Touch => {
+                // Of a value that was set before the log begins, the deadline alone is known.
+                let value =
+                    self.keys.get(&place).copied().flatten().map_or(Revision::ZERO, |(value, _)| value);
+                self.keys.insert(place, Some((value, change.deadline)));
+            }
+            Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
+        }
+    }
+}
+
+/// Every entry belongs to a group and is what the log made it, as far as the log goes back; and nothing is missing.
+fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) -> Result<u64> {
     let orphans: i64 = conn.query_row(ORPHANS, [], |row| row.get(0))?;
     if orphans > 0 {
         problems.push(format!("{orphans} entries belong to no group"));
     }
-    let last = log::end(conn)?.0;
-    let mut statement = conn.prepare(NEWEST)?;
-    let mut rows = statement.query(params![log::trimmed(conn)?.as_i64()])?;
+    let mut dead = conn.prepare(DEAD_AND_ALIVE)?;
+    let mut rows = dead.query([])?;
     while let Some(row) = rows.next()? {
-        let (group, key, revision): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let kind: Option<i64> = row.get(3)?;
-        let same_place = row.get::<_, Option<String>>(4)?.as_ref() == Some(&group)
-            && row.get::<_, Option<String>>(5)?.as_ref() == Some(&key);
-        let same_value = row.get::<_, Option<bool>>(6)?.unwrap_or(false);
-        if kind != Some(Kind::Set.code()) || !same_place || !same_value || revision > last.as_i64() {
+        let group: String = row.get(0)?;
+        add(problems, "group", || format!("{group:?} is there, and noted as deleted"));
+    }
+    let trimmed = log::trimmed(conn)?;
+    let mut number = 0;
+    let mut statement = conn.prepare(ENTRIES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        number += 1;
+        let (entry, group): (Entry, String) = (read_entry(row)?, row.get(7)?);
+        let stored: String = row.get(8)?;
+        if (stored == "text") != entry.value.as_str().is_some() {
+            add(problems, "entry", || format!("{group:?} {:?} is stored as {stored}", entry.key));
+        }
+        if replay.broken {
+            continue;
+        }
+        let place = (group, entry.key.clone());
+        let said = replay.keys.remove(&place);
+        let agrees = match said {
+            Some(Some((revision, deadline))) if revision > Revision::ZERO => {
+                entry.revision == revision
+                    && entry.deadline == deadline
+                    && log::change(conn, revision)?.is_some_and(|change| made(&change, &entry))
+            }
+            Some(Some((_, deadline))) => entry.revision <= trimmed && entry.deadline == deadline,
+            Some(None) => false,
+            None => {
+                let survives = !replay.deleted.contains_key(&place.0);
+                survives && entry.revision <= trimmed && entry.created <= entry.revision
+            }
+        };
+        if !agrees {
+            let (group, key) = &place;
+            add(problems, "entry", || format!("{group:?} {key:?} is not what the log made it"));
+        }
+    }
+    for ((group, key), said) in replay.keys {
+        if said.is_some() && !replay.broken {
             add(problems, "entry", || {
-                format!("{group:?} {key:?} is not what revision {revision} of the log wrote")
+                format!("{group:?} {key:?} is missing, the log does not say that it went")
             });
         }
     }
-    let entries: i64 = conn.query_row("SELECT count(*) FROM wk_entries", [], |row| row.get(0))?;
-    super::columns::count(entries)
+    Ok(number)
+}
+
+/// Whether an entry is what a change made of it, its deadline aside.
+fn made(change: &Change, entry: &Entry) -> bool {
+    let created = match change.previous {
+        Some(_) => entry.created < entry.revision,
+        None => entry.created == entry.revision,
+    };
+    change.kind == Kind::Set
+        && change.value.as_ref() == Some(&entry.value)
+        && change.content_type.as_deref() == entry.content_type.as_deref()
+        && change.timestamp == entry.updated
+        && created
+}
+
+/// The log's running total, by which retention trims.
+fn totals(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+    let mut statement = conn.prepare(TOTALS)?;
+    let mut rows = statement.query([log::trimmed(conn)?.as_i64()])?;
+    while let Some(row) = rows.next()? {
+        let revision: i64 = row.get(0)?;
+        add(problems, "log:", || format!("the running total of revision {revision} does not follow"));
+    }
+    Ok(())
 }
 
 /// Every row of the log has its checksum, revisions have no gap, and commits end where they say.
-fn events(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
+fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) -> Result<u64> {
     let (trimmed, end) = (log::trimmed(conn)?, log::end(conn)?.0);
+    if trimmed >= end && trimmed > Revision::ZERO {
+        problems.push(format!(
+            "the log is trimmed up to {trimmed}, but the newest event, {end}, is never trimmed"
+        ));
+        replay.broken = true;
+    }
     let (mut after, mut number) = (trimmed, 0);
     let mut commit = trimmed;
     while after < end {
@@ -148,6 +280,7 @@ fn events(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
             Err(error) => {
                 // The page holds a damaged row: go on row by row, past it.
                 add(problems, "log:", || damage(&error));
+                replay.broken = true;
                 after = skip(conn, after)?;
                 commit = commit.max(after);
                 continue;
@@ -155,6 +288,7 @@ fn events(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
         };
         for change in &page.changes {
             number += 1;
+            replay.apply(change);
             if Some(change.revision) != after.next() {
                 add(problems, "log:", || format!("revision {} is followed by {}", after, change.revision));
             }

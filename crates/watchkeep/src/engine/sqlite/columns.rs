@@ -17,6 +17,15 @@ macro_rules! entry_columns {
 }
 pub(super) use entry_columns;
 
+/// What a row of the log weighs in its running total, as SQL; `log::payload` is the same.
+macro_rules! payload {
+    () => {
+        "(octet_length(group_name) + coalesce(octet_length(key), 0) + coalesce(octet_length(content_type), 0) \
+         + coalesce(octet_length(value), 0))"
+    };
+}
+pub(super) use payload;
+
 /// A value on its way into the file: TEXT when it is text, so that the `sqlite3` shell shows it, else a BLOB.
 pub(super) struct SqlValue<'a>(pub(super) &'a Value);
 

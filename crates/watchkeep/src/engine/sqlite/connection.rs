@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::types::error::Result;
 use crate::types::limits::CHECKPOINT_PAGES;
@@ -90,11 +90,33 @@ impl WalLength {
     }
 }
 
+/// Puts the file into write-ahead mode. Others that are just doing the same are waited for: SQLite does not.
+pub(super) fn write_ahead(conn: &Connection) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        match conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && start.elapsed() < OPENING =>
+            {
+                nap(Duration::from_millis(1));
+            }
+            done => return Ok(done.map(drop)?),
+        }
+    }
+}
+
+/// SQLite has no signal for the end of what another process does: this wait is the thing itself.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to be woken by")]
+pub(super) fn nap(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Makes a connection the one that writes.
 pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> Result<()> {
     configure(conn, sync)?;
     // A copy of a store may have lost the mode.
-    conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    write_ahead(conn)?;
     // The leader waits for other processes itself, as long as its own deadline allows.
     conn.busy_timeout(Duration::ZERO)?;
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::os::raw::c_int| {

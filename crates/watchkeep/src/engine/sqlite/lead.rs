@@ -11,6 +11,7 @@ use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 
 use super::apply::{Batch, Job};
+use super::connection::nap;
 use super::read::SqliteRead;
 use super::turn::{self, Turn};
 use super::{SqliteEngine, nesting};
@@ -42,6 +43,7 @@ impl Writer {
                     if queued.elapsed() >= timeout {
                         return Err(Reason::Busy { waited: queued.elapsed() }.into());
                     }
+                    // The spread keeps waiting processes from starving each other in step.
                     nap(Duration::from_micros(fastrand::u64(100..400)));
                 }
                 done => return Ok(done?),
@@ -84,13 +86,6 @@ impl Writer {
             drop(self.run("ROLLBACK"));
         }
     }
-}
-
-/// SQLite has no signal for the end of another process's transaction: this wait is the thing itself. The spread
-/// keeps waiting processes from starving each other in step.
-#[expect(clippy::disallowed_methods, reason = "there is nothing to be woken by")]
-fn nap(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// What the leader came to do.
@@ -275,7 +270,7 @@ impl SqliteEngine {
         writer.run("SAVEPOINT job")?;
         let guarded =
             Guarded { read: batch.read(), job: RefCell::new(batch.job(author)), fault: RefCell::default() };
-        let result = nesting::inside(&self.file, || f(&guarded));
+        let result = nesting::inside(&self.file, self.turn.address(), || f(&guarded));
         let Guarded { job, fault, .. } = guarded;
         let result = fault.into_inner().map_or(result, Err).and_then(|()| job.into_inner().seal());
         match result {

@@ -32,6 +32,12 @@ pub(super) fn end(conn: &Connection) -> Result<(Revision, i64)> {
     }
 }
 
+/// Whether anything was ever written, as far as what is not the log tells.
+pub(super) fn was_written(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM wk_groups) OR EXISTS (SELECT 1 FROM wk_dead)";
+    Ok(trimmed(conn)? > Revision::ZERO || conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// Everything up to this revision is trimmed.
 pub(super) fn trimmed(conn: &Connection) -> Result<Revision> {
     let row: Option<i64> = conn.prepare_cached(TRIMMED)?.query_row([], |row| row.get(0)).optional()?;

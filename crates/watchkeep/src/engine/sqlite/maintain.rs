@@ -190,12 +190,12 @@ fn by_bytes(conn: &Connection, trimmed: Revision, total: i64, max_bytes: u64) ->
     else {
         return Ok(0);
     };
-    // The running total grows with the revisions: halve the range until the row is found.
+    // The running total grows with the revisions: halve the range until the first row is found that reaches it.
     let (mut low, mut high) = (trimmed.get(), log::end(conn)?.0.get());
     while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        let before = total_at(conn, middle)?;
-        if before.is_some_and(|before| before <= allowed) { low = middle } else { high = middle - 1 }
+        let middle = low + (high - low) / 2;
+        let reaches = total_at(conn, middle)?.is_some_and(|total| total >= allowed);
+        if reaches { high = middle } else { low = middle + 1 }
     }
     Ok(low)
 }
@@ -220,8 +220,16 @@ fn by_age(conn: &Connection, trimmed: Revision, retention: &Retention, now: Time
         .optional()?;
     match young {
         Some(young) => Ok(Revision::from_i64(young)?.get() - 1),
-        None => Ok(ahead.get()),
+        // All of a transaction is of one age, however far it reaches.
+        None => Ok(commit_of(conn, ahead)?.map_or(ahead.get(), |commit| commit.get().max(ahead.get()))),
     }
+}
+
+fn commit_of(conn: &Connection, revision: Revision) -> Result<Option<Revision>> {
+    let sql = "SELECT commit_revision FROM wk_log WHERE revision = ?1";
+    let commit: Option<i64> =
+        conn.prepare_cached(sql)?.query_row([revision.as_i64()], |row| row.get(0)).optional()?;
+    commit.map(Revision::from_i64).transpose()
 }
 
 /// The end of the last whole transaction up to `to`, after `trimmed`; never that of the newest one.

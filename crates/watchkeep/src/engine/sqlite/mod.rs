@@ -74,7 +74,7 @@ impl SqliteEngine {
     /// A store of its own in a private folder, gone when it is closed.
     pub(crate) fn open_private(options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
         let failed = |cause| Reason::Io { what: "a private folder could not be made".to_owned(), cause };
-        let folder = tempfile::Builder::new().prefix("watchkeep-").tempdir().map_err(failed)?;
+        let folder = private_folder().map_err(failed)?;
         let path = folder.path().join("store.db");
         let options = options.clone().create(true).durability(Durability::Relaxed);
         SqliteEngine::start(&path, &options, signal, Some(folder))
@@ -86,6 +86,9 @@ impl SqliteEngine {
         signal: Arc<Signal>,
         folder: Option<TempDir>,
     ) -> Result<SqliteEngine> {
+        // An absolute path is never taken for a URI, nor for one of SQLite's special names.
+        let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
+        let path = &*std::path::absolute(path).map_err(failed)?;
         let (mut conn, identity) = open::open(path, options)?;
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let sync = open::sync_of(identity.durability, folder.is_some());
@@ -163,6 +166,18 @@ impl SqliteEngine {
     }
 }
 
+/// A folder that only its owner may look into.
+fn private_folder() -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("watchkeep-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o700));
+    }
+    builder.tempdir()
+}
+
 /// The leader's outcome is not of the kind of its own write: impossible by construction.
 fn mixed_up() -> Error {
     Reason::WorkerDied { what: "a commit" }.into()
@@ -203,11 +218,14 @@ impl Engine for SqliteEngine {
     fn submit(&self, write: Write, done: Completion) {
         match self.refuse_nested() {
             Ok(()) => self.turn.submit(write, self.busy_timeout, done),
-            Err(error) => self.turn.settle(done, Err(error)),
+            // At once: whoever waited for it inside the closure would hold up who completes it.
+            Err(error) => done(Err(error)),
         }
     }
 
     fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
+        // Who holds the turn for long holds up those that nobody's thread waits for, too: they have their deadlines.
+        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false);
         self.lead_background();
         self.turn.take_settled()
     }
@@ -272,6 +290,10 @@ impl Engine for SqliteEngine {
 
     fn refuse_nested(&self) -> Result<()> {
         nesting::refuse(&self.file)
+    }
+
+    fn refuse_own_turn(&self) -> Result<()> {
+        nesting::refuse_turn(self.turn.address())
     }
 
     fn seal(&self) -> Result<()> {

@@ -35,24 +35,30 @@ impl FileKey {
 }
 
 thread_local! {
-    static OPEN: RefCell<Vec<FileKey>> = const { RefCell::new(Vec::new()) };
+    static OPEN: RefCell<Vec<(FileKey, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a transaction's closure.
-pub(super) fn inside<T>(file: &FileKey, f: impl FnOnce() -> T) -> T {
+/// Runs a transaction's closure; `turn` says whose.
+pub(super) fn inside<T>(file: &FileKey, turn: usize, f: impl FnOnce() -> T) -> T {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
             OPEN.with_borrow_mut(|open| open.pop());
         }
     }
-    OPEN.with_borrow_mut(|open| open.push(file.clone()));
+    OPEN.with_borrow_mut(|open| open.push((file.clone(), turn)));
     let _leave = Leave;
     f()
 }
 
 /// Refuses a write from inside a transaction on the same file.
 pub(super) fn refuse(file: &FileKey) -> Result<()> {
-    let nested = OPEN.with_borrow(|open| open.contains(file));
+    let nested = OPEN.with_borrow(|open| open.iter().any(|(known, _)| known == file));
     if nested { Err(Reason::Nested.into()) } else { Ok(()) }
+}
+
+/// Refuses to wait for a turn that this thread has. Another engine's, on the same file, may be waited for.
+pub(super) fn refuse_turn(turn: usize) -> Result<()> {
+    let held = OPEN.with_borrow(|open| open.iter().any(|(_, known)| *known == turn));
+    if held { Err(Reason::Nested.into()) } else { Ok(()) }
 }

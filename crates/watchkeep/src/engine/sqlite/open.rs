@@ -136,7 +136,7 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
     }
     // The new file's name, its header and its tables are on the disk before anybody relies on them.
     conn.execute_batch("PRAGMA synchronous = FULL")?;
-    conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))?;
+    connection::write_ahead(conn)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
     if !survey(&tx)?.ours {

@@ -6,6 +6,10 @@ pub(super) const APPLICATION_ID: i64 = 0x574b_5354;
 /// The format's version, in `wk_meta`. A newer one is refused.
 pub(super) const FORMAT: i64 = 1;
 
+/// The tables and indices.
+pub(super) const NAMES: [&str; 7] =
+    ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_deadlines", "wk_dead", "wk_log"];
+
 /// A group's id is the revision at which it came to be, so it is never used again: `delete_group` removes the row
 /// of `wk_groups` and notes the id in `wk_dead`; its entries are swept later.
 pub(super) const TABLES: &str = "

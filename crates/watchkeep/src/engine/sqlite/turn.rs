@@ -73,6 +73,11 @@ impl<W> Turn<W> {
         }
     }
 
+    /// What tells this turn from others, while it is there.
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Waits for the turn, or for a leader to commit this write.
     pub(super) fn enter(
         &self,
