@@ -404,9 +404,12 @@ fn a_write_inside_a_callback_is_not_stuck_behind_an_asynchronous_one() -> Result
         let (asynchronous, queued) = (store.to_async(), Mutex::new(None));
         let transaction = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             store.transaction(|_| {
-                if let Ok(mut queued) = queued.lock() {
-                    *queued = Some(support::elsewhere(|| asynchronous.set("g", "asynchronous", "v")));
-                }
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        let writing = asynchronous.set("g", "asynchronous", "v");
+                        queued.lock().map(|mut queued| *queued = Some(writing)).unwrap_or_default();
+                    });
+                });
                 go_on.send(()).ok();
                 let mut calm = 0;
                 eventually("the callback's write waits", || {

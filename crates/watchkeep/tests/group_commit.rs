@@ -1,5 +1,7 @@
 //! Many writers at once: committed together, acknowledged one by one, and refused at their own deadlines.
 
+#[path = "support/futures.rs"]
+mod futures;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures::block_on;
 use rusqlite::Connection;
 use support::{LIMIT, Result, next, revisions, take, within_limit};
 use watchkeep::{Durability, ErrorKind, Filter, Options, Revision, SetOptions, Store, WatchOptions};
@@ -231,8 +234,8 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
             let asynchronous = store.to_async();
             // While the closure runs, these queue up; the leader takes them along.
             let (mut good, mut bad) = (Vec::new(), Vec::new());
-            store
-                .transaction(|tx| {
+            let led = store.transaction(|tx| {
+                elsewhere(|| {
                     // What it shares a commit with makes it run again.
                     for number in good.len()..20 {
                         good.push(support::elsewhere(|| {
@@ -244,9 +247,10 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
                             }));
                         }
                     }
-                    tx.set("g", "leader", "v")
-                })
-                .map_err(|error| format!("{table} {raise}: the leader failed: {error}"))?;
+                });
+                tx.set("g", "leader", "v")
+            });
+            led.map_err(|error| format!("{table} {raise}: the leader failed: {error}"))?;
             let mut seen = BTreeSet::new();
             for (number, writing) in good.into_iter().enumerate() {
                 let revision = block_on(writing).map_err(|error| format!("{table} {raise}: {error}"))?;
@@ -278,9 +282,11 @@ fn a_transaction_that_fails_while_it_is_logged_leaves_no_event_behind() -> Resul
         let asynchronous = store.to_async();
         let mut others = Vec::new();
         let refused = store.transaction(|tx| {
-            if others.is_empty() {
-                others.push(support::elsewhere(|| asynchronous.set("g", "other", "v")));
-            }
+            elsewhere(|| {
+                if others.is_empty() {
+                    others.push(asynchronous.set("g", "other", "v"));
+                }
+            });
             tx.set("g", "phantom", "v")?;
             tx.set("g", "bad", "v")
         });
@@ -299,20 +305,7 @@ fn a_transaction_that_fails_while_it_is_logged_leaves_no_event_behind() -> Resul
     Ok(())
 }
 
-/// Waits for a future on this thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::task::Waker::from(std::sync::Arc::new(Unpark(thread::current())));
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
-            std::task::Poll::Ready(output) => return output,
-            std::task::Poll::Pending => thread::park(),
-        }
-    }
+/// Does something on another thread, which may write while this one is inside a transaction.
+fn elsewhere(f: impl FnOnce() + Send) {
+    thread::scope(|scope| drop(scope.spawn(f)));
 }

@@ -1,5 +1,7 @@
 //! Transactions: all or nothing, with their own writes in sight, and nobody else's inside.
 
+#[path = "support/futures.rs"]
+mod futures;
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use futures::block_on;
 use support::{LIMIT, Result, line, lines, revisions, take, within_limit};
 use watchkeep::{
     DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Revision, SetOptions, Store, WatchOptions,
@@ -116,9 +119,13 @@ fn a_panic_loses_no_write_that_was_queued_behind_it() -> Result {
                         tx.set("never", "k", "v")?;
                         inside.send(()).ok();
                         // Some queue up without waiting, some with.
-                        for number in 0..3 {
-                            drop(support::elsewhere(|| queued.set("g", &format!("{before}-a{number}"), "v")));
-                        }
+                        thread::scope(|scope| {
+                            scope.spawn(|| {
+                                for number in 0..3 {
+                                    drop(queued.set("g", &format!("{before}-a{number}"), "v"));
+                                }
+                            });
+                        });
                         std::panic::resume_unwind(Box::new("on purpose")) as watchkeep::Result<()>
                     })
                 });
@@ -199,20 +206,25 @@ fn any_other_write_from_inside_is_refused_as_nested_through_whatever_handle() ->
 #[test]
 fn an_asynchronous_write_from_inside_is_refused_as_nested_too() -> Result {
     within_limit(|| {
-        let store = Options::new().busy_timeout(Duration::from_millis(200)).open_in_memory()?;
+        let store = Options::new().busy_timeout(LIMIT * 2).open_in_memory()?;
         let asynchronous = store.to_async();
-        let mut inner = None;
-        store.transaction(|tx| {
-            let mut writing = std::pin::pin!(asynchronous.set("g", "k", "outside"));
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            // Whoever waited for it here would wait for himself.
-            inner = match writing.as_mut().poll(&mut context) {
-                std::task::Poll::Ready(result) => kind(result),
-                std::task::Poll::Pending => None,
-            };
-            tx.set("g", "k", "inside")
-        })?;
-        assert_eq!(inner, Some(ErrorKind::Nested));
+        // The store's own thread has something to do that must wait for this transaction.
+        store.set_with_ttl("g", "timed", "v", Duration::from_millis(1))?;
+        for _ in 0..5 {
+            let done = store.transaction(|tx| {
+                tx.set_with_ttl("g", "k", "inside", Duration::from_millis(1))?;
+                // Whoever waits for it here would wait for himself.
+                let kinds = [
+                    kind(block_on(asynchronous.set("g", "k", "outside"))),
+                    kind(block_on(asynchronous.delete("g", "k"))),
+                    kind(block_on(asynchronous.delete_group("g"))),
+                    kind(block_on(asynchronous.transaction(|tx| tx.set("g", "k", "outside")))),
+                ];
+                assert_eq!(block_on(asynchronous.get("g", "never"))?, None);
+                Ok(kinds)
+            })?;
+            assert_eq!(done.value, [Some(ErrorKind::Nested); 4]);
+        }
         Ok(())
     })
 }

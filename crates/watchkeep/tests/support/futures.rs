@@ -37,3 +37,7 @@ pub(crate) fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
 pub(crate) async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     std::future::poll_fn(|cx| Pin::new(&mut *stream).poll_next(cx)).await
 }
+
+// Not every test file needs all of it.
+const _: fn(&mut Box<dyn Stream<Item = ()> + Unpin>) = |stream| drop(next(stream));
+const _: fn(Pin<&mut std::future::Ready<()>>) -> Option<()> = poll_once;
