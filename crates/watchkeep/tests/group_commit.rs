@@ -238,13 +238,9 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
                 elsewhere(|| {
                     // What it shares a commit with makes it run again.
                     for number in good.len()..20 {
-                        good.push(support::elsewhere(|| {
-                            asynchronous.set("g", &format!("good-{number}"), "v")
-                        }));
+                        good.push(asynchronous.set("g", &format!("good-{number}"), "v"));
                         if number % 5 == 2 {
-                            bad.push(support::elsewhere(|| {
-                                asynchronous.set("g", &format!("bad-{number}"), "v")
-                            }));
+                            bad.push(asynchronous.set("g", &format!("bad-{number}"), "v"));
                         }
                     }
                 });

@@ -83,11 +83,3 @@ const _: fn(&mut Watcher, usize) -> Result<Vec<Event>> = take;
 const _: fn(Vec<&'static Event>) -> Vec<String> = lines;
 const _: fn(Vec<&'static Event>) -> Vec<(Kind, String)> = kinds;
 const _: fn(Vec<&'static Event>) -> Vec<u64> = revisions;
-
-/// Runs something on another thread: an asynchronous write from inside a transaction's closure would be refused there.
-pub(crate) fn elsewhere<T: Send>(f: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| match scope.spawn(f).join() {
-        Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
-    })
-}
