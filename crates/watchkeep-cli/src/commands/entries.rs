@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read};
 
 use serde_json::json;
-use watchkeep::{Clock, DeleteOptions, Entry, Revision, SetOptions, Store, SystemClock, Value};
+use watchkeep::{Clock, DeleteOptions, Entry, Limits, Revision, SetOptions, Store, SystemClock, Value};
 
 use super::{Access, open};
 use crate::args::{Delete, DeleteGroup, Get, Global, Name, Set, Touch};
-use crate::exit::{FAILURE, Failure, NOT_FOUND, Result};
+use crate::exit::{FAILURE, Failure, NOT_FOUND, Result, USAGE};
 use crate::line::shown;
 use crate::output::{self, Out};
 use crate::time::{Wall, human};
@@ -58,10 +58,16 @@ pub(super) fn standard_input() -> Result<Vec<u8>> {
     if stdin.is_terminal() {
         output::warn("reading from the terminal; end with Ctrl-D");
     }
-    let mut bytes = Vec::new();
+    let (mut bytes, limit) = (Vec::new(), Limits::default().value);
     stdin
+        .by_ref()
+        .take(limit as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::new(FAILURE, format!("standard input could not be read: {error}")))?;
+    if bytes.len() > limit {
+        let what = format!("standard input holds more than {limit} bytes, the limit of a value; shorten it");
+        return Err(Failure::new(USAGE, what));
+    }
     Ok(bytes)
 }
 

@@ -1,15 +1,18 @@
 //! What ends a long command from outside: SIGINT, SIGTERM, and a reader of the output that goes away.
 
 use std::mem::replace;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
 use crate::exit::{FAILURE, Failure, Result};
+
+/// How long what was asked to end may take for it.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Whether the end was asked for.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +58,21 @@ pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> 
         }
     });
     Ok(asked)
+}
+
+/// Ends the process a moment after the end was asked for, or after a deadline, although it is writing to somebody who
+/// does not read.
+pub(super) fn give_up_on_output(asked: &Asked, until: Option<Instant>) {
+    let asked = asked.clone();
+    thread::spawn(move || {
+        let far = Duration::from_secs(365 * 24 * 3600);
+        let left = || until.map_or(far, |until| until.saturating_duration_since(Instant::now()));
+        while !asked.to_end_within(left()) && !left().is_zero() {}
+        // Whoever can end by itself has ended by then.
+        let (_never, pause) = mpsc::channel::<()>();
+        let _ = pause.recv_timeout(A_MOMENT);
+        std::process::exit(0);
+    });
 }
 
 /// Notices that nobody reads the output any more, also while there is nothing to write to it.

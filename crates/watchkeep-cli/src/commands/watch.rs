@@ -20,11 +20,16 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
     let mut watcher = store.watch_with(args.selection.filter()?, options(args))?;
     let stopper = watcher.stopper();
     let asked = signals::on_end(move || stopper.stop())?;
+    if args.exec.is_none() {
+        // A command is waited for; a reader of the output that does not read is not.
+        signals::give_up_on_output(&asked, until);
+    }
     let mut exec = args.exec.as_deref().map(|command| Exec::new(command, global, &store));
     let mut printer = Printer::new(&store, When::Times);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut items = watcher.items();
-    while left > 0 {
+    let over = || until.is_some_and(|until| Instant::now() >= until);
+    while left > 0 && !over() && !asked.to_end_within(Duration::ZERO) {
         let Some(item) = next(&mut items, until) else { break };
         let item = item?;
         if item.event().is_some() {
