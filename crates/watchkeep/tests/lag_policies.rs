@@ -473,3 +473,30 @@ fn touch_events_among_others_keep_their_place_for_a_laggard() -> Result {
     assert_eq!(kinds(&take(&mut watcher, 9)?), expected);
     Ok(())
 }
+
+#[test]
+fn latest_coalesces_also_when_there_are_more_keys_than_the_buffer_holds() -> Result {
+    for (buffer, keys) in [(16, 17), (16, 100), (2, 7)] {
+        let store = store()?;
+        let options = WatchOptions::new().policy(LagPolicy::Latest).buffer(buffer);
+        let watcher = everything(&store, options)?;
+        for n in 0..3_000 {
+            store.set("g", &(n % keys).to_string(), n.to_string())?;
+        }
+        store.close()?;
+        let events = watcher.collect::<std::result::Result<Vec<_>, _>>()?;
+        // A page of the log holds 256 events: of each key one is left, and pages may be cut by the buffer.
+        let most = 3_000 * keys / 100 + buffer;
+        assert!(events.len() <= most, "{} events for {keys} keys in a buffer of {buffer}", events.len());
+        let last: BTreeMap<_, _> = events
+            .iter()
+            .map(|event| (event.key().unwrap_or_default().to_owned(), event.revision()))
+            .collect();
+        assert_eq!(last.len(), keys);
+        assert!(
+            last.values().all(|revision| revision.get() > 3_000 - keys as u64),
+            "the newest of each key came"
+        );
+    }
+    Ok(())
+}

@@ -543,3 +543,16 @@ fn stores_in_memory_are_private_and_do_not_know_each_other() -> Result {
     assert_eq!(fs::metadata(folder)?.permissions().mode() & 0o777, 0o700);
     Ok(())
 }
+
+#[test]
+fn a_name_that_sqlite_would_take_for_a_uri_is_a_name() -> Result {
+    let folder = tempfile::tempdir()?;
+    for name in ["file:y.db", ":memory:", "file:x?mode=memory"] {
+        // In a process of its own, whose current folder may be changed, this would be a relative path.
+        let path = folder.path().join(name);
+        Store::open(&path)?.set("g", "k", "v")?;
+        assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600, "{name}");
+        assert!(Store::open(&path)?.contains("g", "k")?);
+    }
+    Ok(())
+}

@@ -279,3 +279,17 @@ fn deleted_groups_are_swept_and_the_file_gives_space_back() -> Result {
     assert!(report.is_ok(), "{report:?}");
     Ok(())
 }
+
+#[test]
+fn what_was_compacted_is_gone_for_who_comes_later_whoever_read_it_before() -> Result {
+    let (_, store) = open(Retention::FOREVER)?;
+    (0..200).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
+    let after =
+        |revision| store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(revision)));
+    let mut before = after(0)?;
+    support::take(&mut before, 200)?;
+    store.compact(Revision::new(150))?;
+    let lost = after(0)?.recv().ok_or("nothing")?.err().and_then(|error| error.lagged()).ok_or("not told")?;
+    assert_eq!((lost.from.get(), lost.to.get()), (1, 149));
+    Ok(())
+}

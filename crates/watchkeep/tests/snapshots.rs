@@ -323,3 +323,38 @@ fn a_snapshot_with_keys_only_has_no_values_and_large_ones_are_no_trouble() -> Re
     }
     Ok(())
 }
+
+#[test]
+fn a_snapshot_becomes_ready_however_fast_others_write_and_slow_its_reader_is() -> Result {
+    within_limit(|| {
+        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        (0..300).try_for_each(|n| store.set("g", &n.to_string(), "init").map(drop))?;
+        let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
+        let (mut state, mut ready) = (State::new(), None);
+        while ready.is_none() {
+            match watcher.items().recv().ok_or("ended")?? {
+                Item::Event(event) => {
+                    // For each item that is read, more than one is written.
+                    (0..3).try_for_each(|n| {
+                        let key = (event.revision().get() * 7 + n) % 300;
+                        store.set("g", &key.to_string(), event.revision().to_string()).map(drop)
+                    })?;
+                    fold(&mut state, &event)?;
+                }
+                Item::Ready(revision) => ready = Some(revision),
+                _ => return Err("another mark".into()),
+            }
+        }
+        let ready = ready.ok_or("never ready")?;
+        let mut expected = State::new();
+        for event in store.history(Filter::everything(), Revision::ZERO) {
+            let event = event?;
+            if event.revision() <= ready {
+                fold(&mut expected, &event)?;
+            }
+        }
+        assert_eq!(state, expected, "what was folded is the state at {ready}");
+        assert_eq!(next(&mut watcher)?.revision().get(), ready.get() + 1);
+        Ok(())
+    })
+}

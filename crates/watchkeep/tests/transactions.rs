@@ -409,3 +409,29 @@ fn a_large_transaction_is_whole_for_every_reader() -> Result {
     assert_eq!(store.count_all("")?, 4_097);
     Ok(())
 }
+
+#[test]
+fn another_handle_that_is_opened_and_dropped_inside_closes_behind_itself() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    let keep = Store::open(&path)?;
+    keep.set("g", "k", "v")?;
+    let descriptors = || -> Result<usize> {
+        Ok(std::fs::read_dir("/proc/self/fd")?
+            .filter_map(std::result::Result::ok)
+            .filter_map(|fd| std::fs::read_link(fd.path()).ok())
+            .filter(|file| file.starts_with(folder.path()))
+            .count())
+    };
+    let before = descriptors()?;
+    for _ in 0..20 {
+        keep.transaction(|tx| {
+            let value = Store::open(&path)?.get("g", "k")?;
+            tx.set("g", "copy", value.unwrap_or_default())
+        })?;
+    }
+    // Some connections more may be in the pool, but not the four descriptors of each store that was opened.
+    let after = descriptors()?;
+    assert!(after <= before + 20, "{before} descriptors of the file, then {after}");
+    Ok(())
+}
