@@ -1,1 +1,3 @@
 //! The promises of watchkeep as checkers, a model, and the suites that every engine must pass.
+
+pub mod record;
