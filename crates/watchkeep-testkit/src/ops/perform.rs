@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use watchkeep::{
-    DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result, Revision, SetOptions,
-    Snapshot, Store, Transaction, Value, View,
+    DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result, SetOptions, Snapshot,
+    Store, Transaction, Value, View,
 };
 
 use super::{Call, Condition, Listed, Op, Outcome, Place, Read, Refusal, Step, Ttl, Write};
@@ -39,8 +39,8 @@ impl From<Entry> for Listed {
     }
 }
 
-/// Makes a step, writing under a label. Reading the log, and what is about the clock or the life of the store, is
-/// for who holds them, and is refused here.
+/// Makes a step, writing under a label. What is about the log, the clock or the life of the store
+/// is for who holds them, and is refused here.
 pub fn perform(store: &Store, step: &Step, label: &str) -> Outcome {
     attempt(store, step, label).unwrap_or_else(|error| Outcome::Refused((&error).into()))
 }
@@ -65,12 +65,7 @@ fn attempt(store: &Store, step: &Step, label: &str) -> Result<Outcome> {
             Ok(Outcome::Snapshot(outcomes, snapshot.revision()))
         }
         Op::PurgeExpired => Ok(Outcome::Number(store.purge_expired()?)),
-        Op::Compact(keep) => {
-            let last = store.last_revision()?.get();
-            let before = Revision::new(last.saturating_add(1).saturating_sub(*keep));
-            Ok(Outcome::Number(store.compact(before)?))
-        }
-        Op::History(..) | Op::Advance(_) | Op::StepBack(_) | Op::Restart => {
+        Op::History(..) | Op::Compact(_) | Op::Advance(_) | Op::StepBack(_) | Op::Restart => {
             Ok(Outcome::Refused(Refusal::Kind(ErrorKind::InvalidArgument)))
         }
     }

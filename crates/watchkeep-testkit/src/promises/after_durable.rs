@@ -1,9 +1,11 @@
 //! An event is delivered only after its commit is durable at the file's level.
 
+use std::collections::HashMap;
+
 use watchkeep::Revision;
 
 use super::{Findings, Promise, Violation};
-use crate::record::{Evidence, Recording};
+use crate::record::{Evidence, Fate, Recording};
 
 /// What was received stands in the log, and stood in the file already when it was received: another handle that
 /// was asked right then had come as far. (With full durability SQLite shows a commit to others only after its sync;
@@ -22,15 +24,29 @@ pub fn after_durable(recording: &Recording, evidence: &Evidence) -> Vec<Violatio
     findings.found
 }
 
-/// After each restart the log holds what it held before, but for what was trimmed from its beginning.
-pub(super) fn over_restarts(evidence: &Evidence) -> Vec<Violation> {
-    let mut findings = Findings::new(Promise::AfterDurable, "the log after a restart");
+/// What was acknowledged is in the log under its revision, and after each restart the log holds what it held before,
+/// but for what was trimmed from its beginning.
+pub(super) fn of_run(evidence: &Evidence) -> Vec<Violation> {
+    let mut findings = Findings::new(Promise::AfterDurable, "the log");
     for life in &evidence.lives {
         let Some(first) = life.rows().first() else { continue };
         let before = Revision::new(first.revision.get().saturating_sub(1));
         let expected = evidence.log.between(before, life.last()).iter();
         let lost = expected.filter(|row| life.get(row.revision).is_none()).map(|row| row.revision);
         findings.add_all(lost.collect(), "was in the log before the restart, and is not after it");
+    }
+    let mut logged: HashMap<&str, Revision> = HashMap::new();
+    for row in evidence.log.rows() {
+        if let Some(label) = &row.origin {
+            logged.insert(label, row.commit);
+        }
+    }
+    for write in evidence.writes.values() {
+        let Fate::Done(Some(said)) = write.fate else { continue };
+        let found = logged.get(write.label.as_str()).copied();
+        if found.unwrap_or(said) != said || (said > Revision::ZERO && evidence.log.get(said).is_none()) {
+            findings.add([said], format!("was given for {}, which the log has at {found:?}", write.label));
+        }
     }
     findings.found
 }
@@ -62,8 +78,22 @@ mod tests {
     fn a_restart_that_loses_something_is_found() {
         let mut evidence = evidence(3);
         evidence.lives = vec![Log::new(vec![set(2), set(3)])];
-        assert!(over_restarts(&evidence).is_empty());
+        assert!(of_run(&evidence).is_empty());
         evidence.lives = vec![Log::new(vec![set(1), set(3)])];
-        assert_eq!(over_restarts(&evidence)[0].revisions, [at(2)]);
+        assert_eq!(of_run(&evidence)[0].revisions, [at(2)]);
+    }
+
+    #[test]
+    fn an_acknowledged_write_that_is_elsewhere_is_found() {
+        let mut evidence = evidence(2);
+        assert!(of_run(&evidence).is_empty());
+        if let Some(write) = evidence.writes.get_mut("w1") {
+            write.fate = Fate::Done(Some(at(2)));
+        }
+        assert_eq!(of_run(&evidence).len(), 1);
+        if let Some(write) = evidence.writes.get_mut("w1") {
+            write.fate = Fate::Done(Some(at(3)));
+        }
+        assert_eq!(of_run(&evidence).len(), 1);
     }
 }

@@ -1,18 +1,16 @@
 //! Transactions stay whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use watchkeep::{Kind, LagPolicy, Revision};
+use watchkeep::{Kind, Revision};
 
 use super::{Findings, Promise, Violation};
-use crate::record::{Evidence, Fate, Note, Picture, Recording, Seen, Source};
+use crate::record::{Evidence, Fate, Note, Picture, Recording, Seen};
 
-/// Each event names the last revision of its transaction, a beginning is as of the end of one, a reader is not left
-/// waiting in the middle of one, and nothing is seen of what was rolled back.
+/// Each event names the last revision of its transaction, a beginning is as of the end of one, and nothing is seen of
+/// what was rolled back.
 pub fn atomic(recording: &Recording, evidence: &Evidence) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::Atomic, &recording.name);
-    let last = last_wanted(recording, evidence);
-    let mut open: Option<&Seen> = None;
     for heard in &recording.heard {
         match &heard.note {
             Note::Event(seen) if !seen.snapshot => {
@@ -29,32 +27,14 @@ pub fn atomic(recording: &Recording, evidence: &Evidence) -> Vec<Violation> {
                 if rolled_back(evidence, seen) {
                     findings.add([seen.revision], "is of a write that was refused or rolled back");
                 }
-                open = last.get(&seen.commit).filter(|last| **last > seen.revision).map(|_| seen);
-            }
-            Note::Event(seen) if seen.commit != seen.revision => {
-                findings.add([seen.revision, seen.commit], "is of a snapshot, and names another revision");
             }
             Note::Ready(revision) if !evidence.log.is_boundary(*revision) => {
                 findings.add([*revision], "the snapshot ends in the middle of a transaction");
-            }
-            Note::Empty if recording.source == Source::Watcher => {
-                if let Some(half) = open.take() {
-                    findings.add([half.revision, half.commit], "half of a transaction, then nothing");
-                }
             }
             _ => {}
         }
     }
     findings.found
-}
-
-/// The last revision of each transaction that a whole stream owes; nothing for streams that may drop it.
-fn last_wanted(recording: &Recording, evidence: &Evidence) -> HashMap<Revision, Revision> {
-    if recording.spec.policy != LagPolicy::CatchUp {
-        return HashMap::new();
-    }
-    let wanted = evidence.log.rows().iter().filter(|row| recording.spec.want.wants(row));
-    wanted.filter(|row| !recording.lost(row.revision)).map(|row| (row.commit, row.revision)).collect()
 }
 
 /// Whether it was made by a write of which nothing may be left. What was due and made room for it stays gone.
@@ -143,10 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn half_a_transaction_is_found() {
+    fn a_snapshot_of_half_a_transaction_is_found() {
         let evidence = together();
-        assert!(atomic(&stream([pair(2), pair(3), Note::Empty]), &evidence).is_empty());
-        assert_eq!(atomic(&stream([pair(2), Note::Empty, pair(3)]), &evidence).len(), 1);
         assert_eq!(atomic(&stream([Note::Ready(at(2))]), &evidence).len(), 1);
         assert!(atomic(&stream([Note::Ready(at(3))]), &evidence).is_empty());
     }

@@ -27,12 +27,13 @@ fn written<'a>(
     recording: &'a Recording,
     evidence: &'a Evidence,
 ) -> impl Iterator<Item = (&'a Seen, &'a Write)> {
-    let rows = evidence.log.rows().iter().filter(|row| recording.spec.want.wants(row));
+    let after = recording.owes_after();
+    let rows = evidence.log.rows().iter().filter(move |row| after.is_some_and(|after| row.revision > after));
+    let rows = rows.filter(|row| recording.spec.want.wants(row));
     let writes = rows.filter_map(|row| Some((row, evidence.write_of(row)?)));
     writes.filter(|(row, write)| {
         write.hub == recording.hub
             && write.span.called > recording.armed.returned
-            && row.revision > recording.start
             && !recording.lost(row.revision)
     })
 }

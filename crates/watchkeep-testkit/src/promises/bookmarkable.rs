@@ -21,7 +21,8 @@ pub fn bookmarkable(recording: &Recording, evidence: &Evidence) -> Vec<Violation
                 if let Some(before) = mark.filter(|before| revision < *before) {
                     findings.add([before, revision], "a mark that goes back");
                 }
-                if revision > evidence.log.last() {
+                // A stream that begins ahead of the log has seen all that it will of what lies before.
+                if revision > evidence.log.last().max(recording.start) {
                     findings.add([revision, evidence.log.last()], "a mark that lies ahead of the log");
                 }
                 mark = Some(mark.map_or(revision, |mark| mark.max(revision)));
@@ -37,11 +38,7 @@ pub fn bookmarkable(recording: &Recording, evidence: &Evidence) -> Vec<Violation
     }
     // Nothing up to a mark comes after it, so what is missing before the last one is missing before its own.
     if let Some(mark) = last_mark.filter(|_| recording.is_whole()) {
-        let from = recording.heard.iter().find_map(|heard| match heard.note {
-            Note::Ready(revision) => Some(revision),
-            _ => None,
-        });
-        let gap = missing(recording, evidence, from.unwrap_or(recording.start), mark);
+        let gap = missing(recording, evidence, recording.owes_after().unwrap_or(mark), mark);
         findings.add_all(gap, format!("missing, though a mark at {mark} says that it was seen"));
     }
     findings.found

@@ -28,15 +28,12 @@ pub fn complete(recording: &Recording, evidence: &Evidence) -> Vec<Violation> {
 
 /// Every `Lagged` names what is lost: after all that was seen, before all that will be, and trimmed indeed.
 fn losses(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
-    let mut seen = recording.start;
-    let mut lost: Option<Lagged> = None;
+    let (mut seen, mut ready) = (recording.start, false);
+    let (mut lost, mut late): (Option<Lagged>, Vec<Revision>) = (None, Vec::new());
     for heard in &recording.heard {
         match &heard.note {
             Note::Event(event) if !event.snapshot => {
-                if let Some(lost) = lost.filter(|lost| event.revision <= lost.to) {
-                    findings
-                        .add([lost.from, lost.to, event.revision], "was called lost, and comes after all");
-                }
+                late.extend(lost.filter(|lost| event.revision <= lost.to).map(|_| event.revision));
                 seen = seen.max(event.revision);
             }
             Note::Lagged(lagged) => {
@@ -51,23 +48,21 @@ fn losses(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
                 seen = seen.max(lagged.to);
                 lost = Some(*lagged);
             }
+            Note::Closed if recording.spec.beginning != Beginning::Snapshot || ready => {
+                findings.add([seen], "was cut off after this when the store closed");
+            }
+            Note::Ready(_) => ready = true,
             Note::Failed(error) => findings.add([seen], format!("failed after this: {error}")),
             _ => {}
         }
     }
+    findings.add_all(late, format!("was called lost with {lost:?}, and comes after all"));
 }
 
 /// What a stream of its own making owes: from where it began to where it was read to.
 fn owed<'a>(recording: &'a Recording, evidence: &'a Evidence) -> Option<impl Iterator<Item = &'a Seen>> {
     let End::Drained(end) = recording.end else { return None };
-    let ready = recording.heard.iter().find_map(|heard| match heard.note {
-        Note::Ready(revision) => Some(revision),
-        _ => None,
-    });
-    let after = match recording.spec.beginning {
-        Beginning::Snapshot => ready?,
-        _ => recording.start,
-    };
+    let after = recording.owes_after()?;
     let wanted = |row: &&Seen| recording.spec.want.wants(row) && !recording.lost(row.revision);
     Some(evidence.log.between(after, recording.position().max(end)).iter().filter(wanted))
 }

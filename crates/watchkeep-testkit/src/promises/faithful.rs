@@ -41,7 +41,11 @@ fn view(recording: &Recording, seen: &Seen, row: &Seen) -> Seen {
     if !seen.snapshot {
         return view;
     }
-    // An entry says neither who wrote it nor what was there before, and its deadline may have been touched.
+    // An entry stands for itself, says neither who wrote it nor what was there before, and its deadline may have been
+    // touched; a change that came while the snapshot was given is whole.
+    if seen.commit != seen.revision {
+        return Seen { snapshot: true, ..view };
+    }
     let (commit, origin, previous) = (row.revision, seen.origin.clone(), seen.previous);
     Seen { commit, origin, previous, deadline: seen.deadline, snapshot: true, ..view }
 }

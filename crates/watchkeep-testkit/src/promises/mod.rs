@@ -9,7 +9,7 @@
 //! | complete | from the first to the last revision seen nothing is missing; losses are true and in place | |
 //! | unique | no revision twice | |
 //! | atomic | events name their transaction's end; marks stand at such ends; nothing of what was rolled back | transactions are consecutive; consistent readings equal the replayed log |
-//! | after durable | another handle reads what was received | every restart finds what was delivered before |
+//! | after durable | another handle reads what was received | what was acknowledged is in the log, and in it after every restart |
 //! | before return | what a returned write announced is there | |
 //! | visible | who received an event reads it, or what came after it | |
 //! | never blocks | a stream that drops holds no more than its buffer | no write took longer than the limit |
@@ -39,9 +39,9 @@ mod visible;
 
 use std::fmt;
 
-use watchkeep::Revision;
+use watchkeep::{Kind, LagPolicy, Revision};
 
-use crate::record::{Evidence, Recording};
+use crate::record::{Beginning, Evidence, Recording, Source};
 
 pub use after_durable::after_durable;
 pub use armed::armed;
@@ -143,6 +143,22 @@ impl Promise {
         }
     }
 
+    /// Whether a stream can break it at all.
+    pub fn concerns(self, recording: &Recording) -> bool {
+        let (spec, watcher) = (&recording.spec, recording.source == Source::Watcher);
+        match self {
+            Promise::BeforeReturn => recording.is_whole(),
+            Promise::Visible => recording.heard.iter().any(|heard| heard.reading.is_some()),
+            Promise::NeverBlocks => spec.policy == LagPolicy::Drop && watcher,
+            Promise::Resumable => matches!(spec.beginning, Beginning::After(_)),
+            Promise::SnapshotThenTail => spec.beginning == Beginning::Snapshot,
+            Promise::Bookmarkable => spec.progress.is_some() || spec.beginning == Beginning::Snapshot,
+            Promise::Armed => spec.beginning == Beginning::Now,
+            Promise::ExpiryOnTime => recording.changes().any(|change| change.kind == Kind::Expire),
+            _ => true,
+        }
+    }
+
     /// What of one stream breaks it.
     pub fn check(self, recording: &Recording, evidence: &Evidence) -> Vec<Violation> {
         let checker = match self {
@@ -173,7 +189,7 @@ impl Promise {
                 found
             }
             Promise::Atomic => atomic::of_log_and_pictures(evidence),
-            Promise::AfterDurable => after_durable::over_restarts(evidence),
+            Promise::AfterDurable => after_durable::of_run(evidence),
             Promise::NeverBlocks => never_blocks::of_writes(evidence),
             Promise::Resumable => resumable::no_revision_used_again(evidence),
             Promise::ExpiryOnTime => expiry_on_time::of_run(recordings, evidence),

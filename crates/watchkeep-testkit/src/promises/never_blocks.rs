@@ -11,8 +11,8 @@ pub fn never_blocks(recording: &Recording, evidence: &Evidence) -> Vec<Violation
     let live = recording.spec.policy == LagPolicy::Drop
         && recording.source == Source::Watcher
         && recording.spec.beginning == Beginning::Now;
-    if let Some(quiet) = evidence.quiet.filter(|_| live) {
-        let left = recording.heard.iter().filter(|heard| heard.span.called > quiet);
+    if let Some(quiet) = evidence.quiet.get(&recording.hub).filter(|_| live) {
+        let left = recording.heard.iter().filter(|heard| heard.span.called > *quiet);
         let left: Vec<_> = left.filter_map(Heard::event).map(|seen| seen.revision).collect();
         if left.len() > recording.spec.buffer {
             let what = format!("held {} events in a buffer of {}", left.len(), recording.spec.buffer);
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn more_than_a_buffer_is_found() {
         let mut evidence = evidence(3);
-        evidence.quiet = Some(Moment::tick(0));
+        evidence.quiet.insert(0, Moment::tick(0));
         let mut recording = stream_of([1, 2, 3]);
         recording.spec.policy = LagPolicy::Drop;
         assert!(never_blocks(&recording, &evidence).is_empty());

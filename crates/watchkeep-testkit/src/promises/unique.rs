@@ -1,23 +1,25 @@
 //! No watcher sees an event twice.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use watchkeep::Revision;
 
 use super::{Findings, Promise, Violation};
 use crate::record::{Evidence, Note, Recording};
 
-/// No revision twice, no key twice in a beginning, and nothing of a beginning again after it.
+/// No revision twice, no key of a beginning again but in a later state, and nothing of a beginning after it.
 pub fn unique(recording: &Recording, _: &Evidence) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::Unique, &recording.name);
     let mut changes: HashSet<Revision> = HashSet::new();
-    let mut initial: HashSet<(&str, Option<&str>)> = HashSet::new();
+    let mut initial: HashMap<(&str, Option<&str>), Revision> = HashMap::new();
     let mut ready: Option<Revision> = None;
     for heard in &recording.heard {
         match &heard.note {
             Note::Event(seen) if seen.snapshot => {
-                if !initial.insert((&seen.group, seen.key.as_deref())) {
-                    findings.add([seen.revision], format!("{} stands twice in the snapshot", seen.place()));
+                let before = initial.insert((&seen.group, seen.key.as_deref()), seen.revision);
+                if let Some(before) = before.filter(|before| *before >= seen.revision) {
+                    let what = format!("{} stands in the snapshot twice", seen.place());
+                    findings.add([before, seen.revision], what);
                 }
                 if let Some(ready) = ready {
                     findings.add([ready, seen.revision], "an entry of the snapshot comes after its end");

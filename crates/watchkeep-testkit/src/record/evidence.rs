@@ -62,8 +62,8 @@ pub struct Evidence {
     pub pictures: Vec<Picture>,
     /// The oldest revision that the log still held when all was over.
     pub floor: Revision,
-    /// When the last write had returned.
-    pub quiet: Option<Moment>,
+    /// For each opened store that nobody else wrote to, when the last write had returned.
+    pub quiet: HashMap<usize, Moment>,
     /// The latest time that the clock ever showed.
     pub latest: Timestamp,
     /// Up to this time every entry whose deadline came must have been announced.

@@ -83,6 +83,8 @@ pub enum Note {
     Lagged(Lagged),
     /// Asked without waiting, it had nothing.
     Empty,
+    /// The store was closed before the beginning was complete.
+    Closed,
     /// An error that is not one of the above.
     Failed(String),
 }
@@ -193,6 +195,18 @@ impl Recording {
     /// Whether it says that this revision is lost.
     pub fn lost(&self, revision: Revision) -> bool {
         self.losses().any(|lagged| (lagged.from..=lagged.to).contains(&revision))
+    }
+
+    /// The revision after which it owes events: where it began, or the end of the snapshot that it began with; none
+    /// when it did not come so far.
+    pub fn owes_after(&self) -> Option<Revision> {
+        if self.spec.beginning != Beginning::Snapshot {
+            return Some(self.start);
+        }
+        self.heard.iter().find_map(|heard| match heard.note {
+            Note::Ready(revision) => Some(revision),
+            _ => None,
+        })
     }
 
     /// Whether it owes every event: neither `Drop` nor `Latest`.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use watchkeep::{Clock, Item, Revision, Store, Subscription, Timestamp, Watcher};
+use watchkeep::{Clock, ErrorKind, Item, Revision, Store, Subscription, Timestamp, Watcher};
 
 use super::{Callback, Fault, Next, Past, Placed, Registered, Stream, Surface, Wait};
 use crate::ops::{Outcome, Step, perform};
@@ -48,9 +48,16 @@ impl Surface for Library {
         Ok((lost, events))
     }
 
-    fn range(&self) -> Result<(Revision, Revision), Fault> {
-        let stats = self.store.stats()?;
-        Ok((stats.first_revision, stats.last_revision))
+    fn last(&self) -> Result<Revision, Fault> {
+        Ok(self.store.last_revision()?)
+    }
+
+    fn oldest(&self) -> Result<Revision, Fault> {
+        Ok(self.store.stats()?.first_revision)
+    }
+
+    fn compact(&self, before: Revision) -> Result<u64, Fault> {
+        Ok(self.store.compact(before)?)
     }
 
     fn picture(&self) -> Result<(Revision, Vec<Placed>), Fault> {
@@ -104,6 +111,7 @@ impl Stream for Watcher {
         };
         match item {
             Some(Ok(item)) => Next::Note(Note::from(&item)),
+            Some(Err(error)) if error.kind() == ErrorKind::Closed => Next::Note(Note::Closed),
             Some(Err(error)) => Next::Note(Note::Failed(fmt::format(format_args!("{error:?}")))),
             None if self.is_ended() => Next::Ended,
             None => Next::Empty,

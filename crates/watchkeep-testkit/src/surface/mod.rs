@@ -39,12 +39,26 @@ pub trait Surface: Send + Sync + fmt::Debug {
     /// When it cannot be read.
     fn history(&self, want: &Want, after: Revision) -> Result<Past, Fault>;
 
-    /// The oldest and the last revision of the log.
+    /// The last revision.
     ///
     /// # Errors
     ///
     /// When it cannot be read.
-    fn range(&self) -> Result<(Revision, Revision), Fault>;
+    fn last(&self) -> Result<Revision, Fault>;
+
+    /// The oldest revision that the log holds.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    fn oldest(&self) -> Result<Revision, Fault>;
+
+    /// Trims the log before a revision; how many events went.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be trimmed.
+    fn compact(&self, before: Revision) -> Result<u64, Fault>;
 
     /// A consistent reading of all entries: the revision, and what was there.
     ///
