@@ -6,3 +6,4 @@ pub mod promises;
 pub mod record;
 pub mod runner;
 pub mod surface;
+pub mod workload;

@@ -68,8 +68,20 @@ impl<'c> Draw<'c> {
             8 => Op::StepBack(self.pick(&[1, 50, 1_000])),
             _ => Op::Restart,
         };
-        let scoped = matches!(op, Op::Write(_) | Op::Read(_) | Op::Transaction { .. } | Op::Snapshot(_));
-        let namespace = (scoped && self.one_in(3)).then(|| self.pick(NAMESPACES));
+        match op {
+            Op::Write(_) | Op::Read(_) | Op::Transaction { .. } | Op::Snapshot(_) => self.through(op),
+            _ => Step::whole(op),
+        }
+    }
+
+    /// A write or a transaction through some handle.
+    pub fn change(&mut self) -> Step {
+        let op = if self.one_in(5) { self.transaction() } else { Op::Write(self.write()) };
+        self.through(op)
+    }
+
+    fn through(&mut self, op: Op) -> Step {
+        let namespace = self.one_in(3).then(|| self.pick(NAMESPACES));
         let quota = namespace.and_then(|_| self.quota());
         Step { namespace: namespace.map(str::to_owned), quota, op }
     }
