@@ -37,6 +37,14 @@ impl fmt::Display for Mismatch {
 impl std::error::Error for Mismatch {}
 
 /// A real store and the model of it.
+///
+/// ```
+/// use watchkeep::{Options, Retention};
+/// use watchkeep_testkit::{runner::Runner, surface::Memory};
+///
+/// Runner::new(Box::new(Memory), Options::new(), Retention::FOREVER)?.run(7, 50)?;
+/// # Ok::<(), watchkeep_testkit::surface::Fault>(())
+/// ```
 #[derive(Debug)]
 pub struct Runner {
     site: Box<dyn Site>,
@@ -348,7 +356,7 @@ mod tests {
     fn a_store_that_does_something_else_is_found() -> Result<(), Fault> {
         let run = |fault| {
             let mut runner = Runner::new(Box::new(Faulty(fault)), Options::new(), Retention::FOREVER)?;
-            Ok::<bool, Fault>(runner.run(1, 60).is_ok())
+            Ok::<bool, Fault>(runner.run(1, 300).is_ok())
         };
         assert!(run(Wrong::None)?);
         for fault in [Wrong::Yes, Wrong::Forgets, Wrong::Repeats, Wrong::Changes] {

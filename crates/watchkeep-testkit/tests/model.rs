@@ -41,6 +41,14 @@ fn a_store_in_memory_does_what_the_model_does() -> Result<(), Fault> {
 }
 
 #[test]
+fn a_store_of_futures_does_what_the_model_does() -> Result<(), Fault> {
+    for seed in seeds(300..303) {
+        run(Box::new(File::new()?.asynchronous()), Retention::FOREVER, seed, 700)?;
+    }
+    Ok(())
+}
+
+#[test]
 fn a_store_that_trims_its_log_does_what_the_model_does() -> Result<(), Fault> {
     for seed in seeds(200..204) {
         run(Box::new(File::new()?), Retention::events(300), seed, 900)?;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use watchkeep::{Durability, Options, Retention};
 use watchkeep_testkit::runner::Runner;
 use watchkeep_testkit::surface::{Fault, File, Memory, Site};
-use watchkeep_testkit::workload::{Load, Plan, Report, round};
+use watchkeep_testkit::workload::{Load, Plan, Report, round_within};
 
 const USAGE: &str = "\
 Holds generated workloads against the promises of the watch, and generated operations against a model.
@@ -27,15 +27,19 @@ usage: promises [--seeds FROM..TO] [--seconds N] [--large] [--steps N]
   --steps N         operations against the model for each seed; 300 unless given, 0 for none
 ";
 
+/// A round that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(180);
+
 struct Arguments {
     seeds: std::ops::Range<u64>,
     time: Option<Duration>,
     load: Load,
     steps: u64,
+    help: bool,
 }
 
 fn arguments() -> Result<Arguments, Fault> {
-    let mut arguments = Arguments { seeds: 1..50, time: None, load: Load::SMALL, steps: 300 };
+    let mut arguments = Arguments { seeds: 1..50, time: None, load: Load::SMALL, steps: 300, help: false };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         let mut value = || given.next().ok_or_else(|| format!("{name} needs a value"));
@@ -48,6 +52,7 @@ fn arguments() -> Result<Arguments, Fault> {
             "--seconds" => arguments.time = Some(Duration::from_secs(value()?.parse()?)),
             "--large" => arguments.load = Load::LARGE,
             "--steps" => arguments.steps = value()?.parse()?,
+            "--help" | "-h" => arguments.help = true,
             _ => return Err(format!("{name} is unknown\n\n{USAGE}").into()),
         }
     }
@@ -55,7 +60,11 @@ fn arguments() -> Result<Arguments, Fault> {
 }
 
 fn site(seed: u64) -> Result<Box<dyn Site>, Fault> {
-    Ok(if seed.is_multiple_of(5) { Box::new(Memory) } else { Box::new(File::new()?) })
+    Ok(match seed % 5 {
+        0 => Box::new(Memory),
+        3 => Box::new(File::new()?.asynchronous()),
+        _ => Box::new(File::new()?),
+    })
 }
 
 fn model(seed: u64, steps: u64) -> Result<(), Fault> {
@@ -73,7 +82,13 @@ fn run(arguments: &Arguments, out: &mut impl std::io::Write) -> Result<bool, Fau
     };
     let mut seed = arguments.seeds.start;
     while !over(seed) {
-        let clean = report.add(&round(&*site(seed)?, &Plan::new(seed, arguments.load))?);
+        let clean = match round_within(site(seed)?, Plan::new(seed, arguments.load), LIMIT) {
+            Ok(round) => report.add(&round),
+            Err(fault) => {
+                writeln!(out, "{fault}")?;
+                false
+            }
+        };
         let mismatch = model(seed, arguments.steps).err();
         if let Some(mismatch) = &mismatch {
             writeln!(out, "seed {seed}: the store differs from the model at {mismatch}")?;
@@ -102,6 +117,9 @@ fn run(arguments: &Arguments, out: &mut impl std::io::Write) -> Result<bool, Fau
 fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     let clean = match arguments() {
+        Ok(Arguments { help: true, .. }) => {
+            out.write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from)
+        }
         Ok(arguments) => run(&arguments, &mut out),
         Err(fault) => Err(fault),
     };

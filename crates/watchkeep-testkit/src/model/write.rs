@@ -1,13 +1,10 @@
 //! What writes do to the map.
 
-use watchkeep::{ErrorKind, Kind, Limits, Quota, QuotaLimit, Revision, Timestamp, Value};
+use watchkeep::{ErrorKind, Kind, Limits, MAX_DEADLINE_MS, Quota, QuotaLimit, Revision, Timestamp, Value};
 
 use super::{Model, PROVISIONAL};
 use crate::ops::{Condition, Outcome, Place, Refusal, Step, Ttl, Write};
 use crate::record::{Cell, Seen, State};
-
-/// The largest deadline: the year 9999 ends before it.
-const LAST_DEADLINE: i64 = watchkeep::MAX_DEADLINE_MS;
 
 /// The map while a step is made up.
 pub(super) struct Scratch<'m> {
@@ -85,6 +82,7 @@ impl<'m> Scratch<'m> {
             Ttl::Clear => None,
             Ttl::Keep => found.as_ref().and_then(|cell| cell.deadline),
             Ttl::For(millis) => Some(self.deadline(millis)?),
+            Ttl::Until(deadline) => Some(self.ahead(deadline.as_millis())?),
         };
         self.take_place(&group, key, value, found.as_ref())?;
         let row = self.row(Kind::Set, &group, Some(key));
@@ -146,10 +144,14 @@ impl<'m> Scratch<'m> {
     }
 
     fn deadline(&self, millis: u64) -> Result<Timestamp, Refusal> {
-        let at = i64::try_from(millis).ok().and_then(|millis| self.now.as_millis().checked_add(millis));
-        match at.filter(|at| millis > 0 && *at <= LAST_DEADLINE) {
-            Some(at) => Ok(Timestamp::from_millis(at)),
-            None => Err(Refusal::Kind(ErrorKind::InvalidArgument)),
+        self.ahead(self.now.as_millis().saturating_add(i64::try_from(millis).unwrap_or(i64::MAX)))
+    }
+
+    fn ahead(&self, deadline: i64) -> Result<Timestamp, Refusal> {
+        if deadline > self.now.as_millis() && deadline <= MAX_DEADLINE_MS {
+            Ok(Timestamp::from_millis(deadline))
+        } else {
+            Err(Refusal::Kind(ErrorKind::InvalidArgument))
         }
     }
 

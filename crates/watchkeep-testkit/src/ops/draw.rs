@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use watchkeep::{Kind, Quota, Value};
+use watchkeep::{Clock, Kind, ManualClock, Quota, Timestamp, Value};
 
 use super::choices::Choices;
 use super::names::{GROUPS, KEYS, NAMESPACES};
@@ -131,10 +131,15 @@ impl<'c> Draw<'c> {
     }
 
     fn ttl(&mut self) -> Ttl {
-        match self.weighted(&[6, 2, 3]) {
+        match self.weighted(&[12, 4, 6, 1]) {
             0 => Ttl::Clear,
             1 => Ttl::Keep,
-            _ => Ttl::For(self.millis()),
+            2 => Ttl::For(self.millis()),
+            // Some seconds after a manual clock begins: it may have passed.
+            _ => {
+                let ahead = self.pick(&[1_000, 20_000, 70_000, 0]);
+                Ttl::Until(Timestamp::from_millis(ManualClock::default().now().as_millis() + ahead))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ mod names;
 mod perform;
 mod strategy;
 
-use watchkeep::{ErrorKind, Quota, QuotaLimit, Revision, Value};
+use watchkeep::{ErrorKind, MAX_REVISION, Quota, QuotaLimit, Revision, Timestamp, Value};
 
 use crate::record::{Cell, Want};
 
@@ -40,7 +40,7 @@ pub enum Condition {
     Revision(Revision),
 }
 
-/// What a write does to the deadline, in milliseconds.
+/// What a write does to the deadline; times to live are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     /// None from now on.
@@ -49,6 +49,8 @@ pub enum Ttl {
     Keep,
     /// So long from now.
     For(u64),
+    /// At this time.
+    Until(Timestamp),
 }
 
 /// A change of entries.
@@ -238,7 +240,8 @@ impl Step {
         };
         for write in writes {
             if let Write::Set { place, condition, .. } | Write::Delete { place, condition } = write {
-                let current = |found: Option<Revision>| found.map_or(1, Revision::get);
+                // No entry has the last of all revisions.
+                let current = |found: Option<Revision>| found.map_or(MAX_REVISION, Revision::get);
                 *condition = match *condition {
                     Condition::Current => Condition::Revision(Revision::new(current(revision(place)))),
                     Condition::Stale => Condition::Revision(Revision::new(current(revision(place)) - 1)),

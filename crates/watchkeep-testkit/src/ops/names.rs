@@ -74,7 +74,7 @@ impl Draw<'_> {
         }
         // The first ones more often, so that operations meet.
         let few = from.len().min(4);
-        let many = self.one_in(2);
+        let many = self.one_in(4);
         let place = self.below(if many { from.len() } else { few });
         (*from.get(place).unwrap_or(&"")).to_owned()
     }

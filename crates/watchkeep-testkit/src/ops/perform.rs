@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use watchkeep::{
-    DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result, SetOptions, Snapshot,
-    Store, Transaction, Value, View,
+    AsyncStore, DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result,
+    SetOptions, Snapshot, Store, Transaction, Value, View,
 };
 
 use super::{Call, Condition, Listed, Op, Outcome, Place, Read, Refusal, Step, Ttl, Write};
 use crate::record::Cell;
+use crate::surface::block_on;
 
 impl From<&Error> for Refusal {
     fn from(error: &Error) -> Refusal {
@@ -40,12 +41,12 @@ impl From<Entry> for Listed {
 }
 
 /// Makes a step, writing under a label. What is about the log, the clock or the life of the store
-/// is for who holds them, and is refused here.
-pub fn perform(store: &Store, step: &Step, label: &str) -> Outcome {
-    attempt(store, step, label).unwrap_or_else(|error| Outcome::Refused((&error).into()))
+/// is for who holds them, and is refused here. Asynchronously means: by a future, for which this thread waits.
+pub fn perform(store: &Store, step: &Step, label: &str, asynchronous: bool) -> Outcome {
+    attempt(store, step, label, asynchronous).unwrap_or_else(|error| Outcome::Refused((&error).into()))
 }
 
-fn attempt(store: &Store, step: &Step, label: &str) -> Result<Outcome> {
+fn attempt(store: &Store, step: &Step, label: &str, asynchronous: bool) -> Result<Outcome> {
     let store = store.with_origin(label);
     let store = match &step.namespace {
         Some(namespace) => store.scoped(namespace)?,
@@ -56,9 +57,19 @@ fn attempt(store: &Store, step: &Step, label: &str) -> Result<Outcome> {
         None => store,
     };
     match &step.op {
+        Op::Write(write) if asynchronous => of_future(&store.to_async(), write),
         Op::Write(write) => of_store(&store, write),
         Op::Read(read) => look(&store, read),
-        Op::Transaction { calls, lenient, abort } => transaction(&store, calls, *lenient, *abort),
+        Op::Transaction { calls, lenient, abort } => {
+            let (calls, lenient, abort) = (calls.clone(), *lenient, *abort);
+            let run = move |tx: &Transaction<'_>| transact(tx, &calls, lenient, abort);
+            let committed = if asynchronous {
+                block_on(store.to_async().transaction(run))?
+            } else {
+                store.transaction(run)?
+            };
+            Ok(Outcome::Committed(committed.value, committed.revision))
+        }
         Op::Snapshot(reads) => {
             let snapshot: Snapshot = store.snapshot()?;
             let outcomes = reads.iter().map(|read| look(&*snapshot, read)).collect::<Result<_>>()?;
@@ -71,22 +82,19 @@ fn attempt(store: &Store, step: &Step, label: &str) -> Result<Outcome> {
     }
 }
 
-fn transaction(store: &Store, calls: &[Call], lenient: bool, abort: bool) -> Result<Outcome> {
-    let committed = store.transaction(|tx| {
-        let mut outcomes = Vec::new();
-        for call in calls {
-            let outcome = match call {
-                Call::Write(write) => of_transaction(tx, write),
-                Call::Read(read) => look(&**tx, read),
-            };
-            outcomes.push(match outcome {
-                Err(error) if lenient => Outcome::Refused((&error).into()),
-                outcome => outcome?,
-            });
-        }
-        if abort { Err(Error::abort("as planned")) } else { Ok(outcomes) }
-    })?;
-    Ok(Outcome::Committed(committed.value, committed.revision))
+fn transact(tx: &Transaction<'_>, calls: &[Call], lenient: bool, abort: bool) -> Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for call in calls {
+        let outcome = match call {
+            Call::Write(write) => of_transaction(tx, write),
+            Call::Read(read) => look(&**tx, read),
+        };
+        outcomes.push(match outcome {
+            Err(error) if lenient => Outcome::Refused((&error).into()),
+            outcome => outcome?,
+        });
+    }
+    if abort { Err(Error::abort("as planned")) } else { Ok(outcomes) }
 }
 
 fn set_options(ttl: Ttl, condition: Condition, content_type: Option<&String>) -> SetOptions {
@@ -94,6 +102,7 @@ fn set_options(ttl: Ttl, condition: Condition, content_type: Option<&String>) ->
         Ttl::Clear => SetOptions::new(),
         Ttl::Keep => SetOptions::new().keep_ttl(),
         Ttl::For(millis) => SetOptions::new().ttl(Duration::from_millis(millis)),
+        Ttl::Until(deadline) => SetOptions::new().expires_at(deadline),
     };
     let options = match condition {
         Condition::Absent => options.if_absent(),
@@ -113,31 +122,32 @@ fn delete_options(condition: Condition) -> DeleteOptions {
     }
 }
 
-/// The writes of a store and of a transaction: the same calls, whose results differ only for `set`.
+/// The writes of a store, of a transaction and of futures: the same calls, whose results differ only for `set`.
 macro_rules! writes {
-    ($name:ident, $on:ty, $set:expr) => {
+    ($name:ident, $on:ty, $wait:path, $set:expr) => {
         fn $name(on: &$on, write: &Write) -> Result<Outcome> {
             Ok(match write {
                 Write::Set { place: Place { group, key }, value, ttl, condition, content_type } => {
                     let options = set_options(*ttl, *condition, content_type.as_ref());
-                    $set(on.set_with(group, key, value, options)?)
+                    $set($wait(on.set_with(group, key, value, options))?)
                 }
                 Write::Delete { place: Place { group, key }, condition } => {
-                    Outcome::Was(on.delete_with(group, key, delete_options(*condition))?)
+                    Outcome::Was($wait(on.delete_with(group, key, delete_options(*condition)))?)
                 }
-                Write::DeleteGroup(group) => Outcome::Number(on.delete_group(group)?),
-                Write::DeletePrefix(prefix) => Outcome::Number(on.delete_prefix(prefix)?),
+                Write::DeleteGroup(group) => Outcome::Number($wait(on.delete_group(group))?),
+                Write::DeletePrefix(prefix) => Outcome::Number($wait(on.delete_prefix(prefix))?),
                 Write::Touch(Place { group, key }, millis) => {
-                    Outcome::Was(on.touch(group, key, Duration::from_millis(*millis))?)
+                    Outcome::Was($wait(on.touch(group, key, Duration::from_millis(*millis)))?)
                 }
-                Write::Persist(Place { group, key }) => Outcome::Was(on.persist(group, key)?),
+                Write::Persist(Place { group, key }) => Outcome::Was($wait(on.persist(group, key))?),
             })
         }
     };
 }
 
-writes!(of_store, Store, Outcome::At);
-writes!(of_transaction, Transaction<'_>, |()| Outcome::Done);
+writes!(of_store, Store, std::convert::identity, Outcome::At);
+writes!(of_future, AsyncStore, block_on, Outcome::At);
+writes!(of_transaction, Transaction<'_>, std::convert::identity, |()| Outcome::Done);
 
 /// The reads that a store, a snapshot and a transaction share.
 trait Look {

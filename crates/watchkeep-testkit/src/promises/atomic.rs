@@ -1,6 +1,6 @@
 //! Transactions stay whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use watchkeep::{Kind, Revision};
 
@@ -42,8 +42,8 @@ fn rolled_back(evidence: &Evidence, row: &Seen) -> bool {
     row.kind != Kind::Expire && evidence.write_of(row).is_some_and(|write| write.fate == Fate::Undone)
 }
 
-/// The transactions of the log follow one another without mixing, nothing in it was rolled back, and consistent
-/// readings equal what the log leads to.
+/// The transactions of the log follow one another without mixing, each write is in one of them, nothing was rolled
+/// back, and consistent readings equal what the log leads to.
 pub(super) fn of_log_and_pictures(evidence: &Evidence) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::Atomic, "the log");
     let mut before: Option<&Seen> = None;
@@ -61,6 +61,14 @@ pub(super) fn of_log_and_pictures(evidence: &Evidence) -> Vec<Violation> {
     }
     if let Some(last) = before.filter(|last| last.commit != last.revision) {
         findings.add([last.revision, last.commit], "the log ends in the middle of a transaction");
+    }
+    let mut commits: HashMap<&str, Revision> = HashMap::new();
+    for row in evidence.log.rows().iter().filter(|row| evidence.write_of(row).is_some()) {
+        let Some(label) = &row.origin else { continue };
+        let commit = *commits.entry(label).or_insert(row.commit);
+        if commit != row.commit {
+            findings.add([commit, row.commit], format!("{label} is one write, in two transactions"));
+        }
     }
     let mut pictures: Vec<&Picture> = evidence.pictures.iter().collect();
     pictures.sort_by_key(|picture| picture.revision);
@@ -149,6 +157,17 @@ mod tests {
         let mut rows = log(2).rows().to_vec();
         rows[1].commit = at(3);
         assert!(!of_log_and_pictures(&Evidence::of(Log::new(rows))).is_empty());
+    }
+
+    #[test]
+    fn a_write_that_is_torn_apart_is_found() {
+        let mut rows = log(3).rows().to_vec();
+        rows[2].origin = rows[1].origin.clone();
+        let mut evidence = Evidence { log: Log::new(rows.clone()), ..evidence(3) };
+        assert_eq!(of_log_and_pictures(&evidence)[0].revisions, [at(2), at(3)]);
+        rows[1].commit = at(3);
+        evidence.log = Log::new(rows);
+        assert!(of_log_and_pictures(&evidence).is_empty());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The library itself.
 
-use std::fmt;
 use std::sync::Arc;
 
 use watchkeep::{Clock, ErrorKind, Item, Revision, Store, Subscription, Timestamp, Watcher};
 
+use super::asynchronous::Polled;
 use super::{Callback, Fault, Next, Past, Placed, Registered, Stream, Surface, Wait};
 use crate::ops::{Outcome, Step, perform};
 use crate::record::{Note, Seen, Want, WatchSpec};
@@ -14,11 +14,13 @@ use crate::record::{Note, Seen, Want, WatchSpec};
 pub(super) struct Library {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// Whether it is used as by callers that must not block.
+    asynchronous: bool,
 }
 
 impl Library {
-    pub(super) fn new(store: Store, clock: Arc<dyn Clock>) -> Library {
-        Library { store, clock }
+    pub(super) fn new(store: Store, clock: Arc<dyn Clock>, asynchronous: bool) -> Library {
+        Library { store, clock, asynchronous }
     }
 
     fn handle(&self, want: &Want) -> watchkeep::Result<Store> {
@@ -31,7 +33,7 @@ impl Library {
 
 impl Surface for Library {
     fn perform(&self, step: &Step, label: &str) -> Outcome {
-        perform(&self.store, step, label)
+        perform(&self.store, step, label, self.asynchronous)
     }
 
     fn history(&self, want: &Want, after: Revision) -> Result<Past, Fault> {
@@ -74,7 +76,8 @@ impl Surface for Library {
     }
 
     fn watch(&self, spec: &WatchSpec) -> Result<Box<dyn Stream>, Fault> {
-        Ok(Box::new(self.handle(&spec.want)?.watch_with(spec.want.filter(), spec.options())?))
+        let watcher = self.handle(&spec.want)?.watch_with(spec.want.filter(), spec.options())?;
+        Ok(if self.asynchronous { Box::new(Polled(watcher)) } else { Box::new(watcher) })
     }
 
     fn on_change(&self, want: &Want, mut callback: Callback) -> Option<Box<dyn Registered>> {
@@ -110,9 +113,7 @@ impl Stream for Watcher {
             Wait::Forever => items.recv(),
         };
         match item {
-            Some(Ok(item)) => Next::Note(Note::from(&item)),
-            Some(Err(error)) if error.kind() == ErrorKind::Closed => Next::Note(Note::Closed),
-            Some(Err(error)) => Next::Note(Note::Failed(fmt::format(format_args!("{error:?}")))),
+            Some(item) => Next::Note(note(item)),
             None if self.is_ended() => Next::Ended,
             None => Next::Empty,
         }
@@ -124,5 +125,14 @@ impl Stream for Watcher {
 
     fn dropped(&self) -> u64 {
         Watcher::dropped(self)
+    }
+}
+
+/// What a stream handed out, as a note.
+pub(super) fn note(item: watchkeep::Result<Item>) -> Note {
+    match item {
+        Ok(item) => Note::from(&item),
+        Err(error) if error.kind() == ErrorKind::Closed => Note::Closed,
+        Err(error) => Note::Failed(format!("{error:?}")),
     }
 }

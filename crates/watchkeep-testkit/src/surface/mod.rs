@@ -1,6 +1,7 @@
 //! What the suites talk to. The library is one surface; a server behind its wire, or several processes on a file,
 //! are others, which need only say how they do these few things.
 
+mod asynchronous;
 mod library;
 mod site;
 
@@ -13,6 +14,7 @@ use watchkeep::{Revision, Timestamp};
 use crate::ops::{Outcome, Step};
 use crate::record::{Note, Seen, Want, WatchSpec};
 
+pub(crate) use asynchronous::block_on;
 pub use site::{Capabilities, File, Memory, Site};
 
 /// Something that a suite did not expect to fail, and can only report.
@@ -120,6 +122,8 @@ pub enum Next {
     Note(Note),
     /// Nothing so far.
     Empty,
+    /// Nothing here, which does not tell whether there is something.
+    Pending,
     /// Nothing any more.
     Ended,
 }

@@ -17,8 +17,8 @@ pub struct Capabilities {
     pub restarts: bool,
     /// Callbacks can be registered.
     pub callbacks: bool,
-    /// Writes and watchers are in one process: a write returns after its events are there.
-    pub local: bool,
+    /// A callback may write: it does not wait for another thread by that.
+    pub callbacks_write: bool,
 }
 
 /// Opens stores for the suites.
@@ -39,6 +39,7 @@ pub trait Site: Send + Sync + fmt::Debug {
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    asynchronous: bool,
     // Removed when dropped.
     _folder: TempDir,
 }
@@ -51,18 +52,24 @@ impl File {
     /// When no folder can be made.
     pub fn new() -> Result<File, Fault> {
         let folder = tempfile::tempdir()?;
-        Ok(File { path: folder.path().join("store.db"), _folder: folder })
+        Ok(File { path: folder.path().join("store.db"), asynchronous: false, _folder: folder })
+    }
+
+    /// The same, used by callers that must not block: writes are futures, watchers asynchronous streams.
+    #[must_use]
+    pub fn asynchronous(self) -> File {
+        File { asynchronous: true, ..self }
     }
 }
 
 impl Site for File {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { restarts: true, callbacks: true, local: true }
+        Capabilities { restarts: true, callbacks: true, callbacks_write: !self.asynchronous }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
         let store = options.clock(clock.clone()).open(&self.path)?;
-        Ok(Arc::new(Library::new(store, clock)))
+        Ok(Arc::new(Library::new(store, clock, self.asynchronous)))
     }
 }
 
@@ -72,11 +79,11 @@ pub struct Memory;
 
 impl Site for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { restarts: false, callbacks: true, local: true }
+        Capabilities { restarts: false, callbacks: true, callbacks_write: true }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
         let store = options.clock(clock.clone()).open_in_memory()?;
-        Ok(Arc::new(Library::new(store, clock)))
+        Ok(Arc::new(Library::new(store, clock, false)))
     }
 }

@@ -16,4 +16,4 @@ mod writer;
 
 pub use plan::{Load, Pace, Plan, WatchPlan};
 pub use report::{Line, Report};
-pub use round::{Round, round};
+pub use round::{Round, round, round_within};

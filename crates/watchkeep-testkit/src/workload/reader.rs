@@ -51,7 +51,7 @@ impl Seat {
         let note = match next {
             Next::Note(note) => note,
             Next::Empty if wait == Wait::No => Note::Empty,
-            Next::Empty | Next::Ended => return false,
+            Next::Empty | Next::Pending | Next::Ended => return false,
         };
         let mut heard = Heard { note, span, reading: None };
         match &heard.note {

@@ -1,6 +1,7 @@
 //! A round: a store's lives, from its making to its last closing.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use watchkeep::{ManualClock, Options, Revision};
@@ -42,6 +43,26 @@ impl Round {
     }
 }
 
+/// Runs a round, which must come to its end within this time. One that does not is left behind, threads and all.
+///
+/// # Errors
+///
+/// As [`round`], and when it does not end.
+pub fn round_within(site: Box<dyn Site>, plan: Plan, limit: Duration) -> Result<Round, Fault> {
+    let (seed, (done, result)) = (plan.seed, mpsc::channel());
+    std::thread::Builder::new().name(format!("round {seed}")).spawn(move || {
+        // Nobody waits for it any more when it comes too late.
+        drop(done.send(round(&*site, &plan)));
+    })?;
+    match result.recv_timeout(limit) {
+        Ok(round) => round,
+        Err(RecvTimeoutError::Timeout) => {
+            Err(format!("seed {seed}: the round does not end: somebody waits for ever").into())
+        }
+        Err(RecvTimeoutError::Disconnected) => Err(format!("seed {seed}: the round panicked").into()),
+    }
+}
+
 /// Runs a round.
 ///
 /// # Errors
@@ -58,8 +79,9 @@ pub fn round(site: &dyn Site, plan: &Plan) -> Result<Round, Fault> {
         let handles = if site.capabilities().restarts { plan.handles } else { 1 };
         let handles =
             (0..handles).map(|_| site.open(options.clone(), clock.clone())).collect::<Result<_, _>>()?;
+        let writing_back = site.capabilities().callbacks_write;
         let stage = Arc::new(Stage::new(ticker.clone(), clock.clone(), handles, number * plan.handles));
-        (known, evidence.floor) = life(&stage, plan, number, watchers, known, &mut dice)?;
+        (known, evidence.floor) = life(&stage, plan, number, watchers, known, writing_back, &mut dice)?;
         evidence.quiet.extend(stage.quiet());
         evidence.latest = evidence.latest.max(stage.latest());
         let records = std::mem::take(&mut *stage.records());
@@ -91,6 +113,7 @@ fn life(
     number: usize,
     watchers: &[WatchPlan],
     known: Revision,
+    writing_back: bool,
     dice: &mut Dice,
 ) -> Result<(Revision, Revision), Fault> {
     let name = |place: usize, watcher: &WatchPlan| {
@@ -99,7 +122,7 @@ fn life(
     };
     let named = watchers.iter().enumerate().map(|(place, watcher)| (name(place, watcher), watcher.clone()));
     let (waiting, served): (Vec<_>, Vec<_>) = named.partition(|(_, watcher)| watcher.pace == Pace::Waiting);
-    let listeners = listeners(stage, plan, number, dice);
+    let listeners = listeners(stage, plan, number, writing_back, dice);
 
     std::thread::scope(|scope| {
         let mut scribes_dice = dice.split();
@@ -172,10 +195,17 @@ fn mirror(stage: &Stage, name: &str, handle: usize) -> Option<Seat> {
     Seat::take(stage, name, &plan)
 }
 
-fn listeners(stage: &Arc<Stage>, plan: &Plan, number: usize, dice: &mut Dice) -> Vec<Listener> {
+fn listeners(
+    stage: &Arc<Stage>,
+    plan: &Plan,
+    number: usize,
+    writing_back: bool,
+    dice: &mut Dice,
+) -> Vec<Listener> {
     let habits = |draw: &mut Draw<'_>| match draw.below(5) {
         0 | 1 => Habit::Quiet,
-        2 => Habit::WritesBack,
+        2 if writing_back => Habit::WritesBack,
+        2 => Habit::Quiet,
         3 => Habit::Panics,
         _ => Habit::Goes(1 + draw.below(40)),
     };
