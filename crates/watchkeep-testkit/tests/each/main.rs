@@ -4,6 +4,7 @@
 mod beginnings;
 mod delivery;
 mod durability;
+mod edges;
 mod load;
 mod order;
 mod policies;
