@@ -1,1 +1,33 @@
-//! The promises of watchkeep as checkers, a model, and the suites that every engine must pass.
+//! The promises of watchkeep as checkers, a model, and the suites that every engine and every surface must pass.
+//!
+//! Two suites, each fed by operations that are made up from a seed:
+//!
+//! * [`runner`]: one step after another on a store and on a [`model`] of it, with everything compared: every result,
+//!   every row of the log, every entry. Steps can be shrunk by proptest.
+//! * [`workload`]: many writers, watchers and callbacks at once. What everybody was told is [recorded](record) and
+//!   held against the [`promises`] afterwards. The checkers see only plain values, and each of them has a made-up
+//!   stream that it finds fault with.
+//!
+//! Both talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
+//! blocking and asynchronous. A server behind its wire, several processes on a file, or another engine take part by
+//! implementing these two traits; what they cannot do they say in [`surface::Capabilities`].
+//!
+//! ```
+//! use watchkeep_testkit::surface::Memory;
+//! use watchkeep_testkit::workload::{Load, Plan, Report, round};
+//!
+//! let mut report = Report::default();
+//! report.add(&round(&Memory, &Plan::new(1, Load { ops: 20, watchers: 4 }))?);
+//! assert!(report.is_clean(), "{report}");
+//! # Ok::<(), watchkeep_testkit::surface::Fault>(())
+//! ```
+//!
+//! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
+
+pub mod model;
+pub mod ops;
+pub mod promises;
+pub mod record;
+pub mod runner;
+pub mod surface;
+pub mod workload;

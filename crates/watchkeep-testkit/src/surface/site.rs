@@ -1,0 +1,89 @@
+//! Where stores come from.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use watchkeep::{Clock, Options};
+
+use super::library::Library;
+use super::{Fault, Surface};
+
+/// What a site can do. What it cannot, the suites leave out there, and say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What is closed can be opened again, with what was in it.
+    pub restarts: bool,
+    /// Callbacks can be registered.
+    pub callbacks: bool,
+    /// A callback may write: it does not wait for another thread by that.
+    pub callbacks_write: bool,
+}
+
+/// Opens stores for the suites.
+pub trait Site: Send + Sync + fmt::Debug {
+    /// What it can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens the one store of this site, which may be open already: another handle on it, as from another process.
+    /// The clock is given beside the options, which do not tell it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault>;
+}
+
+/// A store in a file of its own, in a folder that goes with this value.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    asynchronous: bool,
+    // Removed when dropped.
+    _folder: TempDir,
+}
+
+impl File {
+    /// A place for a file that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// When no folder can be made.
+    pub fn new() -> Result<File, Fault> {
+        let folder = tempfile::tempdir()?;
+        Ok(File { path: folder.path().join("store.db"), asynchronous: false, _folder: folder })
+    }
+
+    /// The same, used by callers that must not block: writes are futures, watchers asynchronous streams.
+    #[must_use]
+    pub fn asynchronous(self) -> File {
+        File { asynchronous: true, ..self }
+    }
+}
+
+impl Site for File {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { restarts: true, callbacks: true, callbacks_write: !self.asynchronous }
+    }
+
+    fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
+        let store = options.clock(clock.clone()).open(&self.path)?;
+        Ok(Arc::new(Library::new(store, clock, self.asynchronous)))
+    }
+}
+
+/// A store that is gone when it is closed.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory;
+
+impl Site for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { restarts: false, callbacks: true, callbacks_write: true }
+    }
+
+    fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
+        let store = options.clock(clock.clone()).open_in_memory()?;
+        Ok(Arc::new(Library::new(store, clock, false)))
+    }
+}
