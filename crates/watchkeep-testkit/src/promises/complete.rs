@@ -59,19 +59,21 @@ fn losses(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
     findings.add_all(late, format!("was called lost with {lost:?}, and comes after all"));
 }
 
-/// What a stream of its own making owes: from where it began to where it was read to.
+/// What a stream of its own making owes: from where it began to where it was read to. Losses are in it.
 fn owed<'a>(recording: &'a Recording, evidence: &'a Evidence) -> Option<impl Iterator<Item = &'a Seen>> {
     let End::Drained(end) = recording.end else { return None };
     let after = recording.owes_after()?;
-    let wanted = |row: &&Seen| recording.spec.want.wants(row) && !recording.lost(row.revision);
+    let wanted = |row: &&Seen| recording.spec.want.wants(row);
     Some(evidence.log.between(after, recording.position().max(end)).iter().filter(wanted))
 }
 
 /// What was dropped is counted.
 fn counted(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
     let Some(owed) = owed(recording, evidence) else { return };
-    let (owed, ready) =
-        (owed.count(), recording.heard.iter().position(|heard| matches!(heard.note, Note::Ready(_))));
+    let (owed, ready) = (
+        owed.filter(|row| !recording.lost(row.revision)).count(),
+        recording.heard.iter().position(|heard| matches!(heard.note, Note::Ready(_))),
+    );
     let after = recording.heard.iter().skip(ready.unwrap_or(0));
     let seen = after.filter_map(|heard| heard.event()).filter(|seen| !seen.snapshot).count();
     let dropped = usize::try_from(recording.dropped).unwrap_or(usize::MAX);
@@ -80,7 +82,8 @@ fn counted(recording: &Recording, evidence: &Evidence, findings: &mut Findings) 
     }
 }
 
-/// The newest event of each key is there, or the deletion of its group that came after it.
+/// The newest event of each key is there, or the deletion of its group that came after it. Where that one is called
+/// lost, nothing older of the key is owed: it may have been left out for it.
 fn newest(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
     let Some(owed) = owed(recording, evidence) else { return };
     let mut newest: BTreeMap<(&str, Option<&str>), Revision> = BTreeMap::new();
@@ -92,7 +95,8 @@ fn newest(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
     }
     let seen: std::collections::HashSet<Revision> =
         recording.changes().map(|change| change.revision).collect();
-    let missing = newest.into_values().filter(|revision| !seen.contains(revision)).collect();
+    let owed = newest.into_values().filter(|revision| !recording.lost(*revision));
+    let missing = owed.filter(|revision| !seen.contains(revision)).collect();
     findings.add_all(missing, "missing, though it is the newest of its key");
 }
 

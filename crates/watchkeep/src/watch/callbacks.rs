@@ -97,7 +97,7 @@ impl Hub {
                 // Closed: nothing will ever happen.
                 return Subscription { slot: None };
             };
-            state.reader = Some(Reader::new(inbox, false, false));
+            state.reader = Some(Reader::new(inbox, false));
             state.fed = true;
             state.done = start;
             start

@@ -39,6 +39,8 @@ pub(crate) struct Shape {
     pub(super) capacity_bytes: usize,
     pub(super) policy: LagPolicy,
     pub(super) keys_only: bool,
+    /// The reader looks up in the log what each event replaced.
+    pub(super) previous_values: bool,
     pub(super) progress: Option<Duration>,
 }
 
@@ -51,6 +53,7 @@ impl Shape {
             capacity_bytes: options.buffer_bytes,
             policy: options.policy,
             keys_only: options.keys_only,
+            previous_values: options.previous_values,
             progress: options.progress,
         }
     }
@@ -220,8 +223,8 @@ impl Inbox {
     pub(super) fn close(&self, at: Revision) -> (bool, bool) {
         let mut state = self.lock();
         state.ended.get_or_insert(at);
-        let lags = state.mode != Mode::Live;
-        (state.wants_waking(), lags)
+        let needs_file = state.mode != Mode::Live || (self.shape.previous_values && !state.buffer.is_empty());
+        (state.wants_waking(), needs_file)
     }
 
     /// Ends the watch because its reader wants no more than what is buffered. Whether to wake the reader.

@@ -41,7 +41,6 @@ pub(super) struct Reader {
     /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth.
     ahead: VecDeque<Item>,
     walk: Option<Walk>,
-    previous_values: bool,
     /// An event that waits for its previous value, and one that has it.
     incomplete: Option<Event>,
     complete: Option<Event>,
@@ -49,17 +48,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool, previous_values: bool) -> Reader {
+    pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool) -> Reader {
         let walk = from_snapshot.then(Walk::default);
-        Reader {
-            inbox,
-            ahead: VecDeque::new(),
-            walk,
-            previous_values,
-            incomplete: None,
-            complete: None,
-            failed: false,
-        }
+        Reader { inbox, ahead: VecDeque::new(), walk, incomplete: None, complete: None, failed: false }
     }
 
     /// The next item, fetching what is needed.
@@ -88,7 +79,7 @@ impl Reader {
             self.inbox.lock().active_at = hub.clock.now();
         }
         match item {
-            Item::Event(event) if self.previous_values => match event.previous_revision() {
+            Item::Event(event) if self.inbox.shape.previous_values => match event.previous_revision() {
                 Some(previous) => {
                     self.incomplete = Some(event);
                     Step::Load(Request::Previous(previous))

@@ -67,7 +67,7 @@ impl Watcher {
         }
         let shape = Shape::new(filter, scope, options);
         let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
-        let reader = Reader::new(inbox, options.start == Start::Snapshot, options.previous_values);
+        let reader = Reader::new(inbox, options.start == Start::Snapshot);
         let active = Active {
             hub: hub.clone(),
             reader,

@@ -264,6 +264,11 @@ impl Job<'_, '_> {
             // Looked up each time: reaping may have taken the group, or this very entry, away.
             let row = self.counters().group(set.group)?;
             let found = row.as_ref().map(|row| self.find(row, set.key)).transpose()?.flatten();
+            if found.as_ref().is_some_and(|found| self.is_due(found.deadline)) {
+                // It holds no place that this write could take over.
+                self.present(set.group, set.key)?;
+                continue;
+            }
             let before = self.counters().usage(namespace)?;
             let bytes = len(set.key) + len(set.value) - found.as_ref().map_or(0, |found| found.bytes);
             let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
+use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 
@@ -121,7 +122,9 @@ struct Taken {
 }
 
 impl Taken {
-    fn apply(&mut self, writer: &Writer, batch: &mut Batch<'_>) -> Result<(), Broken> {
+    fn apply(&mut self, writer: &Writer, batch: &mut Batch<'_>, clock: &dyn Clock) -> Result<(), Broken> {
+        // It may have been made after the transaction began.
+        batch.now = clock.now();
         let applied = match &self.job.write {
             Some(write) => apply(batch, write),
             None => Err(Reason::WorkerDied { what: "a commit" }.into()),
@@ -229,14 +232,14 @@ impl SqliteEngine {
             }
         }
         for taken in lead.taken.iter_mut().filter(|taken| !taken.failed) {
-            taken.apply(writer, &mut batch)?;
+            taken.apply(writer, &mut batch, &*self.clock)?;
         }
         let (start, mut bytes) = (Instant::now(), 0);
         while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
             let Some(job) = self.turn.take_along() else { break };
             bytes += job.write.as_ref().map_or(0, |write| write.op.weight());
             lead.taken.push(Taken { job, result: None, failed: false });
-            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut batch))?;
+            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut batch, &*self.clock))?;
         }
 
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
