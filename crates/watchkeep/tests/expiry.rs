@@ -58,7 +58,6 @@ fn is_visible(store: &Store, group: &str, key: &str) -> Result<bool> {
         store.entries(group).next().is_some(),
         !store.page(group, Default::default())?.entries.is_empty(),
         store.snapshot()?.get(group, key)?.is_some(),
-        store.transaction(|tx| tx.contains(group, key))?.value,
         store.stats()?.entries > 0,
         !store.render("{% for key in entries %}{{ key }}{% endfor %}", group)?.is_empty(),
     ];
@@ -70,13 +69,19 @@ fn is_visible(store: &Store, group: &str, key: &str) -> Result<bool> {
 fn an_entry_is_there_until_its_deadline_and_not_at_it() -> Result {
     let (clock, store) = quiet()?;
     store.set_with_ttl("g", "k", "v", SECOND)?;
-    clock.set(1_000_999);
-    assert!(is_visible(&store, "g", "k")?);
-    assert_eq!(store.remaining_ttl("g", "k")?, Some(Duration::from_millis(1)));
-    clock.set(1_001_000);
-    assert!(!is_visible(&store, "g", "k")?);
-    clock.set(5_000_000);
-    assert!(!is_visible(&store, "g", "k")?);
+    assert_eq!(store.remaining_ttl("g", "k")?, Some(SECOND));
+    // While a transaction is open nobody can remove it: it is for the reads not to see it.
+    let mut seen = Vec::new();
+    store.transaction(|tx| {
+        for now in [1_000_999, 1_001_000, 5_000_000] {
+            clock.set(now);
+            seen.push(is_visible(&store, "g", "k").map_err(watchkeep::Error::abort)?);
+        }
+        assert!(tx.contains("g", "k")?, "a transaction has one moment");
+        Ok(())
+    })?;
+    assert_eq!(seen, [true, false, false]);
+    assert!(!store.transaction(|tx| tx.contains("g", "k"))?.value && !is_visible(&store, "g", "k")?);
     Ok(())
 }
 

@@ -272,6 +272,44 @@ fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
     Ok(())
 }
 
+#[test]
+fn what_changes_in_the_part_that_was_given_is_passed_on_also_at_its_edge() -> Result {
+    for with_the_group in [false, true] {
+        let store = Store::open_in_memory()?;
+        store.transaction(|tx| (0..40).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
+        let options = WatchOptions::new().snapshot().buffer(10);
+        let mut watcher = store.watch_with(Filter::everything(), options)?;
+        let (mut state, mut items, mut given) = (State::new(), watcher.items(), 0);
+        let ready = loop {
+            match items.recv_timeout(LIMIT).ok_or("it never gets ready")?? {
+                Item::Event(event) => fold(&mut state, &event)?,
+                Item::Ready(at) => break at,
+                other => return Err(format!("unexpected: {other:?}").into()),
+            }
+            given += 1;
+            // After each page: the last key given, the next one, one before, and a group before all.
+            if given == 10 {
+                store.set("g", "009", "changed")?;
+                store.set("g", "010", "changed")?;
+            } else if given == 11 {
+                store.set("f", "k", "new")?;
+            } else if given == 21 {
+                store.delete("g", "019")?;
+                store.delete("g", "000")?;
+                store.set("g", "0199", "new")?;
+            } else if given == 30 && with_the_group {
+                store.transaction(|tx| {
+                    tx.delete_group("g")?;
+                    tx.set("g", "000", "again")?;
+                    tx.set("h", "k", "new")
+                })?;
+            }
+        };
+        assert_eq!((state, ready), (state_at_end(&store)?, store.last_revision()?));
+    }
+    Ok(())
+}
+
 fn state_at_end(store: &Store) -> Result<State> {
     let mut state = State::new();
     for group in store.groups("") {
