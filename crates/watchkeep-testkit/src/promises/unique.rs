@@ -16,6 +16,10 @@ pub fn unique(recording: &Recording, _: &Evidence) -> Vec<Violation> {
     for heard in &recording.heard {
         match &heard.note {
             Note::Event(seen) if seen.snapshot => {
+                if seen.key.is_none() {
+                    // What was given of the group is gone; what came after its deletion is told again.
+                    initial.retain(|(group, _), _| *group != seen.group);
+                }
                 let before = initial.insert((&seen.group, seen.key.as_deref()), seen.revision);
                 if let Some(before) = before.filter(|before| *before >= seen.revision) {
                     let what = format!("{} stands in the snapshot twice", seen.place());
