@@ -1,0 +1,66 @@
+//! What the disk does: the floor under everything that is durable.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use watchkeep::Durability;
+
+use super::{Contender, Peer, Session};
+use crate::Result;
+use crate::data::Name;
+use crate::plan::{Cell, Workload};
+
+/// Overwrites 4 KiB of a file of its own, and syncs.
+#[derive(Debug)]
+pub(crate) struct Disk;
+
+const PAGE: [u8; 4096] = [0x57; 4096];
+
+impl Contender for Disk {
+    fn name(&self) -> &'static str {
+        "disk"
+    }
+
+    fn about(&self) -> String {
+        "4 KiB overwritten in place, then `fdatasync`; each thread has its own file".to_owned()
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        cell.workload == Workload::Floor
+    }
+
+    fn open(&self, folder: &Path, _: Durability) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Files { folder: folder.to_owned(), next: AtomicUsize::new(0) }))
+    }
+}
+
+struct Files {
+    folder: PathBuf,
+    next: AtomicUsize,
+}
+
+impl Peer for Files {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder.join(format!("floor-{number}"));
+        let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+        file.write_all_at(&PAGE, 0)?;
+        file.sync_all()?;
+        Ok(Box::new(Page(file)))
+    }
+}
+
+struct Page(File);
+
+impl Session for Page {
+    fn set(&mut self, _: &Name, value: &str) -> Result<()> {
+        let mut page = PAGE;
+        if let Some(head) = page.get_mut(..value.len()) {
+            head.copy_from_slice(value.as_bytes());
+        }
+        self.0.write_all_at(&page, 0)?;
+        Ok(self.0.sync_data()?)
+    }
+}
