@@ -48,7 +48,7 @@ impl Workload {
 
     pub(crate) const fn about(self) -> &'static str {
         match self {
-            Workload::Floor => "what the disk does: 4 KiB overwritten and synced",
+            Workload::Floor => "what the disk does: 4 KiB written and synced",
             Workload::Set => "single sets by 1 and 16 threads, durable and relaxed",
             Workload::Get => "single reads from 100,000 entries by 1 and 2 threads",
             Workload::Latency => "from the begin of a set to its event in a parked watcher",

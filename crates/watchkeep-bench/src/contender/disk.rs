@@ -12,19 +12,22 @@ use crate::Result;
 use crate::data::Name;
 use crate::plan::{Cell, Workload};
 
-/// Overwrites 4 KiB of a file of its own, and syncs.
+/// Writes 4 KiB to a file of its own, and syncs: in place, or at the end of a file that grows.
 #[derive(Debug)]
-pub(crate) struct Disk;
+pub(crate) struct Disk {
+    pub(crate) append: bool,
+}
 
 const PAGE: [u8; 4096] = [0x57; 4096];
 
 impl Contender for Disk {
     fn name(&self) -> &'static str {
-        "disk"
+        if self.append { "disk-append" } else { "disk" }
     }
 
     fn about(&self) -> String {
-        "4 KiB overwritten in place, then `fdatasync`; each thread has its own file".to_owned()
+        let how = if self.append { "appended" } else { "overwritten in place" };
+        format!("4 KiB {how}, then `fdatasync`; each thread has its own file")
     }
 
     fn takes(&self, cell: &Cell) -> bool {
@@ -32,12 +35,13 @@ impl Contender for Disk {
     }
 
     fn open(&self, folder: &Path, _: Durability) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Files { folder: folder.to_owned(), next: AtomicUsize::new(0) }))
+        Ok(Box::new(Files { folder: folder.to_owned(), append: self.append, next: AtomicUsize::new(0) }))
     }
 }
 
 struct Files {
     folder: PathBuf,
+    append: bool,
     next: AtomicUsize,
 }
 
@@ -48,11 +52,15 @@ impl Peer for Files {
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
         file.write_all_at(&PAGE, 0)?;
         file.sync_all()?;
-        Ok(Box::new(Page(file)))
+        Ok(Box::new(Page { file, at: 0, append: self.append }))
     }
 }
 
-struct Page(File);
+struct Page {
+    file: File,
+    at: u64,
+    append: bool,
+}
 
 impl Session for Page {
     fn set(&mut self, _: &Name, value: &str) -> Result<()> {
@@ -60,7 +68,10 @@ impl Session for Page {
         if let Some(head) = page.get_mut(..value.len()) {
             head.copy_from_slice(value.as_bytes());
         }
-        self.0.write_all_at(&page, 0)?;
-        Ok(self.0.sync_data()?)
+        if self.append {
+            self.at += page.len() as u64;
+        }
+        self.file.write_all_at(&page, self.at)?;
+        Ok(self.file.sync_data()?)
     }
 }

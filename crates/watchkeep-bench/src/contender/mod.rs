@@ -22,7 +22,8 @@ pub(crate) const ALL: &[&dyn Contender] = &[
     &raw::Raw { cache_mib: Some(256) },
     &limits::Channel,
     &limits::Callback,
-    &disk::Disk,
+    &disk::Disk { append: false },
+    &disk::Disk { append: true },
 ];
 
 /// A store, or a model of one.

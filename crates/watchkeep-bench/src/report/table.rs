@@ -102,7 +102,7 @@ const REPLAY: Columns = &[
 impl Workload {
     const fn title(self) -> &'static str {
         match self {
-            Workload::Floor => "The floor: 4 KiB overwritten and synced",
+            Workload::Floor => "The floor: 4 KiB written and synced",
             Workload::Set => "Set",
             Workload::Get => "Get, warm, 100,000 entries",
             Workload::Latency => "Watch latency: from the begin of a set to its event in a waiting watcher",
@@ -137,7 +137,7 @@ impl Workload {
             }
             Workload::FanOut => {
                 "All watch one key, and are read by the thread that writes, so nobody sleeps. `send` is the set of that \
-                 key less the set of a key that nobody watches (medians, in turn), for each watcher; with one watcher \
+                 key less the set of a key that nobody watches (medians, in turn), for each watcher; it is left out where \
                  it drowns in the noise of the set. `channels` and `functions` have no store: they are the limit."
             }
             Workload::Selectivity => {
