@@ -16,8 +16,9 @@ use crate::Result;
 use crate::arguments::{Arguments, Measure};
 use crate::machine::Machine;
 use crate::outcome::Outcome;
-use crate::plan::{Cell, plan};
+use crate::plan::{Cell, Workload, plan};
 use crate::report;
+use crate::syncs;
 use crate::ticks::Ticks;
 
 /// How often a disturbed cell is measured again.
@@ -35,6 +36,8 @@ pub(crate) struct Results {
     pub(crate) took: Duration,
     /// How many measurements were thrown away, because others used the machine.
     pub(crate) disturbed: u32,
+    /// What `count-syncs` found, or why it could not look; none when sets were not measured.
+    pub(crate) syncs: Option<String>,
 }
 
 /// A line of the JSON file.
@@ -58,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
         began,
         took: Duration::ZERO,
         disturbed: 0,
+        syncs: None,
         cells,
     };
     let mut json = arguments.json.as_deref().map(File::create).transpose()?;
@@ -81,6 +85,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
             results.outcomes.entry(cell.name()).or_default().push(outcome);
             bar.inc(1);
         }
+    }
+    if arguments.chosen().contains(&Workload::Set) {
+        bar.set_message("syncs");
+        let counted = syncs::count(&arguments.measure);
+        results.syncs = Some(counted.unwrap_or_else(|error| format!("Not counted: {error}\n")));
     }
     bar.finish_and_clear();
     results.took = start.elapsed();

@@ -26,6 +26,13 @@ pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
             text.push_str(&table::section(results, workload));
         }
     }
+    if let Some(syncs) = &results.syncs {
+        text.push_str(
+            "\n## Syncs of a durable set\n\nCounted by `strace`, which slows everything down; of anything else means \
+             checkpoints.\n\n",
+        );
+        text.push_str(syncs);
+    }
     text.push_str(&contenders(results));
     text
 }

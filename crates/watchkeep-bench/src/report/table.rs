@@ -124,7 +124,8 @@ impl Workload {
     const fn note(self) -> &'static str {
         match self {
             Workload::Floor => {
-                "The disk's limit for what is durable; `× floor` below means times its row of one thread."
+                "The disk's limit for what is durable; `× floor` means times `disk` with one thread. A write-ahead log \
+                 that still grows is nearer to `disk-append`."
             }
             Workload::Set => {
                 "Random keys of 100,000 in 10 groups, from an empty store; names of 20 bytes, values of 100. Each \
