@@ -1,0 +1,140 @@
+//! What the program is asked to do.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::Result;
+use crate::plan::Workload;
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo run --release -p watchkeep-bench -- all --report docs/benchmarks.md
+  cargo run --release -p watchkeep-bench -- set get --repeats 3 --seconds 2
+  cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl
+  cargo run --release -p watchkeep-bench -- count-syncs
+
+A single cell, for a profiler (the names are in the JSON lines; the folder must exist):
+  perf record --call-graph dwarf watchkeep-bench cell set/relaxed/1/watchkeep FOLDER --seconds 5";
+
+/// Measures watchkeep beside what else a user would take, and writes a report.
+#[derive(Debug, Parser)]
+#[command(name = "watchkeep-bench", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// What to measure; everything unless named.
+    #[arg(value_name = "WORKLOAD")]
+    pub(crate) workloads: Vec<Choice>,
+
+    #[command(flatten)]
+    pub(crate) measure: Measure,
+
+    /// How often each cell is measured; the tables show medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) repeats: u32,
+
+    /// How many seconds to wait, before a cell, for a machine that others use; then it is measured anyway.
+    #[arg(long, default_value_t = 20.0, value_parser = seconds)]
+    pub(crate) patience: f64,
+
+    /// A cell during which others took more than this, in percent of one core, is measured again, three times at
+    /// the most.
+    #[arg(long, default_value_t = 15.0)]
+    pub(crate) quiet: f64,
+
+    /// Where to write the report, in Markdown; it goes to standard output as well.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Where to write every measurement, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Measure {
+    /// How long one measurement takes, apart from its preparation.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds, global = true)]
+    pub(crate) seconds: f64,
+
+    /// In which folder the data lies, in a fresh folder that is removed afterwards; the build's own unless named.
+    /// It must be on a disk.
+    #[arg(long, global = true)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl Measure {
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    /// A fresh folder on a disk, removed when dropped.
+    pub(crate) fn folder(&self) -> Result<tempfile::TempDir> {
+        let parent = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => {
+                let program = std::env::current_exe()?;
+                program.parent().and_then(|profile| profile.parent()).unwrap_or(&program).to_owned()
+            }
+        };
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&parent).map_err(|error| {
+            format!("no folder can be made in {parent:?}: {error}; name another with --dir")
+        })?;
+        crate::machine::refuse_memory(folder.path())?;
+        Ok(folder)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Counts the syncs of one commit, by strace.
+    CountSyncs,
+    /// Measures one cell and prints it as JSON: what the program runs itself with.
+    #[command(hide = true)]
+    Cell {
+        /// `workload/durability/size/contender`
+        name: String,
+        /// An empty folder.
+        folder: PathBuf,
+    },
+}
+
+/// A workload, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Choice(pub(crate) Option<Workload>);
+
+impl clap::ValueEnum for Choice {
+    fn value_variants<'a>() -> &'a [Choice] {
+        static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {
+            let named = Workload::ALL.into_iter().map(|workload| Choice(Some(workload)));
+            std::iter::once(Choice(None)).chain(named).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(match self.0 {
+            None => clap::builder::PossibleValue::new("all").help("everything"),
+            Some(workload) => clap::builder::PossibleValue::new(workload.name()).help(workload.about()),
+        })
+    }
+}
+
+impl Arguments {
+    pub(crate) fn chosen(&self) -> Vec<Workload> {
+        let all = self.workloads.is_empty() || self.workloads.contains(&Choice(None));
+        let chosen = |workload: &Workload| all || self.workloads.contains(&Choice(Some(*workload)));
+        Workload::ALL.into_iter().filter(chosen).collect()
+    }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.01..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("a number of seconds from 0.01 to 3600 is wanted".to_owned()),
+    }
+}

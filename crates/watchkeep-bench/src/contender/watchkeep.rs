@@ -1,0 +1,173 @@
+//! Ours.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use watchkeep::{Durability, Event, Filter, Item, Options, Revision, Store, WatchOptions, Watcher};
+
+use super::limits::Counted;
+use super::{Contender, Peer, Replayed, Session, Watch};
+use crate::Result;
+use crate::data::{Name, value};
+use crate::plan::{Cell, Workload};
+
+/// How many entries are loaded in one transaction.
+const BATCH: usize = 2_000;
+
+/// The library, with its watchers.
+#[derive(Debug)]
+pub(crate) struct Watchkeep;
+
+/// The library, with callbacks in place of watchers.
+#[derive(Debug)]
+pub(crate) struct Callbacks;
+
+impl Contender for Watchkeep {
+    fn name(&self) -> &'static str {
+        "watchkeep"
+    }
+
+    fn about(&self) -> String {
+        format!(
+            "watchkeep {}, default options; `set` of one entry with its log row, watchers with a buffer of 16",
+            env!("CARGO_PKG_VERSION")
+        )
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        cell.workload != Workload::Floor
+    }
+
+    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: false }))
+    }
+}
+
+impl Contender for Callbacks {
+    fn name(&self) -> &'static str {
+        "watchkeep-callbacks"
+    }
+
+    fn about(&self) -> String {
+        "as watchkeep, with one `on_change_with` a watcher; each adds 1 to a counter".to_owned()
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        cell.workload == Workload::FanOut
+    }
+
+    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: true }))
+    }
+}
+
+pub(super) fn open(folder: &Path, durability: Durability) -> Result<Store> {
+    Ok(Options::new().durability(durability).open(folder.join("store.db"))?)
+}
+
+struct Open {
+    store: Store,
+    callbacks: bool,
+}
+
+impl Peer for Open {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Handle(self.store.clone())))
+    }
+
+    fn load(&self, names: &[Name], count: usize) -> Result<()> {
+        let mut text = String::new();
+        let mut serials = 0..count;
+        while !serials.is_empty() {
+            let batch: Vec<usize> = serials.by_ref().take(BATCH).collect();
+            self.store.transaction(|tx| {
+                for serial in &batch {
+                    let number = serial % names.len().max(1);
+                    let Some(name) = names.get(number) else { continue };
+                    value(&mut text, number, *serial as u64).map_err(watchkeep::Error::abort)?;
+                    tx.set(&name.group, &name.key, text.as_str())?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn logged(&self) -> Result<u64> {
+        Ok(self.store.stats()?.log_events)
+    }
+
+    fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {
+        if !self.callbacks {
+            return Ok(Box::new(Watching(self.store.watch(&name.group, &name.key))));
+        }
+        let calls = Arc::new(AtomicU64::new(0));
+        let counter = calls.clone();
+        let filter = Filter::key(name.group.clone(), name.key.clone());
+        let subscription = self.store.on_change_with(filter, move |item| {
+            if let Item::Event(event) = item {
+                look(event);
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        subscription.detach();
+        Ok(Box::new(Counted { calls, seen: 0 }))
+    }
+
+    fn replay(&self, workload: Workload, events: u64) -> Result<Replayed> {
+        let mut replayed = Replayed::default();
+        let mut count = |event: &Event| {
+            replayed.events += 1;
+            replayed.revisions += look(event);
+            replayed.bytes += event.value().map_or(0, |value| value.len() as u64);
+            replayed.events >= events
+        };
+        if workload == Workload::History {
+            for event in self.store.history(Filter::everything(), Revision::ZERO) {
+                count(&event?);
+            }
+            return Ok(replayed);
+        }
+        let watcher =
+            self.store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::ZERO))?;
+        for event in watcher {
+            if count(&event?) {
+                break;
+            }
+        }
+        Ok(replayed)
+    }
+}
+
+/// Something to do with the whole event, so that nobody skips it.
+fn look(event: &Event) -> u64 {
+    std::hint::black_box((event.group(), event.key(), event.value()));
+    event.revision().get()
+}
+
+struct Handle(Store);
+
+impl Session for Handle {
+    fn set(&mut self, name: &Name, value: &str) -> Result<()> {
+        self.0.set(&name.group, &name.key, value)?;
+        Ok(())
+    }
+
+    fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let found = self.0.get(&name.group, &name.key)?;
+        Ok(found.map(|found| value(&found)).is_some())
+    }
+}
+
+struct Watching(Watcher);
+
+impl Watch for Watching {
+    fn try_next(&mut self) -> Result<Option<u64>> {
+        Ok(self.0.try_recv().transpose()?.as_ref().map(look))
+    }
+
+    fn next(&mut self) -> Result<Option<u64>> {
+        Ok(self.0.recv().transpose()?.as_ref().map(look))
+    }
+}

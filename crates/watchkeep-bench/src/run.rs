@@ -1,0 +1,186 @@
+//! A run: the cells in rounds, each in a process of its own; what was disturbed is measured again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::Result;
+use crate::arguments::{Arguments, Measure};
+use crate::machine::Machine;
+use crate::outcome::Outcome;
+use crate::plan::{Cell, Workload, plan};
+use crate::report;
+use crate::syncs;
+use crate::ticks::Ticks;
+
+/// How often a disturbed cell is measured again.
+const AGAIN: u32 = 3;
+/// How long the machine is looked at to see whether it is quiet.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// What a whole run came to.
+pub(crate) struct Results {
+    pub(crate) cells: Vec<Cell>,
+    /// The rounds' outcomes of each cell, by its name.
+    pub(crate) outcomes: BTreeMap<String, Vec<Outcome>>,
+    pub(crate) machine: Machine,
+    pub(crate) began: jiff::Timestamp,
+    pub(crate) took: Duration,
+    /// How many measurements were thrown away, because others used the machine.
+    pub(crate) disturbed: u32,
+    /// What `count-syncs` found, or why it could not look; none when sets were not measured.
+    pub(crate) syncs: Option<String>,
+}
+
+/// A line of the JSON file.
+#[derive(Serialize)]
+struct Line<'a> {
+    cell: String,
+    round: u32,
+    kept: bool,
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+}
+
+/// Measures what is chosen; the report.
+pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+    let (began, start) = (jiff::Timestamp::now(), Instant::now());
+    let cells = plan(&arguments.chosen());
+    let folder = arguments.measure.folder()?;
+    let mut results = Results {
+        machine: Machine::look(folder.path()),
+        outcomes: BTreeMap::new(),
+        began,
+        took: Duration::ZERO,
+        disturbed: 0,
+        syncs: None,
+        cells,
+    };
+    let mut json = arguments.json.as_deref().map(File::create).transpose()?;
+    let stopped = stop_flag()?;
+    let bar = progress(results.cells.len() as u64 * u64::from(arguments.repeats));
+    for round in 0..arguments.repeats {
+        for place in 0..results.cells.len() {
+            // Every other round runs backwards, so that nobody always comes after the same one.
+            let place = if round % 2 == 0 { place } else { results.cells.len() - 1 - place };
+            let Some(cell) = results.cells.get(place).copied() else { continue };
+            bar.set_message(cell.name());
+            let (outcome, thrown_away) =
+                measure(arguments, &cell, folder.path(), &stopped, &mut |outcome, kept| {
+                    let line = Line { cell: cell.name(), round, kept, outcome };
+                    match &mut json {
+                        Some(file) => Ok(writeln!(file, "{}", serde_json::to_string(&line)?)?),
+                        None => Ok(()),
+                    }
+                })?;
+            results.disturbed += thrown_away;
+            results.outcomes.entry(cell.name()).or_default().push(outcome);
+            bar.inc(1);
+        }
+    }
+    if arguments.chosen().contains(&Workload::Set) {
+        bar.set_message("syncs");
+        let counted = syncs::count(&arguments.measure);
+        results.syncs = Some(counted.unwrap_or_else(|error| format!("Not counted: {error}\n")));
+    }
+    bar.finish_and_clear();
+    results.took = start.elapsed();
+    let report = report::markdown(&results, arguments);
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, &report).map_err(|error| format!("{path:?} cannot be written: {error}"))?;
+    }
+    folder.close()?;
+    Ok(report)
+}
+
+/// Measures a cell when the machine is quiet, and again while others disturb it; the quietest outcome, and how many
+/// were thrown away.
+fn measure(
+    arguments: &Arguments,
+    cell: &Cell,
+    folder: &Path,
+    stopped: &AtomicBool,
+    note: &mut dyn FnMut(&Outcome, bool) -> Result<()>,
+) -> Result<(Outcome, u32)> {
+    let mut best: Option<Outcome> = None;
+    for thrown_away in 0..=AGAIN {
+        wait_for_quiet(arguments, stopped)?;
+        let outcome = in_process(&arguments.measure, cell, folder)?;
+        let quiet = outcome.others <= arguments.quiet;
+        if best.as_ref().is_none_or(|best| outcome.others < best.others) {
+            if let Some(worse) = best.replace(outcome) {
+                note(&worse, false)?;
+            }
+        } else {
+            note(&outcome, false)?;
+        }
+        if quiet || thrown_away == AGAIN {
+            let best = best.ok_or("nothing was measured")?;
+            note(&best, true)?;
+            return Ok((best, thrown_away));
+        }
+    }
+    Err("nothing was measured".into())
+}
+
+/// Runs a cell in a process and a folder of its own.
+fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> {
+    let fresh = tempfile::Builder::new().prefix("cell-").tempdir_in(folder)?;
+    let output = Command::new(std::env::current_exe()?)
+        .args(["cell", &cell.name()])
+        .arg(fresh.path())
+        .args(["--seconds", &measure.seconds.to_string()])
+        .output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("the cell {} failed ({}): {}", cell.name(), output.status, said.trim()).into());
+    }
+    fresh.close()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Waits until others take less of the machine than is allowed, or patience ends.
+fn wait_for_quiet(arguments: &Arguments, stopped: &AtomicBool) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs_f64(arguments.patience);
+    loop {
+        if stopped.load(Ordering::Relaxed) {
+            return Err("stopped; nothing is written".into());
+        }
+        let before = Ticks::now()?;
+        pause(LOOK);
+        if Ticks::now()?.others_since(&before, LOOK) <= arguments.quiet || Instant::now() >= until {
+            return Ok(());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the machine is looked at over a time in which we do nothing")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Raised by SIGINT and SIGTERM, so that the data is removed.
+fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, stopped.clone())?;
+    }
+    Ok(stopped)
+}
+
+/// On a terminal only.
+fn progress(cells: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(cells), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {eta} left  {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
