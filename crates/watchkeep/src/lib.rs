@@ -44,6 +44,11 @@
 //! * `render`: [`Store::render`], templates over a group.
 //! * `async`: [`AsyncStore`], and watchers as `futures_core::Stream`.
 
+#![cfg_attr(
+    not(feature = "async"),
+    expect(dead_code, reason = "without the feature nobody calls what serves asynchronous callers")
+)]
+
 mod engine;
 mod store;
 mod types;

@@ -43,7 +43,7 @@ impl Store {
     /// It may do with the store whatever it likes: read, write, watch, register, unregister, close. What it writes
     /// is delivered to watchers at once, and to callbacks after the event at hand. It runs on some thread: the
     /// writer's, another waiting writer's, or the store's own; one call at a time. It must not wait for another
-    /// thread's write, nor take a lock that is held while writing; a call that takes over a second is reported
+    /// thread's write, nor take a lock that is held while writing, nor write to a store whose callbacks write back; a call that takes over a second is reported
     /// through `tracing`, and so is a panic, which changes nothing else. A captured `Store` would keep itself open:
     /// capture [`downgrade`](Store::downgrade).
     pub fn on_change(&self, mut f: impl FnMut(&Event) + Send + 'static) -> Subscription {
