@@ -274,7 +274,12 @@ impl Source for Lines {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let bad = |what| Failure::new(FAILURE, format!("{place} of {name} is no entry: {what}"));
+            let bad = |what| {
+                Failure::new(
+                    FAILURE,
+                    format!("{place} of {name} is no entry: {what}; correct it, then import again"),
+                )
+            };
             visit(place, line::read(&line).map_err(bad)?)?;
         }
     }

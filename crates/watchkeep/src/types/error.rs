@@ -205,7 +205,7 @@ pub(crate) enum Reason {
         #[source]
         cause: std::io::Error,
     },
-    #[error("the file could not be used: {0}")]
+    #[error("the file could not be used: {0}; see that it is a file of ours on a disk that works")]
     Sqlite(#[source] rusqlite::Error),
     #[error("the commit failed half way, so it may or may not be in the file; read it back before going on")]
     UnknownOutcome(#[source] rusqlite::Error),
