@@ -1,4 +1,5 @@
-//! Uses everything of a store once, so that a trace shows which files the process opens. The path is the argument.
+//! Uses everything of a store once, so that a trace shows which files the process opens. The path is the argument; without
+//! one, the file is a temporary one.
 
 use std::error::Error;
 use std::time::Duration;
@@ -6,7 +7,8 @@ use std::time::Duration;
 use watchkeep::{Event, Filter, Kind, ListOptions, Options, Retention, Revision, Store, WatchOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args().nth(1).ok_or("usage: file_access FILE")?;
+    let folder = tempfile::tempdir()?;
+    let path = std::env::args().nth(1).map_or_else(|| folder.path().join("app.db"), Into::into);
     for round in 0..2 {
         let store = Options::new().retention(Retention::events(100)).open(&path)?;
         let mut watcher = store.watch("*", "*");
