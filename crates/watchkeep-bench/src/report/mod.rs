@@ -50,7 +50,7 @@ fn how(results: &Results, arguments: &Arguments) -> String {
     let names = if names.len() == Workload::ALL.len() { "all".to_owned() } else { names.join(" ") };
     let (repeats, seconds) = (arguments.repeats, arguments.measure.seconds);
     text.push_str(&format!(
-        "Again:\n\n```\ncargo run --release -p watchkeep-bench -- {names} --repeats {repeats} --seconds {seconds} \
+        "Again:\n\n```text\ncargo run --release -p watchkeep-bench -- {names} --repeats {repeats} --seconds {seconds} \
          --report docs/benchmarks.md\ncargo run --release -p watchkeep-bench -- count-syncs\n```\n\n"
     ));
     text.push_str(&format!(
