@@ -7,7 +7,8 @@ use watchkeep::Revision;
 use super::{Findings, Promise, Violation};
 use crate::record::{Evidence, Note, Recording};
 
-/// No revision twice, no key of a beginning again but in a later state, and nothing of a beginning after it.
+/// No revision twice, nothing of a beginning after it, and in it no key again but in a later state, or after the
+/// deletion of its group, with which the group's later changes begin anew.
 pub fn unique(recording: &Recording, _: &Evidence) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::Unique, &recording.name);
     let mut changes: HashSet<Revision> = HashSet::new();
@@ -53,8 +54,11 @@ pub fn unique(recording: &Recording, _: &Evidence) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
+    use watchkeep::Kind;
+
     use super::super::made_up::*;
     use super::*;
+    use crate::record::Seen;
 
     #[test]
     fn an_event_that_comes_twice_is_found() {
@@ -72,6 +76,9 @@ mod tests {
         let again = stream([begin(1), lagged(1, 1), begin(1), Note::Ready(at(2))]);
         assert!(unique(&again, &evidence).is_empty());
         assert_eq!(unique(&stream([begin(1), begin(1), Note::Ready(at(2))]), &evidence).len(), 1);
+        let gone = Seen { kind: Kind::DeleteGroup, key: None, ..initial(2) };
+        let anew = stream([begin(1), Note::Event(gone), begin(1), Note::Ready(at(2))]);
+        assert!(unique(&anew, &evidence).is_empty());
         let tail = stream([begin(1), Note::Ready(at(2)), Note::Event(set(2))]);
         assert_eq!(unique(&tail, &evidence).len(), 1);
     }

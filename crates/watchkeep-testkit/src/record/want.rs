@@ -111,12 +111,12 @@ impl Want {
         }
     }
 
-    /// Whether the newest change of each key, and so the current entries, can be told from the stream alone.
+    /// Whether the current entries can be told from a stream that begins with them. Whose changes are left out makes
+    /// no difference: before the mark they are not.
     pub fn folds(&self) -> bool {
         let all =
             |kinds: &Vec<Kind>| Kind::ALL.iter().all(|kind| *kind == Kind::Touch || kinds.contains(kind));
         self.kinds.as_ref().is_none_or(all)
-            && self.excluded_origin.is_none()
             && !self.without_group_deletions
             && !matches!(&self.target, Target::Pattern(_, key) if key != "*")
     }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use watchkeep::{
-    Clock, ErrorKind, Filter, ManualClock, Options, Quota, SetOptions, Store, Timestamp, WatchOptions,
+    Clock, Durability, ErrorKind, Filter, LagPolicy, ManualClock, Options, Quota, Revision, SetOptions,
+    Store, Timestamp, WatchOptions, Watcher,
 };
 
 use crate::{Fault, revisions};
@@ -104,6 +105,23 @@ fn a_quota_counts_what_can_be_seen() -> Result<(), Fault> {
     Ok(())
 }
 
+/// A group in which everything is due takes no place either.
+#[test]
+fn a_quota_counts_groups_that_can_be_seen() -> Result<(), Fault> {
+    let clock = Arc::new(Silent::default());
+    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let tenant = store.scoped("tenant")?;
+    tenant.set("a", "k", "v")?;
+    tenant.set("b", "k", "v")?;
+    tenant.set_with_ttl("due", "k", "v", Duration::from_millis(10))?;
+    clock.advance(20);
+    let limited = tenant.with_quota(Quota { max_groups: 2, ..Quota::default() })?;
+    let refused = limited.set("due", "another", "v").map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::QuotaExceeded));
+    assert_eq!(limited.groups("").collect::<Result<Vec<_>, _>>()?, ["a", "b"]);
+    Ok(())
+}
+
 /// Entries of a group that was deleted are swept at leisure; they do not expire.
 #[test]
 fn what_is_purged_is_what_could_be_seen() -> Result<(), Fault> {
@@ -117,5 +135,42 @@ fn what_is_purged_is_what_could_be_seen() -> Result<(), Fault> {
         clock.advance(Duration::from_secs(2));
         assert_eq!(store.purge_expired()?, 0, "in round {round}");
     }
+    Ok(())
+}
+
+/// A watcher that drops, and is left behind while it joins the live feed, reads on from the log: what it had counted as
+/// dropped comes after all, and must not stay counted.
+#[test]
+fn what_is_counted_as_dropped_does_not_come() -> Result<(), Fault> {
+    let folder = tempfile::tempdir()?;
+    let open = || Options::new().durability(Durability::Relaxed).open(folder.path().join("store.db"));
+    let (store, other) = (open()?, open()?);
+    for number in 1..=10 {
+        store.set("g", "k", number.to_string())?;
+    }
+    let options = WatchOptions::new().after(Revision::ZERO).policy(LagPolicy::Drop).buffer(1);
+    let mut watcher = store.watch_with(Filter::everything(), options)?;
+    let mut events = Vec::new();
+    let mut take = |watcher: &mut Watcher, count: usize| -> Result<(), Fault> {
+        for event in std::iter::from_fn(|| watcher.try_recv()).take(count) {
+            events.push(event?.revision().get());
+        }
+        Ok(())
+    };
+    // It has read a page of the log when more is written: it joins, and is fed from then on.
+    take(&mut watcher, 1)?;
+    for number in 11..=15 {
+        store.set("g", "k", number.to_string())?;
+    }
+    take(&mut watcher, 9)?;
+    for number in 16..=18 {
+        store.set("g", "k", number.to_string())?;
+    }
+    // Another process writes so much that the store does not replay it to everybody.
+    other.transaction(|tx| (0..2_000).try_for_each(|number| tx.set("other", &number.to_string(), "v")))?;
+    store.set("g", "k", "last")?;
+    take(&mut watcher, usize::MAX)?;
+    let (seen, dropped) = (u64::try_from(events.len())?, watcher.dropped());
+    assert_eq!(seen + dropped, store.last_revision()?.get(), "{seen} seen and {dropped} dropped");
     Ok(())
 }
