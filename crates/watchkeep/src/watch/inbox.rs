@@ -204,7 +204,7 @@ impl Inbox {
         }
         if !state.buffer.push(&self.shape, self.shape.event(change)) {
             match (state.mode, self.shape.policy) {
-                (_, LagPolicy::Drop) => state.dropped += 1,
+                (Mode::Live, LagPolicy::Drop) => state.dropped += 1,
                 _ => state.fall_behind(before),
             }
         }

@@ -11,6 +11,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
 use crate::types::name::NameRange;
+use crate::types::quota::Usage;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
 use crate::types::writing::{Condition, Ttl};
@@ -272,10 +273,15 @@ impl Job<'_, '_> {
             let before = self.counters().usage(namespace)?;
             let bytes = len(set.key) + len(set.value) - found.as_ref().map_or(0, |found| found.bytes);
             let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);
-            let Some(exceeded) = quota.exceeded(namespace, before, after) else { return Ok(()) };
-            if self.reap(&NameRange::prefix(author.scope.prefix()))? == 0 {
-                return Err(Reason::Quota(exceeded).into());
+            // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
+            let over = quota.exceeded(namespace, Usage::default(), after).is_some();
+            if over && self.reap(&NameRange::prefix(author.scope.prefix()))? > 0 {
+                continue;
             }
+            return match quota.exceeded(namespace, before, after) {
+                Some(exceeded) => Err(Reason::Quota(exceeded).into()),
+                None => Ok(()),
+            };
         }
     }
 
