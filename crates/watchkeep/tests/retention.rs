@@ -125,6 +125,21 @@ fn events_go_when_they_weigh_too_much_and_not_before() -> Result {
 }
 
 #[test]
+fn weight_is_trimmed_also_right_behind_what_is_trimmed_already() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("store.db");
+    let store = Options::new().retention(Retention::FOREVER).open(&path)?;
+    (0..40).try_for_each(|n: u32| store.set("g", &n.to_string(), vec![b'x'; 100_000]).map(drop))?;
+    // Ten events stay: a little more than they may weigh.
+    store.compact(Revision::new(31))?;
+    store.close()?;
+    let retention = Retention { max_bytes: 1_000_000, min_events: 0, ..Retention::FOREVER };
+    let store = Options::new().retention(retention).open(&path)?;
+    eventually("one more goes", || Ok(store.stats()?.first_revision == Revision::new(32)))?;
+    Ok(())
+}
+
+#[test]
 fn however_small_the_retention_no_transaction_is_cut_in_two() -> Result {
     for retention in [
         Retention::events(1),

@@ -12,7 +12,7 @@ use crate::types::event::{Change, Kind};
 use crate::types::limits::PAGE_BYTES;
 use crate::types::revision::Revision;
 
-use super::columns::{SqlValue, optional_text, read_value};
+use super::columns::{SqlValue, optional_text, payload, read_value};
 
 const INSERT: &str = "INSERT INTO wk_log (revision, commit_revision, kind, group_name, key, content_type, deadline, \
      previous, origin, timestamp, total_bytes, checksum, value) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
@@ -21,6 +21,11 @@ const AFTER: &str = "SELECT revision, commit_revision, kind, group_name, key, co
 const ONE: &str = "SELECT revision, commit_revision, kind, group_name, key, content_type, deadline, previous, \
      origin, timestamp, checksum, value FROM wk_log WHERE revision = ?1";
 const END: &str = "SELECT revision, total_bytes FROM wk_log ORDER BY revision DESC LIMIT 1";
+const BEGIN: &str = concat!(
+    "SELECT revision, total_bytes - ",
+    payload!(),
+    " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
+);
 const TRIMMED: &str = "SELECT value FROM wk_meta WHERE name = 'trimmed'";
 
 /// The log's end: its last revision, and the bytes of all that was ever logged up to it.
@@ -30,6 +35,14 @@ pub(super) fn end(conn: &Connection) -> Result<(Revision, i64)> {
         Some((revision, bytes)) => Ok((Revision::from_i64(revision)?, bytes)),
         None => Ok((Revision::ZERO, 0)),
     }
+}
+
+/// The log's first row that is not trimmed: its revision, and the bytes of all that was logged before it.
+pub(super) fn begin(conn: &Connection) -> Result<Option<(Revision, i64)>> {
+    let mut statement = conn.prepare_cached(BEGIN)?;
+    let row: Option<(i64, i64)> =
+        statement.query_row([trimmed(conn)?.as_i64()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    row.map(|(revision, before)| Ok((Revision::from_i64(revision)?, before))).transpose()
 }
 
 /// Whether anything was ever written, as far as what is not the log tells.

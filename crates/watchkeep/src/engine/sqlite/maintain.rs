@@ -173,7 +173,7 @@ fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Optio
     let excess = kept.saturating_sub(retention.max_events);
     // A log that hovers about its limit is not trimmed event by event.
     let by_count = if excess >= slack(retention.max_events) { trimmed.get() + excess } else { 0 };
-    let by_bytes = by_bytes(conn, trimmed, total, retention.max_bytes)?;
+    let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
     let by_age = by_age(conn, trimmed, retention, now)?;
     let to = by_count.max(by_bytes).max(by_age).min(last.get() - retention.min_events);
     whole_transactions(conn, trimmed, Revision::new(to))
@@ -184,27 +184,31 @@ fn slack(max_events: u64) -> u64 {
 }
 
 /// The last revision that must go so that the log weighs no more than it may.
-fn by_bytes(conn: &Connection, trimmed: Revision, total: i64, max_bytes: u64) -> Result<u64> {
-    let Some(allowed) =
-        total.checked_sub(i64::try_from(max_bytes).unwrap_or(i64::MAX)).filter(|over| *over > 0)
-    else {
+fn by_bytes(conn: &Connection, total: i64, max_bytes: u64) -> Result<u64> {
+    let Some((first, before)) = log::begin(conn)? else { return Ok(0) };
+    let allowed = total.saturating_sub(i64::try_from(max_bytes).unwrap_or(i64::MAX));
+    if allowed <= before {
         return Ok(0);
-    };
+    }
     // The running total grows with the revisions: halve the range until the first row is found that reaches it.
-    let (mut low, mut high) = (trimmed.get(), log::end(conn)?.0.get());
+    let (mut low, mut high) = (first.get(), log::end(conn)?.0.get());
     while low < high {
         let middle = low + (high - low) / 2;
-        let reaches = total_at(conn, middle)?.is_some_and(|total| total >= allowed);
-        if reaches { high = middle } else { low = middle + 1 }
+        match row_from(conn, middle)? {
+            Some((_, total)) if total < allowed => low = middle + 1,
+            _ => high = middle,
+        }
     }
-    Ok(low)
+    Ok(row_from(conn, low)?.map_or(low, |(revision, _)| revision))
 }
 
-/// The running total at a revision.
-fn total_at(conn: &Connection, revision: u64) -> Result<Option<i64>> {
-    let sql = "SELECT total_bytes FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
-    let at = Revision::new(revision).as_i64();
-    Ok(conn.prepare_cached(sql)?.query_row([at], |row| row.get(0)).optional()?)
+/// The first row from a revision on: its revision, and the running total there.
+fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
+    let sql = "SELECT revision, total_bytes FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
+    let from = Revision::new(revision).as_i64();
+    let row: Option<(i64, i64)> =
+        conn.prepare_cached(sql)?.query_row([from], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    row.map(|(revision, total)| Ok((Revision::from_i64(revision)?.get(), total))).transpose()
 }
 
 /// The last revision before the first that is young enough, looking a few steps ahead.

@@ -15,7 +15,7 @@ use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
 
-use super::columns::{count, entry_columns, payload, read_entry, read_value};
+use super::columns::{count, entry_columns, read_entry, read_value};
 use super::log;
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
@@ -67,12 +67,6 @@ const NEXT_DEADLINE: &str = "SELECT min(deadline) FROM wk_entries WHERE deadline
 /// Of entries that are there: those of deleted groups wait to be swept.
 const NEXT_EXPIRY: &str = "SELECT e.deadline FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline IS NOT NULL AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
-/// The log's first row, and the running total before it.
-const LOG_BEGIN: &str = concat!(
-    "SELECT revision, total_bytes - ",
-    payload!(),
-    " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
-);
 
 /// Reads on a connection, as of one moment.
 pub(super) struct SqliteRead<'a> {
@@ -209,16 +203,9 @@ impl Read for SqliteRead<'_> {
             .prepare_cached(SUMS)?
             .query_row(sums, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let (last, total) = log::end(self.conn)?;
-        let trimmed = log::trimmed(self.conn)?;
-        let first: Option<(i64, i64)> = self
-            .conn
-            .prepare_cached(LOG_BEGIN)?
-            .query_row([trimmed.as_i64()], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let (first, before) = log::begin(self.conn)?.unwrap_or((last, total));
         let next_expiry: Option<i64> =
             self.conn.prepare_cached(NEXT_EXPIRY)?.query_row(sums, |row| row.get(0)).optional()?;
-        let (first, before) = first.unwrap_or((last.as_i64(), total));
-        let first = Revision::from_i64(first)?;
         Ok(Totals {
             entries: count(keys)?.saturating_sub(self.due(groups)?),
             groups: count(number)?,
