@@ -14,6 +14,7 @@ Examples:
   cargo run --release -p watchkeep-bench -- all --report docs/benchmarks.md
   cargo run --release -p watchkeep-bench -- set get --repeats 3 --seconds 2
   cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl
+  cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl --repeats 9 --resume
   cargo run --release -p watchkeep-bench -- count-syncs
 
 A single cell, for a profiler (the names are in the JSON lines; the folder must exist):
@@ -53,6 +54,10 @@ pub(crate) struct Arguments {
     /// Where to write every measurement, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+
+    /// Goes on with a run that was stopped: what the JSON file holds is kept, and only what is missing is measured.
+    #[arg(long, requires = "json")]
+    pub(crate) resume: bool,
 }
 
 #[derive(Debug, Args)]

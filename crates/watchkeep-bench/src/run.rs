@@ -1,7 +1,7 @@
 //! A run: the cells in rounds, each in a process of its own; what was disturbed is measured again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::arguments::{Arguments, Measure};
@@ -35,19 +35,54 @@ pub(crate) struct Results {
     pub(crate) began: jiff::Timestamp,
     pub(crate) took: Duration,
     /// How many measurements were thrown away, because others used the machine.
-    pub(crate) disturbed: u32,
+    pub(crate) thrown_away: u32,
     /// What `count-syncs` found, or why it could not look; none when sets were not measured.
     pub(crate) syncs: Option<String>,
 }
 
 /// A line of the JSON file.
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(Serialize, Deserialize)]
+struct Line {
     cell: String,
     round: u32,
     kept: bool,
     #[serde(flatten)]
-    outcome: &'a Outcome,
+    outcome: Outcome,
+}
+
+/// What is measured already, by round and cell; and where to note what is measured now.
+#[derive(Default)]
+struct Record {
+    file: Option<File>,
+    known: BTreeMap<(u32, String), Outcome>,
+    thrown_away: u32,
+}
+
+impl Record {
+    fn open(arguments: &Arguments) -> Result<Record> {
+        let Some(path) = &arguments.json else { return Ok(Record::default()) };
+        let mut record = Record::default();
+        if arguments.resume && path.exists() {
+            for line in std::fs::read_to_string(path)?.lines() {
+                let line: Line = serde_json::from_str(line)
+                    .map_err(|error| format!("{path:?} is not of a run: {error}"))?;
+                match line.kept {
+                    true => drop(record.known.insert((line.round, line.cell), line.outcome)),
+                    false => record.thrown_away += 1,
+                }
+            }
+            record.file = Some(OpenOptions::new().append(true).open(path)?);
+        } else {
+            record.file = Some(File::create(path)?);
+        }
+        Ok(record)
+    }
+
+    fn note(&mut self, cell: &Cell, round: u32, kept: bool, outcome: &Outcome) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let line = Line { cell: cell.name(), round, kept, outcome: outcome.clone() };
+        Ok(writeln!(file, "{}", serde_json::to_string(&line)?)?)
+    }
 }
 
 /// Measures what is chosen; the report.
@@ -60,11 +95,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
         outcomes: BTreeMap::new(),
         began,
         took: Duration::ZERO,
-        disturbed: 0,
+        thrown_away: 0,
         syncs: None,
         cells,
     };
-    let mut json = arguments.json.as_deref().map(File::create).transpose()?;
+    let mut record = Record::open(arguments)?;
+    results.thrown_away = record.thrown_away;
     let stopped = stop_flag()?;
     let bar = progress(results.cells.len() as u64 * u64::from(arguments.repeats));
     for round in 0..arguments.repeats {
@@ -73,15 +109,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
             let place = if round % 2 == 0 { place } else { results.cells.len() - 1 - place };
             let Some(cell) = results.cells.get(place).copied() else { continue };
             bar.set_message(cell.name());
-            let (outcome, thrown_away) =
-                measure(arguments, &cell, folder.path(), &stopped, &mut |outcome, kept| {
-                    let line = Line { cell: cell.name(), round, kept, outcome };
-                    match &mut json {
-                        Some(file) => Ok(writeln!(file, "{}", serde_json::to_string(&line)?)?),
-                        None => Ok(()),
-                    }
-                })?;
-            results.disturbed += thrown_away;
+            let outcome = match record.known.remove(&(round, cell.name())) {
+                Some(known) => known,
+                None => {
+                    let note = &mut |outcome: &Outcome, kept: bool| {
+                        results.thrown_away += u32::from(!kept);
+                        record.note(&cell, round, kept, outcome)
+                    };
+                    measure(arguments, &cell, folder.path(), &stopped, note)?
+                }
+            };
             results.outcomes.entry(cell.name()).or_default().push(outcome);
             bar.inc(1);
         }
@@ -101,17 +138,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     Ok(report)
 }
 
-/// Measures a cell when the machine is quiet, and again while others disturb it; the quietest outcome, and how many
-/// were thrown away.
+/// Measures a cell when the machine is quiet, and again while others disturb it; the quietest outcome.
 fn measure(
     arguments: &Arguments,
     cell: &Cell,
     folder: &Path,
     stopped: &AtomicBool,
     note: &mut dyn FnMut(&Outcome, bool) -> Result<()>,
-) -> Result<(Outcome, u32)> {
+) -> Result<Outcome> {
     let mut best: Option<Outcome> = None;
-    for thrown_away in 0..=AGAIN {
+    for again in 0..=AGAIN {
         wait_for_quiet(arguments, stopped)?;
         let outcome = in_process(&arguments.measure, cell, folder)?;
         let quiet = outcome.others <= arguments.quiet;
@@ -122,10 +158,10 @@ fn measure(
         } else {
             note(&outcome, false)?;
         }
-        if quiet || thrown_away == AGAIN {
+        if quiet || again == AGAIN {
             let best = best.ok_or("nothing was measured")?;
             note(&best, true)?;
-            return Ok((best, thrown_away));
+            return Ok(best);
         }
     }
     Err("nothing was measured".into())

@@ -44,7 +44,8 @@ fn how(results: &Results, arguments: &Arguments) -> String {
     }
     let began = results.began.strftime("%Y-%m-%d %H:%M UTC");
     let minutes = plain(results.took.as_secs_f64() / 60.0);
-    text.push_str(&format!("| measured | {began}, {minutes} minutes |\n"));
+    let resumed = if arguments.resume { "; resumed" } else { "" };
+    text.push_str(&format!("| measured | {began}, {minutes} minutes{resumed} |\n"));
     text.push_str(&format!("| noise | {} |\n\n", noise(results, arguments)));
     let names: Vec<_> = arguments.chosen().iter().map(|workload| workload.name()).collect();
     let names = if names.len() == Workload::ALL.len() { "all".to_owned() } else { names.join(" ") };
@@ -81,7 +82,7 @@ fn noise(results: &Results, arguments: &Arguments) -> String {
         median(&others),
         others.len(),
         plain(arguments.quiet),
-        results.disturbed
+        results.thrown_away
     )
 }
 
