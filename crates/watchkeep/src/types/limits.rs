@@ -41,8 +41,13 @@ pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
 pub(crate) const TRIM_STEP: u64 = 512;
 
-/// How often the store's thread looks at the file for what other processes wrote.
+/// How often the store's thread looks at the file for what other processes wrote, whatever wakes it besides.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
+/// The same where nothing signals what other processes write.
+pub(crate) const POLL_UNSIGNALLED: Duration = Duration::from_millis(50);
+/// How long the store's thread is deaf after a signal without news: most likely it heard its own process write, and
+/// whoever writes finds what others wrote.
+pub(crate) const DEAF: Duration = Duration::from_millis(2);
 
 /// How often the store's thread looks after the file when nothing calls for it.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);

@@ -70,7 +70,7 @@ impl Hub {
     }
 
     /// The last revision that was dispatched.
-    pub(super) fn last(&self) -> Revision {
+    pub(crate) fn last(&self) -> Revision {
         Revision::new(self.last.load(Ordering::Acquire))
     }
 

@@ -10,6 +10,7 @@ use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write}
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
+use crate::types::revision::Revision;
 
 use super::apply::{Batch, Job};
 use super::connection::nap;
@@ -112,6 +113,8 @@ struct Lead<'e> {
     turn: &'e Turn<Writer>,
     writer: Option<Writer>,
     taken: Vec<Taken>,
+    /// The last revision that was committed, if anything was announced.
+    announced: Option<Revision>,
 }
 
 struct Taken {
@@ -177,7 +180,7 @@ enum Broken {
 impl SqliteEngine {
     /// Commits the leader's own write and what can be taken along, then passes the turn.
     pub(super) fn lead(&self, writer: Writer, mut own: Own<'_>, queued: Instant) -> Result<OwnDone> {
-        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new() };
+        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new(), announced: None };
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
             match self.attempt(&mut lead, &mut own, &mut own_result, queued) {
@@ -193,8 +196,11 @@ impl SqliteEngine {
                 }
             }
         }
-        let taken = std::mem::take(&mut lead.taken);
+        let (taken, announced) = (std::mem::take(&mut lead.taken), lead.announced);
         drop(lead);
+        if let (Some(last), Some(wake)) = (announced, &self.wake) {
+            wake.announce(last);
+        }
         for Taken { job, result, .. } in taken {
             self.turn
                 .finish(&job, result.unwrap_or_else(|| Err(Reason::WorkerDied { what: "a commit" }.into())));
@@ -248,6 +254,7 @@ impl SqliteEngine {
         writer.commit().map_err(Broken::Whole)?;
         if last > base {
             self.feed.push(base, last, changes);
+            lead.announced = Some(last);
         }
         self.note(earliest, last);
         if last > base && matches!(own_result, Some(Err(_))) {
