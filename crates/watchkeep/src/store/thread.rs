@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::signal::Woken;
 use crate::engine::{Author, Op, Write};
 use crate::types::error::Result;
-use crate::types::limits::{DEAF, POLL, POLL_UNSIGNALLED};
+use crate::types::limits::{DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
@@ -26,16 +26,16 @@ pub(super) fn run(core: &Core) {
             if !core.is_closed() {
                 tracing::warn!(%error, "the store's thread could not do its round; it tries again");
             }
-            Round { pause: POLL, news: false }
+            Round { pause: POLL, deaf: DEAF }
         });
-        let pause = round.pause;
-        if woken == Woken::Heard && !round.news {
-            woken = core.signal.wait(pause.min(DEAF), false);
-            if woken != Woken::Timeout || pause <= DEAF {
+        let (pause, deaf) = (round.pause, if woken == Woken::Heard { round.deaf } else { Duration::ZERO });
+        if !deaf.is_zero() {
+            woken = core.signal.wait(pause.min(deaf), false);
+            if woken != Woken::Timeout || pause <= deaf {
                 continue;
             }
         }
-        woken = core.signal.wait(pause, true);
+        woken = core.signal.wait(pause.saturating_sub(deaf), true);
     }
 }
 
@@ -43,15 +43,15 @@ pub(super) fn run(core: &Core) {
 struct Round {
     /// How long there is nothing to do now.
     pause: Duration,
-    /// Commits that nobody had announced, most likely another process's.
-    news: bool,
+    /// For how long what another process signals is of no use, if that is what the round was for.
+    deaf: Duration,
 }
 
 /// Does what is to be done now.
 fn round(core: &Core) -> Result<Round> {
     core.settle();
     if core.is_closed() {
-        return Ok(Round { pause: POLL, news: false });
+        return Ok(Round { pause: POLL, deaf: DEAF });
     }
     let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
     let mut last = Revision::ZERO;
@@ -59,13 +59,17 @@ fn round(core: &Core) -> Result<Round> {
         last = read.last()?;
         Ok(())
     })?;
-    let news = core.hub.last() < last;
+    let deaf = match (core.hub.is_watched(), core.hub.last() < last) {
+        (false, _) => DEAF_UNWATCHED,
+        (true, false) => DEAF,
+        (true, true) => Duration::ZERO,
+    };
     core.announce(Some(last));
     let due = expire(core)?;
     let more = core.engine.maintain()?;
     let progress = core.hub.progress();
     let pause = [due, progress].into_iter().flatten().fold(poll, Duration::min);
-    Ok(Round { pause: if more { Duration::ZERO } else { pause }, news })
+    Ok(Round { pause: if more { Duration::ZERO } else { pause }, deaf })
 }
 
 /// Removes what is due, a step at a time; how long until something is due again.

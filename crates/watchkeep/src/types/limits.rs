@@ -48,6 +48,8 @@ pub(crate) const POLL_UNSIGNALLED: Duration = Duration::from_millis(50);
 /// How long the store's thread is deaf after a signal without news: most likely it heard its own process write, and
 /// whoever writes finds what others wrote.
 pub(crate) const DEAF: Duration = Duration::from_millis(2);
+/// The same after any signal while nobody watches: only deadlines are looked for.
+pub(crate) const DEAF_UNWATCHED: Duration = Duration::from_millis(20);
 
 /// How often the store's thread looks after the file when nothing calls for it.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);

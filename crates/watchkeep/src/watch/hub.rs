@@ -126,6 +126,11 @@ impl Hub {
         drop(gone);
     }
 
+    /// Whether there is a watcher or a callback.
+    pub(crate) fn is_watched(&self) -> bool {
+        !lock(&self.watchers).by_id.is_empty()
+    }
+
     /// How many watchers there are.
     pub(crate) fn watchers(&self) -> u64 {
         let feeds = u64::from(self.callbacks.is_fed());
