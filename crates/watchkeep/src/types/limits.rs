@@ -19,6 +19,12 @@ pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
 
+/// While other processes write, one rests this long after writing for so long; and how many of its own commits in a
+/// row, without one of another's between, it takes for it to be alone again.
+pub(crate) const REST: Duration = Duration::from_micros(250);
+pub(crate) const REST_AFTER: Duration = Duration::from_millis(1);
+pub(crate) const OTHERS_REMEMBERED: u32 = 64;
+
 /// Commits above this are dispatched from the log instead of from memory.
 pub(crate) const FEED_EVENTS: usize = 4_096;
 pub(crate) const FEED_BYTES: usize = 1 << 20;
