@@ -173,6 +173,8 @@ pub(crate) trait Read {
     /// The last revision.
     fn last(&self) -> Result<Revision>;
     fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
+    /// Refuses a revision whose event a power cut took: what followed it there is not what follows here.
+    fn refuse_lost(&self, revision: Revision) -> Result<()>;
     /// One row of the log, if it still holds it.
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;

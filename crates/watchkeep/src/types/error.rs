@@ -61,7 +61,8 @@ pub enum ErrorKind {
     NewerFormat,
     /// The file cannot be written: change its permissions.
     ReadOnly,
-    /// The cursor belongs to another store, or to this one before it was restored: start from a snapshot.
+    /// The cursor belongs to another store, to this one before it was restored, or to commits that a power cut took:
+    /// start from a snapshot.
     ForeignCursor,
     /// Retention has trimmed events that the reader still needed: it goes on after them.
     Lagged,
@@ -176,6 +177,10 @@ pub(crate) enum Reason {
     ReadOnlyFile(#[source] rusqlite::Error),
     #[error("the cursor belongs to store {theirs}, this is {ours}; start again from a snapshot")]
     ForeignCursor { theirs: StoreId, ours: StoreId },
+    #[error(
+        "revision {revision} may have been lost in a power cut: the store went on from {after} at {next}; start again from a snapshot"
+    )]
+    LostRevision { revision: Revision, after: Revision, next: Revision },
     #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
     BadCursor { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
@@ -244,7 +249,7 @@ impl Reason {
             Reason::Corrupt { .. } | Reason::CorruptFile(_) => ErrorKind::Corrupt,
             Reason::NewerFormat { .. } => ErrorKind::NewerFormat,
             Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) => ErrorKind::ReadOnly,
-            Reason::ForeignCursor { .. } => ErrorKind::ForeignCursor,
+            Reason::ForeignCursor { .. } | Reason::LostRevision { .. } => ErrorKind::ForeignCursor,
             Reason::Lagged(_) => ErrorKind::Lagged,
             Reason::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
             Reason::Aborted(_) => ErrorKind::Aborted,

@@ -162,6 +162,9 @@ impl Replay {
     fn apply(&mut self, change: &Change) {
         let group = change.group.to_string();
         let Some(key) = &change.key else {
+            if change.kind == Kind::Gap {
+                return;
+            }
             self.keys
                 .range_mut((group.clone(), String::new())..)
                 .take_while(|((name, _), _)| *name == group)
@@ -179,6 +182,7 @@ impl Replay {
                 self.keys.insert(place, Some((value, change.deadline)));
             }
             Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
+            Kind::Gap => {}
         }
     }
 }
@@ -298,9 +302,13 @@ fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) ->
             }
         };
         for change in &page.changes {
-            number += 1;
+            number += u64::from(change.kind != Kind::Gap);
             replay.apply(change);
-            if Some(change.revision) != after.next() {
+            let follows = match change.kind {
+                Kind::Gap => change.previous == Some(after) && change.revision > after,
+                _ => Some(change.revision) == after.next(),
+            };
+            if !follows {
                 add(problems, "log:", || format!("revision {} is followed by {}", after, change.revision));
             }
             let begins = after == commit;

@@ -15,7 +15,7 @@ use crate::types::limits::CHECKPOINT_PAGES;
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 64;
 /// How long SQLite itself waits where we do not: while opening, recovering or checkpointing.
-const OPENING: Duration = Duration::from_secs(5);
+pub(super) const OPENING: Duration = Duration::from_secs(5);
 
 /// When SQLite syncs: its `synchronous` setting, the same for all connections of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum Sync {
 }
 
 impl Sync {
-    const fn pragma(self) -> &'static str {
+    pub(super) const fn pragma(self) -> &'static str {
         match self {
             Sync::Full => "PRAGMA synchronous = FULL",
             Sync::Normal => "PRAGMA synchronous = NORMAL",

@@ -8,15 +8,15 @@ use std::time::Instant;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::types::clock::Timestamp;
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
 use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 
-use super::lead::Writer;
 use super::turn::Admission;
-use super::{SqliteEngine, apply, log, retention};
+use super::writer::Writer;
+use super::{SqliteEngine, apply, log, reserve, retention};
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -128,7 +128,12 @@ impl SqliteEngine {
         let (cut, events) = self.pool.with(|conn| {
             let trimmed = log::trimmed(conn)?;
             let cut = whole_transactions(conn, trimmed, to)?;
-            Ok((cut, cut.map_or(0, |cut| cut.get() - trimmed.get())))
+            let missing = |after| reserve::missing_after(conn, after);
+            let events = match cut {
+                Some(cut) => (cut.get() - trimmed.get()).saturating_sub(missing(trimmed)? - missing(cut)?),
+                None => 0,
+            };
+            Ok((cut, events))
         })?;
         if let Some(cut) = cut {
             while self.trim_step(cut)? > 0 {}
@@ -166,16 +171,17 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
 fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
     let (last, total) = log::end(conn)?;
     let trimmed = log::trimmed(conn)?;
-    let kept = last.get() - trimmed.get();
+    let kept = (last.get() - trimmed.get()).saturating_sub(reserve::missing_after(conn, trimmed)?);
     if kept <= retention.min_events {
         return Ok(None);
     }
     let excess = kept.saturating_sub(retention.max_events);
     // A log that hovers about its limit is not trimmed event by event.
-    let by_count = if excess >= slack(retention.max_events) { trimmed.get() + excess } else { 0 };
+    let newest = |count| Ok::<_, Error>(reserve::before_newest(conn, last, count)?.get());
+    let by_count = if excess >= slack(retention.max_events) { newest(retention.max_events)? } else { 0 };
     let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
     let by_age = by_age(conn, trimmed, retention, now)?;
-    let to = by_count.max(by_bytes).max(by_age).min(last.get() - retention.min_events);
+    let to = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
     whole_transactions(conn, trimmed, Revision::new(to))
 }
 
@@ -215,7 +221,8 @@ fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
 fn by_age(conn: &Connection, trimmed: Revision, retention: &Retention, now: Timestamp) -> Result<u64> {
     let age = i64::try_from(retention.max_age.as_millis()).unwrap_or(i64::MAX);
     let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
-    let ahead = Revision::new(trimmed.get() + 8 * TRIM_STEP);
+    let Some((first, _)) = log::begin(conn)? else { return Ok(0) };
+    let ahead = Revision::new(first.get() + 8 * TRIM_STEP);
     let sql = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp >= ?3 \
                ORDER BY revision LIMIT 1";
     let young: Option<i64> = conn

@@ -12,10 +12,12 @@ mod nesting;
 mod open;
 mod pool;
 mod read;
+mod reserve;
 mod retention;
 mod schema;
 mod turn;
 mod wake;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -35,13 +37,14 @@ use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
 
-use connection::WalLength;
-use lead::{Own, OwnDone, Writer};
+use connection::{Sync, WalLength};
+use lead::{Own, OwnDone};
 use maintain::Upkeep;
 use nesting::FileKey;
 use pool::Pool;
 use turn::{Admission, Turn};
-use wake::Wake;
+use wake::{Presence, Wake};
+use writer::Writer;
 
 /// The engine on one SQLite file.
 pub(crate) struct SqliteEngine {
@@ -99,6 +102,14 @@ impl SqliteEngine {
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
         let wake = folder.is_none().then(|| Wake::new(&path, &signal));
+        let relaxed = sync == Sync::Normal;
+        if let Some(wake) = &wake
+            && wake.enter()? == Presence::Alone
+        {
+            let recovered = if relaxed { reserve::recover(&conn, options.clock.now()) } else { Ok(()) };
+            wake.admit_others();
+            recovered?;
+        }
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
@@ -107,7 +118,7 @@ impl SqliteEngine {
             clock: options.clock.clone(),
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
-            turn: Turn::new(Writer::new(conn), signal.clone()),
+            turn: Turn::new(Writer::new(conn, relaxed), signal.clone()),
             pool: Pool::new(path.clone(), sync, options.clock.clone()),
             feed: Feed::default(),
             signal,
@@ -318,9 +329,14 @@ impl Engine for SqliteEngine {
         self.turn.refuse();
         loop {
             self.lead_background();
-            if let Some(writer) = self.turn.close() {
+            if let Some(mut writer) = self.turn.close() {
+                let alone = self.wake.as_ref().is_some_and(Wake::leave);
+                if alone && let Err(error) = writer.finish() {
+                    tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
+                }
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 drop(writer);
+                self.wake.iter().for_each(|wake| wake.left(alone));
                 return Ok(());
             }
         }
