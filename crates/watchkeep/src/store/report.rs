@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention};
@@ -40,7 +41,9 @@ pub struct Stats {
     pub log_bytes: u64,
     /// When the next entry expires.
     pub next_deadline: Option<Timestamp>,
-    /// Watchers of this process.
+    /// Named consumers, with their positions and holders.
+    pub consumers: Vec<ConsumerInfo>,
+    /// Watchers of this process, held consumers included.
     pub watchers: u64,
     /// Callbacks of this process.
     pub callbacks: u64,
@@ -103,6 +106,7 @@ impl Store {
             log_events: totals.log_events,
             log_bytes: totals.log_bytes,
             next_deadline: totals.next_deadline,
+            consumers: self.consumers()?,
             watchers: core.hub.watchers(),
             callbacks: core.hub.callback_count(),
             file_bytes,

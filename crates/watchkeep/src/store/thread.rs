@@ -1,4 +1,5 @@
-//! The store's own thread: expiry, what other processes wrote, asynchronous writes, upkeep of the file.
+//! The store's own thread: expiry, what other processes wrote, asynchronous writes, signs of life of those who hold
+//! consumers, upkeep of the file.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,13 +43,14 @@ fn round(core: &Core) -> Result<Duration> {
         Ok(())
     })?;
     core.announce(Some(last));
+    let lease = core.leases.keep(core);
     let due = expire(core)?;
     let more = core.engine.maintain()?;
     let progress = core.hub.progress();
     if more {
         return Ok(Duration::ZERO);
     }
-    Ok([due, progress].into_iter().flatten().fold(POLL, Duration::min))
+    Ok([due, progress, lease].into_iter().flatten().fold(POLL, Duration::min))
 }
 
 /// Removes what is due, a step at a time; how long until something is due again.

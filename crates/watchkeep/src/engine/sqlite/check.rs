@@ -13,7 +13,7 @@ use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
-use super::log;
+use super::{consumers, log};
 use super::schema::NAMES;
 
 /// More than this many problems of one sort say nothing new.
@@ -81,6 +81,7 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
     let events = events(conn, problems, &mut replay)?;
     totals(conn, problems)?;
     let entries = entries(conn, problems, replay)?;
+    consumers::check(conn, problems)?;
     Ok([entries, groups, events])
 }
 
