@@ -355,7 +355,11 @@ fn a_holder_that_was_overtaken_is_told_when_it_acknowledges() -> Result {
     assert_eq!(revisions(&take(&mut new, 2)?), [1, 2]);
     new.ack(at(2))?;
     drop(old);
-    assert_eq!(kind(two.one.consumer("c")), Some(ErrorKind::Held), "the old one gave back what was not its own");
+    assert_eq!(
+        kind(two.one.consumer("c")),
+        Some(ErrorKind::Held),
+        "the old one gave back what was not its own"
+    );
     Ok(())
 }
 
@@ -567,7 +571,7 @@ fn retention_keeps_what_a_consumer_still_needs() -> Result {
 }
 
 /// Writes until the log has passed what a consumer holds back, and reads what became of it.
-fn passes_the_ceiling(store: &Store, mut more: impl FnMut() -> Result) -> Result {
+fn passes_the_ceiling(clock: &Arc<ManualClock>, store: &Store, more: impl FnOnce() -> Result) -> Result {
     let mut behind = store.consumer("behind")?;
     write(store, 10)?;
     take(&mut behind, 2)?;
@@ -577,7 +581,7 @@ fn passes_the_ceiling(store: &Store, mut more: impl FnMut() -> Result) -> Result
     more()?;
     eventually("the log passes the ceiling", || Ok(store.consumers()?[0].lost.is_some()))?;
     // Through another handle: this one may still remember what is gone.
-    let store = &Options::new().create(false).open(store.path())?;
+    let store = &Options::new().create(false).clock(clock.clone()).open(store.path())?;
     let mut behind = store.consumer("behind")?;
     let lost = behind.recv().ok_or("nothing")?.err().and_then(|error| error.lagged()).ok_or("not told")?;
     assert_eq!((lost.from, at(lost.to.get() + 1)), (at(3), store.stats()?.first_revision));
@@ -592,7 +596,7 @@ fn passes_the_ceiling(store: &Store, mut more: impl FnMut() -> Result) -> Result
 fn past_the_ceiling_by_age_events_go_and_the_consumer_is_told() -> Result {
     let age = Duration::from_secs(3_600);
     let (clock, store) = small(Retention { consumer_age: age, ..Retention::FOREVER })?;
-    passes_the_ceiling(&store, || {
+    passes_the_ceiling(&clock, &store, || {
         clock.advance(age - Duration::from_millis(1));
         write(&store, 300)?;
         store.purge_expired()?;
@@ -604,8 +608,8 @@ fn past_the_ceiling_by_age_events_go_and_the_consumer_is_told() -> Result {
 
 #[test]
 fn past_the_ceiling_by_bytes_events_go_and_the_consumer_is_told() -> Result {
-    let (_, store) = small(Retention { consumer_bytes: 10_000, ..Retention::FOREVER })?;
-    passes_the_ceiling(&store, || {
+    let (clock, store) = small(Retention { consumer_bytes: 10_000, ..Retention::FOREVER })?;
+    passes_the_ceiling(&clock, &store, || {
         (0..300).try_for_each(|n| store.set("g", &n.to_string(), vec![b'v'; 100]).map(drop))?;
         Ok(())
     })?;
@@ -618,7 +622,8 @@ fn past_the_ceiling_by_bytes_events_go_and_the_consumer_is_told() -> Result {
 fn the_ceiling_of_an_open_store_stands_in_the_file() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("a.db");
-    let chosen = Retention { consumer_bytes: 7, consumer_age: Duration::from_secs(9), ..Retention::default() };
+    let chosen =
+        Retention { consumer_bytes: 7, consumer_age: Duration::from_secs(9), ..Retention::default() };
     Options::new().retention(chosen).open(&path)?.close()?;
     assert_eq!(Store::open(&path)?.stats()?.retention, chosen);
     Ok(())

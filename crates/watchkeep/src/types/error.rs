@@ -254,7 +254,9 @@ fn fenced(by: &Option<String>) -> String {
 impl Reason {
     fn kind(&self) -> ErrorKind {
         match self {
-            Reason::NoFile { .. } | Reason::NoFolder { .. } | Reason::NoConsumer { .. } => ErrorKind::NotFound,
+            Reason::NoFile { .. } | Reason::NoFolder { .. } | Reason::NoConsumer { .. } => {
+                ErrorKind::NotFound
+            }
             Reason::Held { .. } | Reason::Needed { .. } => ErrorKind::Held,
             Reason::Fenced { .. } => ErrorKind::Fenced,
             Reason::IsFolder { .. } | Reason::ForeignFile { .. } => ErrorKind::ForeignFile,

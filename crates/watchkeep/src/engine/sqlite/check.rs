@@ -13,8 +13,8 @@ use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
-use super::{consumers, log};
 use super::schema::NAMES;
+use super::{consumers, log};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;

@@ -23,7 +23,8 @@ const INSERT: &str = "INSERT INTO wk_consumers (name, acked, created, fence, lea
      group_deletions) VALUES (?1, ?2, ?3, 0, 0, '', '', 0, 0)";
 const SET_FILTER: &str = "UPDATE wk_consumers SET target = ?2, target_group = ?3, target_key = ?4, kinds = ?5, \
      group_deletions = ?6, excluded_origin = ?7 WHERE name = ?1";
-const TAKE: &str = "UPDATE wk_consumers SET fence = ?2, holder = ?3, lease_until = ?4 + ?5, lease_ms = ?5 WHERE name = ?1";
+const TAKE: &str =
+    "UPDATE wk_consumers SET fence = ?2, holder = ?3, lease_until = ?4 + ?5, lease_ms = ?5 WHERE name = ?1";
 /// A comparison with a position that is not known yet is neither true nor false, and leaves it so.
 const KEEP: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
      acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
@@ -49,11 +50,12 @@ const FIRST_AFTER: &str = concat!(
 /// Does something with a consumer; the number under which it is held. What is refused is refused before the first
 /// change. `last` is the last revision.
 pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &str, act: &Act) -> Result<u64> {
-    let known = |sql: &str, params: &[&dyn rusqlite::ToSql], fence: u64| {
-        match conn.prepare_cached(sql)?.execute(params)? {
-            0 => Err(fenced(conn, now, name)?),
-            _ => Ok(fence),
-        }
+    let known = |sql: &str, params: &[&dyn rusqlite::ToSql], fence: u64| match conn
+        .prepare_cached(sql)?
+        .execute(params)?
+    {
+        0 => Err(fenced(conn, now, name)?),
+        _ => Ok(fence),
     };
     let now_ms = now.as_millis();
     match act {
@@ -64,7 +66,8 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
                     let acked = position(conn, last, *start)?;
                     conn.prepare_cached(INSERT)?.execute(params![name, acked, now_ms])?;
                     // A consumer of a namespace sees nothing else.
-                    let everything = namespace_of(name).map_or(String::new(), |namespace| format!("{namespace}{SEPARATOR}"));
+                    let everything = namespace_of(name)
+                        .map_or(String::new(), |namespace| format!("{namespace}{SEPARATOR}"));
                     set_filter(conn, name, &Filter::group_prefix(everything))?;
                 }
             }
@@ -79,9 +82,7 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
             let params = params![name, number(*fence), now_ms, handed.as_i64(), seen.as_i64()];
             known(KEEP, params, *fence)
         }
-        Act::Ack { fence, upto } => {
-            known(ACK, params![name, number(*fence), now_ms, upto.as_i64()], *fence)
-        }
+        Act::Ack { fence, upto } => known(ACK, params![name, number(*fence), now_ms, upto.as_i64()], *fence),
         Act::Release { fence } => {
             conn.prepare_cached(RELEASE)?.execute(params![name, number(*fence)])?;
             Ok(0)
@@ -160,8 +161,7 @@ fn set_filter(conn: &Connection, name: &str, filter: &Filter) -> Result<()> {
         Target::KeyName { groups, key } => ("key_name", groups, Some(key)),
     };
     let (kinds, deletions, origin) = (filter.kinds, filter.group_deletions, &filter.excluded_origin);
-    conn.prepare_cached(SET_FILTER)?
-        .execute(params![name, target, group, key, kinds, deletions, origin])?;
+    conn.prepare_cached(SET_FILTER)?.execute(params![name, target, group, key, kinds, deletions, origin])?;
     Ok(())
 }
 
@@ -176,12 +176,7 @@ fn read_filter(row: &Row<'_>) -> Result<Filter> {
         ("key_name", Some(key)) => Target::KeyName { groups: group, key },
         _ => return Err(Reason::Corrupt { what: format!("{target:?} is no target of a consumer") }.into()),
     };
-    Ok(Filter {
-        target,
-        kinds: row.get(11)?,
-        group_deletions: row.get(12)?,
-        excluded_origin: row.get(13)?,
-    })
+    Ok(Filter { target, kinds: row.get(11)?, group_deletions: row.get(12)?, excluded_origin: row.get(13)? })
 }
 
 /// Whether a lease still runs. One that reaches much farther than it may is of a clock that went back since.
@@ -244,10 +239,8 @@ pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Resu
 
 /// The consumer that has acknowledged least, and up to where.
 pub(super) fn floor(conn: &Connection) -> Result<Option<(String, Revision)>> {
-    let row: Option<(String, i64)> = conn
-        .prepare_cached(FLOOR)?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
+    let row: Option<(String, i64)> =
+        conn.prepare_cached(FLOOR)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     row.map(|(name, acked)| Ok((name, Revision::from_i64(acked)?))).transpose()
 }
 
@@ -264,7 +257,8 @@ pub(super) fn check(conn: &Connection, problems: &mut Vec<String>) -> Result<()>
     let given: i64 = conn.query_row(FENCES, [], |row| row.get(0))?;
     for row in list(conn, Timestamp::default(), &NameRange::prefix(""))? {
         if row.fence > unsigned(given, "fence")? {
-            problems.push(format!("consumer {:?} has the number {}, the last is {given}", row.name, row.fence));
+            problems
+                .push(format!("consumer {:?} has the number {}, the last is {given}", row.name, row.fence));
         }
     }
     Ok(())

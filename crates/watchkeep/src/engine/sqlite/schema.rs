@@ -7,8 +7,16 @@ pub(super) const APPLICATION_ID: i64 = 0x574b_5354;
 pub(super) const FORMAT: i64 = 1;
 
 /// The tables and indices.
-pub(super) const NAMES: [&str; 8] =
-    ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_deadlines", "wk_dead", "wk_log", "wk_consumers"];
+pub(super) const NAMES: [&str; 8] = [
+    "wk_meta",
+    "wk_groups",
+    "wk_namespaces",
+    "wk_entries",
+    "wk_deadlines",
+    "wk_dead",
+    "wk_log",
+    "wk_consumers",
+];
 
 /// A group's id is the revision at which it came to be, so it is never used again: `delete_group` removes the row
 /// of `wk_groups` and notes the id in `wk_dead`; its entries are swept later.
