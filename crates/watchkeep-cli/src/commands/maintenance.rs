@@ -3,8 +3,9 @@
 use std::error::Error as _;
 
 use serde_json::{Value, json};
-use watchkeep::{Clock, Durability, ErrorKind, Stats, SystemClock};
+use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock};
 
+use super::consumers;
 use super::{Access, open};
 use crate::args::{Compact, Global};
 use crate::exit::{BAD_FILE, Failure, Result};
@@ -30,6 +31,7 @@ fn for_programs(stats: &Stats) -> Value {
         "log_events": stats.log_events,
         "log_bytes": stats.log_bytes,
         "next_deadline": stats.next_deadline.map(watchkeep::json::timestamp),
+        "consumers": stats.consumers.iter().map(consumers::for_programs).collect::<Vec<_>>(),
         "watchers": stats.watchers,
         "callbacks": stats.callbacks,
         "file_bytes": stats.file_bytes,
@@ -70,6 +72,7 @@ fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
         ("entries", entries),
         ("log", log),
         ("next expiry", next),
+        ("consumers", consumers::in_brief(&stats.consumers)),
         ("watchers", format!("{} in this process", stats.watchers)),
         ("file", format!("{}, and {} of write-ahead log", bytes(stats.file_bytes), bytes(stats.wal_bytes))),
         ("durability", durability(stats).to_owned()),
@@ -87,7 +90,8 @@ fn durability(stats: &Stats) -> &'static str {
 
 pub(super) fn compact(global: &Global, args: &Compact, out: &mut Out) -> Result<()> {
     let store = open(global, Access::Change)?;
-    let removed = store.compact(args.before.revision(&store)?)?;
+    let removed =
+        store.compact_with(args.before.revision(&store)?, if args.force { Force::Yes } else { Force::No })?;
     if out.is_json() { out.object(&json!({ "removed": removed })) } else { out.line(removed) }
 }
 

@@ -1,5 +1,6 @@
 //! What each command does, one family a file.
 
+mod consumers;
 mod demo;
 mod entries;
 mod exec;
@@ -48,6 +49,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Count(args) => listing::count(global, &args, out),
         Command::Render(args) => render::render(global, &args, out),
         Command::Watch(args) => watch::watch(global, &args, out),
+        Command::Consumers(args) => consumers::consumers(global, args.action, out),
         Command::History(args) => history::history(global, &args, out),
         Command::Export(args) => export::export(global, &args, out),
         Command::Import(args) => import::import(global, &args, out),

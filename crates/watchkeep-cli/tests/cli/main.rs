@@ -7,6 +7,7 @@
     reason = "what cannot go on fails the test"
 )]
 
+mod consumers;
 mod entries;
 mod events;
 mod files;

@@ -15,6 +15,7 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
+use super::consumer::Acker;
 use super::handle::Store;
 use super::ops;
 use super::transaction::{Committed, Transaction};
@@ -367,7 +368,29 @@ impl AsyncStore {
         self.run(move |store| store.page(&group, options)).await
     }
 
-    /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks.
+    /// As [`Acker::ack`]. A consumer itself is taken with [`blocking`](AsyncStore::blocking), best without waiting for
+    /// another holder, and is a stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Acker::ack`].
+    pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Writing<()> {
+        let (sender, pending) = slot();
+        let lease = consumer.as_ref().lease().clone();
+        match consumer.as_ref().op(revision) {
+            Ok(Some(op)) => {
+                let done = move |result: Result<Receipt>| {
+                    sender.send(result.inspect_err(|error| lease.learn(error)));
+                };
+                self.store.core().engine.submit(self.store.authored(op), Box::new(done));
+            }
+            Ok(None) => sender.send(Ok(Receipt { outcome: Outcome::Consumer(lease.fence), announced: None })),
+            Err(error) => sender.send(Err(error)),
+        }
+        Writing { pending, read: |_| Ok(()) }
+    }
+
+    /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks, taking a consumer.
     ///
     /// # Errors
     ///

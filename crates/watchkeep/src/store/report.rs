@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
@@ -42,7 +43,9 @@ pub struct Stats {
     pub waking: Waking,
     /// When the next entry expires.
     pub next_deadline: Option<Timestamp>,
-    /// Watchers of this process.
+    /// Named consumers, with their positions and holders.
+    pub consumers: Vec<ConsumerInfo>,
+    /// Watchers of this process, held consumers included.
     pub watchers: u64,
     /// Callbacks of this process.
     pub callbacks: u64,
@@ -106,6 +109,7 @@ impl Store {
             log_bytes: totals.log_bytes,
             waking: core.engine.waking(),
             next_deadline: totals.next_deadline,
+            consumers: self.consumers()?,
             watchers: core.hub.watchers(),
             callbacks: core.hub.callback_count(),
             file_bytes,

@@ -33,12 +33,16 @@ pub struct Error(std::sync::Arc<Reason>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The file is not there: create it, or correct the path.
+    /// The file, or the consumer, is not there: create it, or correct the name.
     NotFound,
     /// A condition (`if_absent`, `if_revision`) did not hold: read again and decide.
     Conflict,
     /// A quota of the namespace is used up: delete something, or raise it.
     QuotaExceeded,
+    /// A named consumer is held by another, or still needs the events: wait for it, or force it.
+    Held,
+    /// The consumer is not ours any more, for another took it, or it was reset or removed: take it again.
+    Fenced,
     /// A name is not allowed: choose another.
     InvalidName,
     /// An option or an argument makes no sense: correct the call.
@@ -85,6 +89,8 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::NotFound, 3, 404),
     (ErrorKind::Conflict, 4, 412),
     (ErrorKind::QuotaExceeded, 4, 507),
+    (ErrorKind::Held, 4, 423),
+    (ErrorKind::Fenced, 4, 409),
     (ErrorKind::InvalidName, 2, 400),
     (ErrorKind::InvalidArgument, 2, 400),
     (ErrorKind::TooLarge, 2, 413),
@@ -139,6 +145,20 @@ pub(crate) enum Reason {
     Quota(QuotaExceeded),
     #[error("the namespace {name:?} is not allowed: use letters, digits and hyphens, at least one")]
     BadNamespace { name: String },
+    #[error(
+        "the consumer name {name:?} is not allowed: use letters, digits, hyphens, dots and underscores, at least one and at most 128"
+    )]
+    BadConsumer { name: String },
+    #[error("there is no consumer {name:?}; `Store::consumers` lists those that there are")]
+    NoConsumer { name: String },
+    #[error("the consumer {name:?} is held by {holder:?} for another {left:?}; wait for it, or force it")]
+    Held { name: String, holder: String, left: Duration },
+    #[error(
+        "the consumer {name:?} still needs the events after {after}; let it acknowledge them, remove it, or force it"
+    )]
+    Needed { name: String, after: Revision },
+    #[error("the consumer {name:?} {}; take it again to go on after its last acknowledgement", fenced(.by))]
+    Fenced { name: String, by: Option<String> },
     #[error("this handle is scoped to {name:?} already; scope the whole store instead")]
     ScopedTwice { name: String },
     #[error("{what}")]
@@ -229,14 +249,25 @@ fn conflict(current: &Option<Revision>) -> String {
     }
 }
 
+fn fenced(by: &Option<String>) -> String {
+    match by {
+        Some(by) => format!("was taken over by {by:?}"),
+        None => "was given back, reset or removed".to_owned(),
+    }
+}
+
 impl Reason {
     fn kind(&self) -> ErrorKind {
         match self {
-            Reason::NoFile { .. } | Reason::NoFolder { .. } => ErrorKind::NotFound,
+            Reason::NoFile { .. } | Reason::NoFolder { .. } | Reason::NoConsumer { .. } => {
+                ErrorKind::NotFound
+            }
+            Reason::Held { .. } | Reason::Needed { .. } => ErrorKind::Held,
+            Reason::Fenced { .. } => ErrorKind::Fenced,
             Reason::IsFolder { .. } | Reason::ForeignFile { .. } => ErrorKind::ForeignFile,
             Reason::Conflict { .. } => ErrorKind::Conflict,
             Reason::Quota(_) => ErrorKind::QuotaExceeded,
-            Reason::BadNamespace { .. } => ErrorKind::InvalidName,
+            Reason::BadNamespace { .. } | Reason::BadConsumer { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
             | Reason::Invalid { .. }
             | Reason::BadDeadline

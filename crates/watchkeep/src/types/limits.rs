@@ -72,6 +72,20 @@ pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 /// Read connections that are kept when nobody uses them.
 pub(crate) const IDLE_READERS: usize = 8;
 
+/// How long a consumer stays its holder's without a sign of life, unless asked otherwise, and at the least.
+pub(crate) const CONSUMER_LEASE: Duration = Duration::from_secs(10);
+pub(crate) const CONSUMER_LEASE_MIN: Duration = Duration::from_millis(100);
+/// A holder gives a sign of life every such part of its lease.
+pub(crate) const LEASE_PARTS: u32 = 3;
+/// The longest name of a consumer, in bytes.
+pub(crate) const CONSUMER_NAME: usize = 128;
+
+/// How long the log is kept for a consumer, unless the file says otherwise: well past the usual retention by age,
+/// or it would add nothing.
+pub(crate) const CONSUMER_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of the log is kept for a consumer, unless the file says otherwise.
+pub(crate) const CONSUMER_BYTES: u64 = 1 << 30;
+
 /// How large names and values may be, in bytes.
 ///
 /// ```

@@ -17,6 +17,7 @@ use crate::types::value::Value;
 use crate::types::writing::{Condition, Ttl};
 
 use super::columns::{SqlValue, read_value};
+use super::consumers;
 use super::counters::{Counters, Group};
 use super::log;
 use super::read::SqliteRead;
@@ -421,6 +422,9 @@ impl Job<'_, '_> {
             Op::DeleteGroups { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
             Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
             Op::Reap { groups } => self.reap(groups).map(Outcome::Keys),
+            Op::Consumer { name, act } => {
+                consumers::apply(self.conn(), self.batch.now, self.last, name, act).map(Outcome::Consumer)
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
-use super::log;
 use super::schema::NAMES;
+use super::{consumers, log};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -81,6 +81,7 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
     let events = events(conn, problems, &mut replay)?;
     totals(conn, problems)?;
     let entries = entries(conn, problems, replay)?;
+    consumers::check(conn, problems)?;
     Ok([entries, groups, events])
 }
 

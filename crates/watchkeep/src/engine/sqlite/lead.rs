@@ -259,6 +259,9 @@ fn is_fault(error: &Error) -> bool {
             | Reason::TooLarge { .. }
             | Reason::BadDeadline
             | Reason::NoRevisionLeft
+            | Reason::Held { .. }
+            | Reason::Fenced { .. }
+            | Reason::NoConsumer { .. }
     )
 }
 
@@ -275,7 +278,8 @@ impl Transact for Guarded<'_, '_> {
             return Err(fault.clone());
         }
         self.job.borrow_mut().apply(op).inspect_err(|error| {
-            if is_fault(error) {
+            // What a stale holder of a consumer writes beside its acknowledgement must not be committed, either.
+            if is_fault(error) || error.kind() == ErrorKind::Fenced {
                 *self.fault.borrow_mut() = Some(error.clone());
             }
         })

@@ -3,11 +3,12 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::types::clock::Timestamp;
+use crate::types::consumer::Force;
 use crate::types::error::{Error, Result};
 use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
 use crate::types::lock;
@@ -16,7 +17,7 @@ use crate::types::revision::Revision;
 
 use super::turn::Admission;
 use super::writer::Writer;
-use super::{SqliteEngine, apply, log, reserve, retention};
+use super::{SqliteEngine, apply, consumers, log, reserve, retention};
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -80,9 +81,13 @@ impl SqliteEngine {
         if self.pool.with(has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
         }
-        let cut = self.pool.with(|conn| cut(conn, &retention::read(conn)?, self.clock.now()))?;
-        if let Some(cut) = cut {
-            self.trim_step(cut)?;
+        let find_cut = |conn: &Connection| cut(conn, &retention::read(conn)?, self.clock.now());
+        if self.pool.with(find_cut)?.is_some() {
+            // Looked up again with the turn: meanwhile a consumer may have come that needs what lies there.
+            self.exclusively(|conn| {
+                find_cut(conn)?.map_or(Ok(()), |cut| mark_trimmed(conn, cut))?;
+                drop_trimmed(conn).map(drop)
+            })?;
             more = true;
         }
         if self.pool.with(has_leftovers)? {
@@ -112,34 +117,27 @@ impl SqliteEngine {
         Ok(())
     }
 
-    /// Says that everything up to `to` is trimmed, and removes the first rows of it.
-    fn trim_step(&self, to: Revision) -> Result<u64> {
-        self.exclusively(|conn| {
-            if to > log::trimmed(conn)? {
-                conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?
-                    .execute([to.as_i64()])?;
-            }
-            drop_trimmed(conn)
-        })
-    }
-
     /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.
-    pub(super) fn trim_to(&self, to: Revision) -> Result<u64> {
-        let (cut, events) = self.pool.with(|conn| {
+    pub(super) fn trim_to(&self, to: Revision, force: Force) -> Result<u64> {
+        let events = self.exclusively(|conn| {
             let trimmed = log::trimmed(conn)?;
-            let cut = whole_transactions(conn, trimmed, to)?;
-            let missing = |after| reserve::missing_after(conn, after);
-            let events = match cut {
-                Some(cut) => (cut.get() - trimmed.get()).saturating_sub(missing(trimmed)? - missing(cut)?),
-                None => 0,
-            };
-            Ok((cut, events))
+            let Some(cut) = whole_transactions(conn, trimmed, to)? else { return Ok(0) };
+            if force == Force::No {
+                consumers::refuse_to_lose(conn, cut)?;
+            }
+            mark_trimmed(conn, cut)?;
+            let missing = reserve::missing_after(conn, trimmed)? - reserve::missing_after(conn, cut)?;
+            Ok((cut.get() - trimmed.get()).saturating_sub(missing))
         })?;
-        if let Some(cut) = cut {
-            while self.trim_step(cut)? > 0 {}
-        }
+        while events > 0 && self.exclusively(drop_trimmed)? > 0 {}
         Ok(events)
     }
+}
+
+/// Says that everything up to `to` is trimmed.
+fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
+    conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?.execute([to.as_i64()])?;
+    Ok(())
 }
 
 fn has_dead(conn: &Connection) -> Result<bool> {
@@ -180,8 +178,19 @@ fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Optio
     let newest = |count| Ok::<_, Error>(reserve::before_newest(conn, last, count)?.get());
     let by_count = if excess >= slack(retention.max_events) { newest(retention.max_events)? } else { 0 };
     let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
-    let by_age = by_age(conn, trimmed, retention, now)?;
-    let to = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
+    let by_age = by_age(conn, trimmed, retention.max_age, now)?;
+    let wanted = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
+    let to = match consumers::floor(conn)? {
+        Some((_, floor)) if floor.get() < wanted => {
+            let by_bytes = self::by_bytes(conn, total, retention.consumer_bytes)?;
+            let ceiling = self::by_age(conn, trimmed, retention.consumer_age, now)?.max(by_bytes);
+            let freed = floor.get().saturating_sub(trimmed.get());
+            // A log that a consumer holds back is not trimmed acknowledgement by acknowledgement, either.
+            let floor = if freed >= slack(retention.max_events) { floor.get() } else { 0 };
+            wanted.min(ceiling.max(floor))
+        }
+        _ => wanted,
+    };
     whole_transactions(conn, trimmed, Revision::new(to))
 }
 
@@ -218,8 +227,8 @@ fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
 }
 
 /// The last revision before the first that is young enough, looking a few steps ahead.
-fn by_age(conn: &Connection, trimmed: Revision, retention: &Retention, now: Timestamp) -> Result<u64> {
-    let age = i64::try_from(retention.max_age.as_millis()).unwrap_or(i64::MAX);
+fn by_age(conn: &Connection, trimmed: Revision, max_age: Duration, now: Timestamp) -> Result<u64> {
+    let age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
     let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
     let Some((first, _)) = log::begin(conn)? else { return Ok(0) };
     let ahead = Revision::new(first.get() + 8 * TRIM_STEP);

@@ -4,6 +4,7 @@ mod apply;
 mod check;
 mod columns;
 mod connection;
+mod consumers;
 mod counters;
 mod lead;
 mod log;
@@ -30,6 +31,7 @@ use super::feed::Feed;
 use super::signal::Signal;
 use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
 use crate::types::clock::{Clock, Timestamp};
+use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{Limits, REAP_STEP, TRIM_STEP};
 use crate::types::lock;
@@ -297,9 +299,9 @@ impl Engine for SqliteEngine {
         self.pool.with(retention::read)
     }
 
-    fn trim(&self, to: Revision) -> Result<u64> {
+    fn trim(&self, to: Revision, force: Force) -> Result<u64> {
         self.refuse_nested()?;
-        self.trim_to(to)
+        self.trim_to(to, force)
     }
 
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::engine::{LogPage, Read, Totals};
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::Entry;
 use crate::types::error::Result;
 use crate::types::event::Change;
@@ -16,7 +17,7 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 
 use super::columns::{count, entry_columns, read_entry, read_value};
-use super::{log, reserve};
+use super::{consumers, log, reserve};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
      WHERE g.name = ?1 AND e.key = ?2";
@@ -198,6 +199,10 @@ impl Read for SqliteRead<'_> {
 
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
         log::change(self.conn, revision)
+    }
+
+    fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
+        consumers::list(self.conn, self.now, names)
     }
 
     fn totals(&self, groups: &NameRange) -> Result<Totals> {

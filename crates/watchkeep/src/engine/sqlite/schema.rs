@@ -7,8 +7,17 @@ pub(super) const APPLICATION_ID: i64 = 0x574b_5354;
 pub(super) const FORMAT: i64 = 1;
 
 /// The tables and indices.
-pub(super) const NAMES: [&str; 8] =
-    ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_deadlines", "wk_dead", "wk_log", "wk_gaps"];
+pub(super) const NAMES: [&str; 9] = [
+    "wk_meta",
+    "wk_groups",
+    "wk_namespaces",
+    "wk_entries",
+    "wk_deadlines",
+    "wk_dead",
+    "wk_log",
+    "wk_gaps",
+    "wk_consumers",
+];
 
 /// A group's id is the revision at which it came to be, so it is never used again: `delete_group` removes the row
 /// of `wk_groups` and notes the id in `wk_dead`; its entries are swept later.
@@ -67,4 +76,21 @@ CREATE TABLE wk_log (
 );
 
 CREATE INDEX wk_gaps ON wk_log (revision) WHERE kind = 0;
+
+CREATE TABLE wk_consumers (
+  name            TEXT PRIMARY KEY,
+  acked           INTEGER,
+  acked_at        INTEGER,
+  created         INTEGER NOT NULL,
+  fence           INTEGER NOT NULL,
+  holder          TEXT,
+  lease_until     INTEGER,
+  lease_ms        INTEGER NOT NULL,
+  target          TEXT NOT NULL,
+  target_group    TEXT NOT NULL,
+  target_key      TEXT,
+  kinds           INTEGER NOT NULL,
+  group_deletions INTEGER NOT NULL,
+  excluded_origin TEXT
+) WITHOUT ROWID;
 ";
