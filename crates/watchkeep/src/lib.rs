@@ -61,6 +61,7 @@ pub use store::{AsyncStore, Writing};
 pub use store::{
     CheckReport, Committed, Entries, Groups, History, Snapshot, Stats, Store, Transaction, View, WeakStore,
 };
+pub use types::backup::{Backup, BackupOptions, BackupProgress};
 pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use types::entry::{Entry, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};

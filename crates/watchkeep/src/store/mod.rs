@@ -2,6 +2,7 @@
 
 #[cfg(feature = "async")]
 mod asynchronous;
+mod backup;
 mod core;
 mod handle;
 mod history;

@@ -36,6 +36,10 @@ fn round(core: &Core) -> Result<Duration> {
     if core.is_closed() {
         return Ok(POLL);
     }
+    if let Err(error) = core.engine.stand() {
+        core.hub.fail(&error);
+        return Ok(POLL);
+    }
     let mut last = Revision::ZERO;
     core.engine.glance(&mut |read| {
         last = read.last()?;
