@@ -86,6 +86,24 @@ pub(crate) const CONSUMER_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of the log is kept for a consumer, unless the file says otherwise.
 pub(crate) const CONSUMER_BYTES: u64 = 1 << 30;
 
+/// The oldest SQLite that does not lose a write-ahead log to two connections that write and move it: 3.51.3.
+pub(crate) const MIN_SQLITE: i32 = 3_051_003;
+
+/// With less free than this, in bytes, a file is not opened: the index of the write-ahead log is mapped, and a page of
+/// it that finds no room kills the process.
+pub(crate) const MIN_FREE: u64 = 256 << 10;
+
+/// The size of the ballast in bytes: what is given back to a full disk so that deleting works again.
+pub(crate) const BALLAST_BYTES: u64 = 4 << 20;
+/// How much must be free, in bytes, for the ballast to be made.
+pub(crate) const BALLAST_ROOM: u64 = BALLAST_BYTES + (1 << 20);
+
+/// How often a busy writer looks whether its files are still the ones that it opened.
+pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
+
+/// How many pages of a backup are copied between two calls of its progress.
+pub(crate) const COPY_PAGES: i32 = 256;
+
 /// How large names and values may be, in bytes.
 ///
 /// ```

@@ -111,7 +111,11 @@ impl SqliteEngine {
         let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new(), announced: None };
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
-            match self.attempt(&mut lead, &mut own, &mut own_result, queued) {
+            let attempt = self.attempt(&mut lead, &mut own, &mut own_result, queued);
+            if let Err(Broken::By { error, .. } | Broken::Whole(error)) = &attempt {
+                self.notice(error);
+            }
+            match attempt {
                 Ok(()) => break,
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
                 Err(Broken::By { own: false, .. } | Broken::Short) => {}
@@ -146,10 +150,12 @@ impl SqliteEngine {
     ) -> Result<(), Broken> {
         let again = own_result.is_some() || !lead.taken.is_empty();
         let Some(writer) = &mut lead.writer else { return Ok(()) };
+        self.may_write().map_err(Broken::Whole)?;
         writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
         writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
         let begun = Batch::begin(&writer.conn, self.clock.now(), self.limits);
         let mut batch = begun.map_err(|error| self.abandon(writer, error))?;
+        batch.is_tight = self.ballast.is_tight();
 
         // Its own first: a closure can only run here.
         if !matches!(own_result, Some(Err(_))) {
@@ -258,6 +264,7 @@ fn is_fault(error: &Error) -> bool {
             | Reason::Quota(_)
             | Reason::TooLarge { .. }
             | Reason::BadDeadline
+            | Reason::Tight
             | Reason::NoRevisionLeft
             | Reason::Held { .. }
             | Reason::Fenced { .. }

@@ -53,7 +53,7 @@ impl Upkeep {
 
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
-    fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.with_turn(|writer, queued| writer.transaction(queued, self.busy_timeout, f))
     }
 
@@ -74,6 +74,7 @@ impl SqliteEngine {
 
     pub(super) fn maintenance_step(&self) -> Result<bool> {
         self.pool.end_held(false);
+        self.ballast.keep();
         let mut more = false;
         if self.wal.wants_moving() {
             self.checkpoint()?;
@@ -94,9 +95,15 @@ impl SqliteEngine {
             self.exclusively(|conn| drop_trimmed(conn).map(drop))?;
             more = true;
         }
-        if self.pool.with(wastes_space)? {
+        let tight = self.ballast.is_tight();
+        if self.pool.with(|conn| wastes_space(conn, tight))? {
             self.exclusively(give_back)?;
             more = true;
+        }
+        if tight {
+            // On a full disk every page counts, those of the write-ahead log as well.
+            self.with_turn(|writer, _| checkpoint(&writer.conn, "TRUNCATE"))?;
+            self.ballast.keep();
         }
         if more {
             self.upkeep.want();
@@ -107,12 +114,8 @@ impl SqliteEngine {
     /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
     /// which the log begins again from its start.
     fn checkpoint(&self) -> Result<()> {
-        let passive = |conn: &Connection| -> Result<()> {
-            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-            Ok(())
-        };
-        self.pool.with(passive)?;
-        self.with_turn(|writer, _| passive(&writer.conn))?;
+        self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+        self.with_turn(|writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
     }
@@ -137,6 +140,11 @@ impl SqliteEngine {
 /// Says that everything up to `to` is trimmed.
 fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
     conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?.execute([to.as_i64()])?;
+    Ok(())
+}
+
+fn checkpoint(conn: &Connection, mode: &str) -> Result<()> {
+    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
     Ok(())
 }
 
@@ -271,9 +279,10 @@ fn give_back(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Whether enough of the file is free to give some back.
-fn wastes_space(conn: &Connection) -> Result<bool> {
+/// Whether enough of the file is free to give some back; on a full disk, anything is.
+fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
     let pragma = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let free = pragma("PRAGMA freelist_count")?;
-    Ok(free > FREE_PAGES && free > pragma("PRAGMA page_count")? / 4 && pragma("PRAGMA auto_vacuum")? == 2)
+    let least = if tight { 0 } else { FREE_PAGES.max(pragma("PRAGMA page_count")? / 4) };
+    Ok(free > least && pragma("PRAGMA auto_vacuum")? == 2)
 }

@@ -71,7 +71,7 @@ impl Wake {
     /// Puts the file back when it is gone, and watches the one that is there; whether that works.
     pub(super) fn tend(&self) -> bool {
         let mut file = lock(&self.file);
-        let there = FileKey::look(&self.path).ok();
+        let there = FileKey::read(&self.path).ok();
         let has_left = self.has_left.load(Ordering::Relaxed);
         if !has_left && (there.is_none() || there != file.as_ref().map(|bound| bound.key.clone())) {
             self.bind(&mut file, true);
@@ -82,7 +82,7 @@ impl Wake {
     /// Opens the file; `again` when this process had it open and so is among those who have the store open.
     fn bind(&self, file: &mut Option<Bound>, again: bool) {
         let bound = open(&self.path, &self.store)
-            .and_then(|file| Ok(Bound { key: FileKey::look(&self.path)?, file }));
+            .and_then(|file| Ok(Bound { key: FileKey::read(&self.path)?, file }));
         let listens = match bound {
             Ok(bound) => {
                 if again && let Err(error) = bound.file.try_lock_shared() {
@@ -120,7 +120,7 @@ impl Wake {
                 }
             };
             // Whoever closed as the last removed it meanwhile: a lock on what is gone tells nothing.
-            let gone = FileKey::look(&self.path).ok().as_ref() != Some(&bound.key);
+            let gone = FileKey::read(&self.path).ok().as_ref() != Some(&bound.key);
             match presence {
                 _ if gone => self.bind(&mut file, false),
                 Some(presence) => return Ok(presence),
@@ -152,7 +152,7 @@ impl Wake {
     /// Lets others in; who was alone takes the file along.
     pub(super) fn left(&self, alone: bool) {
         let mut file = lock(&self.file);
-        if alone && FileKey::look(&self.path).ok().as_ref() == file.as_ref().map(|bound| &bound.key) {
+        if alone && FileKey::read(&self.path).ok().as_ref() == file.as_ref().map(|bound| &bound.key) {
             // What stays is in nobody's way.
             let _ = std::fs::remove_file(&self.path);
         }
