@@ -1,0 +1,118 @@
+//! The power goes.
+
+use watchkeep::{Durability, ErrorKind};
+use watchkeep_faultdisk::{Fault as DiskFault, Recording, What};
+
+use super::verify::verify;
+use super::{FILE, Ledger, Row, Stage, Workload, scratch};
+use crate::ops::{Choices, Dice};
+use crate::surface::Fault;
+
+/// Rounds on one run of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// What the store is used for.
+    pub workload: Workload,
+    /// How durable its file is.
+    pub durability: Durability,
+    /// How durable it is held to be: the same, unless somebody tries whether a difference is seen.
+    pub judged: Durability,
+    /// The disk says that syncs are made, and makes none.
+    pub lies: bool,
+    /// Syncs fail now and then before the power goes.
+    pub failing: bool,
+    /// Where everything random comes from.
+    pub seed: u64,
+    /// How many steps are made.
+    pub steps: u64,
+    /// How many cuts are tried on what these steps did.
+    pub cuts: u64,
+}
+
+impl Plan {
+    /// Cuts on a file of this durability.
+    pub fn new(workload: Workload, durability: Durability, seed: u64) -> Plan {
+        Plan {
+            workload,
+            durability,
+            judged: durability,
+            lies: false,
+            failing: false,
+            seed,
+            steps: 40,
+            cuts: 50,
+        }
+    }
+}
+
+/// Runs a workload and cuts the power at random places of it.
+///
+/// # Errors
+///
+/// When the workload cannot be run at all.
+pub fn cut(plan: &Plan) -> Result<Row, Fault> {
+    let mut dice = Dice::new(plan.seed);
+    let mut stage = Stage::new(plan.workload, plan.durability)?;
+    if plan.lies {
+        stage.disk.lie_about_syncs();
+    }
+    let mut row = Row::default();
+    if plan.failing {
+        if let Err(what) = run_failing(&mut stage, plan.steps, &mut dice) {
+            row.wrong(plan.seed, what);
+        }
+    } else {
+        stage.run(plan.steps, &mut dice)?;
+    }
+    let (recording, ledger) = (stage.recording(), stage.ledger().clone());
+    drop(stage);
+    if let Some(problem) = ledger.problems.first() {
+        row.wrong(plan.seed, problem.clone());
+    }
+    let folder = scratch()?;
+    for _ in 0..plan.cuts {
+        let at = dice.below(recording.len() + 1);
+        let seed = u64::try_from(dice.below(1 << 30)).unwrap_or(0);
+        recording.image_at(at, seed).write_to(folder.path())?;
+        match verify(&folder.path().join(FILE), &ledger.expect(at), plan.judged) {
+            Ok(found) => row.fine(met(&recording, &ledger, at, found.lost)),
+            Err(what) => row.wrong(plan.seed, format!("cut at {at} of {}: {what}", recording.len())),
+        }
+    }
+    Ok(row)
+}
+
+/// Whether a cut could do something: data was lost that may be lost, a sync had failed, or not all was said yet.
+fn met(recording: &Recording, ledger: &Ledger, at: usize, lost: u64) -> bool {
+    lost > 0 || recording.failed_syncs(at) > 0 || ledger.expect(at).told < ledger.told()
+}
+
+/// A run in which syncs fail now and then. After a write whose outcome is unknown the handle must refuse all that
+/// follow, and is opened again.
+fn run_failing(stage: &mut Stage, steps: u64, dice: &mut Dice) -> Result<(), String> {
+    let failed = |error: watchkeep::Error| format!("without a fault: {error:?}");
+    stage.reopen().map_err(failed)?;
+    for step in 0..steps {
+        if dice.below(6) == 0 {
+            let nth = 1 + u64::try_from(dice.below(4)).unwrap_or(0);
+            stage.disk.fail(DiskFault { what: What::Sync, nth, sticky: dice.below(4) == 0 });
+        }
+        let began = stage.disk.now();
+        let (done, _) = stage.step(step, dice);
+        let Err(error) = done else { continue };
+        if stage.disk.heal() == 0 {
+            return Err(format!("without a fault: {error:?}"));
+        }
+        if error.kind() != ErrorKind::UnknownOutcome && error.kind() != ErrorKind::Io {
+            return Err(format!("a failed sync is told as {error:?}"));
+        }
+        stage.ledger().doubt(began);
+        if let Some(Ok(revision)) = stage.store().map(|store| store.set("after", "a failed sync", "x")) {
+            return Err(format!("after {error:?} the handle acknowledged {revision}"));
+        }
+        stage.reopen().map_err(failed)?;
+    }
+    stage.disk.heal();
+    stage.close();
+    Ok(())
+}
