@@ -9,7 +9,7 @@
 //! * [`bytes`]: bits flip, logs are cut short, files are exchanged.
 
 //pub mod bytes;
-//pub mod io;
+pub mod io;
 mod ledger;
 pub mod power;
 mod row;

@@ -92,21 +92,22 @@ fn met(recording: &Recording, ledger: &Ledger, at: usize, lost: u64) -> bool {
 fn run_failing(stage: &mut Stage, steps: u64, dice: &mut Dice) -> Result<(), String> {
     let failed = |error: watchkeep::Error| format!("without a fault: {error:?}");
     stage.reopen().map_err(failed)?;
+    // Since when a failed sync may have left something in doubt.
+    let mut since = None;
     for step in 0..steps {
         if dice.below(6) == 0 {
+            since = since.filter(|_| stage.disk.fired() > 0).or(Some(stage.disk.now()));
             let nth = 1 + u64::try_from(dice.below(4)).unwrap_or(0);
             stage.disk.fail(DiskFault { what: What::Sync, nth, sticky: dice.below(4) == 0 });
         }
-        let began = stage.disk.now();
         let (done, _) = stage.step(step, dice);
         let Err(error) = done else { continue };
-        if stage.disk.heal() == 0 {
-            return Err(format!("without a fault: {error:?}"));
-        }
+        let Some(from) = since.take() else { return Err(failed(error)) };
+        stage.disk.heal();
         if error.kind() != ErrorKind::UnknownOutcome && error.kind() != ErrorKind::Io {
             return Err(format!("a failed sync is told as {error:?}"));
         }
-        stage.ledger().doubt(began);
+        stage.ledger().doubt(from);
         if let Some(Ok(revision)) = stage.store().map(|store| store.set("after", "a failed sync", "x")) {
             return Err(format!("after {error:?} the handle acknowledged {revision}"));
         }

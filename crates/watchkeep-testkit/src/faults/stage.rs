@@ -70,6 +70,11 @@ impl Stage {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the store is used for.
+    pub fn workload(&self) -> Workload {
+        self.workload
+    }
+
     /// The store's file.
     pub fn path(&self) -> std::path::PathBuf {
         self.folder.path().join(FILE)
