@@ -35,7 +35,7 @@ pub fn sweep(workload: Workload, what: What, sticky: bool, from: u64) -> Result<
     for nth in from.. {
         match point(workload, DiskFault { what, nth, sticky })? {
             Point::Unmet => break,
-            Point::Fine => row.fine(true),
+            Point::Fine => row.fine([]),
             Point::Wrong(problem) => row.wrong(nth, problem),
         }
     }

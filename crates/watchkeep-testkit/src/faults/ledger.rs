@@ -103,6 +103,11 @@ impl Ledger {
         self.known.get(&revision)
     }
 
+    /// All events that anyone received.
+    pub fn events(&self) -> impl Iterator<Item = &Seen> {
+        self.known.values()
+    }
+
     /// What must be found after so many operations of the disk.
     pub fn expect(&self, cut: usize) -> Expect<'_> {
         let mut expect = Expect {

@@ -8,7 +8,7 @@
 //! * [`io`]: each single operation of SQLite fails, one after the other.
 //! * [`bytes`]: bits flip, logs are cut short, files are exchanged.
 
-//pub mod bytes;
+pub mod bytes;
 pub mod io;
 mod ledger;
 pub mod power;

@@ -1,10 +1,10 @@
 //! The power goes.
 
 use watchkeep::{Durability, ErrorKind};
-use watchkeep_faultdisk::{Fault as DiskFault, Recording, What};
+use watchkeep_faultdisk::{Fault as DiskFault, What};
 
 use super::verify::verify;
-use super::{FILE, Ledger, Row, Stage, Workload, scratch};
+use super::{FILE, Row, Stage, Workload, scratch};
 use crate::ops::{Choices, Dice};
 use crate::surface::Fault;
 
@@ -75,16 +75,15 @@ pub fn cut(plan: &Plan) -> Result<Row, Fault> {
         let seed = u64::try_from(dice.below(1 << 30)).unwrap_or(0);
         recording.image_at(at, seed).write_to(folder.path())?;
         match verify(&folder.path().join(FILE), &ledger.expect(at), plan.judged) {
-            Ok(found) => row.fine(met(&recording, &ledger, at, found.lost)),
+            Ok(found) => {
+                let worth_counting =
+                    [(found.lost > 0, "lost"), (recording.failed_syncs(at) > 0, "after-a-failed-sync")];
+                row.fine(worth_counting.into_iter().filter(|(is, _)| *is).map(|(_, what)| what));
+            }
             Err(what) => row.wrong(plan.seed, format!("cut at {at} of {}: {what}", recording.len())),
         }
     }
     Ok(row)
-}
-
-/// Whether a cut could do something: data was lost that may be lost, a sync had failed, or not all was said yet.
-fn met(recording: &Recording, ledger: &Ledger, at: usize, lost: u64) -> bool {
-    lost > 0 || recording.failed_syncs(at) > 0 || ledger.expect(at).told < ledger.told()
 }
 
 /// A run in which syncs fail now and then. After a write whose outcome is unknown the handle must refuse all that

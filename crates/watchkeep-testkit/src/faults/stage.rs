@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 use watchkeep::{
-    Durability, Error, Filter, Item, Kind, ManualClock, Options, Store, Subscription, WatchOptions, Watcher,
+    Clock, Durability, Error, Filter, Item, Kind, ManualClock, Options, Store, Subscription, Timestamp,
+    WatchOptions, Watcher,
 };
 use watchkeep_faultdisk::{Disk, Recording};
 
@@ -75,6 +76,11 @@ impl Stage {
         self.workload
     }
 
+    /// What its clock shows.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// The store's file.
     pub fn path(&self) -> std::path::PathBuf {
         self.folder.path().join(FILE)
@@ -118,6 +124,20 @@ impl Stage {
     ///
     /// What the store failed with. What the watcher failed with is among the second.
     pub fn step(&mut self, step: u64, dice: &mut Dice) -> (watchkeep::Result<()>, Vec<Error>) {
+        self.step_of(self.workload, step, dice)
+    }
+
+    /// As [`Stage::step`], of another workload.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn step_of(
+        &mut self,
+        workload: Workload,
+        step: u64,
+        dice: &mut Dice,
+    ) -> (watchkeep::Result<()>, Vec<Error>) {
         let done = match &self.open {
             Some(Open { store, .. }) => {
                 let (disk, ledger) = (&self.disk, &self.ledger);
@@ -128,7 +148,7 @@ impl Stage {
                     acknowledge: &|revision| note().acknowledged(disk.now(), revision),
                     trimming: &|to| note().trimming(disk.now(), to),
                 };
-                self.workload.step(step, dice, &scene)
+                workload.step(step, dice, &scene)
             }
             None => Ok(()),
         };
