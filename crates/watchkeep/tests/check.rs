@@ -256,8 +256,9 @@ fn a_reader_never_passes_over_a_row_that_is_missing() -> Result {
 
 #[test]
 fn the_check_goes_on_past_a_gap_of_any_size() -> Result {
-    let problems =
-        damaged("UPDATE wk_log SET revision = 9000000000000000, commit_revision = 9000000000000000 WHERE revision = 14")?;
+    let problems = damaged(
+        "UPDATE wk_log SET revision = 9000000000000000, commit_revision = 9000000000000000 WHERE revision = 14",
+    )?;
     assert!(problems.iter().any(|problem| problem.contains("row 9000000000000000")), "{problems:#?}");
     Ok(())
 }

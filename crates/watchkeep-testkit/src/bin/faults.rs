@@ -86,7 +86,9 @@ type Rounds = fn(&Arguments, Workload, u64) -> Result<Row, Fault>;
 const ROWS: [(&str, Rounds); 6] = [
     ("power", |_, workload, seed| power(Plan::new(workload, Durability::Full, seed))),
     ("relaxed", |_, workload, seed| power(Plan::new(workload, Durability::Relaxed, seed))),
-    ("sync", |_, workload, seed| power(Plan { failing: true, ..Plan::new(workload, Durability::Full, seed) })),
+    ("sync", |_, workload, seed| {
+        power(Plan { failing: true, ..Plan::new(workload, Durability::Full, seed) })
+    }),
     ("io", |arguments, workload, seed| points(arguments, workload, seed)),
     ("flips", |_, _, seed| flip_file(&Sound::new(seed)?, seed, BATCH)),
     ("wal", |_, _, seed| {
@@ -103,7 +105,9 @@ fn power(plan: Plan) -> Result<Row, Fault> {
 
 fn points(arguments: &Arguments, workload: Workload, from: u64) -> Result<Row, Fault> {
     let mut row = Row::default();
-    for (what, _) in io::KINDS.iter().filter(|(_, name)| arguments.kind.as_deref().is_none_or(|kind| kind == *name)) {
+    for (what, _) in
+        io::KINDS.iter().filter(|(_, name)| arguments.kind.as_deref().is_none_or(|kind| kind == *name))
+    {
         for sticky in [false, true] {
             row.add(io::sweep(workload, *what, sticky, from)?);
         }
@@ -194,7 +198,8 @@ fn row(
 
 fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Fault> {
     let (mut state, mut clean) = (State::load(arguments.state.as_deref())?, true);
-    for (name, rounds) in ROWS.into_iter().filter(|(name, _)| arguments.what.iter().any(|what| what == name)) {
+    for (name, rounds) in ROWS.into_iter().filter(|(name, _)| arguments.what.iter().any(|what| what == name))
+    {
         clean &= row(arguments, name, rounds, &mut state, out)?;
     }
     Ok(clean)

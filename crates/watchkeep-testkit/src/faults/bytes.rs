@@ -261,3 +261,18 @@ impl Truth<'_> {
         shown.wrong_entry = wrong;
     }
 }
+
+/// Lays the write-ahead log of another store beside a closed one.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub fn exchange_log(sound: &Sound, other: &Sound) -> Result<Row, Fault> {
+    let (folder, mut row) = (scratch()?, Row::default());
+    let mut image = sound.closed.clone();
+    image.files.insert(format!("{FILE}-wal"), other.write_ahead_log().to_vec());
+    image.write_to(folder.path())?;
+    let shown = Truth::new(&sound.closed_ledger).ask(&folder.path().join(FILE), sound.now);
+    shown.note(&mut row, 0, "the write-ahead log of another store");
+    Ok(row)
+}

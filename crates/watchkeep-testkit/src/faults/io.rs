@@ -106,7 +106,9 @@ fn reads_go_on(stage: &Stage) -> Result<(), String> {
     let Some(store) = stage.store() else { return Ok(()) };
     let told = stage.ledger().told();
     match store.last_revision() {
-        Ok(last) if last < told => return Err(format!("{told} was acknowledged, and {last} is read as the last")),
+        Ok(last) if last < told => {
+            return Err(format!("{told} was acknowledged, and {last} is read as the last"));
+        }
         Ok(_) => {}
         Err(error) => by_kind("while reading", &error)?,
     }

@@ -68,7 +68,8 @@ impl Ledger {
         self.tell(at, revision);
         match self.known.get(&revision) {
             Some(known) if *known != event => {
-                self.problems.push(format!("revision {revision} was delivered as {known:?} and as {event:?}"));
+                self.problems
+                    .push(format!("revision {revision} was delivered as {known:?} and as {event:?}"));
             }
             Some(_) => {}
             None => drop(self.known.insert(revision, event)),

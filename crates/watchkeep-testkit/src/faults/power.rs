@@ -39,7 +39,8 @@ impl Plan {
             lies: false,
             failing: false,
             seed,
-            steps: 40,
+            // A step of a crowd is six writes.
+            steps: if workload == Workload::Crowd { 10 } else { 40 },
             cuts: 50,
         }
     }

@@ -77,7 +77,8 @@ impl Row {
 
     /// What is wrong, unless nothing is and something was tried.
     pub fn problem(&self) -> Option<String> {
-        let wrong: Vec<_> = self.wrong.iter().map(|Wrong { seed, what }| format!("seed {seed}: {what}")).collect();
+        let wrong: Vec<_> =
+            self.wrong.iter().map(|Wrong { seed, what }| format!("seed {seed}: {what}")).collect();
         (self.rounds == 0 || self.broken > 0).then(|| format!("{self}\n{}", wrong.join("\n")))
     }
 }

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchkeep::{
-    Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions,
-};
+use watchkeep::{Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions};
 
 use super::{Expect, LOST_REVISIONS_STAY_LOST};
 use crate::record::{Cell, Log, Seen, State};
@@ -111,7 +109,10 @@ fn same_entries(store: &Store, state: &State) -> Result<(), String> {
             };
             if state.cell(&group, &entry.key) != Some(&cell) {
                 let said = state.cell(&group, &entry.key);
-                return Err(format!("entry {group:?} {:?} is {cell:?}, the log makes it {said:?}", entry.key));
+                return Err(format!(
+                    "entry {group:?} {:?} is {cell:?}, the log makes it {said:?}",
+                    entry.key
+                ));
             }
         }
     }

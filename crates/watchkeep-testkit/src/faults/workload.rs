@@ -137,8 +137,7 @@ fn put(store: &Store, dice: &mut Dice, acknowledge: &(dyn Fn(Revision) + Sync)) 
 
 fn transaction(scene: &Scene<'_>, dice: &mut Dice) -> Result<()> {
     let (events, gives_up) = (2 + dice.below(5), dice.below(6) == 0);
-    let plan: Vec<_> =
-        (0..events).map(|_| (dice.below(10), group(dice), key(dice), value(dice))).collect();
+    let plan: Vec<_> = (0..events).map(|_| (dice.below(10), group(dice), key(dice), value(dice))).collect();
     let done = scene.store.transaction(|tx| {
         for (what, group, key, value) in &plan {
             match what {
@@ -212,9 +211,8 @@ fn tenants(scene: &Scene<'_>, dice: &mut Dice) -> Result<()> {
         1 => {
             let two = [(key(dice), value(dice)), (key(dice), value(dice))];
             let group = group(dice);
-            let set = store.transaction(|tx| {
-                two.iter().try_for_each(|(key, value)| tx.set(group, key, value.clone()))
-            });
+            let set = store
+                .transaction(|tx| two.iter().try_for_each(|(key, value)| tx.set(group, key, value.clone())));
             set.map(|done| (scene.acknowledge)(done.revision))
         }
         _ => put(&store, dice, scene.acknowledge),

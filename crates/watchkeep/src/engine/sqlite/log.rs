@@ -150,7 +150,8 @@ fn missing(before: Revision) -> Error {
 /// The first row after a revision, without reading more of it than its number.
 pub(super) fn next_row(conn: &Connection, after: Revision) -> Result<Option<Revision>> {
     let sql = "SELECT revision FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1";
-    let row: Option<i64> = conn.prepare_cached(sql)?.query_row([after.as_i64()], |row| row.get(0)).optional()?;
+    let row: Option<i64> =
+        conn.prepare_cached(sql)?.query_row([after.as_i64()], |row| row.get(0)).optional()?;
     row.map(Revision::from_i64).transpose()
 }
 
