@@ -42,9 +42,9 @@ impl Recording {
         self.ops.is_empty()
     }
 
-    /// How many syncs failed before a place.
-    pub fn failed_syncs(&self, cut: usize) -> usize {
-        self.ops.iter().take(cut).filter(|op| matches!(op, Op::SyncFailed { .. })).count()
+    /// The place right after the first sync that failed.
+    pub fn first_failed_sync(&self) -> Option<usize> {
+        self.ops.iter().position(|op| matches!(op, Op::SyncFailed { .. })).map(|at| at + 1)
     }
 
     /// The files as they are found when the power went after so many operations.

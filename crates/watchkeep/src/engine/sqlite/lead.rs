@@ -9,9 +9,7 @@ use rusqlite::{Connection, ErrorCode};
 use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{
-    BATCH_BYTES, BATCH_JOBS, BATCH_TIME, OTHERS_REMEMBERED, REST, REST_AFTER,
-};
+use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME, OTHERS_REMEMBERED, REST, REST_AFTER};
 use crate::types::revision::Revision;
 
 use super::apply::{Batch, Job};
@@ -59,7 +57,11 @@ impl Courtesy {
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Writer {
-        Writer { conn, poisoned: false, courtesy: Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 } }
+        Writer {
+            conn,
+            poisoned: false,
+            courtesy: Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 },
+        }
     }
 
     pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
