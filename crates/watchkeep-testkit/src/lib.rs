@@ -24,6 +24,7 @@
 //!
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
+pub mod faults;
 pub mod model;
 pub mod ops;
 pub mod promises;

@@ -91,8 +91,9 @@ impl Pool {
     fn read_on(&self, conn: &Connection, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
         conn.prepare_cached("BEGIN")?.execute([])?;
         let read = f(&SqliteRead { conn, now: self.clock.now() });
-        conn.prepare_cached("COMMIT")?.execute([])?;
-        read
+        // A disk that failed has ended the transaction already; what it failed with is what counts.
+        let ended = if conn.is_autocommit() { Ok(0) } else { conn.prepare_cached("COMMIT")?.execute([]) };
+        read.and_then(|()| Ok(ended.map(drop)?))
     }
 
     /// A read transaction that stays open: on a connection of its own, for a limited time.
