@@ -256,6 +256,7 @@ impl SqliteEngine {
             self.feed.push(base, last, changes);
         }
         self.note(earliest, last);
+        self.spare(writer);
         if last > base && matches!(own_result, Some(Err(_))) {
             // What was due went, although the write was refused: nobody else announces it.
             self.signal.raise();
