@@ -40,7 +40,7 @@ fn others(folder: &Path) -> Result<Vec<String>> {
     for file in fs::read_dir(folder)? {
         names.push(file?.file_name().to_string_lossy().into_owned());
     }
-    names.retain(|name| !["app.db", "app.db-wal", "app.db-shm", "app.db-ballast"].contains(&name.as_str()));
+    names.retain(|name| !name.starts_with("app.db"));
     names.sort();
     Ok(names)
 }
