@@ -55,6 +55,14 @@ fn refusal<T: std::fmt::Debug>(result: watchkeep::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn backups_while_four_writers_write_are_whole_states_of_one_revision() -> Result {
     let (folder, store) = store()?;
@@ -77,7 +85,9 @@ fn backups_while_four_writers_write_are_whole_states_of_one_revision() -> Result
                 }
             });
         }
-        let checked = (0..5).try_for_each(|number| -> Result {
+        // Also when an assertion fails: the writers must end.
+        let _stop = Stop(&stop);
+        (0..5).try_for_each(|number| -> Result {
             eventually("writers write", || Ok(written.swap(0, Ordering::Relaxed) > 20))?;
             let target = folder.path().join(format!("copy-{number}.db"));
             let (before, backup, after) =
@@ -96,9 +106,7 @@ fn backups_while_four_writers_write_are_whole_states_of_one_revision() -> Result
             assert!(!store.contains("g", "only here")?);
             copy.close()?;
             Ok(())
-        });
-        stop.store(true, Ordering::Relaxed);
-        checked
+        })
     })?;
     assert_eq!(store.check()?.problems, Vec::<String>::new());
     Ok(())
