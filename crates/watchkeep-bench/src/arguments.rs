@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::Result;
 use crate::plan::Workload;
+use crate::processes::Role;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +17,7 @@ Examples:
   cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl
   cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl --repeats 9 --resume
   cargo run --release -p watchkeep-bench -- count-syncs
+  cargo run --release -p watchkeep-bench -- processes --seconds 5 --repeats 3
 
 A single cell, for a profiler (the names are in the JSON lines; the folder must exist):
   perf record --call-graph dwarf watchkeep-bench cell set/relaxed/1/watchkeep FOLDER --seconds 5";
@@ -98,6 +100,18 @@ impl Measure {
 pub(crate) enum Command {
     /// Counts the syncs of one commit, by strace.
     CountSyncs,
+    /// Measures several processes on one file: latency, cost of waiting, fairness; tables in Markdown.
+    Processes {
+        /// How often each figure is measured; the tables show medians.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        repeats: u32,
+    },
+    /// Plays a part in that: what the program runs itself with.
+    #[command(hide = true)]
+    Role {
+        #[command(subcommand)]
+        role: Role,
+    },
     /// Measures one cell and prints it as JSON: what the program runs itself with.
     #[command(hide = true)]
     Cell {

@@ -10,6 +10,7 @@ mod data;
 mod machine;
 mod outcome;
 mod plan;
+mod processes;
 mod report;
 mod run;
 mod samples;
@@ -34,6 +35,10 @@ fn main() -> ExitCode {
         Some(Command::Cell { name, folder }) => {
             workload::cell(name, folder, arguments.measure.window()).and_then(|text| print(&text))
         }
+        Some(Command::Processes { repeats }) => {
+            processes::run(&arguments.measure, *repeats).and_then(|text| print(&text))
+        }
+        Some(Command::Role { role }) => processes::play(role).and_then(|text| print(&text)),
         Some(Command::CountSyncs) => syncs::count(&arguments.measure).and_then(|text| print(&text)),
         None => run::run(&arguments).and_then(|text| print(&text)),
     };

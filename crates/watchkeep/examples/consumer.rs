@@ -6,7 +6,11 @@
 use watchkeep::{Consumer, ConsumerOptions, ConsumerStart, Error, ErrorKind, Filter, Store};
 
 /// Counts one order, and acknowledges it, together or not at all.
-fn count(store: &Store, consumer: &mut Consumer, power_fails: bool) -> Result<(), Box<dyn std::error::Error>> {
+fn count(
+    store: &Store,
+    consumer: &mut Consumer,
+    power_fails: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
     let event = consumer.recv().ok_or("the store was closed")??;
     let pieces: u64 = event.value().and_then(|it| it.as_str()?.parse().ok()).unwrap_or(0);
     let counted = store.transaction(|tx| {

@@ -10,6 +10,8 @@ use crate::plan::Workload;
 use crate::run::Results;
 use crate::samples::median;
 
+pub(crate) use number::{Unit, show};
+
 use number::plain;
 
 /// The whole report in Markdown.

@@ -2,7 +2,7 @@
 
 /// What a metric counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// A second.
     Rate,
     /// Nanoseconds.
@@ -11,7 +11,7 @@ pub(super) enum Unit {
     Percent,
 }
 
-pub(super) fn show(value: f64, unit: Unit) -> String {
+pub(crate) fn show(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Rate => plain(value),
         Unit::Percent => format!("{value:.0} %"),

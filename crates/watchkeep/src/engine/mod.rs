@@ -17,7 +17,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::{NameRange, Scope};
-use crate::types::options::{Durability, Retention};
+use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
 use crate::types::value::Value;
@@ -253,6 +253,10 @@ pub(crate) trait Engine: Send + Sync {
     fn id(&self) -> StoreId;
     fn path(&self) -> &PathBuf;
     fn durability(&self) -> Durability;
+    /// How it hears of other processes' commits.
+    fn waking(&self) -> Waking;
+    /// Looks after that; whether such a commit raises the signal.
+    fn hears_others(&self) -> bool;
 
     /// Commits a write. Its commit is in the feed when this returns.
     fn write(&self, write: Write) -> Result<Receipt>;

@@ -32,7 +32,7 @@ impl Options {
     /// `NotFound` when the file or its folder is missing, `ForeignFile` when it is something else, `NewerFormat`,
     /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, `Busy`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        let signal = Arc::new(Signal::default());
+        let signal = new_signal()?;
         let engine = SqliteEngine::open(path.as_ref(), &self, signal.clone())?;
         Store::start(Core::start(Arc::new(engine), self, signal)?)
     }
@@ -43,10 +43,16 @@ impl Options {
     ///
     /// `Io` when the folder cannot be made.
     pub fn open_in_memory(self) -> Result<Store> {
-        let signal = Arc::new(Signal::default());
+        let signal = new_signal()?;
         let engine = SqliteEngine::open_private(&self, signal.clone())?;
         Store::start(Core::start(Arc::new(engine), self, signal)?)
     }
+}
+
+fn new_signal() -> Result<Arc<Signal>> {
+    let failed =
+        |cause| Reason::Io { what: "no descriptor is left for the store's thread".to_owned(), cause };
+    Ok(Arc::new(Signal::new().map_err(failed)?))
 }
 
 /// An open store: cheap to clone, and to share between threads.

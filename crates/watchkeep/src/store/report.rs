@@ -6,7 +6,7 @@ use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
-use crate::types::options::{Durability, Retention};
+use crate::types::options::{Durability, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
 
 use super::handle::Store;
@@ -39,6 +39,8 @@ pub struct Stats {
     pub log_events: u64,
     /// Bytes of names and values in the log.
     pub log_bytes: u64,
+    /// How this process hears of what others commit.
+    pub waking: Waking,
     /// When the next entry expires.
     pub next_deadline: Option<Timestamp>,
     /// Named consumers, with their positions and holders.
@@ -105,6 +107,7 @@ impl Store {
             first_revision: totals.first,
             log_events: totals.log_events,
             log_bytes: totals.log_bytes,
+            waking: core.engine.waking(),
             next_deadline: totals.next_deadline,
             consumers: self.consumers()?,
             watchers: core.hub.watchers(),

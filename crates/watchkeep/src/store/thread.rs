@@ -4,9 +4,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::engine::signal::Woken;
 use crate::engine::{Author, Op, Write};
 use crate::types::error::Result;
-use crate::types::limits::POLL;
+use crate::types::limits::{DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
@@ -14,6 +15,7 @@ use super::core::Core;
 
 /// Runs until the store closes.
 pub(super) fn run(core: &Core) {
+    let mut woken = Woken::Timeout;
     while !core.ending.load(Ordering::Acquire) {
         if core.close_wanted.load(Ordering::Acquire) {
             if let Err(error) = core.close_here() {
@@ -21,36 +23,56 @@ pub(super) fn run(core: &Core) {
             }
             return;
         }
-        let pause = round(core).unwrap_or_else(|error| {
+        let round = round(core).unwrap_or_else(|error| {
             if !core.is_closed() {
                 tracing::warn!(%error, "the store's thread could not do its round; it tries again");
             }
-            POLL
+            Round { pause: POLL, deaf: DEAF }
         });
-        core.signal.wait(pause);
+        let (pause, deaf) = (round.pause, if woken == Woken::Heard { round.deaf } else { Duration::ZERO });
+        if !deaf.is_zero() {
+            woken = core.signal.wait(pause.min(deaf), false);
+            if woken != Woken::Timeout || pause <= deaf {
+                continue;
+            }
+        }
+        woken = core.signal.wait(pause.saturating_sub(deaf), true);
     }
 }
 
-/// Does what is to be done now; how long there is nothing to do after it.
-fn round(core: &Core) -> Result<Duration> {
+/// What a round found.
+struct Round {
+    /// How long there is nothing to do now.
+    pause: Duration,
+    /// For how long what another process signals is of no use, if that is what the round was for.
+    deaf: Duration,
+}
+
+/// Does what is to be done now.
+fn round(core: &Core) -> Result<Round> {
+    // Before anything that may take its time, callbacks above all.
+    let lease = core.leases.keep(core);
     core.settle();
     if core.is_closed() {
-        return Ok(POLL);
+        return Ok(Round { pause: POLL, deaf: DEAF });
     }
+    let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
     let mut last = Revision::ZERO;
     core.engine.glance(&mut |read| {
         last = read.last()?;
         Ok(())
     })?;
+    let deaf = match (core.hub.is_watched(), core.hub.last() < last) {
+        (false, _) => DEAF_UNWATCHED,
+        (true, false) => DEAF,
+        (true, true) => Duration::ZERO,
+    };
     core.announce(Some(last));
-    let lease = core.leases.keep(core);
     let due = expire(core)?;
     let more = core.engine.maintain()?;
     let progress = core.hub.progress();
-    if more {
-        return Ok(Duration::ZERO);
-    }
-    Ok([due, progress, lease].into_iter().flatten().fold(POLL, Duration::min))
+    let pause = [due, progress, lease].into_iter().flatten().fold(poll, Duration::min);
+    Ok(Round { pause: if more { Duration::ZERO } else { pause }, deaf })
 }
 
 /// Removes what is due, a step at a time; how long until something is due again.

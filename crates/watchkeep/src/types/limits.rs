@@ -19,6 +19,12 @@ pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
 
+/// While other processes write, one rests this long after writing for so long; and how many of its own commits in a
+/// row, without one of another's between, it takes for it to be alone again.
+pub(crate) const REST: Duration = Duration::from_micros(250);
+pub(crate) const REST_AFTER: Duration = Duration::from_millis(1);
+pub(crate) const OTHERS_REMEMBERED: u32 = 64;
+
 /// Commits above this are dispatched from the log instead of from memory.
 pub(crate) const FEED_EVENTS: usize = 4_096;
 pub(crate) const FEED_BYTES: usize = 1 << 20;
@@ -41,8 +47,15 @@ pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
 pub(crate) const TRIM_STEP: u64 = 512;
 
-/// How often the store's thread looks at the file for what other processes wrote.
+/// How often the store's thread looks at the file for what other processes wrote, whatever wakes it besides.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
+/// The same where nothing signals what other processes write.
+pub(crate) const POLL_UNSIGNALLED: Duration = Duration::from_millis(50);
+/// How long the store's thread is deaf after a signal without news: most likely it heard its own process write, and
+/// whoever writes finds what others wrote.
+pub(crate) const DEAF: Duration = Duration::from_millis(2);
+/// The same after any signal while nobody watches: only deadlines are looked for.
+pub(crate) const DEAF_UNWATCHED: Duration = Duration::from_millis(20);
 
 /// How often the store's thread looks after the file when nothing calls for it.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);

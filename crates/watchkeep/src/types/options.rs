@@ -26,6 +26,29 @@ impl Durability {
     }
 }
 
+/// How a process hears of what other processes commit to the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Waking {
+    /// By a signal, at once; and it looks for itself four times a second, should a signal go missing.
+    Signal,
+    /// It looks for itself, twenty times a second: there is no wake file, or nothing that watches it.
+    Poll,
+    /// Nobody else can open the file: it is a private one.
+    Alone,
+}
+
+impl Waking {
+    /// One word: `signal`, `poll` or `alone`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Waking::Signal => "signal",
+            Waking::Poll => "poll",
+            Waking::Alone => "alone",
+        }
+    }
+}
+
 /// How much of the past the change log keeps. A property of the file, kept in it: whoever has it open trims by it.
 ///
 /// Events go, oldest first and whole transactions at a time, when there are more than `max_events`, when they are

@@ -70,7 +70,7 @@ impl Hub {
     }
 
     /// The last revision that was dispatched.
-    pub(super) fn last(&self) -> Revision {
+    pub(crate) fn last(&self) -> Revision {
         Revision::new(self.last.load(Ordering::Acquire))
     }
 
@@ -124,6 +124,11 @@ impl Hub {
         let gone = watchers.by_id.remove(&inbox.id);
         drop(watchers);
         drop(gone);
+    }
+
+    /// Whether there is a watcher or a callback.
+    pub(crate) fn is_watched(&self) -> bool {
+        !lock(&self.watchers).by_id.is_empty()
     }
 
     /// How many watchers there are.

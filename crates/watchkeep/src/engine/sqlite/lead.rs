@@ -9,7 +9,8 @@ use rusqlite::{Connection, ErrorCode};
 use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
+use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME, OTHERS_REMEMBERED, REST, REST_AFTER};
+use crate::types::revision::Revision;
 
 use super::apply::{Batch, Job};
 use super::connection::nap;
@@ -22,11 +23,45 @@ pub(super) struct Writer {
     pub(super) conn: Connection,
     /// A sync failed: what the file holds is unknown, and nothing more is acknowledged.
     poisoned: bool,
+    courtesy: Courtesy,
+}
+
+/// SQLite's lock knows no queue: whoever comes back at once wins against those who nap. So a process that sees others
+/// write rests now and then.
+struct Courtesy {
+    /// The last revision after this process's last commit.
+    last: Revision,
+    /// When the last rest ended.
+    rested: Instant,
+    /// Others wrote not long ago: so many commits may still go by before that is forgotten.
+    others: u32,
+}
+
+impl Courtesy {
+    /// How long to let others go first.
+    fn rest(&mut self) -> Duration {
+        let now = Instant::now();
+        if self.others == 0 || now.duration_since(self.rested) < REST_AFTER {
+            return Duration::ZERO;
+        }
+        self.rested = now + REST;
+        REST
+    }
+
+    /// A transaction began at `base` and ended at `last`.
+    fn committed(&mut self, base: Revision, last: Revision) {
+        self.others = if base == self.last { self.others.saturating_sub(1) } else { OTHERS_REMEMBERED };
+        self.last = last;
+    }
 }
 
 impl Writer {
     pub(super) fn new(conn: Connection) -> Writer {
-        Writer { conn, poisoned: false }
+        Writer {
+            conn,
+            poisoned: false,
+            courtesy: Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 },
+        }
     }
 
     pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
@@ -34,9 +69,13 @@ impl Writer {
     }
 
     /// Begins a transaction, waiting for other processes until the deadline.
-    fn begin(&self, queued: Instant, timeout: Duration) -> Result<()> {
+    fn begin(&mut self, queued: Instant, timeout: Duration) -> Result<()> {
         if self.poisoned {
             return Err(Reason::Poisoned.into());
+        }
+        let rest = self.courtesy.rest();
+        if !rest.is_zero() {
+            nap(rest);
         }
         loop {
             match self.run("BEGIN IMMEDIATE") {
@@ -112,6 +151,8 @@ struct Lead<'e> {
     turn: &'e Turn<Writer>,
     writer: Option<Writer>,
     taken: Vec<Taken>,
+    /// The last revision that was committed, if anything was announced.
+    announced: Option<Revision>,
 }
 
 struct Taken {
@@ -177,7 +218,7 @@ enum Broken {
 impl SqliteEngine {
     /// Commits the leader's own write and what can be taken along, then passes the turn.
     pub(super) fn lead(&self, writer: Writer, mut own: Own<'_>, queued: Instant) -> Result<OwnDone> {
-        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new() };
+        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new(), announced: None };
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
             match self.attempt(&mut lead, &mut own, &mut own_result, queued) {
@@ -193,8 +234,11 @@ impl SqliteEngine {
                 }
             }
         }
-        let taken = std::mem::take(&mut lead.taken);
+        let (taken, announced) = (std::mem::take(&mut lead.taken), lead.announced);
         drop(lead);
+        if let (Some(last), Some(wake)) = (announced, &self.wake) {
+            wake.announce(last);
+        }
         for Taken { job, result, .. } in taken {
             self.turn
                 .finish(&job, result.unwrap_or_else(|| Err(Reason::WorkerDied { what: "a commit" }.into())));
@@ -246,8 +290,10 @@ impl SqliteEngine {
         let changes = std::mem::take(&mut batch.changes);
         drop(batch);
         writer.commit().map_err(Broken::Whole)?;
+        writer.courtesy.committed(base, last);
         if last > base {
             self.feed.push(base, last, changes);
+            lead.announced = Some(last);
         }
         self.note(earliest, last);
         if last > base && matches!(own_result, Some(Err(_))) {

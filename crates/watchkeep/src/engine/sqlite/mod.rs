@@ -16,6 +16,7 @@ mod read;
 mod retention;
 mod schema;
 mod turn;
+mod wake;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -33,7 +34,7 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{Limits, REAP_STEP, TRIM_STEP};
 use crate::types::lock;
 use crate::types::name::NameRange;
-use crate::types::options::{Durability, Options, Retention};
+use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
 
 use connection::WalLength;
@@ -42,6 +43,7 @@ use maintain::Upkeep;
 use nesting::FileKey;
 use pool::Pool;
 use turn::{Admission, Turn};
+use wake::Wake;
 
 /// The engine on one SQLite file.
 pub(crate) struct SqliteEngine {
@@ -58,6 +60,8 @@ pub(crate) struct SqliteEngine {
     feed: Feed,
     signal: Arc<Signal>,
     wal: Arc<WalLength>,
+    /// Wakes other processes, and is woken by them; none for a private store.
+    wake: Option<Wake>,
     /// The earliest deadline that the store's thread knows of, in milliseconds.
     next_deadline: AtomicI64,
     /// The revision at which the log is looked at for trimming again.
@@ -96,6 +100,7 @@ impl SqliteEngine {
         let sync = open::sync_of(identity.durability, folder.is_some());
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
+        let wake = folder.is_none().then(|| Wake::new(&path, &signal));
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
@@ -109,6 +114,7 @@ impl SqliteEngine {
             feed: Feed::default(),
             signal,
             wal,
+            wake,
             next_deadline: AtomicI64::new(i64::MAX),
             next_trim: AtomicU64::new(0),
             upkeep: Upkeep::default(),
@@ -264,6 +270,18 @@ impl Engine for SqliteEngine {
 
     fn maintain(&self) -> Result<bool> {
         if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
+    }
+
+    fn hears_others(&self) -> bool {
+        self.wake.as_ref().is_none_or(Wake::tend)
+    }
+
+    fn waking(&self) -> Waking {
+        match &self.wake {
+            None => Waking::Alone,
+            Some(wake) if wake.listens() => Waking::Signal,
+            Some(_) => Waking::Poll,
+        }
     }
 
     fn retention(&self) -> Result<Retention> {

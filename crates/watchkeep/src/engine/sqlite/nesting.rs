@@ -21,16 +21,19 @@ impl FileKey {
             what: format!("{path:?} cannot be looked at; check its permissions"),
             cause,
         };
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let file = std::fs::metadata(path).map_err(failed)?;
-            Ok(FileKey((file.dev(), file.ino())))
-        }
-        #[cfg(not(unix))]
-        {
-            Ok(FileKey(path.canonicalize().map_err(failed)?))
-        }
+        Ok(FileKey::look(path).map_err(failed)?)
+    }
+
+    #[cfg(unix)]
+    pub(super) fn look(path: &Path) -> std::io::Result<FileKey> {
+        use std::os::unix::fs::MetadataExt;
+        let file = std::fs::metadata(path)?;
+        Ok(FileKey((file.dev(), file.ino())))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn look(path: &Path) -> std::io::Result<FileKey> {
+        Ok(FileKey(path.canonicalize()?))
     }
 }
 

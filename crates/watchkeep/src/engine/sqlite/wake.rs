@@ -1,0 +1,184 @@
+//! The wake file: a few bytes beside the store that every process writes after its commits, so that the others, who
+//! watch it, look at the log at once. It carries no truth: what it says is not read, and without it the store's thread
+//! looks now and then by itself.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::engine::signal::Signal;
+use crate::types::lock;
+use crate::types::revision::Revision;
+
+use super::nesting::FileKey;
+
+/// Beside a store, `app.db-wake`.
+pub(super) struct Wake {
+    path: PathBuf,
+    store: PathBuf,
+    file: Mutex<Option<Bound>>,
+    listener: Listener,
+    /// Commits of other processes are signalled.
+    listens: AtomicBool,
+}
+
+/// The file as it was opened: it may be deleted, or another put in its place.
+struct Bound {
+    file: File,
+    key: FileKey,
+}
+
+impl Wake {
+    pub(super) fn new(store: &Path, signal: &Signal) -> Wake {
+        let mut path = store.to_owned().into_os_string();
+        path.push("-wake");
+        let wake = Wake {
+            path: path.into(),
+            store: store.to_owned(),
+            file: Mutex::new(None),
+            listener: Listener::new(signal),
+            listens: AtomicBool::new(false),
+        };
+        wake.tend();
+        wake
+    }
+
+    /// Wakes the other processes: everything up to a revision can be read.
+    pub(super) fn announce(&self, last: Revision) {
+        let mut file = lock(&self.file);
+        let failed = file.as_ref().and_then(|bound| write(&bound.file, last).err());
+        if let Some(error) = failed {
+            tracing::debug!(%error, "the wake file could not be written; others will find the commit by themselves");
+            *file = None;
+        }
+    }
+
+    /// Puts the file back when it is gone, and watches the one that is there; whether that works.
+    pub(super) fn tend(&self) -> bool {
+        let mut file = lock(&self.file);
+        let there = FileKey::look(&self.path).ok();
+        if there.is_some() && there == file.as_ref().map(|bound| bound.key.clone()) {
+            return self.listens();
+        }
+        let bound = open(&self.path, &self.store)
+            .and_then(|file| Ok(Bound { key: FileKey::look(&self.path)?, file }));
+        let listens = match bound {
+            Ok(bound) => {
+                *file = Some(bound);
+                self.listener.watch(&self.path)
+            }
+            Err(error) => {
+                tracing::debug!(%error, path = ?self.path, "there is no wake file; commits of others are polled for");
+                *file = None;
+                false
+            }
+        };
+        drop(file);
+        self.listens.store(listens, Ordering::Relaxed);
+        listens
+    }
+
+    pub(super) fn listens(&self) -> bool {
+        self.listens.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(unix)]
+fn write(file: &File, last: Revision) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    file.write_all_at(&last.get().to_le_bytes(), 0)
+}
+
+#[cfg(not(unix))]
+fn write(mut file: &File, last: Revision) -> std::io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&last.get().to_le_bytes())
+}
+
+/// Opens or makes the file, with the rights of the store's own, as SQLite does with its companions.
+#[cfg(unix)]
+fn open(path: &Path, store: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+
+    use rustix::fs::{Mode, OFlags};
+    let like = std::fs::metadata(store)?;
+    // Whoever may write in the folder could have put a link or a pipe here.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT) => {
+            let file = rustix::fs::open(path, flags | OFlags::CREATE, Mode::RUSR | Mode::WUSR)?;
+            let file = File::from(file);
+            file.set_permissions(PermissionsExt::from_mode(like.mode() & 0o666))?;
+            if file.metadata()?.uid() != like.uid() {
+                // Only root may; whoever is not keeps it.
+                let _ = fchown(&file, Some(like.uid()), Some(like.gid()));
+            }
+            file
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
+#[cfg(not(unix))]
+fn open(path: &Path, _: &Path) -> std::io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+/// What signals that another process wrote the wake file.
+#[cfg(all(target_os = "linux", not(watchkeep_portable)))]
+struct Listener(Option<std::os::fd::OwnedFd>);
+
+#[cfg(all(target_os = "linux", not(watchkeep_portable)))]
+impl Listener {
+    fn new(signal: &Signal) -> Listener {
+        use rustix::fs::inotify::{CreateFlags, init};
+        let pair = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(std::io::Error::from)
+            .and_then(|notify| Ok((notify.try_clone()?, notify)));
+        match pair {
+            Ok((heard, watched)) => {
+                signal.listen_to(heard);
+                Listener(Some(watched))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "inotify is not to be had; commits of other processes are polled for");
+                Listener(None)
+            }
+        }
+    }
+
+    fn watch(&self, path: &Path) -> bool {
+        use rustix::fs::inotify::{WatchFlags, add_watch};
+        let watched = |notify| add_watch(notify, path, WatchFlags::MODIFY | WatchFlags::ATTRIB);
+        match self.0.as_ref().map(watched) {
+            Some(Ok(_)) => true,
+            Some(Err(error)) => {
+                tracing::debug!(%error, ?path, "it cannot be watched; commits of other processes are polled for");
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(any(not(target_os = "linux"), watchkeep_portable))]
+struct Listener;
+
+#[cfg(any(not(target_os = "linux"), watchkeep_portable))]
+impl Listener {
+    fn new(_: &Signal) -> Listener {
+        Listener
+    }
+
+    fn watch(&self, _: &Path) -> bool {
+        false
+    }
+}
