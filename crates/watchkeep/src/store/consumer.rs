@@ -216,7 +216,8 @@ impl Store {
 
     /// Takes a named consumer, and makes it if it is not there.
     ///
-    /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else.
+    /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else. Inside a callback
+    /// one must not wait for another holder.
     ///
     /// # Errors
     ///

@@ -30,8 +30,9 @@ const KEEP: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
      acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
 const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, acked_at = ?3, acked = max(coalesce(acked, 0), ?4) \
      WHERE name = ?1 AND fence = ?2";
-const RELEASE: &str =
-    "UPDATE wk_consumers SET holder = NULL, lease_until = NULL WHERE name = ?1 AND fence = ?2";
+/// Once more writes nothing.
+const RELEASE: &str = "UPDATE wk_consumers SET holder = NULL, lease_until = NULL \
+     WHERE name = ?1 AND fence = ?2 AND holder IS NOT NULL";
 const RESET: &str =
     "UPDATE wk_consumers SET acked = ?2, fence = ?3, holder = NULL, lease_until = NULL WHERE name = ?1";
 const REMOVE: &str = "DELETE FROM wk_consumers WHERE name = ?1";
