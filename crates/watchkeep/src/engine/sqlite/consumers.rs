@@ -28,7 +28,8 @@ const TAKE: &str =
 /// A comparison with a position that is not known yet is neither true nor false, and leaves it so.
 const KEEP: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
      acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
-const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, acked_at = ?3, acked = max(coalesce(acked, 0), ?4) \
+const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
+     acked_at = iif(?4 IS NULL, acked_at, ?3), acked = iif(?4 IS NULL, acked, max(coalesce(acked, 0), ?4)) \
      WHERE name = ?1 AND fence = ?2";
 /// Once more writes nothing.
 const RELEASE: &str = "UPDATE wk_consumers SET holder = NULL, lease_until = NULL \
@@ -83,7 +84,9 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
             let params = params![name, number(*fence), now_ms, handed.as_i64(), seen.as_i64()];
             known(KEEP, params, *fence)
         }
-        Act::Ack { fence, upto } => known(ACK, params![name, number(*fence), now_ms, upto.as_i64()], *fence),
+        Act::Ack { fence, upto } => {
+            known(ACK, params![name, number(*fence), now_ms, upto.map(Revision::as_i64)], *fence)
+        }
         Act::Release { fence } => {
             conn.prepare_cached(RELEASE)?.execute(params![name, number(*fence)])?;
             Ok(0)
