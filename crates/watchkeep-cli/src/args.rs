@@ -63,6 +63,9 @@ pub(crate) struct Global {
     /// Label what this command writes, so that a watch can leave it out
     #[arg(long, global = true, value_name = "LABEL")]
     pub(crate) origin: Option<String>,
+    /// Open the store although it lies on a network file system, where file locks may not hold
+    #[arg(long, global = true)]
+    pub(crate) network: bool,
 }
 
 /// What to do.
@@ -103,7 +106,11 @@ pub(crate) enum Command {
     /// Forget old events of the change log
     Compact(Compact),
     /// Check the file: SQLite's own check, then that counters, log and entries agree
-    Check,
+    Check(Check),
+    /// Copy the store into a new file, while others write to it
+    Backup(Backup),
+    /// Make the store of a backup, after checking it
+    Restore(Restore),
     /// Write and watch for some seconds, and prove that no event was missed
     Demo(Demo),
     /// Print a completion script for a shell
@@ -448,6 +455,49 @@ pub(crate) enum ConsumerAction {
         #[arg(long)]
         force: bool,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep check
+  watchkeep check --repair    rebuild the counters of groups and namespaces first
+
+Nothing but counters is ever repaired, because only they can be told from the rest.
+Exit code 5 says that something is wrong.")]
+pub(crate) struct Check {
+    /// Rebuild wrong counters from the entries, and say which
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep backup saved.db
+  watchkeep --store app.db backup /mnt/backups/app-monday.db
+
+The copy is the store as it was at one moment, in one file. It has a new identity, so
+it refuses cursors of this store. A file that is there is never overwritten.")]
+pub(crate) struct Backup {
+    /// The new file
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep restore saved.db
+  watchkeep --store app.db restore saved.db --force    the old one becomes app.db-replaced
+
+The backup is checked first, and only read. The store gets a new identity, so cursors of
+the old one are refused.")]
+pub(crate) struct Restore {
+    /// The backup, or any file of a store
+    pub(crate) backup: PathBuf,
+    /// Put the store that is there aside, if no process has it open
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -27,6 +27,7 @@
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
 pub mod consumers;
+pub mod faults;
 pub mod model;
 pub mod ops;
 pub mod promises;

@@ -62,6 +62,7 @@ pub use store::{
 };
 #[cfg(feature = "async")]
 pub use store::{AsyncStore, Writing};
+pub use types::backup::{Backup, BackupOptions, BackupProgress};
 pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 pub use types::entry::{Entry, ListOptions, Page};

@@ -122,6 +122,7 @@ fn an_entry_whose_other_columns_were_changed_is_found() -> Result {
         "UPDATE wk_entries SET deadline = deadline + 1 WHERE deadline IS NOT NULL",
         "UPDATE wk_entries SET content_type = 'text/html' WHERE key = '1'",
         "UPDATE wk_entries SET created = 1 WHERE key = '1'",
+        "UPDATE wk_entries SET created = 2 WHERE key = '0'",
         "UPDATE wk_entries SET updated = updated + 1 WHERE key = '1'",
     ])?;
     assert!(left.is_empty(), "not found: {left:#?}");
@@ -222,10 +223,10 @@ fn a_trim_mark_beyond_the_newest_event_is_found() -> Result {
     Ok(())
 }
 
-#[test]
-fn a_reader_is_never_handed_a_row_that_does_not_match_its_checksum() -> Result {
+/// Row 3 is damaged so: whoever reads the log gets what comes before it, and then an error in its place.
+fn told_in_its_place(damage: &str) -> Result {
     let (_folder, store) = store()?;
-    Connection::open(store.path())?.execute("UPDATE wk_log SET value = 'forged' WHERE revision = 3", [])?;
+    Connection::open(store.path())?.execute(damage, [])?;
     let mut history = store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO);
     let error = history.find_map(|event| event.err()).ok_or("it was handed out")?;
     assert_eq!(error.kind(), watchkeep::ErrorKind::Corrupt);
@@ -238,6 +239,27 @@ fn a_reader_is_never_handed_a_row_that_does_not_match_its_checksum() -> Result {
         let seen = watcher.recv_timeout(support::LIMIT).ok_or("nothing")?;
         assert_eq!(seen.err().map(|error| error.kind()), Some(watchkeep::ErrorKind::Corrupt));
     }
+    Ok(())
+}
+
+#[test]
+fn a_reader_is_never_handed_a_row_that_does_not_match_its_checksum() -> Result {
+    told_in_its_place("UPDATE wk_log SET value = 'forged' WHERE revision = 3")
+}
+
+#[test]
+fn a_reader_never_passes_over_a_row_that_is_missing() -> Result {
+    told_in_its_place("DELETE FROM wk_log WHERE revision = 3")?;
+    told_in_its_place("DELETE FROM wk_log WHERE revision BETWEEN 3 AND 9")?;
+    told_in_its_place("DELETE FROM wk_log WHERE revision BETWEEN 3 AND 13")
+}
+
+#[test]
+fn the_check_goes_on_past_a_gap_of_any_size() -> Result {
+    let problems = damaged(
+        "UPDATE wk_log SET revision = 9000000000000000, commit_revision = 9000000000000000 WHERE revision = 14",
+    )?;
+    assert!(problems.iter().any(|problem| problem.contains("row 9000000000000000")), "{problems:#?}");
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock};
 
 use super::consumers;
 use super::{Access, open};
-use crate::args::{Compact, Global};
+use crate::args::{Check, Compact, Global};
 use crate::exit::{BAD_FILE, Failure, Result};
 use crate::output::{self, Out, bytes, counted, grouped, style};
 use crate::time::{Wall, human};
@@ -95,9 +95,11 @@ pub(super) fn compact(global: &Global, args: &Compact, out: &mut Out) -> Result<
     if out.is_json() { out.object(&json!({ "removed": removed })) } else { out.line(removed) }
 }
 
-pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
-    let report = match open(global, Access::Read)?.check() {
-        Ok(report) => report,
+pub(super) fn check(global: &Global, args: &Check, out: &mut Out) -> Result<()> {
+    let store = open(global, if args.repair { Access::Change } else { Access::Read })?;
+    let repaired = if args.repair { store.repair_counters() } else { Ok(Vec::new()) };
+    let (repaired, report) = match repaired.and_then(|repaired| Ok((repaired, store.check()?))) {
+        Ok(both) => both,
         // So damaged that not even the check can be made.
         Err(error) if error.kind() == ErrorKind::Corrupt => return hopeless(error, out),
         Err(error) => return Err(error.into()),
@@ -106,11 +108,16 @@ pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
         out.object(&json!({
             "ok": report.is_ok(),
             "problems": report.problems,
+            "repaired": repaired,
             "entries": report.entries,
             "groups": report.groups,
             "events": report.events,
+            "sqlite_version": report.sqlite_version,
         }))?;
     } else {
+        for change in &repaired {
+            out.line(format_args!("repaired: {}", output::visible(change)))?;
+        }
         for problem in &report.problems {
             out.line(output::visible(problem))?;
         }
@@ -124,10 +131,11 @@ pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     let checked = format!(
-        "{} in {} and {} of the log agree",
+        "{} in {} and {} of the log agree (SQLite {})",
         counted(report.entries, "entry", "entries"),
         counted(report.groups, "group", "groups"),
-        counted(report.events, "event", "events")
+        counted(report.events, "event", "events"),
+        report.sqlite_version
     );
     out.line(format_args!("{} {checked}", out.paint(style::GOOD, "ok:")))
 }

@@ -13,4 +13,5 @@ mod events;
 mod files;
 mod sandbox;
 mod transfer;
+mod upkeep;
 mod watching;

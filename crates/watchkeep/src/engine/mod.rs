@@ -6,10 +6,11 @@ pub(crate) mod signal;
 pub(crate) mod sqlite;
 pub(crate) mod workers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
 use crate::types::entry::Entry;
@@ -227,6 +228,8 @@ pub(crate) trait Read {
     /// The last revision.
     fn last(&self) -> Result<Revision>;
     fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
+    /// Refuses a revision whose event a power cut took: what followed it there is not what follows here.
+    fn refuse_lost(&self, revision: Revision) -> Result<()>;
     /// One row of the log, if it still holds it.
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;
@@ -291,6 +294,14 @@ pub(crate) trait Engine: Send + Sync {
     fn trim(&self, to: Revision, force: Force) -> Result<u64>;
     /// What is wrong with the file, with the number of entries, groups and events looked at.
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
+    /// Rebuilds the counters from the entries; what was changed.
+    fn repair(&self) -> Result<Vec<String>>;
+    /// Copies the whole store as of one moment, under a new identity, to where nothing is yet.
+    fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup>;
+    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
+    fn stand(&self) -> Result<()>;
+    /// Whether this process inherited the store from the one that opened it.
+    fn is_forked(&self) -> bool;
     /// Sizes of the file and of its write-ahead log, in bytes.
     fn sizes(&self) -> (u64, u64);
 

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::engine::{Op, Outcome, Receipt};
+use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::lock;
@@ -366,6 +368,25 @@ impl AsyncStore {
     pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
         let group = group.to_owned();
         self.run(move |store| store.page(&group, options)).await
+    }
+
+    /// As [`Store::backup_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::backup_with`].
+    pub async fn backup(&self, target: impl AsRef<Path>, options: BackupOptions) -> Result<Backup> {
+        let target = target.as_ref().to_owned();
+        self.run(move |store| store.backup_with(target, options)).await
+    }
+
+    /// As [`Store::repair_counters`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::repair_counters`].
+    pub async fn repair_counters(&self) -> Result<Vec<String>> {
+        self.run_writes(Store::repair_counters).await
     }
 
     /// As [`Acker::ack`]. A consumer itself is taken with [`blocking`](AsyncStore::blocking), best without waiting for

@@ -129,6 +129,10 @@ impl Core {
     /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
     /// a callback or on the store's own thread, it is only asked for, and the store's thread does it.
     pub(super) fn close(&self) -> Result<()> {
+        if self.engine.is_forked() {
+            // Its threads and its locks are the other process's; there is nothing to wait for here.
+            return Ok(());
+        }
         let own_thread = self.thread_id.get() == Some(&std::thread::current().id());
         if own_thread || self.hub.in_callback() {
             self.close_wanted.store(true, Ordering::Release);

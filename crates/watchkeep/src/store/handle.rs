@@ -466,14 +466,21 @@ impl Store {
     ///
     /// As [`compact`](Store::compact); `Held` only when it is not forced.
     pub fn compact_with(&self, before: Revision, force: Force) -> Result<u64> {
-        if !self.scope().is_whole() {
-            let what = "the log belongs to the whole store; compact it through a handle that is not scoped"
-                .to_owned();
-            return Err(Reason::Invalid { what }.into());
-        }
+        self.refuse_scope("its log is compacted")?;
         let trimmed = self.core().engine.trim(Revision::new(before.get().saturating_sub(1)), force);
         self.core().hub.forget_pages();
         trimmed
+    }
+
+    /// Refuses what concerns more than a namespace.
+    pub(super) fn refuse_scope(&self, what: &str) -> Result<()> {
+        if self.scope().is_whole() {
+            return Ok(());
+        }
+        let what = format!(
+            "the store is one file, and {what} as a whole; do it through a handle that is not scoped"
+        );
+        Err(Reason::Invalid { what }.into())
     }
 
     /// Closes the store: waits for what is under way, ends every watcher after it has drained, and makes every later

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "async")]
 mod asynchronous;
+mod backup;
 mod consumer;
 mod core;
 mod handle;

@@ -56,6 +56,10 @@ fn round(core: &Core) -> Result<Round> {
     if core.is_closed() {
         return Ok(Round { pause: POLL, deaf: DEAF });
     }
+    if let Err(error) = core.engine.stand() {
+        core.hub.fail(&error);
+        return Ok(Round { pause: POLL, deaf: DEAF });
+    }
     let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
     let mut last = Revision::ZERO;
     core.engine.glance(&mut |read| {

@@ -59,6 +59,8 @@ const fn bit(kind: Kind) -> u8 {
         Kind::DeleteGroup => 4,
         Kind::Expire => 8,
         Kind::Touch => 16,
+        // No filter lets it through.
+        Kind::Gap => 0,
     }
 }
 
@@ -232,6 +234,13 @@ mod tests {
         let everything = Filter::everything();
         assert!(Kind::ALL.into_iter().filter(|&kind| !everything.admits(kind, None)).eq([Kind::Touch]));
         assert!(Filter::everything().kinds(Kind::ALL).admits(Kind::Touch, None));
+    }
+
+    #[test]
+    fn gaps_never_come() {
+        assert!(
+            !Filter::everything().kinds(Kind::ALL.into_iter().chain([Kind::Gap])).admits(Kind::Gap, None)
+        );
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(crate) const REST: Duration = Duration::from_micros(250);
 pub(crate) const REST_AFTER: Duration = Duration::from_millis(1);
 pub(crate) const OTHERS_REMEMBERED: u32 = 64;
 
+/// How many revisions a relaxed file reserves at a time, with one sync.
+pub(crate) const REVISION_BLOCK: u64 = 4_096;
+
 /// Commits above this are dispatched from the log instead of from memory.
 pub(crate) const FEED_EVENTS: usize = 4_096;
 pub(crate) const FEED_BYTES: usize = 1 << 20;
@@ -82,6 +85,30 @@ pub(crate) const CONSUMER_NAME: usize = 128;
 pub(crate) const CONSUMER_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How much of the log is kept for a consumer, unless the file says otherwise.
 pub(crate) const CONSUMER_BYTES: u64 = 1 << 30;
+
+/// The oldest SQLite that does not lose a write-ahead log to two connections that write and move it: 3.51.3.
+pub(crate) const MIN_SQLITE: i32 = 3_051_003;
+
+/// With less free than this, in bytes, a file is not opened: the index of the write-ahead log is mapped, and a page of
+/// it that finds no room kills the process.
+pub(crate) const MIN_FREE: u64 = 256 << 10;
+
+/// The size of the ballast in bytes: what is given back to a full disk so that deleting works again. It must hold what
+/// of the write-ahead log is new to the file, several times over: 1 MiB was tried, and was not enough.
+pub(crate) const BALLAST_BYTES: u64 = 4 << 20;
+/// How much must be free, in bytes, for the ballast to be made again: more than it takes, or it would come and go.
+pub(crate) const BALLAST_ROOM: u64 = 2 * BALLAST_BYTES;
+
+/// With less free than this, in bytes, room is scarce: then the write-ahead log is kept shorter than
+/// [`SCARCE_PAGES`], because on a full disk a log that is much longer than the ballast could not be moved any more.
+pub(crate) const SCARCE: u64 = 64 << 20;
+pub(crate) const SCARCE_PAGES: u64 = 256;
+
+/// How often a busy writer looks whether its files are still the ones that it opened.
+pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
+
+/// How many pages of a backup are copied between two calls of its progress.
+pub(crate) const COPY_PAGES: i32 = 256;
 
 /// How large names and values may be, in bytes.
 ///

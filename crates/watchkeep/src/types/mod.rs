@@ -1,5 +1,6 @@
 //! The words of watchkeep: plain data that does no I/O and knows no engine.
 
+pub(crate) mod backup;
 pub(crate) mod clock;
 pub(crate) mod consumer;
 pub(crate) mod entry;

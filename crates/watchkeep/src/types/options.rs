@@ -125,6 +125,8 @@ impl Default for Retention {
 pub struct Options {
     pub(crate) create: bool,
     pub(crate) adopt: bool,
+    pub(crate) network: bool,
+    pub(crate) ballast: bool,
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
     pub(crate) limits: Limits,
@@ -139,6 +141,8 @@ impl Default for Options {
         Options {
             create: true,
             adopt: false,
+            network: false,
+            ballast: true,
             durability: None,
             retention: None,
             limits: Limits::default(),
@@ -169,6 +173,23 @@ impl Options {
     #[must_use]
     pub fn adopt(mut self, adopt: bool) -> Options {
         self.adopt = adopt;
+        self
+    }
+
+    /// Whether a file on a network file system is opened. False unless set; otherwise such a file is an error of kind
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument), as far as it can be told: file locks there often do
+    /// not hold, and then two writers damage the file.
+    #[must_use]
+    pub fn network(mut self, network: bool) -> Options {
+        self.network = network;
+        self
+    }
+
+    /// Whether a file of 4 MiB, named like the store with `-ballast` behind it, is kept beside the store and given
+    /// back when the disk is full, so that deleting works again. True unless set. A private store has none.
+    #[must_use]
+    pub fn ballast(mut self, ballast: bool) -> Options {
+        self.ballast = ballast;
         self
     }
 

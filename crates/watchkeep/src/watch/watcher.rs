@@ -84,6 +84,9 @@ impl Watcher {
         {
             return Err(Reason::ForeignCursor { theirs: cursor.store(), ours: hub.engine.id() }.into());
         }
+        if let Some(after) = options.start.after() {
+            hub.engine.glance(&mut |read| read.refuse_lost(after))?;
+        }
         let shape = Shape::new(filter, scope, options);
         let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
         let reader = Reader::new(inbox, options.start == Start::Snapshot);

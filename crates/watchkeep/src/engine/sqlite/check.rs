@@ -13,7 +13,7 @@ use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
-use super::schema::NAMES;
+use super::schema;
 use super::{consumers, log};
 
 /// More than this many problems of one sort say nothing new.
@@ -75,7 +75,10 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
             problems.push(format!("SQLite: {line}"));
         }
     }
-    schema(conn, problems)?;
+    problems.append(&mut schema::faults(conn)?);
+    if !has_trimmed(conn)? {
+        problems.push("wk_meta has no row 'trimmed'".to_owned());
+    }
     let groups = groups(conn, problems)?;
     let mut replay = Replay::default();
     let events = events(conn, problems, &mut replay)?;
@@ -92,20 +95,9 @@ fn add(problems: &mut Vec<String>, sort: &str, what: impl FnOnce() -> String) {
     }
 }
 
-/// Every table and index of ours is there.
-fn schema(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
-    let mut there = conn.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
-    for name in NAMES {
-        if !there.query_row([name], |row| row.get::<_, bool>(0))? {
-            problems.push(format!("{name} is missing"));
-        }
-    }
-    let trimmed: bool =
-        conn.query_row("SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')", [], |row| row.get(0))?;
-    if !trimmed {
-        problems.push("wk_meta has no row 'trimmed'".to_owned());
-    }
-    Ok(())
+fn has_trimmed(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
 /// The groups' counters against their entries, and the namespaces' against those.
@@ -145,8 +137,15 @@ fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
     Ok(number)
 }
 
-/// The revision of an entry's value, and its deadline.
-type Said = (Revision, Option<Timestamp>);
+/// What the log says last of an entry.
+#[derive(Clone, Copy)]
+struct Said {
+    /// The revision of its value; none when that was set before the log begins.
+    revision: Option<Revision>,
+    /// The revision at which the key came to be, likewise.
+    created: Option<Revision>,
+    deadline: Option<Timestamp>,
+}
 
 /// What the log says about entries, as far as it goes back.
 #[derive(Default)]
@@ -163,6 +162,9 @@ impl Replay {
     fn apply(&mut self, change: &Change) {
         let group = change.group.to_string();
         let Some(key) = &change.key else {
+            if change.kind == Kind::Gap {
+                return;
+            }
             self.keys
                 .range_mut((group.clone(), String::new())..)
                 .take_while(|((name, _), _)| *name == group)
@@ -171,15 +173,20 @@ impl Replay {
             return;
         };
         let place = (group, key.to_string());
+        let before = self.keys.get(&place).copied().flatten();
+        let created = before.and_then(|said| said.created);
+        let (revision, deadline) = (Some(change.revision), change.deadline);
         match change.kind {
-            Kind::Set => drop(self.keys.insert(place, Some((change.revision, change.deadline)))),
+            Kind::Set => {
+                let created = if change.previous.is_none() { revision } else { created };
+                self.keys.insert(place, Some(Said { revision, created, deadline }));
+            }
             Kind::Touch => {
-                // Of a value that was set before the log begins, the deadline alone is known.
-                let value =
-                    self.keys.get(&place).copied().flatten().map_or(Revision::ZERO, |(value, _)| value);
-                self.keys.insert(place, Some((value, change.deadline)));
+                let revision = before.and_then(|said| said.revision);
+                self.keys.insert(place, Some(Said { revision, created, deadline }));
             }
             Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
+            Kind::Gap => {}
         }
     }
 }
@@ -211,12 +218,13 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
         let said = replay.keys.remove(&place);
         let agrees = match said {
             _ if replay.broken => written_by_its_row(conn, &place, &entry, trimmed),
-            Some(Some((revision, deadline))) if revision > Revision::ZERO => {
+            Some(Some(Said { revision: Some(revision), created, deadline })) => {
                 entry.revision == revision
                     && entry.deadline == deadline
+                    && created.is_none_or(|created| created == entry.created)
                     && log::change(conn, revision)?.is_some_and(|change| made(&change, &entry))
             }
-            Some(Some((_, deadline))) => entry.revision <= trimmed && entry.deadline == deadline,
+            Some(Some(Said { deadline, .. })) => entry.revision <= trimmed && entry.deadline == deadline,
             Some(None) => false,
             None => {
                 let survives = !replay.deleted.contains_key(&place.0);
@@ -299,11 +307,8 @@ fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) ->
             }
         };
         for change in &page.changes {
-            number += 1;
+            number += u64::from(change.kind != Kind::Gap);
             replay.apply(change);
-            if Some(change.revision) != after.next() {
-                add(problems, "log:", || format!("revision {} is followed by {}", after, change.revision));
-            }
             let begins = after == commit;
             if change.commit < change.revision || (!begins && change.commit != commit) {
                 add(problems, "log:", || {
@@ -320,11 +325,13 @@ fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) ->
     Ok(number)
 }
 
-/// The revision of the first row after `after` that cannot be read.
+/// The end of the damage that comes first after `after`: the row that cannot be read, or the last that is missing.
 fn skip(conn: &Connection, mut after: Revision) -> Result<Revision> {
     while let Ok(page) = log::page(conn, after, 1) {
         let Some(change) = page.changes.first() else { break };
         after = change.revision;
     }
-    Ok(after.next().unwrap_or(after))
+    let damaged = after.next().unwrap_or(after);
+    let next = log::next_row(conn, after)?;
+    Ok(next.filter(|next| *next > damaged).map_or(damaged, |next| Revision::new(next.get() - 1)))
 }

@@ -115,21 +115,48 @@ pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<L
     let mut page = LogPage { trimmed, end, changes: Vec::new() };
     let mut statement = conn.prepare_cached(AFTER)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![after.max(trimmed).as_i64(), limit])?;
+    let mut before = after.max(trimmed);
+    let mut rows = statement.query(params![before.as_i64(), limit])?;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let change = match decode(row) {
+        let change = match decode(row).and_then(|change| follows(before, change)) {
             // What comes before a damaged row is good: it is told first, and the damage in its place.
-            Err(_) if !page.changes.is_empty() => break,
+            Err(_) if !page.changes.is_empty() => return Ok(page),
             change => change?,
         };
+        before = change.revision;
         bytes += change.weight();
         page.changes.push(Arc::new(change));
         if bytes >= PAGE_BYTES {
             break;
         }
     }
+    if page.changes.is_empty() && before < end {
+        return Err(missing(before));
+    }
     Ok(page)
+}
+
+/// A page of the file that is damaged may hide rows: revisions have no gap but those that a row tells of.
+fn follows(before: Revision, change: Change) -> Result<Change> {
+    let follows = match change.kind {
+        Kind::Gap => change.previous == Some(before),
+        _ => Some(change.revision) == before.next(),
+    };
+    if follows { Ok(change) } else { Err(missing(before)) }
+}
+
+fn missing(before: Revision) -> Error {
+    let revision = before.get().saturating_add(1);
+    Reason::Corrupt { what: format!("row {revision} of wk_log is missing") }.into()
+}
+
+/// The first row after a revision, without reading more of it than its number.
+pub(super) fn next_row(conn: &Connection, after: Revision) -> Result<Option<Revision>> {
+    let sql = "SELECT revision FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1";
+    let row: Option<i64> =
+        conn.prepare_cached(sql)?.query_row([after.as_i64()], |row| row.get(0)).optional()?;
+    row.map(Revision::from_i64).transpose()
 }
 
 pub(super) fn change(conn: &Connection, revision: Revision) -> Result<Option<Arc<Change>>> {

@@ -9,15 +9,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
-use crate::types::error::Result;
-use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
+use crate::types::error::{Error, Result};
+use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP, UPKEEP};
 use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 
-use super::lead::Writer;
 use super::turn::Admission;
-use super::{SqliteEngine, apply, consumers, log, retention};
+use super::writer::Writer;
+use super::{SqliteEngine, apply, consumers, log, place, reserve, retention};
+use crate::engine::Engine;
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -53,8 +54,12 @@ impl Upkeep {
 
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
-    fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.with_turn(|writer, queued| writer.transaction(queued, self.busy_timeout, f))
+    pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.with_turn(|writer, queued| {
+            let done = writer.transaction(queued, self.busy_timeout, f);
+            self.spare(writer);
+            done
+        })
     }
 
     fn with_turn<T>(&self, f: impl FnOnce(&mut Writer, Instant) -> Result<T>) -> Result<T> {
@@ -74,8 +79,11 @@ impl SqliteEngine {
 
     pub(super) fn maintenance_step(&self) -> Result<bool> {
         self.pool.end_held(false);
+        self.ballast.keep();
         let mut more = false;
-        if self.wal.wants_moving() {
+        if self.ballast.is_tight() {
+            self.empty_log()?;
+        } else if self.wal.wants_moving() {
             self.checkpoint()?;
         }
         if self.pool.with(has_dead)? {
@@ -94,9 +102,14 @@ impl SqliteEngine {
             self.exclusively(|conn| drop_trimmed(conn).map(drop))?;
             more = true;
         }
-        if self.pool.with(wastes_space)? {
+        let tight = self.ballast.is_tight();
+        if self.pool.with(|conn| wastes_space(conn, tight))? {
             self.exclusively(give_back)?;
             more = true;
+        }
+        if tight {
+            self.empty_log()?;
+            self.ballast.keep();
         }
         if more {
             self.upkeep.want();
@@ -107,14 +120,34 @@ impl SqliteEngine {
     /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
     /// which the log begins again from its start.
     fn checkpoint(&self) -> Result<()> {
-        let passive = |conn: &Connection| -> Result<()> {
-            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-            Ok(())
-        };
-        self.pool.with(passive)?;
-        self.with_turn(|writer, _| passive(&writer.conn))?;
+        self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+        self.with_turn(|writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
+    }
+
+    /// On a full disk every page counts, those of the write-ahead log as well.
+    fn empty_log(&self) -> Result<()> {
+        self.with_turn(|writer, _| self.empty_log_of(&writer.conn))
+    }
+
+    /// Moving a part of the log would only use up the room that is left for deleting: it is moved when all of it finds
+    /// room.
+    fn empty_log_of(&self, conn: &Connection) -> Result<()> {
+        let number = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+        let whole = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+        let growth = whole.unsigned_abs().saturating_sub(self.sizes().0);
+        match place::free(place::folder_of(&self.path)) {
+            Some(free) if growth > free => Ok(()),
+            _ => checkpoint(conn, "TRUNCATE"),
+        }
+    }
+
+    /// Where room is scarce, who writes keeps the write-ahead log short.
+    pub(super) fn spare(&self, writer: &Writer) {
+        if self.ballast.is_scarce() && self.wal.pages() >= SCARCE_PAGES {
+            self.empty_log_of(&writer.conn).unwrap_or_else(|error| self.notice(&error));
+        }
     }
 
     /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.
@@ -126,7 +159,8 @@ impl SqliteEngine {
                 consumers::refuse_to_lose(conn, cut)?;
             }
             mark_trimmed(conn, cut)?;
-            Ok(cut.get() - trimmed.get())
+            let missing = reserve::missing_after(conn, trimmed)? - reserve::missing_after(conn, cut)?;
+            Ok((cut.get() - trimmed.get()).saturating_sub(missing))
         })?;
         while events > 0 && self.exclusively(drop_trimmed)? > 0 {}
         Ok(events)
@@ -136,6 +170,11 @@ impl SqliteEngine {
 /// Says that everything up to `to` is trimmed.
 fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
     conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?.execute([to.as_i64()])?;
+    Ok(())
+}
+
+fn checkpoint(conn: &Connection, mode: &str) -> Result<()> {
+    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
     Ok(())
 }
 
@@ -168,16 +207,17 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
 fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
     let (last, total) = log::end(conn)?;
     let trimmed = log::trimmed(conn)?;
-    let kept = last.get() - trimmed.get();
+    let kept = (last.get() - trimmed.get()).saturating_sub(reserve::missing_after(conn, trimmed)?);
     if kept <= retention.min_events {
         return Ok(None);
     }
     let excess = kept.saturating_sub(retention.max_events);
     // A log that hovers about its limit is not trimmed event by event.
-    let by_count = if excess >= slack(retention.max_events) { trimmed.get() + excess } else { 0 };
+    let newest = |count| Ok::<_, Error>(reserve::before_newest(conn, last, count)?.get());
+    let by_count = if excess >= slack(retention.max_events) { newest(retention.max_events)? } else { 0 };
     let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
     let by_age = by_age(conn, trimmed, retention.max_age, now)?;
-    let wanted = by_count.max(by_bytes).max(by_age).min(last.get() - retention.min_events);
+    let wanted = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
     let to = match consumers::floor(conn)? {
         Some((_, floor)) if floor.get() < wanted => {
             let by_bytes = self::by_bytes(conn, total, retention.consumer_bytes)?;
@@ -228,7 +268,8 @@ fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
 fn by_age(conn: &Connection, trimmed: Revision, max_age: Duration, now: Timestamp) -> Result<u64> {
     let age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
     let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
-    let ahead = Revision::new(trimmed.get() + 8 * TRIM_STEP);
+    let Some((first, _)) = log::begin(conn)? else { return Ok(0) };
+    let ahead = Revision::new(first.get() + 8 * TRIM_STEP);
     let sql = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp >= ?3 \
                ORDER BY revision LIMIT 1";
     let young: Option<i64> = conn
@@ -268,9 +309,10 @@ fn give_back(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Whether enough of the file is free to give some back.
-fn wastes_space(conn: &Connection) -> Result<bool> {
+/// Whether enough of the file is free to give some back; on a full disk, anything is.
+fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
     let pragma = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let free = pragma("PRAGMA freelist_count")?;
-    Ok(free > FREE_PAGES && free > pragma("PRAGMA page_count")? / 4 && pragma("PRAGMA auto_vacuum")? == 2)
+    let least = if tight { 0 } else { FREE_PAGES.max(pragma("PRAGMA page_count")? / 4) };
+    Ok(free > least && pragma("PRAGMA auto_vacuum")? == 2)
 }

@@ -1,0 +1,31 @@
+//! Faults below the store: power cuts, failed syncs, errors of the disk, bad bytes.
+//!
+//! A [`Workload`] runs on a real store in a folder that a [fault disk](watchkeep_faultdisk) observes; a [`Ledger`]
+//! notes what was acknowledged and what was delivered, and when. Then:
+//!
+//! * [`power`]: the power goes at any moment, with or without a failed sync before it. The store is opened on what
+//!   the disk may hold, and [held against the ledger](verify).
+//! * [`io`]: each single operation of SQLite fails, one after the other.
+//! * [`bytes`]: bits flip, logs are cut short, files are exchanged.
+
+pub mod bytes;
+pub mod io;
+mod ledger;
+pub mod power;
+mod row;
+mod stage;
+pub mod verify;
+mod workload;
+
+pub use ledger::{Expect, Ledger};
+pub use row::{Row, Wrong};
+pub use stage::{Stage, scratch};
+pub use workload::{Scene, Workload};
+
+/// The store's file in its folder.
+pub const FILE: &str = "store.db";
+
+/// A library that reserves revisions never gives one that a power cut took to another event, also at
+/// [`Durability::Relaxed`](watchkeep::Durability::Relaxed), and refuses a cursor that lies among the lost ones.
+/// Without that, rounds at relaxed durability are not asked for it.
+pub const LOST_REVISIONS_STAY_LOST: bool = false;

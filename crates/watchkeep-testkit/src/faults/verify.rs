@@ -1,0 +1,153 @@
+//! Holds a store that is found after a fault against what was said before it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use watchkeep::{Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions};
+
+use super::{Expect, LOST_REVISIONS_STAY_LOST};
+use crate::record::{Cell, Log, Seen, State};
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// The last revision.
+    pub last: Revision,
+    /// How many revisions that somebody was told of are not there.
+    pub lost: u64,
+}
+
+/// Opens a store after a fault, and looks whether everything is there that must be, and nothing else.
+///
+/// At [`Durability::Full`] all that was acknowledged or delivered must be there; at [`Durability::Relaxed`] a suffix
+/// of whole transactions may be missing.
+///
+/// # Errors
+///
+/// What is wrong.
+pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+    // Long ago, so that nothing is due: entries are what the log made them.
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
+    let options = Options::new().clock(clock.clone());
+    let store = options.open(path).map_err(|error| format!("it cannot be opened: {error:?}"))?;
+    let found = whole(&store, expect, durability)?;
+    lives(&store, expect, found)?;
+    clock.advance(Duration::from_secs(1 << 32));
+    store.purge_expired().map_err(|error| format!("what is due cannot be removed: {error:?}"))?;
+    store.close().map_err(|error| format!("it cannot be closed: {error:?}"))?;
+    Ok(found)
+}
+
+/// The identity, the log, the entries, and what the store finds in itself.
+fn whole(store: &Store, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+    if let Some(id) = expect.id.filter(|id| *id != store.id()) {
+        return Err(format!("store {id} became {}", store.id()));
+    }
+    let rows = rows(store).map_err(|error| format!("the log cannot be read: {error:?}"))?;
+    let last = rows.last().map_or(Revision::ZERO, |row| row.revision);
+    let lost = expect.told.get().saturating_sub(last.get());
+    if lost > 0 && durability == Durability::Full {
+        return Err(format!("{} was acknowledged or delivered, the log ends at {last}", expect.told));
+    }
+    let log = Log::new(rows);
+    same_log(&log, expect)?;
+    let first = log.rows().first().map_or(Revision::ZERO, |row| row.revision);
+    let mut state = State::default();
+    let trimmed = expect.known.range(..first).map(|(_, row)| row);
+    trimmed.chain(log.rows()).for_each(|row| state.apply(row));
+    same_entries(store, &state)?;
+    let problems = store.check().map_err(|error| format!("it cannot be checked: {error:?}"))?.problems;
+    match problems.first() {
+        Some(problem) => Err(format!("the store finds in itself: {problem}")),
+        None => Ok(Found { last, lost }),
+    }
+}
+
+fn rows(store: &Store) -> watchkeep::Result<Vec<Seen>> {
+    let all = store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO);
+    all.map(|event| event.map(|event| Seen::from(&event))).collect()
+}
+
+fn same_log(log: &Log, expect: &Expect<'_>) -> Result<(), String> {
+    for (row, next) in log.rows().iter().zip(log.rows().iter().skip(1)) {
+        if next.revision.get() != row.revision.get() + 1 {
+            return Err(format!("revision {} is followed by {}", row.revision, next.revision));
+        }
+    }
+    let doubtful = |row: &Seen| expect.doubt.is_some_and(|after| row.revision > after);
+    for row in log.rows().iter().filter(|row| !doubtful(row)) {
+        match expect.known.get(&row.revision) {
+            Some(known) if known == row => {}
+            Some(known) => {
+                return Err(format!("revision {} is {row:?}, it was {known:?}", row.revision));
+            }
+            None => return Err(format!("revision {} is {row:?}, which nobody wrote", row.revision)),
+        }
+    }
+    if let Some(half) = log.rows().last().filter(|row| row.commit != row.revision) {
+        return Err(format!("the log ends at {}, in the midst of a transaction", half.revision));
+    }
+    Ok(())
+}
+
+fn same_entries(store: &Store, state: &State) -> Result<(), String> {
+    let failed = |error| format!("the entries cannot be read: {error:?}");
+    let mut number = 0;
+    for group in store.groups("") {
+        let group = group.map_err(failed)?;
+        for entry in store.entries(&group) {
+            let entry = entry.map_err(failed)?;
+            number += 1;
+            let cell = Cell {
+                value: entry.value,
+                revision: entry.revision,
+                created: entry.created,
+                updated: entry.updated,
+                deadline: entry.deadline,
+                content_type: entry.content_type,
+            };
+            if state.cell(&group, &entry.key) != Some(&cell) {
+                let said = state.cell(&group, &entry.key);
+                return Err(format!(
+                    "entry {group:?} {:?} is {cell:?}, the log makes it {said:?}",
+                    entry.key
+                ));
+            }
+        }
+    }
+    let expected = state.cells().count();
+    if number == expected { Ok(()) } else { Err(format!("there are {number} entries of {expected}")) }
+}
+
+/// The store can be written again, and no revision that anyone was told of is given to another event.
+fn lives(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
+    let failed = |error| format!("it cannot be used any more: {error:?}");
+    if found.lost > 0 && LOST_REVISIONS_STAY_LOST {
+        refuses_what_is_lost(store, expect.told)?;
+    }
+    let revision = store.set("after", "the fault", "on").map_err(failed)?;
+    let told = if LOST_REVISIONS_STAY_LOST { expect.told.max(found.last) } else { found.last };
+    if revision <= told {
+        return Err(format!("revision {revision} is given again, up to {told} they were known"));
+    }
+    let value = store.get("after", "the fault").map_err(failed)?;
+    if value.as_deref() != Some(b"on") {
+        return Err(format!("what was written reads as {value:?}"));
+    }
+    let rows: Vec<_> = store.history(Filter::everything(), found.last).collect();
+    match rows.as_slice() {
+        [Ok(event)] if event.revision() == revision => Ok(()),
+        rows => Err(format!("after {} the log has {rows:?}, written was {revision}", found.last)),
+    }
+}
+
+/// A cursor into what the cut took is an error, at once or in place of the first event.
+fn refuses_what_is_lost(store: &Store, told: Revision) -> Result<(), String> {
+    let cursor = store.cursor(told);
+    let refused = match store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor)) {
+        Err(_) => true,
+        Ok(mut watcher) => matches!(watcher.try_recv(), Some(Err(_))),
+    };
+    if refused { Ok(()) } else { Err(format!("the cursor {cursor} is lost, and goes on in silence")) }
+}

@@ -1,0 +1,75 @@
+//! Each single operation of SQLite fails, one after the other, once and from then on: the caller is told by kind,
+//! nothing is half there, and everything that was acknowledged stays.
+
+use watchkeep::ErrorKind;
+use watchkeep_faultdisk::{Disk, Fault as DiskFault, What};
+use watchkeep_testkit::faults::{FILE, Row, Workload, io, scratch};
+use watchkeep_testkit::surface::Fault;
+
+fn every_operation(workload: Workload) -> Result<(), Fault> {
+    let mut all = Row::default();
+    for (what, name) in io::KINDS {
+        for sticky in [false, true] {
+            let row = io::sweep(workload, what, sticky, 1)?;
+            // Only a checkpoint truncates.
+            let expected = if what == What::Truncate { 0 } else { 10 };
+            assert!(row.rounds >= expected, "{name}: only {row}");
+            all.add(row);
+        }
+    }
+    assert_eq!(all.problem(), None);
+    Ok(())
+}
+
+#[test]
+fn every_operation_of_puts_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Puts)
+}
+
+#[test]
+fn every_operation_of_transactions_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Transactions)
+}
+
+#[test]
+fn every_operation_of_expiry_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Expiry)
+}
+
+#[test]
+fn every_operation_of_upkeep_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Upkeep)
+}
+
+#[test]
+fn every_operation_of_tenants_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Tenants)
+}
+
+#[test]
+fn every_operation_of_a_crowd_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Crowd)
+}
+
+#[test]
+fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
+    let folder = scratch()?;
+    let path = folder.path().join(FILE);
+    watchkeep::Store::open(&path)?.set("g", "k", "v")?;
+    let disk = Disk::watch(folder.path())?;
+    let store = watchkeep::Store::open(&path)?;
+    let mut told = 0;
+    for nth in 1..=4 {
+        disk.fail(DiskFault { what: What::Read, nth, sticky: true });
+        // Another connection, whose cache is empty.
+        let read = store.snapshot().and_then(|snapshot| snapshot.get("g", "k"));
+        let stats = store.stats();
+        for error in [read.err(), stats.err()].into_iter().flatten() {
+            assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+            told += 1;
+        }
+        disk.heal();
+    }
+    assert!(told > 0, "nothing was read");
+    Ok(())
+}
