@@ -267,6 +267,7 @@ fn is_fault(error: &Error) -> bool {
             | Reason::BadDeadline
             | Reason::Tight
             | Reason::NoRevisionLeft
+            | Reason::LostRevision { .. }
             | Reason::Held { .. }
             | Reason::Fenced { .. }
             | Reason::NoConsumer { .. }
