@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::exit;
-use crate::select::{Policy, Position, Selection};
+use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
 
 /// Keep it. Watch it. A key-value store in one SQLite file that tells you what changed.
@@ -63,6 +63,9 @@ pub(crate) struct Global {
     /// Label what this command writes, so that a watch can leave it out
     #[arg(long, global = true, value_name = "LABEL")]
     pub(crate) origin: Option<String>,
+    /// Open the store although it lies on a network file system, where file locks may not hold
+    #[arg(long, global = true)]
+    pub(crate) network: bool,
 }
 
 /// What to do.
@@ -90,6 +93,8 @@ pub(crate) enum Command {
     Render(Render),
     /// Print each change as it happens, also those of other processes
     Watch(Watch),
+    /// List, reset or remove named consumers
+    Consumers(Consumers),
     /// Print past changes from the change log
     History(History),
     /// Print entries as JSON lines, all as they were at one moment
@@ -101,7 +106,11 @@ pub(crate) enum Command {
     /// Forget old events of the change log
     Compact(Compact),
     /// Check the file: SQLite's own check, then that counters, log and entries agree
-    Check,
+    Check(Check),
+    /// Copy the store into a new file, while others write to it
+    Backup(Backup),
+    /// Make the store of a backup, after checking it
+    Restore(Restore),
     /// Write and watch for some seconds, and prove that no event was missed
     Demo(Demo),
     /// Print a completion script for a shell
@@ -276,6 +285,7 @@ Examples:
   watchkeep watch --snapshot --json            what is there, then every change
   watchkeep watch --after k3v9x2mq-7           go on after an earlier line's cursor
   watchkeep watch config --exec 'systemctl reload nginx'
+  watchkeep watch orders --consumer billing --exec ./bill    each order, also after a crash
 
 --exec runs the command through `sh -c` for each event, one after the other. The
 event is on its standard input, as JSON, and in WATCHKEEP_REVISION, _CURSOR, _KIND,
@@ -284,10 +294,28 @@ nothing to say, and where the text is not UTF-8, holds a NUL or is longer than
 64 KiB. WATCHKEEP_STORE names the file. A command that fails ends the watch with
 exit code 1.
 
+--consumer keeps the position in the store: what was acknowledged does not come again,
+anything else does. An event is acknowledged when its line is written or its command has
+succeeded. A command that fails ends the watch with the command's exit code. Where to
+start (--after, --snapshot, --from-start) counts the first time only. Without a
+selection the consumer keeps the one that it had.
+
 SIGINT, SIGTERM and a closed output end the watch with exit code 0.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Keep the position in the store under this name, and acknowledge each event once it is dealt with
+    #[arg(long, value_name = "NAME", conflicts_with = "policy")]
+    pub(crate) consumer: Option<String>,
+    /// When another has the consumer, wait for it, for this time or until it lets go; otherwise exit with 4
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, num_args = 0..=1, requires = "consumer")]
+    pub(crate) wait: Option<Option<Duration>>,
+    /// How long the consumer stays ours when we stand still
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "consumer")]
+    pub(crate) lease: Option<Duration>,
+    /// Start where the change log begins
+    #[arg(long, requires = "consumer", conflicts_with_all = ["after", "snapshot"])]
+    pub(crate) from_start: bool,
     /// Start after this cursor, or revision (which is not checked against the store)
     #[arg(long, value_name = "CURSOR", conflicts_with = "snapshot")]
     pub(crate) after: Option<Position>,
@@ -385,6 +413,91 @@ pub(crate) struct Compact {
     /// Forget the events before this revision, or cursor; the newest transaction stays
     #[arg(long, value_name = "N")]
     pub(crate) before: Position,
+    /// Also those that a named consumer still needs
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep consumers
+  watchkeep consumers --json
+  watchkeep consumers reset billing --to start     all that the change log holds, again
+  watchkeep consumers reset billing --to k3v9x2mq-7
+  watchkeep consumers remove billing --force
+
+`watchkeep watch --consumer NAME` makes one. LAG counts revisions, whether they concern
+the consumer or not; OLDEST is the age of the oldest event that is not acknowledged.")]
+pub(crate) struct Consumers {
+    #[command(subcommand)]
+    pub(crate) action: Option<ConsumerAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConsumerAction {
+    /// Let a consumer go on from another place
+    Reset {
+        /// Its name
+        name: String,
+        /// After this cursor or revision; or `now`, `start` (of the change log) or `snapshot` (the entries first)
+        #[arg(long, value_name = "PLACE")]
+        to: Beginning,
+        /// Also while somebody holds it, who loses it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Forget a consumer and its position
+    Remove {
+        /// Its name
+        name: String,
+        /// Also while somebody holds it, who loses it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep check
+  watchkeep check --repair    rebuild the counters of groups and namespaces first
+
+Nothing but counters is ever repaired, because only they can be told from the rest.
+Exit code 5 says that something is wrong.")]
+pub(crate) struct Check {
+    /// Rebuild wrong counters from the entries, and say which
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep backup saved.db
+  watchkeep --store app.db backup /mnt/backups/app-monday.db
+
+The copy is the store as it was at one moment, in one file. It has a new identity, so
+it refuses cursors of this store. A file that is there is never overwritten.")]
+pub(crate) struct Backup {
+    /// The new file
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep restore saved.db
+  watchkeep --store app.db restore saved.db --force    the old one becomes app.db-replaced
+
+The backup is checked first, and only read. The store gets a new identity, so cursors of
+the old one are refused.")]
+pub(crate) struct Restore {
+    /// The backup, or any file of a store
+    pub(crate) backup: PathBuf,
+    /// Put the store that is there aside, if no process has it open
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

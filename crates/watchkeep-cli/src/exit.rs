@@ -24,7 +24,7 @@ Exit codes:
   1  failure
   2  usage: the command line, a name or a value is not allowed
   3  not found: the key, the group or the file
-  4  refused: a condition did not hold, or a quota is used up
+  4  refused: a condition did not hold, a quota is used up, or a consumer is another's
   5  the file is damaged, or not a store";
 
 /// The result of a command.

@@ -14,8 +14,21 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     output::show_library_warnings();
+    survive_a_size_limit();
     match args::parse() {
         Ok((cli, store_is_named)) => commands::run(cli, store_is_named),
         Err(error) => exit::usage(&error),
     }
 }
+
+/// Writing past the limit of a file's size (`ulimit -f`) is an error to report, not a signal to die of.
+#[cfg(unix)]
+fn survive_a_size_limit() {
+    use std::sync::{Arc, atomic::AtomicBool};
+    // Whatever handles the signal does: what was written to is told by the error.
+    let noticed = Arc::new(AtomicBool::new(false));
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, noticed);
+}
+
+#[cfg(not(unix))]
+fn survive_a_size_limit() {}

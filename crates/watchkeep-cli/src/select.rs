@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use watchkeep::{Cursor, Filter, Kind, LagPolicy, Revision, Store};
+use watchkeep::{ConsumerStart, Cursor, Filter, Kind, LagPolicy, Revision, Store};
 
 use crate::exit::{Failure, Result, USAGE};
 
@@ -42,6 +42,32 @@ impl Position {
     }
 }
 
+impl From<Position> for ConsumerStart {
+    fn from(position: Position) -> ConsumerStart {
+        match position {
+            Position::Cursor(cursor) => ConsumerStart::AfterCursor(cursor),
+            Position::Revision(revision) => ConsumerStart::After(revision),
+        }
+    }
+}
+
+/// Where a consumer goes on, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Beginning(pub(crate) ConsumerStart);
+
+impl FromStr for Beginning {
+    type Err = watchkeep::Error;
+
+    fn from_str(text: &str) -> Result<Beginning, watchkeep::Error> {
+        Ok(Beginning(match text {
+            "now" => ConsumerStart::Now,
+            "start" => ConsumerStart::Beginning,
+            "snapshot" => ConsumerStart::Snapshot,
+            text => text.parse::<Position>()?.into(),
+        }))
+    }
+}
+
 /// Which events.
 #[derive(Debug, Args)]
 pub(crate) struct Selection {
@@ -67,6 +93,12 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Whether nothing is said: all events.
+    pub(crate) fn is_empty(&self) -> bool {
+        let named = self.group.is_some() || self.key.is_some() || self.group_prefix.is_some();
+        !named && self.kinds.is_empty() && self.exclude_origin.is_none()
+    }
+
     pub(crate) fn filter(&self) -> Result<Filter> {
         let mut filter = self.target()?;
         if !self.kinds.is_empty() {
@@ -183,5 +215,8 @@ mod tests {
         assert!(matches!("k3v9x2mq-7".parse(), Ok(Position::Cursor(_))));
         assert!("k3v9x2mq".parse::<Position>().is_err());
         assert!("-7".parse::<Position>().is_err());
+        assert_eq!("start".parse().ok(), Some(Beginning(ConsumerStart::Beginning)));
+        assert_eq!("7".parse().ok(), Some(Beginning(ConsumerStart::After(Revision::new(7)))));
+        assert!("soon".parse::<Beginning>().is_err());
     }
 }

@@ -56,12 +56,15 @@ mod watch;
 
 #[cfg(feature = "json")]
 pub use store::json;
+pub use store::{
+    Acker, CheckReport, Committed, Consumer, Entries, Groups, History, Snapshot, Stats, Store, Transaction,
+    View, WeakStore,
+};
 #[cfg(feature = "async")]
 pub use store::{AsyncStore, Writing};
-pub use store::{
-    CheckReport, Committed, Entries, Groups, History, Snapshot, Stats, Store, Transaction, View, WeakStore,
-};
+pub use types::backup::{Backup, BackupOptions, BackupProgress};
 pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 pub use types::entry::{Entry, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};
 pub use types::event::{Event, Item, Kind, Lagged};

@@ -112,15 +112,24 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 }
 
 #[test]
-fn a_closed_store_is_one_file_and_an_open_one_three() -> Result {
+fn a_closed_store_is_one_file_and_its_ballast() -> Result {
     let folder = tempfile::tempdir()?;
     let store = Store::open(folder.path().join("app.db"))?;
     store.set("g", "k", "v")?;
-    assert_eq!(names(folder.path())?, ["app.db", "app.db-shm", "app.db-wal"]);
+    assert_eq!(
+        names(folder.path())?,
+        ["app.db", "app.db-ballast", "app.db-shm", "app.db-wake", "app.db-wal"]
+    );
     let snapshot = store.snapshot()?;
     store.close()?;
-    assert_eq!(names(folder.path())?, ["app.db"], "everything is in the file");
+    assert_eq!(names(folder.path())?, ["app.db", "app.db-ballast"], "everything is in the file");
     drop(snapshot);
+    // It can be done without.
+    let folder = tempfile::tempdir()?;
+    let store = Options::new().ballast(false).open(folder.path().join("app.db"))?;
+    store.set("g", "k", "v")?;
+    store.close()?;
+    assert_eq!(names(folder.path())?, ["app.db"]);
     Ok(())
 }
 

@@ -37,8 +37,9 @@ pub(super) fn latency(
     let folder = settings.folder()?;
     let file = folder.path().join("store.db");
     make(&file, durability)?;
-    let wanted = if spacing.is_zero() { 4_000.0 } else { 1.0 / spacing.as_secs_f64() };
-    let count = WARM_UP + (wanted * settings.seconds).ceil() as u64;
+    let spacing_counted = spacing.max(Duration::from_micros(250));
+    let wanted = settings.window().as_nanos() / spacing_counted.as_nanos();
+    let count = WARM_UP + u64::try_from(wanted)?;
     let count_text = count.to_string();
     let watching = Actor::start(&["watch", text(&file)?, reader.word(), &count_text])?;
     let writing = Actor::start(&["write", text(&file)?, &spacing.as_micros().to_string(), &count_text])?;
@@ -69,9 +70,8 @@ pub(super) fn idle(settings: &Measure, reader: Reader) -> Result<f64> {
     let folder = settings.folder()?;
     let file = folder.path().join("store.db");
     make(&file, Durability::Full)?;
-    let millis = (settings.seconds * 1e3).to_string();
-    let millis = millis.split('.').next().unwrap_or("1000");
-    number(&Actor::start(&["idle", text(&file)?, reader.word(), millis])?.go_and_finish()?, "cpu")
+    let millis = settings.window().as_millis().to_string();
+    number(&Actor::start(&["idle", text(&file)?, reader.word(), &millis])?.go_and_finish()?, "cpu")
 }
 
 /// How writing processes share the file.
@@ -87,7 +87,7 @@ pub(super) fn fairness(settings: &Measure, durability: Durability, writers: u32)
     let folder = settings.folder()?;
     let file = folder.path().join("store.db");
     make(&file, durability)?;
-    let millis = format!("{:.0}", settings.seconds * 1e3);
+    let millis = settings.window().as_millis().to_string();
     let actors = (0..writers)
         .map(|_| Actor::start(&["race", text(&file)?, &millis]))
         .collect::<Result<Vec<Actor>>>()?;

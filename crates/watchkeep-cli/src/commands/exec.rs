@@ -18,12 +18,14 @@ pub(super) struct Exec<'a> {
     command: &'a str,
     store: &'a Store,
     file: PathBuf,
+    /// Whether a command that fails gives us its exit code.
+    passes_code: bool,
 }
 
 impl<'a> Exec<'a> {
-    pub(super) fn new(command: &'a str, global: &Global, store: &'a Store) -> Exec<'a> {
+    pub(super) fn new(command: &'a str, global: &Global, store: &'a Store, passes_code: bool) -> Exec<'a> {
         let file = std::path::absolute(&global.store).unwrap_or_else(|_| global.store.clone());
-        Exec { command, store, file }
+        Exec { command, store, file, passes_code }
     }
 
     /// Runs the command for this event, to its end.
@@ -53,7 +55,12 @@ impl<'a> Exec<'a> {
             }
         }
         let status = child.wait().map_err(|error| failed(format!("could not be waited for: {error}")))?;
-        if status.success() { Ok(()) } else { Err(failed(format!("{}; the watch ends", ended(status)))) }
+        if status.success() {
+            return Ok(());
+        }
+        let code = status.code().filter(|_| self.passes_code).and_then(|code| u8::try_from(code).ok());
+        let what = failed(format!("{}; the watch ends", ended(status)));
+        Err(Failure::new(code.unwrap_or(FAILURE), what.to_string()))
     }
 
     fn variables(&self, event: &Event) -> [(&'static str, Option<String>); 8] {

@@ -3,10 +3,11 @@
 use std::error::Error as _;
 
 use serde_json::{Value, json};
-use watchkeep::{Clock, Durability, ErrorKind, Stats, SystemClock};
+use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock};
 
+use super::consumers;
 use super::{Access, open};
-use crate::args::{Compact, Global};
+use crate::args::{Check, Compact, Global};
 use crate::exit::{BAD_FILE, Failure, Result};
 use crate::output::{self, Out, bytes, counted, grouped, style};
 use crate::time::{Wall, human};
@@ -30,6 +31,7 @@ fn for_programs(stats: &Stats) -> Value {
         "log_events": stats.log_events,
         "log_bytes": stats.log_bytes,
         "next_deadline": stats.next_deadline.map(watchkeep::json::timestamp),
+        "consumers": stats.consumers.iter().map(consumers::for_programs).collect::<Vec<_>>(),
         "watchers": stats.watchers,
         "callbacks": stats.callbacks,
         "file_bytes": stats.file_bytes,
@@ -70,6 +72,7 @@ fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
         ("entries", entries),
         ("log", log),
         ("next expiry", next),
+        ("consumers", consumers::in_brief(&stats.consumers)),
         ("watchers", format!("{} in this process", stats.watchers)),
         ("file", format!("{}, and {} of write-ahead log", bytes(stats.file_bytes), bytes(stats.wal_bytes))),
         ("durability", durability(stats).to_owned()),
@@ -87,13 +90,16 @@ fn durability(stats: &Stats) -> &'static str {
 
 pub(super) fn compact(global: &Global, args: &Compact, out: &mut Out) -> Result<()> {
     let store = open(global, Access::Change)?;
-    let removed = store.compact(args.before.revision(&store)?)?;
+    let removed =
+        store.compact_with(args.before.revision(&store)?, if args.force { Force::Yes } else { Force::No })?;
     if out.is_json() { out.object(&json!({ "removed": removed })) } else { out.line(removed) }
 }
 
-pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
-    let report = match open(global, Access::Read)?.check() {
-        Ok(report) => report,
+pub(super) fn check(global: &Global, args: &Check, out: &mut Out) -> Result<()> {
+    let store = open(global, if args.repair { Access::Change } else { Access::Read })?;
+    let repaired = if args.repair { store.repair_counters() } else { Ok(Vec::new()) };
+    let (repaired, report) = match repaired.and_then(|repaired| Ok((repaired, store.check()?))) {
+        Ok(both) => both,
         // So damaged that not even the check can be made.
         Err(error) if error.kind() == ErrorKind::Corrupt => return hopeless(error, out),
         Err(error) => return Err(error.into()),
@@ -102,11 +108,16 @@ pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
         out.object(&json!({
             "ok": report.is_ok(),
             "problems": report.problems,
+            "repaired": repaired,
             "entries": report.entries,
             "groups": report.groups,
             "events": report.events,
+            "sqlite_version": report.sqlite_version,
         }))?;
     } else {
+        for change in &repaired {
+            out.line(format_args!("repaired: {}", output::visible(change)))?;
+        }
         for problem in &report.problems {
             out.line(output::visible(problem))?;
         }
@@ -120,10 +131,11 @@ pub(super) fn check(global: &Global, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     let checked = format!(
-        "{} in {} and {} of the log agree",
+        "{} in {} and {} of the log agree (SQLite {})",
         counted(report.entries, "entry", "entries"),
         counted(report.groups, "group", "groups"),
-        counted(report.events, "event", "events")
+        counted(report.events, "event", "events"),
+        report.sqlite_version
     );
     out.line(format_args!("{} {checked}", out.paint(style::GOOD, "ok:")))
 }

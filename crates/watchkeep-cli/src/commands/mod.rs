@@ -1,5 +1,7 @@
 //! What each command does, one family a file.
 
+mod backup;
+mod consumers;
 mod demo;
 mod entries;
 mod exec;
@@ -48,12 +50,15 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Count(args) => listing::count(global, &args, out),
         Command::Render(args) => render::render(global, &args, out),
         Command::Watch(args) => watch::watch(global, &args, out),
+        Command::Consumers(args) => consumers::consumers(global, args.action, out),
         Command::History(args) => history::history(global, &args, out),
         Command::Export(args) => export::export(global, &args, out),
         Command::Import(args) => import::import(global, &args, out),
         Command::Stats => maintenance::stats(global, out),
         Command::Compact(args) => maintenance::compact(global, &args, out),
-        Command::Check => maintenance::check(global, out),
+        Command::Check(args) => maintenance::check(global, &args, out),
+        Command::Backup(args) => backup::backup(global, &args, out),
+        Command::Restore(args) => backup::restore(global, &args, out),
         Command::Demo(args) => demo::demo(global, store_is_named, &args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -84,7 +89,7 @@ fn open(global: &Global, access: Access) -> Result<Store> {
 }
 
 fn open_with(global: &Global, access: Access, options: Options) -> Result<Store> {
-    let mut options = options.create(access == Access::Write);
+    let mut options = options.create(access == Access::Write).network(global.network);
     if let Some(origin) = &global.origin {
         options = options.origin(origin);
     }

@@ -1,11 +1,16 @@
 //! `watch`: changes as they happen.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use watchkeep::{Item, Items, WatchOptions};
+use watchkeep::{
+    Acker, Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Item, Items, Revision, Store, WatchOptions,
+    Watcher,
+};
 
 use super::exec::Exec;
 use super::history::{Printer, When, what_is_lost};
+use super::signals::Asked;
 use super::{Access, open, signals};
 use crate::args::{Global, Watch};
 use crate::exit::{Failure, Result};
@@ -16,15 +21,32 @@ const A_MOMENT: Duration = Duration::from_millis(250);
 
 pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> {
     let until = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let store = open(global, Access::Read)?;
-    let mut watcher = store.watch_with(args.selection.filter()?, options(args))?;
-    let stopper = watcher.stopper();
-    let asked = signals::on_end(move || stopper.stop())?;
+    let access = if args.consumer.is_some() { Access::Change } else { Access::Read };
+    let store = open(global, access)?;
+    // What is to be stopped may come only after a wait.
+    let stopper = Arc::new(OnceLock::new());
+    let stop = stopper.clone();
+    let asked = signals::on_end(move || stop.get().into_iter().for_each(watchkeep::Stopper::stop))?;
     if args.exec.is_none() {
         // A command is waited for; a reader of the output that does not read is not.
         signals::give_up_on_output(&asked, until);
     }
-    let mut exec = args.exec.as_deref().map(|command| Exec::new(command, global, &store));
+    let (mut plain, mut consumer);
+    let (watcher, acker): (&mut Watcher, Option<Acker>) = match &args.consumer {
+        None => {
+            plain = store.watch_with(args.selection.filter()?, options(args))?;
+            (&mut plain, None)
+        }
+        Some(name) => {
+            let Some(taken) = take(&store, name, args, &asked, until)? else { return Ok(()) };
+            consumer = taken;
+            let acker = consumer.acker().clone();
+            (&mut consumer, Some(acker))
+        }
+    };
+    // Set only once.
+    let _ = stopper.set(watcher.stopper());
+    let mut exec = args.exec.as_deref().map(|command| Exec::new(command, global, &store, acker.is_some()));
     let mut printer = Printer::new(&store, When::Times);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut items = watcher.items();
@@ -48,6 +70,10 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
                 out.flush()?;
             }
         }
+        // Now it is dealt with.
+        if let (Some(acker), Some(upto)) = (&acker, position(&item)) {
+            acker.ack(upto)?;
+        }
     }
     match watcher.dropped() {
         0 => {}
@@ -65,6 +91,69 @@ fn next(items: &mut Items<'_>, until: Option<Instant>) -> Option<Result<Item>> {
         None => items.recv(),
     };
     item.map(|item| item.map_err(Failure::from))
+}
+
+/// Up to where everything is dealt with once this item is; none where that is known anyway.
+fn position(item: &Item) -> Option<Revision> {
+    match item {
+        Item::Event(event) => Some(event.revision()),
+        Item::Ready(revision) => Some(*revision),
+        Item::Lagged(lagged) => Some(lagged.to),
+        _ => None,
+    }
+}
+
+/// Takes the consumer, waiting for another holder as long as that is wanted; none when we are to end first.
+fn take(
+    store: &Store,
+    name: &str,
+    args: &Watch,
+    asked: &Asked,
+    until: Option<Instant>,
+) -> Result<Option<Consumer>> {
+    let patience = match args.wait {
+        None => Some(Instant::now()),
+        Some(wait) => wait.and_then(|wait| Instant::now().checked_add(wait)),
+    };
+    let left =
+        |end: Option<Instant>| end.map_or(A_MOMENT, |end| end.saturating_duration_since(Instant::now()));
+    loop {
+        let pause = left(patience).min(left(until)).min(A_MOMENT);
+        match store.consumer_with(name, consumer_options(args)?.wait(pause)) {
+            Err(error) if error.kind() == ErrorKind::Held && !left(patience).is_zero() => {
+                if asked.to_end_within(Duration::ZERO) || left(until).is_zero() {
+                    return Ok(None);
+                }
+            }
+            taken => return Ok(Some(taken?)),
+        }
+    }
+}
+
+fn consumer_options(args: &Watch) -> Result<ConsumerOptions> {
+    let mut options = ConsumerOptions::new();
+    if !args.selection.is_empty() {
+        options = options.filter(args.selection.filter()?);
+    }
+    options = options.start(match args.after {
+        Some(position) => position.into(),
+        None if args.snapshot => ConsumerStart::Snapshot,
+        None if args.from_start => ConsumerStart::Beginning,
+        None => ConsumerStart::Now,
+    });
+    if let Some(lease) = args.lease {
+        options = options.lease(lease);
+    }
+    if let Some(every) = args.progress {
+        options = options.progress(every);
+    }
+    if args.previous {
+        options = options.previous_values();
+    }
+    if args.keys_only {
+        options = options.keys_only();
+    }
+    Ok(options)
 }
 
 fn options(args: &Watch) -> WatchOptions {

@@ -15,6 +15,9 @@ fn what_only_reads_never_makes_the_file() {
         &["export"],
         &["stats"],
         &["check"],
+        &["check", "--repair"],
+        &["backup", "copy.db"],
+        &["restore", "watchkeep.db"],
         &["delete", "a", "b"],
         &["delete-group", "a"],
         &["touch", "a", "b", "5m"],
@@ -156,9 +159,10 @@ fn help_has_examples_and_the_exit_codes() {
     for word in ["WATCHKEEP_STORE", "Exit codes:", "  5  ", "watchkeep demo"] {
         assert!(help.contains(word), "{word:?} is not in {help}");
     }
-    for command in
-        ["set", "get", "delete", "list", "render", "watch", "history", "export", "import", "compact"]
-    {
+    for command in [
+        "set", "get", "delete", "list", "render", "watch", "history", "export", "import", "compact", "check",
+        "backup", "restore",
+    ] {
         assert!(at.ok(&[command, "--help"]).contains("Example"), "{command} has no example");
     }
     assert!(at.ok(&["--version"]).starts_with("watchkeep 0."));

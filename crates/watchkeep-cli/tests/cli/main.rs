@@ -7,9 +7,11 @@
     reason = "what cannot go on fails the test"
 )]
 
+mod consumers;
 mod entries;
 mod events;
 mod files;
 mod sandbox;
 mod transfer;
+mod upkeep;
 mod watching;

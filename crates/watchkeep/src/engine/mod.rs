@@ -6,13 +6,17 @@ pub(crate) mod signal;
 pub(crate) mod sqlite;
 pub(crate) mod workers;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
+use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
 use crate::types::entry::Entry;
 use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
+use crate::types::filter::Filter;
 use crate::types::name::{NameRange, Scope};
 use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
@@ -49,11 +53,51 @@ pub(crate) enum Op {
     Touch {
         group: String,
         key: String,
-        ttl: Option<std::time::Duration>,
+        ttl: Option<Duration>,
     },
     /// Removes due entries of a range of groups, a bounded number.
     Reap {
         groups: NameRange,
+    },
+    /// What becomes of a named consumer. It changes no entry and announces nothing.
+    Consumer {
+        name: String,
+        act: Act,
+    },
+}
+
+/// What is done with a named consumer. Whoever took it is known by the number of its taking, its fence: another taking,
+/// a reset or a removal makes that number stale, and every act that bears it is refused from then on.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// Makes it ours, and first of all makes it, if it is not there.
+    Take {
+        filter: Option<Filter>,
+        start: ConsumerStart,
+        holder: String,
+        lease: Duration,
+    },
+    /// A sign of life. Once `handed` is acknowledged, so is everything up to `seen`.
+    Keep {
+        fence: u64,
+        handed: Revision,
+        seen: Revision,
+    },
+    /// Acknowledges everything up to a revision; what was acknowledged before stays so.
+    Ack {
+        fence: u64,
+        upto: Revision,
+    },
+    /// Gives it back; nothing when it is not ours any more.
+    Release {
+        fence: u64,
+    },
+    Reset {
+        to: ConsumerStart,
+        force: Force,
+    },
+    Remove {
+        force: Force,
     },
 }
 
@@ -74,13 +118,15 @@ pub(crate) enum Outcome {
     Set(Revision),
     /// How many keys were removed, or touched.
     Keys(u64),
+    /// A consumer is held under this number; zero when it is not held.
+    Consumer(u64),
 }
 
 impl Outcome {
     pub(crate) fn keys(self) -> u64 {
         match self {
             Outcome::Keys(keys) => keys,
-            Outcome::Set(_) => 1,
+            Outcome::Set(_) | Outcome::Consumer(_) => 1,
         }
     }
 
@@ -92,7 +138,15 @@ impl Outcome {
     pub(crate) fn revision(self) -> Result<Revision> {
         match self {
             Outcome::Set(revision) => Ok(revision),
-            Outcome::Keys(_) => Err(Reason::WorkerDied { what: "a commit" }.into()),
+            _ => Err(Reason::WorkerDied { what: "a commit" }.into()),
+        }
+    }
+
+    /// Of a consumer that was taken.
+    pub(crate) fn fence(self) -> Result<u64> {
+        match self {
+            Outcome::Consumer(fence) => Ok(fence),
+            _ => Err(Reason::WorkerDied { what: "a commit" }.into()),
         }
     }
 }
@@ -173,9 +227,13 @@ pub(crate) trait Read {
     /// The last revision.
     fn last(&self) -> Result<Revision>;
     fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
+    /// Refuses a revision whose event a power cut took: what followed it there is not what follows here.
+    fn refuse_lost(&self, revision: Revision) -> Result<()>;
     /// One row of the log, if it still holds it.
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;
+    /// The named consumers of a range of names, under the names that stand in the file.
+    fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>>;
 }
 
 /// An open write transaction.
@@ -228,10 +286,19 @@ pub(crate) trait Engine: Send + Sync {
     fn maintain(&self) -> Result<bool>;
     /// How much of the past the log keeps.
     fn retention(&self) -> Result<Retention>;
-    /// Trims the log up to this revision, as far as whole transactions go; how many events went.
-    fn trim(&self, to: Revision) -> Result<u64>;
+    /// Trims the log up to this revision, as far as whole transactions go; how many events went. Refuses to take
+    /// from a consumer what it still needs, unless forced.
+    fn trim(&self, to: Revision, force: Force) -> Result<u64>;
     /// What is wrong with the file, with the number of entries, groups and events looked at.
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
+    /// Rebuilds the counters from the entries; what was changed.
+    fn repair(&self) -> Result<Vec<String>>;
+    /// Copies the whole store as of one moment, under a new identity, to where nothing is yet.
+    fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup>;
+    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
+    fn stand(&self) -> Result<()>;
+    /// Whether this process inherited the store from the one that opened it.
+    fn is_forked(&self) -> bool;
     /// Sizes of the file and of its write-ahead log, in bytes.
     fn sizes(&self) -> (u64, u64);
 

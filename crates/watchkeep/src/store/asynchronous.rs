@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::engine::{Op, Outcome, Receipt};
+use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::lock;
@@ -15,6 +17,7 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
+use super::consumer::Acker;
 use super::handle::Store;
 use super::ops;
 use super::transaction::{Committed, Transaction};
@@ -367,7 +370,48 @@ impl AsyncStore {
         self.run(move |store| store.page(&group, options)).await
     }
 
-    /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks.
+    /// As [`Store::backup_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::backup_with`].
+    pub async fn backup(&self, target: impl AsRef<Path>, options: BackupOptions) -> Result<Backup> {
+        let target = target.as_ref().to_owned();
+        self.run(move |store| store.backup_with(target, options)).await
+    }
+
+    /// As [`Store::repair_counters`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::repair_counters`].
+    pub async fn repair_counters(&self) -> Result<Vec<String>> {
+        self.run_writes(Store::repair_counters).await
+    }
+
+    /// As [`Acker::ack`]. A consumer itself is taken with [`blocking`](AsyncStore::blocking), best without waiting for
+    /// another holder, and is a stream.
+    ///
+    /// # Errors
+    ///
+    /// As [`Acker::ack`].
+    pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Writing<()> {
+        let (sender, pending) = slot();
+        let lease = consumer.as_ref().lease().clone();
+        match consumer.as_ref().op(revision) {
+            Ok(Some(op)) => {
+                let done = move |result: Result<Receipt>| {
+                    sender.send(result.inspect_err(|error| lease.learn(error)));
+                };
+                self.store.core().engine.submit(self.store.authored(op), Box::new(done));
+            }
+            Ok(None) => sender.send(Ok(Receipt { outcome: Outcome::Consumer(lease.fence), announced: None })),
+            Err(error) => sender.send(Err(error)),
+        }
+        Writing { pending, read: |_| Ok(()) }
+    }
+
+    /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks, taking a consumer.
     ///
     /// # Errors
     ///

@@ -14,6 +14,7 @@ use crate::types::options::Options;
 use crate::types::revision::Revision;
 use crate::watch::Hub;
 
+use super::lease::Leases;
 use super::thread;
 
 /// The store itself: engine and hub. The store's thread holds it, but not the handles' [`Life`].
@@ -24,6 +25,8 @@ pub(super) struct Core {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) signal: Arc<Signal>,
     pub(super) workers: Arc<Workers>,
+    /// The named consumers that this process holds.
+    pub(super) leases: Leases,
     /// The store's thread should end.
     pub(super) ending: AtomicBool,
     /// The store's thread should close the store: it was asked for where nobody may wait for it.
@@ -65,6 +68,7 @@ impl Core {
             clock,
             signal,
             workers,
+            leases: Leases::default(),
             ending: AtomicBool::new(false),
             close_wanted: AtomicBool::new(false),
             closing: Mutex::new(Closing::Not),
@@ -125,6 +129,10 @@ impl Core {
     /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
     /// a callback or on the store's own thread, it is only asked for, and the store's thread does it.
     pub(super) fn close(&self) -> Result<()> {
+        if self.engine.is_forked() {
+            // Its threads and its locks are the other process's; there is nothing to wait for here.
+            return Ok(());
+        }
         let own_thread = self.thread_id.get() == Some(&std::thread::current().id());
         if own_thread || self.hub.in_callback() {
             self.close_wanted.store(true, Ordering::Release);
@@ -168,6 +176,7 @@ impl Core {
     }
 
     fn close_now(&self) -> Result<()> {
+        self.leases.close(self);
         self.engine.seal()?;
         let mut last = Revision::ZERO;
         let read = self.engine.glance(&mut |read| {

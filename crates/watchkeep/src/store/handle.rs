@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Author, Op, Outcome, Transact, Write};
+use crate::types::consumer::Force;
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::name::{NameRange, Scope};
@@ -106,6 +107,10 @@ impl Store {
 
     pub(super) fn scope(&self) -> &Scope {
         &self.author.scope
+    }
+
+    pub(super) fn origin(&self) -> Option<&str> {
+        self.author.origin.as_deref()
     }
 
     pub(super) fn view(&self) -> View<'static> {
@@ -288,7 +293,7 @@ impl Store {
     pub fn transaction<T>(&self, mut f: impl FnMut(&Transaction<'_>) -> Result<T>) -> Result<Committed<T>> {
         let mut value = None;
         let mut run = |engine: &dyn Transact| {
-            value = Some(f(&Transaction::new(engine, self.scope()))?);
+            value = Some(f(&Transaction::new(engine, self.scope(), self.id()))?);
             Ok(())
         };
         let sealed = self.core().transact(&self.author, &mut run)?;
@@ -449,16 +454,33 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `InvalidArgument` on a scoped handle; `Busy`, `Nested`, `Full`, `Closed`, `Io`.
+    /// `Held` when a named consumer still needs some of them; `InvalidArgument` on a scoped handle; `Busy`, `Nested`,
+    /// `Full`, `Closed`, `Io`.
     pub fn compact(&self, before: Revision) -> Result<u64> {
-        if !self.scope().is_whole() {
-            let what = "the log belongs to the whole store; compact it through a handle that is not scoped"
-                .to_owned();
-            return Err(Reason::Invalid { what }.into());
-        }
-        let trimmed = self.core().engine.trim(Revision::new(before.get().saturating_sub(1)));
+        self.compact_with(before, Force::No)
+    }
+
+    /// Trims the change log, if need be although a named consumer still needs what goes: it is told then.
+    ///
+    /// # Errors
+    ///
+    /// As [`compact`](Store::compact); `Held` only when it is not forced.
+    pub fn compact_with(&self, before: Revision, force: Force) -> Result<u64> {
+        self.refuse_scope("its log is compacted")?;
+        let trimmed = self.core().engine.trim(Revision::new(before.get().saturating_sub(1)), force);
         self.core().hub.forget_pages();
         trimmed
+    }
+
+    /// Refuses what concerns more than a namespace.
+    pub(super) fn refuse_scope(&self, what: &str) -> Result<()> {
+        if self.scope().is_whole() {
+            return Ok(());
+        }
+        let what = format!(
+            "the store is one file, and {what} as a whole; do it through a handle that is not scoped"
+        );
+        Err(Reason::Invalid { what }.into())
     }
 
     /// Closes the store: waits for what is under way, ends every watcher after it has drained, and makes every later

@@ -32,6 +32,7 @@ impl History {
     fn fill(&mut self) -> Result<()> {
         let mut page = None;
         self.engine.read(&mut |read| {
+            read.refuse_lost(self.after)?;
             page = Some(read.log(self.after, PAGE_ENTRIES)?);
             Ok(())
         })?;

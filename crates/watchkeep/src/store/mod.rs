@@ -2,11 +2,14 @@
 
 #[cfg(feature = "async")]
 mod asynchronous;
+mod backup;
+mod consumer;
 mod core;
 mod handle;
 mod history;
 #[cfg(feature = "json")]
 pub mod json;
+mod lease;
 mod list;
 mod ops;
 #[cfg(feature = "render")]
@@ -19,6 +22,7 @@ mod watching;
 
 #[cfg(feature = "async")]
 pub use asynchronous::{AsyncStore, Writing};
+pub use consumer::{Acker, Consumer};
 pub use handle::{Store, WeakStore};
 pub use history::History;
 pub use list::{Entries, Groups};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
@@ -42,7 +43,9 @@ pub struct Stats {
     pub waking: Waking,
     /// When the next entry expires.
     pub next_deadline: Option<Timestamp>,
-    /// Watchers of this process.
+    /// Named consumers, with their positions and holders.
+    pub consumers: Vec<ConsumerInfo>,
+    /// Watchers of this process, held consumers included.
     pub watchers: u64,
     /// Callbacks of this process.
     pub callbacks: u64,
@@ -66,6 +69,8 @@ pub struct CheckReport {
     pub groups: u64,
     /// How many events of the log were looked at.
     pub events: u64,
+    /// The version of SQLite that looked.
+    pub sqlite_version: &'static str,
 }
 
 impl CheckReport {
@@ -106,6 +111,7 @@ impl Store {
             log_bytes: totals.log_bytes,
             waking: core.engine.waking(),
             next_deadline: totals.next_deadline,
+            consumers: self.consumers()?,
             watchers: core.hub.watchers(),
             callbacks: core.hub.callback_count(),
             file_bytes,
@@ -122,6 +128,27 @@ impl Store {
     /// `Closed`, `Io`. Damage is in the report, unless nothing can be read at all.
     pub fn check(&self) -> Result<CheckReport> {
         let (problems, [entries, groups, events]) = self.core().engine.check()?;
-        Ok(CheckReport { problems, entries, groups, events })
+        Ok(CheckReport { problems, entries, groups, events, sqlite_version: rusqlite::version() })
+    }
+
+    /// Rebuilds the counters of groups and namespaces from the entries, in one transaction; what was changed, a
+    /// sentence each. Nothing else is ever repaired: damage of the log or of an entry stays as it is, for
+    /// [`check`](Store::check) to tell and a [backup](Store::backup) to heal.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// let store = Store::open_in_memory()?;
+    /// store.set("config", "theme", "dark")?;
+    /// assert!(store.repair_counters()?.is_empty());
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` on a scoped handle; `Corrupt` when SQLite's own check finds damage, and then nothing is
+    /// changed; `Busy`, `Nested`, `Full`, `Closed`, `Io`.
+    pub fn repair_counters(&self) -> Result<Vec<String>> {
+        self.refuse_scope("its counters are repaired")?;
+        self.core().engine.repair()
     }
 }

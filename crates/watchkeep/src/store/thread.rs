@@ -1,4 +1,5 @@
-//! The store's own thread: expiry, what other processes wrote, asynchronous writes, upkeep of the file.
+//! The store's own thread: expiry, what other processes wrote, asynchronous writes, signs of life of those who hold
+//! consumers, upkeep of the file.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -53,6 +54,10 @@ fn round(core: &Core) -> Result<Round> {
     if core.is_closed() {
         return Ok(Round { pause: POLL, deaf: DEAF });
     }
+    if let Err(error) = core.engine.stand() {
+        core.hub.fail(&error);
+        return Ok(Round { pause: POLL, deaf: DEAF });
+    }
     let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
     let mut last = Revision::ZERO;
     core.engine.glance(&mut |read| {
@@ -65,10 +70,11 @@ fn round(core: &Core) -> Result<Round> {
         (true, true) => Duration::ZERO,
     };
     core.announce(Some(last));
+    let lease = core.leases.keep(core);
     let due = expire(core)?;
     let more = core.engine.maintain()?;
     let progress = core.hub.progress();
-    let pause = [due, progress].into_iter().flatten().fold(poll, Duration::min);
+    let pause = [due, progress, lease].into_iter().flatten().fold(poll, Duration::min);
     Ok(Round { pause: if more { Duration::ZERO } else { pause }, deaf })
 }
 

@@ -5,12 +5,13 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use crate::engine::{Op, Outcome, Transact};
-use crate::types::error::Result;
+use crate::types::error::{Reason, Result};
 use crate::types::name::Scope;
-use crate::types::revision::Revision;
+use crate::types::revision::{Revision, StoreId};
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
+use super::consumer::Acker;
 use super::ops;
 use super::view::{Source, View};
 
@@ -30,13 +31,14 @@ pub struct Committed<T> {
 pub struct Transaction<'t> {
     engine: &'t dyn Transact,
     scope: &'t Scope,
+    store: StoreId,
     view: View<'t>,
 }
 
 impl<'t> Transaction<'t> {
-    pub(super) fn new(engine: &'t dyn Transact, scope: &'t Scope) -> Transaction<'t> {
+    pub(super) fn new(engine: &'t dyn Transact, scope: &'t Scope, store: StoreId) -> Transaction<'t> {
         let view = View::new(Source::Open(engine.read()), scope.clone());
-        Transaction { engine, scope, view }
+        Transaction { engine, scope, store, view }
     }
 
     fn apply(&self, op: &Op) -> Result<Outcome> {
@@ -130,6 +132,39 @@ impl<'t> Transaction<'t> {
     /// As [`delete`](Transaction::delete).
     pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
         self.apply(&ops::touch(self.scope, group, key, None))?.was_there()
+    }
+
+    /// Acknowledges for a named consumer, as [`Acker::ack`], together with what the transaction writes: both are there
+    /// afterwards, or neither is. So what a handler writes, it writes exactly once for each event.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// let store = Store::open_in_memory()?;
+    /// let mut consumer = store.consumer("counting")?;
+    /// store.set("orders", "7", "1 apple")?;
+    /// let event = consumer.recv().unwrap()?;
+    /// store.transaction(|tx| {
+    ///     let count: u64 = tx.get("stats", "orders")?.and_then(|it| it.as_str()?.parse().ok()).unwrap_or(0);
+    ///     tx.set("stats", "orders", (count + 1).to_string())?;
+    ///     tx.ack(&consumer, event.revision())
+    /// })?;
+    /// assert_eq!(store.consumers()?[0].acked, Some(event.revision()));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Fenced` when the consumer is not ours any more: the transaction then cannot be committed, even if the error is
+    /// overlooked; `InvalidArgument` for a revision that was not handed out, and for a consumer of another store;
+    /// `Full`, `Io`.
+    pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Result<()> {
+        let acker = consumer.as_ref();
+        if acker.lease().store != self.store {
+            let what = "the consumer belongs to another store; acknowledge in a transaction of its own store";
+            return Err(Reason::Invalid { what: what.to_owned() }.into());
+        }
+        let Some(op) = acker.op(revision)? else { return Ok(()) };
+        self.apply(&op).inspect_err(|error| acker.lease().learn(error)).map(drop)
     }
 }
 

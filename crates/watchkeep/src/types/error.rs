@@ -33,19 +33,23 @@ pub struct Error(std::sync::Arc<Reason>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The file is not there: create it, or correct the path.
+    /// The file, or the consumer, is not there: create it, or correct the name.
     NotFound,
     /// A condition (`if_absent`, `if_revision`) did not hold: read again and decide.
     Conflict,
     /// A quota of the namespace is used up: delete something, or raise it.
     QuotaExceeded,
+    /// A named consumer is held by another, or still needs the events: wait for it, or force it.
+    Held,
+    /// The consumer is not ours any more, for another took it, or it was reset or removed: take it again.
+    Fenced,
     /// A name is not allowed: choose another.
     InvalidName,
     /// An option or an argument makes no sense: correct the call.
     InvalidArgument,
     /// A name or a value is longer than the limits allow.
     TooLarge,
-    /// The store was closed: open it again.
+    /// The store was closed, or belongs to the process before a fork: open it again.
     Closed,
     /// Another writer held the file for too long: try again.
     Busy,
@@ -61,13 +65,16 @@ pub enum ErrorKind {
     NewerFormat,
     /// The file cannot be written: change its permissions.
     ReadOnly,
-    /// The cursor belongs to another store, or to this one before it was restored: start from a snapshot.
+    /// The file was replaced or removed while the store was open: close the store, and open it again.
+    Replaced,
+    /// The cursor belongs to another store, to this one before it was restored, or to commits that a power cut took:
+    /// start from a snapshot.
     ForeignCursor,
     /// Retention has trimmed events that the reader still needed: it goes on after them.
     Lagged,
     /// A snapshot was held longer than its maximum age: take another.
     SnapshotTooOld,
-    /// The closure of a transaction gave up, and nothing was written.
+    /// The closure of a transaction, or the progress of a backup, gave up, and nothing was written.
     Aborted,
     /// A template is wrong, or names something that is not there.
     Template,
@@ -84,6 +91,8 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::NotFound, 3, 404),
     (ErrorKind::Conflict, 4, 412),
     (ErrorKind::QuotaExceeded, 4, 507),
+    (ErrorKind::Held, 4, 423),
+    (ErrorKind::Fenced, 4, 409),
     (ErrorKind::InvalidName, 2, 400),
     (ErrorKind::InvalidArgument, 2, 400),
     (ErrorKind::TooLarge, 2, 413),
@@ -95,6 +104,7 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::ForeignFile, 5, 500),
     (ErrorKind::NewerFormat, 5, 500),
     (ErrorKind::ReadOnly, 1, 403),
+    (ErrorKind::Replaced, 1, 503),
     (ErrorKind::ForeignCursor, 2, 409),
     (ErrorKind::Lagged, 1, 410),
     (ErrorKind::SnapshotTooOld, 1, 410),
@@ -132,12 +142,68 @@ pub(crate) enum Reason {
     NoFolder { path: PathBuf },
     #[error("{path:?} is a folder; name a file in it")]
     IsFolder { path: PathBuf },
+    #[error("{path:?} is a {what}; name a regular file")]
+    SpecialFile { path: PathBuf, what: &'static str },
+    #[error(
+        "{path:?} has {names} names (hard links), and its write-ahead log only one; remove the others, or copy it"
+    )]
+    HardLinks { path: PathBuf, names: u64 },
+    #[error(
+        "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist with Options::network"
+    )]
+    NetworkFileSystem { path: PathBuf, system: &'static str },
+    #[error("{path:?} is there already and is not overwritten; name another file, or move it away")]
+    TargetExists { path: PathBuf },
+    #[error("{path:?} is no sound backup, and nothing was touched: {}; take another", .problems.join(", "))]
+    BadBackup { path: PathBuf, problems: Vec<String> },
+    #[error("{path:?} is open; close it in every process, then try again")]
+    InUse { path: PathBuf },
+    #[error(
+        "{path:?} was {what} while the store was open; close the store, see to the file, and open it again"
+    )]
+    Replaced { path: PathBuf, what: &'static str },
+    #[error("nothing can be written in {path:?}; change its permissions, or name another folder")]
+    CannotWrite {
+        path: PathBuf,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("the process was forked after the store was opened; open it again in the child")]
+    Forked,
+    #[error("the disk of {path:?} has {free} bytes free, {needed} are needed; make room, then try again")]
+    NoSpace { path: PathBuf, free: u64, needed: u64 },
+    #[error("the disk is full, and nothing is set until it has room again; delete and compact, or make room")]
+    Tight,
+    #[error(
+        "{path:?} cannot be opened although its permissions allow it; are too many files open (ulimit -n)?"
+    )]
+    CannotOpen {
+        path: PathBuf,
+        #[source]
+        cause: rusqlite::Error,
+    },
+    #[error("SQLite {found} is built in, which can lose commits; build with 3.51.3 or later")]
+    OldSqlite { found: &'static str },
     #[error("group {group:?} key {key:?} {}; read it again and decide", conflict(.current))]
     Conflict { group: String, key: String, current: Option<Revision> },
     #[error("{0}")]
     Quota(QuotaExceeded),
     #[error("the namespace {name:?} is not allowed: use letters, digits and hyphens, at least one")]
     BadNamespace { name: String },
+    #[error(
+        "the consumer name {name:?} is not allowed: use letters, digits, hyphens, dots and underscores, at least one and at most 128"
+    )]
+    BadConsumer { name: String },
+    #[error("there is no consumer {name:?}; `Store::consumers` lists those that there are")]
+    NoConsumer { name: String },
+    #[error("the consumer {name:?} is held by {holder:?} for another {left:?}; wait for it, or force it")]
+    Held { name: String, holder: String, left: Duration },
+    #[error(
+        "the consumer {name:?} still needs the events after {after}; let it acknowledge them, remove it, or force it"
+    )]
+    Needed { name: String, after: Revision },
+    #[error("the consumer {name:?} {}; take it again to go on after its last acknowledgement", fenced(.by))]
+    Fenced { name: String, by: Option<String> },
     #[error("this handle is scoped to {name:?} already; scope the whole store instead")]
     ScopedTwice { name: String },
     #[error("{what}")]
@@ -170,12 +236,18 @@ pub(crate) enum Reason {
     ForeignFile { path: PathBuf, what: String },
     #[error("{path:?} has format {found}, this release reads up to {known}; upgrade watchkeep")]
     NewerFormat { path: PathBuf, found: i64, known: i64 },
-    #[error("{path:?} cannot be written; change its permissions or those of its folder")]
+    #[error(
+        "{path:?} cannot be written, and a store writes even to be read; change its permissions or those of its folder, or copy it to where it can be, with `watchkeep restore`"
+    )]
     ReadOnly { path: PathBuf },
     #[error("the file cannot be written; change its permissions or those of its folder")]
     ReadOnlyFile(#[source] rusqlite::Error),
     #[error("the cursor belongs to store {theirs}, this is {ours}; start again from a snapshot")]
     ForeignCursor { theirs: StoreId, ours: StoreId },
+    #[error(
+        "revision {revision} may have been lost in a power cut: the store went on from {after} at {next}; start again from a snapshot"
+    )]
+    LostRevision { revision: Revision, after: Revision, next: Revision },
     #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
     BadCursor { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
@@ -184,6 +256,8 @@ pub(crate) enum Reason {
     SnapshotTooOld { limit: Duration },
     #[error("the transaction gave up: {0}")]
     Aborted(#[source] Cause),
+    #[error("the backup was given up, and nothing is left of it; make it again")]
+    GivenUp,
     #[cfg(feature = "render")]
     #[error("the template is wrong: {what}")]
     Template {
@@ -224,37 +298,61 @@ fn conflict(current: &Option<Revision>) -> String {
     }
 }
 
+fn fenced(by: &Option<String>) -> String {
+    match by {
+        Some(by) => format!("was taken over by {by:?}"),
+        None => "was given back, reset or removed".to_owned(),
+    }
+}
+
 impl Reason {
     fn kind(&self) -> ErrorKind {
         match self {
-            Reason::NoFile { .. } | Reason::NoFolder { .. } => ErrorKind::NotFound,
-            Reason::IsFolder { .. } | Reason::ForeignFile { .. } => ErrorKind::ForeignFile,
+            Reason::NoFile { .. } | Reason::NoFolder { .. } | Reason::NoConsumer { .. } => {
+                ErrorKind::NotFound
+            }
+            Reason::Held { .. } | Reason::Needed { .. } => ErrorKind::Held,
+            Reason::Fenced { .. } => ErrorKind::Fenced,
+            Reason::IsFolder { .. } | Reason::SpecialFile { .. } | Reason::ForeignFile { .. } => {
+                ErrorKind::ForeignFile
+            }
             Reason::Conflict { .. } => ErrorKind::Conflict,
             Reason::Quota(_) => ErrorKind::QuotaExceeded,
-            Reason::BadNamespace { .. } => ErrorKind::InvalidName,
+            Reason::BadNamespace { .. } | Reason::BadConsumer { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
+            | Reason::HardLinks { .. }
+            | Reason::NetworkFileSystem { .. }
+            | Reason::TargetExists { .. }
             | Reason::Invalid { .. }
             | Reason::BadDeadline
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. } => ErrorKind::TooLarge,
-            Reason::Closed => ErrorKind::Closed,
-            Reason::Busy { .. } | Reason::Locked(_) => ErrorKind::Busy,
+            Reason::Closed | Reason::Forked => ErrorKind::Closed,
+            Reason::Busy { .. } | Reason::Locked(_) | Reason::InUse { .. } => ErrorKind::Busy,
             Reason::Nested => ErrorKind::Nested,
-            Reason::DiskFull(_) | Reason::NoRevisionLeft => ErrorKind::Full,
-            Reason::Corrupt { .. } | Reason::CorruptFile(_) => ErrorKind::Corrupt,
+            Reason::DiskFull(_) | Reason::NoSpace { .. } | Reason::Tight | Reason::NoRevisionLeft => {
+                ErrorKind::Full
+            }
+            Reason::Corrupt { .. } | Reason::CorruptFile(_) | Reason::BadBackup { .. } => ErrorKind::Corrupt,
+            Reason::Replaced { .. } => ErrorKind::Replaced,
             Reason::NewerFormat { .. } => ErrorKind::NewerFormat,
-            Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) => ErrorKind::ReadOnly,
-            Reason::ForeignCursor { .. } => ErrorKind::ForeignCursor,
+            Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) | Reason::CannotWrite { .. } => {
+                ErrorKind::ReadOnly
+            }
+            Reason::ForeignCursor { .. } | Reason::LostRevision { .. } => ErrorKind::ForeignCursor,
             Reason::Lagged(_) => ErrorKind::Lagged,
             Reason::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
-            Reason::Aborted(_) => ErrorKind::Aborted,
+            Reason::Aborted(_) | Reason::GivenUp => ErrorKind::Aborted,
             #[cfg(feature = "render")]
             Reason::Template { .. } => ErrorKind::Template,
             #[cfg(feature = "json")]
             Reason::Json { .. } => ErrorKind::Json,
-            Reason::Io { .. } | Reason::Sqlite(_) | Reason::Poisoned | Reason::WorkerDied { .. } => {
-                ErrorKind::Io
-            }
+            Reason::Io { .. }
+            | Reason::Sqlite(_)
+            | Reason::CannotOpen { .. }
+            | Reason::OldSqlite { .. }
+            | Reason::Poisoned
+            | Reason::WorkerDied { .. } => ErrorKind::Io,
             Reason::UnknownOutcome(_) => ErrorKind::UnknownOutcome,
         }
     }

@@ -21,6 +21,9 @@ pub enum Kind {
     Expire,
     /// An entry's deadline was changed, its value not. Delivered only when asked for.
     Touch,
+    /// Not an event: a row of the log that passes over revisions that a power cut may have taken. Never delivered.
+    #[doc(hidden)]
+    Gap,
 }
 
 impl Kind {
@@ -35,6 +38,7 @@ impl Kind {
             Kind::DeleteGroup => "delete_group",
             Kind::Expire => "expire",
             Kind::Touch => "touch",
+            Kind::Gap => "gap",
         }
     }
 
@@ -46,11 +50,12 @@ impl Kind {
             Kind::DeleteGroup => 3,
             Kind::Expire => 4,
             Kind::Touch => 5,
+            Kind::Gap => 0,
         }
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.code() == code)
+        Kind::ALL.into_iter().chain([Kind::Gap]).find(|kind| kind.code() == code)
     }
 }
 
@@ -256,6 +261,6 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_code(kind.code()), Some(kind));
         }
-        assert_eq!(Kind::from_code(0), None);
+        assert_eq!((Kind::from_code(0), Kind::from_code(6)), (Some(Kind::Gap), None));
     }
 }

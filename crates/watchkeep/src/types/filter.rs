@@ -1,5 +1,7 @@
 //! Filters: which events a watcher wants.
 
+use std::fmt;
+
 use super::event::{Change, Event, Kind};
 
 /// Which events a watcher wants.
@@ -21,9 +23,10 @@ use super::event::{Change, Event, Kind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     pub(crate) target: Target,
-    kinds: u8,
-    group_deletions: bool,
-    excluded_origin: Option<Box<str>>,
+    /// A bit for each kind: 1 set, 2 delete, 4 delete_group, 8 expire, 16 touch.
+    pub(crate) kinds: u8,
+    pub(crate) group_deletions: bool,
+    pub(crate) excluded_origin: Option<Box<str>>,
 }
 
 /// Where in the store.
@@ -56,6 +59,8 @@ const fn bit(kind: Kind) -> u8 {
         Kind::DeleteGroup => 4,
         Kind::Expire => 8,
         Kind::Touch => 16,
+        // No filter lets it through.
+        Kind::Gap => 0,
     }
 }
 
@@ -169,7 +174,8 @@ impl Filter {
         }
     }
 
-    /// The same filter, of a handle that is scoped to a namespace, on the names that stand in the file.
+    /// The same filter on other names of groups: on those that stand in the file, of a handle that is scoped to a
+    /// namespace, or back.
     pub(crate) fn within(mut self, full: impl Fn(&str) -> String) -> Filter {
         let (Target::Groups { prefix: group }
         | Target::Group(group)
@@ -178,6 +184,33 @@ impl Filter {
         | Target::KeyName { groups: group, .. }) = &mut self.target;
         *group = full(group).into();
         self
+    }
+}
+
+/// For people: `group "config", only delete expire`.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.target {
+            Target::Groups { prefix } if prefix.is_empty() => f.write_str("everything"),
+            Target::Groups { prefix } => write!(f, "groups {prefix:?}..."),
+            Target::Group(group) => write!(f, "group {group:?}"),
+            Target::Key { group, key } => write!(f, "key {group:?} {key:?}"),
+            Target::KeyPrefix { group, prefix } => write!(f, "keys {group:?} {prefix:?}..."),
+            Target::KeyName { groups, key } if groups.is_empty() => write!(f, "key {key:?} in any group"),
+            Target::KeyName { groups, key } => write!(f, "key {key:?} in groups {groups:?}..."),
+        }?;
+        if self.kinds != DEFAULT_KINDS {
+            f.write_str(", only")?;
+            let kinds = Kind::ALL.into_iter().filter(|&kind| self.kinds & bit(kind) != 0);
+            kinds.into_iter().try_for_each(|kind| write!(f, " {kind}"))?;
+        }
+        if !self.group_deletions {
+            f.write_str(", without group deletions")?;
+        }
+        match &self.excluded_origin {
+            Some(origin) => write!(f, ", not from {origin:?}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -201,6 +234,13 @@ mod tests {
         let everything = Filter::everything();
         assert!(Kind::ALL.into_iter().filter(|&kind| !everything.admits(kind, None)).eq([Kind::Touch]));
         assert!(Filter::everything().kinds(Kind::ALL).admits(Kind::Touch, None));
+    }
+
+    #[test]
+    fn gaps_never_come() {
+        assert!(
+            !Filter::everything().kinds(Kind::ALL.into_iter().chain([Kind::Gap])).admits(Kind::Gap, None)
+        );
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(crate) const REST: Duration = Duration::from_micros(250);
 pub(crate) const REST_AFTER: Duration = Duration::from_millis(1);
 pub(crate) const OTHERS_REMEMBERED: u32 = 64;
 
+/// How many revisions a relaxed file reserves at a time, with one sync.
+pub(crate) const REVISION_BLOCK: u64 = 4_096;
+
 /// Commits above this are dispatched from the log instead of from memory.
 pub(crate) const FEED_EVENTS: usize = 4_096;
 pub(crate) const FEED_BYTES: usize = 1 << 20;
@@ -68,6 +71,38 @@ pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 
 /// Read connections that are kept when nobody uses them.
 pub(crate) const IDLE_READERS: usize = 8;
+
+/// How long a consumer stays its holder's without a sign of life, unless asked otherwise, and at the least.
+pub(crate) const CONSUMER_LEASE: Duration = Duration::from_secs(10);
+pub(crate) const CONSUMER_LEASE_MIN: Duration = Duration::from_millis(100);
+/// A holder gives a sign of life every such part of its lease.
+pub(crate) const LEASE_PARTS: u32 = 3;
+/// The longest name of a consumer, in bytes.
+pub(crate) const CONSUMER_NAME: usize = 128;
+
+/// How long the log is kept for a consumer, unless the file says otherwise: well past the usual retention by age,
+/// or it would add nothing.
+pub(crate) const CONSUMER_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How much of the log is kept for a consumer, unless the file says otherwise.
+pub(crate) const CONSUMER_BYTES: u64 = 1 << 30;
+
+/// The oldest SQLite that does not lose a write-ahead log to two connections that write and move it: 3.51.3.
+pub(crate) const MIN_SQLITE: i32 = 3_051_003;
+
+/// With less free than this, in bytes, a file is not opened: the index of the write-ahead log is mapped, and a page of
+/// it that finds no room kills the process.
+pub(crate) const MIN_FREE: u64 = 256 << 10;
+
+/// The size of the ballast in bytes: what is given back to a full disk so that deleting works again.
+pub(crate) const BALLAST_BYTES: u64 = 4 << 20;
+/// How much must be free, in bytes, for the ballast to be made.
+pub(crate) const BALLAST_ROOM: u64 = BALLAST_BYTES + (1 << 20);
+
+/// How often a busy writer looks whether its files are still the ones that it opened.
+pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
+
+/// How many pages of a backup are copied between two calls of its progress.
+pub(crate) const COPY_PAGES: i32 = 256;
 
 /// How large names and values may be, in bytes.
 ///

@@ -1,6 +1,8 @@
 //! The words of watchkeep: plain data that does no I/O and knows no engine.
 
+pub(crate) mod backup;
 pub(crate) mod clock;
+pub(crate) mod consumer;
 pub(crate) mod entry;
 pub(crate) mod error;
 pub(crate) mod event;

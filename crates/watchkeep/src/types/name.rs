@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::error::{Reason, Result};
-use super::limits::Limits;
+use super::limits::{CONSUMER_NAME, Limits};
 
 /// What stands between a namespace and the rest of a group's name.
 pub(crate) const SEPARATOR: char = ':';
@@ -67,6 +67,16 @@ impl Scope {
         full.push_str(&self.prefix);
         full.push_str(group);
         full
+    }
+
+    /// The name of a consumer as it stands in the file: that of a new one has no `:`, so it belongs to one namespace
+    /// or to none.
+    pub(crate) fn consumer(&self, name: &str) -> Result<String> {
+        let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+        if name.is_empty() || name.len() > CONSUMER_NAME || !name.chars().all(fits) {
+            return Err(Reason::BadConsumer { name: name.to_owned() }.into());
+        }
+        Ok(self.full(name))
     }
 
     /// The name of a group as this handle knows it.
@@ -157,6 +167,10 @@ mod tests {
         assert_eq!(scope.name(), Some("tenant-42"));
         for bad in ["", "a:b", "a b", "ä", "*", "a_b"] {
             assert!(Scope::namespace(bad).is_err(), "{bad:?} was taken");
+        }
+        assert_eq!(scope.consumer("in_dex-1.b")?, "tenant-42:in_dex-1.b");
+        for bad in ["", "a:b", "a b", "ä", "*", "a/b", &"a".repeat(129)] {
+            assert!(scope.consumer(bad).is_err(), "{bad:?} was taken");
         }
         Ok(())
     }

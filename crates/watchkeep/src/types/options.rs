@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, SystemClock};
-use super::limits::Limits;
+use super::limits::{CONSUMER_AGE, CONSUMER_BYTES, Limits};
 
 /// What a commit has survived when the write returns. A property of the file, chosen when it is made.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +55,10 @@ impl Waking {
 /// older than `max_age`, or when they take more than `max_bytes`; but the newest `min_events` stay whatever their
 /// age, and whatever `max_events` says. The background trimmer works in steps, so the log may be a little longer
 /// for a moment.
+///
+/// Nothing goes that a named consumer has not acknowledged, up to a ceiling: it may hold back events that are no older
+/// than `consumer_age`, as long as they are within the newest `consumer_bytes` of the log. Past that they go as if it
+/// were not there, and it is told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// 1,000,000 unless set.
@@ -65,12 +69,23 @@ pub struct Retention {
     pub max_bytes: u64,
     /// 10,000 unless set.
     pub min_events: u64,
+    /// How old what a named consumer holds back may become. 30 days unless set.
+    pub consumer_age: Duration,
+    /// How much of the log, in bytes of names and values from its end, a named consumer may hold back. 1 GiB unless
+    /// set.
+    pub consumer_bytes: u64,
 }
 
 impl Retention {
     /// Everything, for ever.
-    pub const FOREVER: Retention =
-        Retention { max_events: u64::MAX, max_age: Duration::MAX, max_bytes: u64::MAX, min_events: 0 };
+    pub const FOREVER: Retention = Retention {
+        max_events: u64::MAX,
+        max_age: Duration::MAX,
+        max_bytes: u64::MAX,
+        min_events: 0,
+        consumer_age: CONSUMER_AGE,
+        consumer_bytes: CONSUMER_BYTES,
+    };
 
     /// The newest events, this many, whatever their age and size.
     pub const fn events(count: u64) -> Retention {
@@ -85,6 +100,8 @@ impl Default for Retention {
             max_age: Duration::from_secs(7 * 24 * 3600),
             max_bytes: u64::MAX,
             min_events: 10_000,
+            consumer_age: CONSUMER_AGE,
+            consumer_bytes: CONSUMER_BYTES,
         }
     }
 }
@@ -108,6 +125,8 @@ impl Default for Retention {
 pub struct Options {
     pub(crate) create: bool,
     pub(crate) adopt: bool,
+    pub(crate) network: bool,
+    pub(crate) ballast: bool,
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
     pub(crate) limits: Limits,
@@ -122,6 +141,8 @@ impl Default for Options {
         Options {
             create: true,
             adopt: false,
+            network: false,
+            ballast: true,
             durability: None,
             retention: None,
             limits: Limits::default(),
@@ -152,6 +173,23 @@ impl Options {
     #[must_use]
     pub fn adopt(mut self, adopt: bool) -> Options {
         self.adopt = adopt;
+        self
+    }
+
+    /// Whether a file on a network file system is opened. False unless set; otherwise such a file is an error of kind
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument), as far as it can be told: file locks there often do
+    /// not hold, and then two writers damage the file.
+    #[must_use]
+    pub fn network(mut self, network: bool) -> Options {
+        self.network = network;
+        self
+    }
+
+    /// Whether a file of 4 MiB, named like the store with `-ballast` behind it, is kept beside the store and given
+    /// back when the disk is full, so that deleting works again. True unless set. A private store has none.
+    #[must_use]
+    pub fn ballast(mut self, ballast: bool) -> Options {
+        self.ballast = ballast;
         self
     }
 

@@ -28,6 +28,17 @@ pub(crate) enum Start {
     Snapshot,
 }
 
+impl Start {
+    /// The revision that it names.
+    pub(crate) fn after(self) -> Option<Revision> {
+        match self {
+            Start::After(after) => Some(after),
+            Start::AfterCursor(cursor) => Some(cursor.revision()),
+            Start::Now | Start::Snapshot => None,
+        }
+    }
+}
+
 /// How [`Store::watch_with`](crate::Store::watch_with) watches.
 ///
 /// ```

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::types::clock::Clock;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::limits::{FAR_BEHIND, PAGE_ENTRIES};
 use crate::types::lock;
@@ -267,6 +267,14 @@ impl Hub {
         drop(watchers);
         wake.iter().for_each(|inbox| inbox.wake());
         next
+    }
+
+    /// Ends all watches with an error: the store lost its file.
+    pub(crate) fn fail(&self, error: &Error) {
+        let watchers = lock(&self.watchers);
+        let wake: Vec<_> = watchers.by_id.values().filter(|inbox| inbox.fail(error)).cloned().collect();
+        drop(watchers);
+        wake.iter().for_each(|inbox| inbox.wake());
     }
 
     /// Ends all watches; whether none of them still needs the file.

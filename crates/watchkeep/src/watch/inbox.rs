@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::types::clock::Timestamp;
+use crate::types::error::Error;
 use crate::types::event::{Change, Event};
 use crate::types::filter::Filter;
 use crate::types::lock;
@@ -151,6 +152,8 @@ pub(super) struct State {
     pub(super) mode: Mode,
     /// Nothing after this revision is delivered any more: the reader drains what there is up to it, and ends.
     pub(super) ended: Option<Revision>,
+    /// Why it ended, if that was a fault: the last that the reader is told.
+    pub(super) fault: Option<Error>,
     pub(super) buffer: Buffer,
     /// Events up to here are not for this watcher: it began after them, or has read them from the log.
     pub(super) seen: Revision,
@@ -177,6 +180,7 @@ impl Inbox {
         let state = State {
             mode,
             ended: None,
+            fault: None,
             buffer: Buffer::default(),
             seen,
             dropped: 0,
@@ -230,12 +234,19 @@ impl Inbox {
     /// Ends the watch because its reader wants no more than what is buffered. Whether to wake the reader.
     pub(super) fn stop(&self) -> bool {
         let mut state = self.lock();
-        state.ended = Some(Revision::ZERO);
-        if let Mode::Joining { .. } = state.mode {
-            // What is buffered comes after what was not read.
-            state.buffer.clear();
+        state.cut_off();
+        state.wants_waking()
+    }
+
+    /// Ends the watch because nothing can be read any more: the reader is told so after what is buffered. Whether to
+    /// wake the reader.
+    pub(super) fn fail(&self, error: &Error) -> bool {
+        let mut state = self.lock();
+        if state.ended.is_some() {
+            return false;
         }
-        state.mode = Mode::Live;
+        state.cut_off();
+        state.fault = Some(error.clone());
         state.wants_waking()
     }
 
@@ -285,6 +296,16 @@ impl Inbox {
 }
 
 impl State {
+    /// Nothing is left but what is buffered.
+    fn cut_off(&mut self) {
+        self.ended = Some(Revision::ZERO);
+        if let Mode::Joining { .. } = self.mode {
+            // What is buffered comes after what was not read.
+            self.buffer.clear();
+        }
+        self.mode = Mode::Live;
+    }
+
     fn fall_behind(&mut self, after: Revision) {
         if self.ended.is_some() {
             return;

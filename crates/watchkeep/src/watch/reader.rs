@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::types::error::{Error, Reason};
+use crate::types::error::{Error, ErrorKind, Reason};
 use crate::types::event::{Change, Event, Item, Lagged};
 use crate::types::revision::Revision;
 use crate::types::watching::LagPolicy;
@@ -105,7 +105,11 @@ impl Reader {
             }
             self.failed = true;
             let stopped = state.mode == Mode::Live;
-            return if stopped { Step::Ended } else { Step::Failed(Reason::Closed.into()) };
+            return match state.fault.take() {
+                Some(fault) => Step::Failed(fault),
+                None if stopped => Step::Ended,
+                None => Step::Failed(Reason::Closed.into()),
+            };
         }
         loop {
             if let Mode::Joining { after, at } = state.mode {
@@ -121,7 +125,12 @@ impl Reader {
                 (Mode::Lagging { after }, end) if end.is_none_or(|end| after < end) => {
                     return Step::Load(Request::Log(after));
                 }
-                (_, Some(_)) => return Step::Ended,
+                (_, Some(_)) => {
+                    return state.fault.take().map_or(Step::Ended, |fault| {
+                        self.failed = true;
+                        Step::Failed(fault)
+                    });
+                }
                 (_, None) => {}
             }
             if std::mem::take(&mut state.progress_due) {
@@ -158,7 +167,7 @@ impl Reader {
                 Ok(())
             }
             Loaded::Snapshot(part) => {
-                let (items, walk) = part.inspect_err(|_| self.give_up())?;
+                let (items, walk) = part.inspect_err(|error| self.give_up(error))?;
                 self.ahead.extend(items);
                 match walk.ready {
                     Some(ready) => {
@@ -170,16 +179,16 @@ impl Reader {
                 Ok(())
             }
             Loaded::Log(segment) => {
-                let segment = segment.inspect_err(|_| self.give_up())?;
+                let segment = segment.inspect_err(|error| self.give_up(error))?;
                 self.read_on(hub, &segment);
                 Ok(())
             }
         }
     }
 
-    /// After the close nothing gets better by trying again.
-    fn give_up(&mut self) {
-        self.failed = self.inbox.lock().ended.is_some();
+    /// After the close, or without the file, nothing gets better by trying again.
+    fn give_up(&mut self, error: &Error) {
+        self.failed = self.inbox.lock().ended.is_some() || error.kind() == ErrorKind::Replaced;
     }
 
     /// The revision up to which the log was read.

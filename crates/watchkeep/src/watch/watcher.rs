@@ -45,11 +45,30 @@ pub struct Watcher {
     start: Revision,
 }
 
+/// Who keeps account of what a watcher hands out: a named consumer does.
+pub(crate) trait Account: Send + Sync {
+    /// Why the watch is over although it has not ended by itself.
+    fn over(&self) -> Option<Error>;
+    /// Takes note of an item that is handed out; whether the reader asked for it.
+    fn note(&self, item: &Item) -> bool;
+}
+
 struct Active {
     hub: Arc<Hub>,
     reader: Reader,
+    account: Option<Arc<dyn Account>>,
     #[cfg(feature = "async")]
     loading: Option<futures::Loading>,
+}
+
+impl Active {
+    fn over(&self) -> Option<Error> {
+        self.account.as_ref().and_then(|account| account.over())
+    }
+
+    fn is_wanted(&self, item: &Item) -> bool {
+        self.account.as_ref().is_none_or(|account| account.note(item))
+    }
 }
 
 impl Watcher {
@@ -65,12 +84,16 @@ impl Watcher {
         {
             return Err(Reason::ForeignCursor { theirs: cursor.store(), ours: hub.engine.id() }.into());
         }
+        if let Some(after) = options.start.after() {
+            hub.engine.glance(&mut |read| read.refuse_lost(after))?;
+        }
         let shape = Shape::new(filter, scope, options);
         let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
         let reader = Reader::new(inbox, options.start == Start::Snapshot);
         let active = Active {
             hub: hub.clone(),
             reader,
+            account: None,
             #[cfg(feature = "async")]
             loading: None,
         };
@@ -82,24 +105,42 @@ impl Watcher {
         Watcher { active: None, refused: Some(error), ended: false, start: Revision::ZERO }
     }
 
-    fn next_item(&mut self, patience: &Patience<'_>) -> Option<Result<Item>> {
-        let Some(active) = self.active.as_mut().filter(|_| !self.ended) else { return self.end() };
-        #[cfg(feature = "async")]
-        match active.finish_loading(patience) {
-            Ok(true) => {}
-            Ok(false) => return None,
-            Err(error) => return Some(Err(error)),
+    /// The same watcher, which has account kept of what it hands out.
+    pub(crate) fn account_to(mut self, account: Arc<dyn Account>) -> Watcher {
+        if let Some(active) = &mut self.active {
+            active.account = Some(account);
         }
-        match active.reader.next(&active.hub, patience) {
-            Step::Item(item) => Some(Ok(item)),
-            Step::Failed(error) => Some(Err(error)),
-            Step::Ended => self.end(),
-            Step::Empty | Step::Load(_) => None,
+        self
+    }
+
+    fn next_item(&mut self, patience: &Patience<'_>) -> Option<Result<Item>> {
+        loop {
+            let Some(active) = self.active.as_mut().filter(|_| !self.ended) else { return self.end() };
+            #[cfg(feature = "async")]
+            match active.finish_loading(patience) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+            if active.over().is_some() {
+                return self.end();
+            }
+            match active.reader.next(&active.hub, patience) {
+                Step::Item(item) if active.is_wanted(&item) => return Some(Ok(item)),
+                Step::Item(_) => {}
+                Step::Failed(error) => return Some(Err(error)),
+                Step::Ended => return self.end(),
+                Step::Empty | Step::Load(_) => return None,
+            }
         }
     }
 
+    /// The end; before it, why there is one, if that was not asked for.
     fn end(&mut self) -> Option<Result<Item>> {
-        self.ended = true;
+        if !self.ended {
+            self.ended = true;
+            self.refused = self.refused.take().or_else(|| self.active.as_ref().and_then(Active::over));
+        }
         self.refused.take().map(Err)
     }
 
@@ -351,14 +392,22 @@ mod futures {
 
     impl Watcher {
         fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item>>> {
-            let Some(active) = self.active.as_mut().filter(|_| !self.ended) else {
-                return Poll::Ready(self.end());
-            };
-            match active.poll(cx.waker()) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Step::Item(item)) => Poll::Ready(Some(Ok(item))),
-                Poll::Ready(Step::Failed(error)) => Poll::Ready(Some(Err(error))),
-                Poll::Ready(_) => Poll::Ready(self.end()),
+            loop {
+                let Some(active) = self.active.as_mut().filter(|_| !self.ended) else {
+                    return Poll::Ready(self.end());
+                };
+                if active.over().is_some() {
+                    return Poll::Ready(self.end());
+                }
+                match active.poll(cx.waker()) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Step::Item(item)) if active.is_wanted(&item) => {
+                        return Poll::Ready(Some(Ok(item)));
+                    }
+                    Poll::Ready(Step::Item(_)) => {}
+                    Poll::Ready(Step::Failed(error)) => return Poll::Ready(Some(Err(error))),
+                    Poll::Ready(_) => return Poll::Ready(self.end()),
+                }
             }
         }
     }

@@ -52,6 +52,7 @@ fn open_own(global: &Global, path: &Path) -> Result<Store> {
         namespace: global.namespace.clone(),
         origin: None,
         json: global.json,
+        network: global.network,
     };
     let store = open_with(&global, Access::Write, Options::new())?;
     if store.last_revision()? > Revision::ZERO && !store.contains("demo", "made-by")? {

@@ -17,6 +17,7 @@ use crate::types::value::Value;
 use crate::types::writing::{Condition, Ttl};
 
 use super::columns::{SqlValue, read_value};
+use super::consumers;
 use super::counters::{Counters, Group};
 use super::log;
 use super::read::SqliteRead;
@@ -61,6 +62,8 @@ pub(super) struct Batch<'c> {
     /// The log's end with all jobs sealed so far.
     pub(super) last: Revision,
     total_bytes: i64,
+    /// The disk is full: nothing may grow.
+    pub(super) is_tight: bool,
     /// What the sealed jobs changed.
     pub(super) changes: Vec<Arc<Change>>,
     /// The earliest deadline that was given to an entry.
@@ -75,7 +78,8 @@ impl<'c> Batch<'c> {
             let what = "its log is gone, and with it the last revision".to_owned();
             return Err(Reason::Corrupt { what }.into());
         }
-        Ok(Batch { conn, now, limits, base, last: base, total_bytes, changes: Vec::new(), earliest: None })
+        let (changes, earliest, is_tight) = (Vec::new(), None, false);
+        Ok(Batch { conn, now, limits, base, last: base, total_bytes, is_tight, changes, earliest })
     }
 
     pub(super) fn job<'b>(&'b mut self, author: &'b Author) -> Job<'b, 'c> {
@@ -219,6 +223,9 @@ impl Job<'_, '_> {
             Ttl::For(ttl) => Some(self.batch.now.deadline(ttl)?),
             Ttl::Until(deadline) => Some(self.batch.now.ahead(deadline)?),
         };
+        if self.batch.is_tight {
+            return Err(Reason::Tight.into());
+        }
         self.take_place(set)?;
 
         let bytes = len(set.key) + len(set.value);
@@ -421,6 +428,9 @@ impl Job<'_, '_> {
             Op::DeleteGroups { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
             Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
             Op::Reap { groups } => self.reap(groups).map(Outcome::Keys),
+            Op::Consumer { name, act } => {
+                consumers::apply(self.conn(), self.batch.now, self.last, name, act).map(Outcome::Consumer)
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
-use super::log;
-use super::schema::NAMES;
+use super::schema;
+use super::{consumers, log};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -75,12 +75,16 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
             problems.push(format!("SQLite: {line}"));
         }
     }
-    schema(conn, problems)?;
+    problems.append(&mut schema::faults(conn)?);
+    if !has_trimmed(conn)? {
+        problems.push("wk_meta has no row 'trimmed'".to_owned());
+    }
     let groups = groups(conn, problems)?;
     let mut replay = Replay::default();
     let events = events(conn, problems, &mut replay)?;
     totals(conn, problems)?;
     let entries = entries(conn, problems, replay)?;
+    consumers::check(conn, problems)?;
     Ok([entries, groups, events])
 }
 
@@ -91,20 +95,9 @@ fn add(problems: &mut Vec<String>, sort: &str, what: impl FnOnce() -> String) {
     }
 }
 
-/// Every table and index of ours is there.
-fn schema(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
-    let mut there = conn.prepare("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?1)")?;
-    for name in NAMES {
-        if !there.query_row([name], |row| row.get::<_, bool>(0))? {
-            problems.push(format!("{name} is missing"));
-        }
-    }
-    let trimmed: bool =
-        conn.query_row("SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')", [], |row| row.get(0))?;
-    if !trimmed {
-        problems.push("wk_meta has no row 'trimmed'".to_owned());
-    }
-    Ok(())
+fn has_trimmed(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
 /// The groups' counters against their entries, and the namespaces' against those.
@@ -169,6 +162,9 @@ impl Replay {
     fn apply(&mut self, change: &Change) {
         let group = change.group.to_string();
         let Some(key) = &change.key else {
+            if change.kind == Kind::Gap {
+                return;
+            }
             self.keys
                 .range_mut((group.clone(), String::new())..)
                 .take_while(|((name, _), _)| *name == group)
@@ -190,6 +186,7 @@ impl Replay {
                 self.keys.insert(place, Some(Said { revision, created, deadline }));
             }
             Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
+            Kind::Gap => {}
         }
     }
 }
@@ -310,7 +307,7 @@ fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) ->
             }
         };
         for change in &page.changes {
-            number += 1;
+            number += u64::from(change.kind != Kind::Gap);
             replay.apply(change);
             let begins = after == commit;
             if change.commit < change.revision || (!begins && change.commit != commit) {

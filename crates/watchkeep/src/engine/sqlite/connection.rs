@@ -12,10 +12,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::types::error::Result;
 use crate::types::limits::CHECKPOINT_PAGES;
 
+use super::open::cannot_open;
+
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 64;
 /// How long SQLite itself waits where we do not: while opening, recovering or checkpointing.
-const OPENING: Duration = Duration::from_secs(5);
+pub(super) const OPENING: Duration = Duration::from_secs(5);
 
 /// When SQLite syncs: its `synchronous` setting, the same for all connections of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub(super) enum Sync {
 }
 
 impl Sync {
-    const fn pragma(self) -> &'static str {
+    pub(super) const fn pragma(self) -> &'static str {
         match self {
             Sync::Full => "PRAGMA synchronous = FULL",
             Sync::Normal => "PRAGMA synchronous = NORMAL",
@@ -38,10 +40,34 @@ impl Sync {
 /// Opens the file as it is, without touching it.
 pub(super) fn open(path: &Path, create: bool) -> rusqlite::Result<Connection> {
     let create = if create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
-    let conn = Connection::open_with_flags(path, flags)?;
+    open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE | create)
+}
+
+/// Opens a file to be read only.
+pub(super) fn open_for_reading(path: &Path) -> rusqlite::Result<Connection> {
+    open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+/// Opens a file that nobody can write, not even SQLite beside it.
+pub(super) fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        if plain(*byte) { uri.push(char::from(*byte)) } else { uri.push_str(&format!("%{byte:02X}")) }
+    }
+    uri.push_str("?immutable=1");
+    open_with(Path::new(&uri), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+}
+
+/// What stands in a file is not trusted from the first read on.
+fn open_with(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(OPENING)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    conn.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")?;
     Ok(conn)
 }
 
@@ -50,15 +76,13 @@ fn configure(conn: &Connection, sync: Sync) -> Result<()> {
     // SQLite prepare it anew, which quadruples the cost of a get.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     conn.execute_batch(sync.pragma())?;
-    conn.execute_batch(
-        "PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA wal_autocheckpoint = 0;",
-    )?;
+    conn.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
     Ok(())
 }
 
 /// A connection for reading.
 pub(super) fn reader(path: &Path, sync: Sync) -> Result<Connection> {
-    let conn = open(path, false)?;
+    let conn = open(path, false).map_err(|error| cannot_open(path, error))?;
     configure(&conn, sync)?;
     conn.execute_batch("PRAGMA query_only = ON")?;
     Ok(conn)
@@ -117,6 +141,8 @@ pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> 
     configure(conn, sync)?;
     // A copy of a store may have lost the mode.
     write_ahead(conn)?;
+    // The first read makes the write-ahead log and its index, where they are not there.
+    conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     // The leader waits for other processes itself, as long as its own deadline allows.
     conn.busy_timeout(Duration::ZERO)?;
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::os::raw::c_int| {

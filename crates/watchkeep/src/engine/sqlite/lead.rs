@@ -2,131 +2,19 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use rusqlite::{Connection, ErrorCode};
+use std::time::Instant;
 
 use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME, OTHERS_REMEMBERED, REST, REST_AFTER};
+use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 use crate::types::revision::Revision;
 
 use super::apply::{Batch, Job};
-use super::connection::nap;
 use super::read::SqliteRead;
 use super::turn::{self, Turn};
+use super::writer::Writer;
 use super::{SqliteEngine, nesting};
-
-/// The connection that writes. Who holds it has the turn.
-pub(super) struct Writer {
-    pub(super) conn: Connection,
-    /// A sync failed: what the file holds is unknown, and nothing more is acknowledged.
-    poisoned: bool,
-    courtesy: Courtesy,
-}
-
-/// SQLite's lock knows no queue: whoever comes back at once wins against those who nap. So a process that sees others
-/// write rests now and then.
-struct Courtesy {
-    /// The last revision after this process's last commit.
-    last: Revision,
-    /// When the last rest ended.
-    rested: Instant,
-    /// Others wrote not long ago: so many commits may still go by before that is forgotten.
-    others: u32,
-}
-
-impl Courtesy {
-    /// How long to let others go first.
-    fn rest(&mut self) -> Duration {
-        let now = Instant::now();
-        if self.others == 0 || now.duration_since(self.rested) < REST_AFTER {
-            return Duration::ZERO;
-        }
-        self.rested = now + REST;
-        REST
-    }
-
-    /// A transaction began at `base` and ended at `last`.
-    fn committed(&mut self, base: Revision, last: Revision) {
-        self.others = if base == self.last { self.others.saturating_sub(1) } else { OTHERS_REMEMBERED };
-        self.last = last;
-    }
-}
-
-impl Writer {
-    pub(super) fn new(conn: Connection) -> Writer {
-        Writer {
-            conn,
-            poisoned: false,
-            courtesy: Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 },
-        }
-    }
-
-    pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
-        self.conn.prepare_cached(sql)?.execute([]).map(drop)
-    }
-
-    /// Begins a transaction, waiting for other processes until the deadline.
-    fn begin(&mut self, queued: Instant, timeout: Duration) -> Result<()> {
-        if self.poisoned {
-            return Err(Reason::Poisoned.into());
-        }
-        let rest = self.courtesy.rest();
-        if !rest.is_zero() {
-            nap(rest);
-        }
-        loop {
-            match self.run("BEGIN IMMEDIATE") {
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                    if queued.elapsed() >= timeout {
-                        return Err(Reason::Busy { waited: queued.elapsed() }.into());
-                    }
-                    // The spread keeps waiting processes from starving each other in step.
-                    nap(Duration::from_micros(fastrand::u64(100..400)));
-                }
-                done => return Ok(done?),
-            }
-        }
-    }
-
-    /// A transaction of the store's own, which announces nothing.
-    pub(super) fn transaction<T>(
-        &mut self,
-        queued: Instant,
-        timeout: Duration,
-        f: impl FnOnce(&Connection) -> Result<T>,
-    ) -> Result<T> {
-        self.begin(queued, timeout)?;
-        let result = f(&self.conn);
-        if result.is_ok() {
-            self.commit()?;
-        }
-        self.roll_back();
-        result
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        let Err(error) = self.run("COMMIT") else { return Ok(()) };
-        self.roll_back();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => Err(error.into()),
-            _ => {
-                self.poisoned = true;
-                tracing::error!(%error, "a commit failed; nothing more is written through this handle");
-                Err(Reason::UnknownOutcome(error).into())
-            }
-        }
-    }
-
-    fn roll_back(&self) {
-        if !self.conn.is_autocommit() {
-            // What fails here fails again, and is reported, at the next BEGIN.
-            drop(self.run("ROLLBACK"));
-        }
-    }
-}
 
 /// What the leader came to do.
 pub(super) enum Own<'a> {
@@ -213,6 +101,8 @@ enum Broken {
         error: Error,
     },
     Whole(Error),
+    /// More revisions were needed than were reserved. Now they are: run again.
+    Short,
 }
 
 impl SqliteEngine {
@@ -221,10 +111,14 @@ impl SqliteEngine {
         let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new(), announced: None };
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
-            match self.attempt(&mut lead, &mut own, &mut own_result, queued) {
+            let attempt = self.attempt(&mut lead, &mut own, &mut own_result, queued);
+            if let Err(Broken::By { error, .. } | Broken::Whole(error)) = &attempt {
+                self.notice(error);
+            }
+            match attempt {
                 Ok(()) => break,
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
-                Err(Broken::By { own: false, .. }) => {}
+                Err(Broken::By { own: false, .. } | Broken::Short) => {}
                 Err(Broken::Whole(error)) => {
                     fail_all(&mut own_result, &mut lead.taken, &error);
                     if matches!(own, Own::Others) {
@@ -256,9 +150,12 @@ impl SqliteEngine {
     ) -> Result<(), Broken> {
         let again = own_result.is_some() || !lead.taken.is_empty();
         let Some(writer) = &mut lead.writer else { return Ok(()) };
+        self.may_write().map_err(Broken::Whole)?;
+        writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
         writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
         let begun = Batch::begin(&writer.conn, self.clock.now(), self.limits);
         let mut batch = begun.map_err(|error| self.abandon(writer, error))?;
+        batch.is_tight = self.ballast.is_tight();
 
         // Its own first: a closure can only run here.
         if !matches!(own_result, Some(Err(_))) {
@@ -289,8 +186,13 @@ impl SqliteEngine {
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
         let changes = std::mem::take(&mut batch.changes);
         drop(batch);
+        if !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
+            writer.roll_back();
+            writer.reserve(last, queued, self.busy_timeout).map_err(Broken::Whole)?;
+            return Err(Broken::Short);
+        }
         writer.commit().map_err(Broken::Whole)?;
-        writer.courtesy.committed(base, last);
+        writer.committed(base, last);
         if last > base {
             self.feed.push(base, last, changes);
             lead.announced = Some(last);
@@ -362,7 +264,11 @@ fn is_fault(error: &Error) -> bool {
             | Reason::Quota(_)
             | Reason::TooLarge { .. }
             | Reason::BadDeadline
+            | Reason::Tight
             | Reason::NoRevisionLeft
+            | Reason::Held { .. }
+            | Reason::Fenced { .. }
+            | Reason::NoConsumer { .. }
     )
 }
 
@@ -379,7 +285,8 @@ impl Transact for Guarded<'_, '_> {
             return Err(fault.clone());
         }
         self.job.borrow_mut().apply(op).inspect_err(|error| {
-            if is_fault(error) {
+            // What a stale holder of a consumer writes beside its acknowledgement must not be committed, either.
+            if is_fault(error) || error.kind() == ErrorKind::Fenced {
                 *self.fault.borrow_mut() = Some(error.clone());
             }
         })

@@ -137,9 +137,13 @@ pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<L
     Ok(page)
 }
 
-/// A page of the file that is damaged may hide rows: revisions have no gap.
+/// A page of the file that is damaged may hide rows: revisions have no gap but those that a row tells of.
 fn follows(before: Revision, change: Change) -> Result<Change> {
-    if Some(change.revision) == before.next() { Ok(change) } else { Err(missing(before)) }
+    let follows = match change.kind {
+        Kind::Gap => change.previous == Some(before),
+        _ => Some(change.revision) == before.next(),
+    };
+    if follows { Ok(change) } else { Err(missing(before)) }
 }
 
 fn missing(before: Revision) -> Error {

@@ -3,20 +3,21 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::types::clock::Timestamp;
-use crate::types::error::Result;
+use crate::types::consumer::Force;
+use crate::types::error::{Error, Result};
 use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
 use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 
-use super::lead::Writer;
 use super::turn::Admission;
-use super::{SqliteEngine, apply, log, retention};
+use super::writer::Writer;
+use super::{SqliteEngine, apply, consumers, log, reserve, retention};
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -52,7 +53,7 @@ impl Upkeep {
 
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
-    fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.with_turn(|writer, queued| writer.transaction(queued, self.busy_timeout, f))
     }
 
@@ -73,6 +74,7 @@ impl SqliteEngine {
 
     pub(super) fn maintenance_step(&self) -> Result<bool> {
         self.pool.end_held(false);
+        self.ballast.keep();
         let mut more = false;
         if self.wal.wants_moving() {
             self.checkpoint()?;
@@ -80,18 +82,28 @@ impl SqliteEngine {
         if self.pool.with(has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
         }
-        let cut = self.pool.with(|conn| cut(conn, &retention::read(conn)?, self.clock.now()))?;
-        if let Some(cut) = cut {
-            self.trim_step(cut)?;
+        let find_cut = |conn: &Connection| cut(conn, &retention::read(conn)?, self.clock.now());
+        if self.pool.with(find_cut)?.is_some() {
+            // Looked up again with the turn: meanwhile a consumer may have come that needs what lies there.
+            self.exclusively(|conn| {
+                find_cut(conn)?.map_or(Ok(()), |cut| mark_trimmed(conn, cut))?;
+                drop_trimmed(conn).map(drop)
+            })?;
             more = true;
         }
         if self.pool.with(has_leftovers)? {
             self.exclusively(|conn| drop_trimmed(conn).map(drop))?;
             more = true;
         }
-        if self.pool.with(wastes_space)? {
+        let tight = self.ballast.is_tight();
+        if self.pool.with(|conn| wastes_space(conn, tight))? {
             self.exclusively(give_back)?;
             more = true;
+        }
+        if tight {
+            // On a full disk every page counts, those of the write-ahead log as well.
+            self.with_turn(|writer, _| checkpoint(&writer.conn, "TRUNCATE"))?;
+            self.ballast.keep();
         }
         if more {
             self.upkeep.want();
@@ -102,39 +114,38 @@ impl SqliteEngine {
     /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
     /// which the log begins again from its start.
     fn checkpoint(&self) -> Result<()> {
-        let passive = |conn: &Connection| -> Result<()> {
-            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-            Ok(())
-        };
-        self.pool.with(passive)?;
-        self.with_turn(|writer, _| passive(&writer.conn))?;
+        self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+        self.with_turn(|writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
     }
 
-    /// Says that everything up to `to` is trimmed, and removes the first rows of it.
-    fn trim_step(&self, to: Revision) -> Result<u64> {
-        self.exclusively(|conn| {
-            if to > log::trimmed(conn)? {
-                conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?
-                    .execute([to.as_i64()])?;
-            }
-            drop_trimmed(conn)
-        })
-    }
-
     /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.
-    pub(super) fn trim_to(&self, to: Revision) -> Result<u64> {
-        let (cut, events) = self.pool.with(|conn| {
+    pub(super) fn trim_to(&self, to: Revision, force: Force) -> Result<u64> {
+        let events = self.exclusively(|conn| {
             let trimmed = log::trimmed(conn)?;
-            let cut = whole_transactions(conn, trimmed, to)?;
-            Ok((cut, cut.map_or(0, |cut| cut.get() - trimmed.get())))
+            let Some(cut) = whole_transactions(conn, trimmed, to)? else { return Ok(0) };
+            if force == Force::No {
+                consumers::refuse_to_lose(conn, cut)?;
+            }
+            mark_trimmed(conn, cut)?;
+            let missing = reserve::missing_after(conn, trimmed)? - reserve::missing_after(conn, cut)?;
+            Ok((cut.get() - trimmed.get()).saturating_sub(missing))
         })?;
-        if let Some(cut) = cut {
-            while self.trim_step(cut)? > 0 {}
-        }
+        while events > 0 && self.exclusively(drop_trimmed)? > 0 {}
         Ok(events)
     }
+}
+
+/// Says that everything up to `to` is trimmed.
+fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
+    conn.prepare_cached("UPDATE wk_meta SET value = ?1 WHERE name = 'trimmed'")?.execute([to.as_i64()])?;
+    Ok(())
+}
+
+fn checkpoint(conn: &Connection, mode: &str) -> Result<()> {
+    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
+    Ok(())
 }
 
 fn has_dead(conn: &Connection) -> Result<bool> {
@@ -166,16 +177,28 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
 fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
     let (last, total) = log::end(conn)?;
     let trimmed = log::trimmed(conn)?;
-    let kept = last.get() - trimmed.get();
+    let kept = (last.get() - trimmed.get()).saturating_sub(reserve::missing_after(conn, trimmed)?);
     if kept <= retention.min_events {
         return Ok(None);
     }
     let excess = kept.saturating_sub(retention.max_events);
     // A log that hovers about its limit is not trimmed event by event.
-    let by_count = if excess >= slack(retention.max_events) { trimmed.get() + excess } else { 0 };
+    let newest = |count| Ok::<_, Error>(reserve::before_newest(conn, last, count)?.get());
+    let by_count = if excess >= slack(retention.max_events) { newest(retention.max_events)? } else { 0 };
     let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
-    let by_age = by_age(conn, trimmed, retention, now)?;
-    let to = by_count.max(by_bytes).max(by_age).min(last.get() - retention.min_events);
+    let by_age = by_age(conn, trimmed, retention.max_age, now)?;
+    let wanted = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
+    let to = match consumers::floor(conn)? {
+        Some((_, floor)) if floor.get() < wanted => {
+            let by_bytes = self::by_bytes(conn, total, retention.consumer_bytes)?;
+            let ceiling = self::by_age(conn, trimmed, retention.consumer_age, now)?.max(by_bytes);
+            let freed = floor.get().saturating_sub(trimmed.get());
+            // A log that a consumer holds back is not trimmed acknowledgement by acknowledgement, either.
+            let floor = if freed >= slack(retention.max_events) { floor.get() } else { 0 };
+            wanted.min(ceiling.max(floor))
+        }
+        _ => wanted,
+    };
     whole_transactions(conn, trimmed, Revision::new(to))
 }
 
@@ -212,10 +235,11 @@ fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
 }
 
 /// The last revision before the first that is young enough, looking a few steps ahead.
-fn by_age(conn: &Connection, trimmed: Revision, retention: &Retention, now: Timestamp) -> Result<u64> {
-    let age = i64::try_from(retention.max_age.as_millis()).unwrap_or(i64::MAX);
+fn by_age(conn: &Connection, trimmed: Revision, max_age: Duration, now: Timestamp) -> Result<u64> {
+    let age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
     let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
-    let ahead = Revision::new(trimmed.get() + 8 * TRIM_STEP);
+    let Some((first, _)) = log::begin(conn)? else { return Ok(0) };
+    let ahead = Revision::new(first.get() + 8 * TRIM_STEP);
     let sql = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp >= ?3 \
                ORDER BY revision LIMIT 1";
     let young: Option<i64> = conn
@@ -255,9 +279,10 @@ fn give_back(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Whether enough of the file is free to give some back.
-fn wastes_space(conn: &Connection) -> Result<bool> {
+/// Whether enough of the file is free to give some back; on a full disk, anything is.
+fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
     let pragma = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
     let free = pragma("PRAGMA freelist_count")?;
-    Ok(free > FREE_PAGES && free > pragma("PRAGMA page_count")? / 4 && pragma("PRAGMA auto_vacuum")? == 2)
+    let least = if tight { 0 } else { FREE_PAGES.max(pragma("PRAGMA page_count")? / 4) };
+    Ok(free > least && pragma("PRAGMA auto_vacuum")? == 2)
 }

@@ -1,21 +1,30 @@
 //! The engine on one SQLite file.
 
 mod apply;
+mod backup;
+mod ballast;
 mod check;
 mod columns;
 mod connection;
+mod consumers;
 mod counters;
+mod guard;
 mod lead;
 mod log;
 mod maintain;
 mod nesting;
 mod open;
+mod place;
 mod pool;
 mod read;
+mod repair;
+mod reserve;
+mod restore;
 mod retention;
 mod schema;
 mod turn;
 mod wake;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -27,21 +36,28 @@ use tempfile::TempDir;
 use super::feed::Feed;
 use super::signal::Signal;
 use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
+use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
+use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::{Limits, REAP_STEP, TRIM_STEP};
+use crate::types::limits::{Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
 use crate::types::lock;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
 
-use connection::WalLength;
-use lead::{Own, OwnDone, Writer};
+use ballast::Ballast;
+use connection::{Sync, WalLength};
+use guard::Guard;
+use lead::{Own, OwnDone};
 use maintain::Upkeep;
 use nesting::FileKey;
 use pool::Pool;
 use turn::{Admission, Turn};
-use wake::Wake;
+use wake::{Presence, Wake};
+use writer::Writer;
+
+pub(crate) use restore::restore;
 
 /// The engine on one SQLite file.
 pub(crate) struct SqliteEngine {
@@ -65,6 +81,8 @@ pub(crate) struct SqliteEngine {
     /// The revision at which the log is looked at for trimming again.
     next_trim: AtomicU64,
     upkeep: Upkeep,
+    guard: Arc<Guard>,
+    ballast: Ballast,
     /// A private store's folder, removed when it closes.
     folder: Mutex<Option<TempDir>>,
 }
@@ -80,7 +98,8 @@ impl SqliteEngine {
         let failed = |cause| Reason::Io { what: "a private folder could not be made".to_owned(), cause };
         let folder = private_folder().map_err(failed)?;
         let path = folder.path().join("store.db");
-        let options = options.clone().create(true).durability(Durability::Relaxed);
+        let options =
+            options.clone().create(true).durability(Durability::Relaxed).network(true).ballast(false);
         SqliteEngine::start(&path, &options, signal, Some(folder))
     }
 
@@ -93,22 +112,38 @@ impl SqliteEngine {
         // An absolute path is never taken for a URI, nor for one of SQLite's special names.
         let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
         let path = &*std::path::absolute(path).map_err(failed)?;
-        let (mut conn, identity) = open::open(path, options)?;
+        make_room(path, options)?;
+        let open::Opened { mut conn, identity, file, is_new } = open::open(path, options)?;
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let sync = open::sync_of(identity.durability, folder.is_some());
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
         let wake = folder.is_none().then(|| Wake::new(&path, &signal));
+        let relaxed = sync == Sync::Normal;
+        if let Some(wake) = &wake
+            && wake.enter()? == Presence::Alone
+        {
+            let recovered = if relaxed { reserve::recover(&conn, options.clock.now()) } else { Ok(()) };
+            wake.admit_others();
+            recovered?;
+        }
+        let guard = Arc::new(Guard::of(&path, file.clone())?);
+        // It may have waited long for others, who put another file there meanwhile.
+        guard.same_file()?;
+        let ballast = Ballast::of(&path, options.ballast);
+        if is_new {
+            ballast.keep();
+        }
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
-            file: FileKey::of(&path)?,
+            file,
             limits: options.limits,
             clock: options.clock.clone(),
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
-            turn: Turn::new(Writer::new(conn), signal.clone()),
-            pool: Pool::new(path.clone(), sync, options.clock.clone()),
+            turn: Turn::new(Writer::new(conn, relaxed), signal.clone()),
+            pool: Pool::new(path.clone(), sync, options.clock.clone(), guard.clone()),
             feed: Feed::default(),
             signal,
             wal,
@@ -116,9 +151,25 @@ impl SqliteEngine {
             next_deadline: AtomicI64::new(i64::MAX),
             next_trim: AtomicU64::new(0),
             upkeep: Upkeep::default(),
+            guard,
+            ballast,
             folder: Mutex::new(folder),
             path,
         })
+    }
+
+    /// A writer looks whether its files are still there only now and then: it would cost a tenth of a relaxed write.
+    fn may_write(&self) -> Result<()> {
+        if self.guard.is_due() { self.stand() } else { self.guard.known() }
+    }
+
+    /// Notices a full disk: what is freed for deleting must not be filled by others first.
+    fn notice(&self, error: &Error) {
+        if matches!(error.reason(), Reason::DiskFull(_)) {
+            self.ballast.release();
+            self.upkeep.want();
+            self.signal.raise();
+        }
     }
 
     /// After a commit: wakes the store's thread when it has to look earlier than it meant to.
@@ -170,6 +221,15 @@ impl SqliteEngine {
             },
         }
     }
+}
+
+/// Refuses a disk that is too full to open a file on, having given back what the store kept for that.
+fn make_room(path: &Path, options: &Options) -> Result<()> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if !place::has_room(&path) {
+        Ballast::of(&path, options.ballast).release();
+    }
+    place::need_room(&path, MIN_FREE)
 }
 
 /// A folder that only its owner may look into.
@@ -267,7 +327,10 @@ impl Engine for SqliteEngine {
     }
 
     fn maintain(&self) -> Result<bool> {
-        if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
+        if !self.upkeep.is_due() {
+            return Ok(false);
+        }
+        self.maintenance_step().inspect_err(|error| self.notice(error))
     }
 
     fn hears_others(&self) -> bool {
@@ -286,20 +349,40 @@ impl Engine for SqliteEngine {
         self.pool.with(retention::read)
     }
 
-    fn trim(&self, to: Revision) -> Result<u64> {
+    fn trim(&self, to: Revision, force: Force) -> Result<u64> {
         self.refuse_nested()?;
-        self.trim_to(to)
+        self.trim_to(to, force).inspect_err(|error| self.notice(error))
     }
 
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
         self.pool.with(check::check)
     }
 
+    fn repair(&self) -> Result<Vec<String>> {
+        self.refuse_nested()?;
+        self.exclusively(repair::counters).inspect_err(|error| self.notice(error))
+    }
+
+    fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
+        self.pool.with(|conn| backup::backup(conn, target, options))
+    }
+
+    fn stand(&self) -> Result<()> {
+        self.guard.known()?;
+        match self.guard.look() {
+            // While the store closes, its companions go.
+            Some(lost) if !self.is_closed() => Err(self.guard.lose(lost)),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_forked(&self) -> bool {
+        self.guard.is_forked()
+    }
+
     fn sizes(&self) -> (u64, u64) {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        (size(&self.path), size(Path::new(&wal)))
+        (size(&self.path), size(&place::beside(&self.path, place::WAL)))
     }
 
     fn is_closed(&self) -> bool {
@@ -318,9 +401,14 @@ impl Engine for SqliteEngine {
         self.turn.refuse();
         loop {
             self.lead_background();
-            if let Some(writer) = self.turn.close() {
+            if let Some(mut writer) = self.turn.close() {
+                let alone = self.wake.as_ref().is_some_and(Wake::leave);
+                if alone && let Err(error) = writer.finish() {
+                    tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
+                }
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 drop(writer);
+                self.wake.iter().for_each(|wake| wake.left(alone));
                 return Ok(());
             }
         }

@@ -17,23 +17,22 @@ type Key = std::path::PathBuf;
 
 impl FileKey {
     pub(super) fn of(path: &Path) -> Result<FileKey> {
-        let failed = |cause| Reason::Io {
-            what: format!("{path:?} cannot be looked at; check its permissions"),
-            cause,
-        };
-        Ok(FileKey::look(path).map_err(failed)?)
+        FileKey::read(path).map_err(|cause| {
+            let what = format!("{path:?} cannot be looked at; check its permissions");
+            Reason::Io { what, cause }.into()
+        })
     }
 
     #[cfg(unix)]
-    pub(super) fn look(path: &Path) -> std::io::Result<FileKey> {
+    pub(super) fn read(path: &Path) -> std::io::Result<FileKey> {
         use std::os::unix::fs::MetadataExt;
         let file = std::fs::metadata(path)?;
         Ok(FileKey((file.dev(), file.ino())))
     }
 
     #[cfg(not(unix))]
-    pub(super) fn look(path: &Path) -> std::io::Result<FileKey> {
-        Ok(FileKey(path.canonicalize()?))
+    pub(super) fn read(path: &Path) -> std::io::Result<FileKey> {
+        path.canonicalize().map(FileKey)
     }
 }
 

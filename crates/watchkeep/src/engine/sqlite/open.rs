@@ -1,16 +1,19 @@
 //! Opening: is it a file of ours, may we use it, and if it is new, what does it become.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::MIN_SQLITE;
 use crate::types::options::{Durability, Options};
 use crate::types::revision::StoreId;
 
 use super::connection::{self, Sync};
+use super::nesting::FileKey;
+use super::place;
 use super::retention;
-use super::schema::{APPLICATION_ID, FORMAT, TABLES};
+use super::schema::{self, APPLICATION_ID, FORMAT, TABLES};
 
 /// What the file says about itself.
 pub(super) struct Identity {
@@ -18,14 +21,33 @@ pub(super) struct Identity {
     pub(super) durability: Durability,
 }
 
+/// A file that was opened.
+pub(super) struct Opened {
+    pub(super) conn: Connection,
+    pub(super) identity: Identity,
+    /// What the path led to when the connection was made.
+    pub(super) file: FileKey,
+    /// It has become ours just now.
+    pub(super) is_new: bool,
+}
+
 /// Opens the file, making it ours when it is new and that is wanted.
-pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Identity)> {
-    let is_new = inspect(path, options.create)?;
+pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
+    refuse_old_sqlite(rusqlite::version_number())?;
+    let is_missing = place::inspect(path, options)?;
+    if is_missing {
+        place::make_private(path);
+    }
+    let before = FileKey::read(path).ok();
     let mut conn = connection::open(path, options.create).map_err(|error| cannot_open(path, error))?;
+    let file = match before {
+        Some(file) => file,
+        None => FileKey::of(path)?,
+    };
     let tables = survey(&conn).map_err(|error| unreadable(path, error))?;
     if tables.ours {
         writable(&conn, path)?;
-        let identity = agree(identify(&conn, path)?, options)?;
+        let identity = agree(trusted(&conn, path)?, options)?;
         if let Some(wanted) = options.retention
             && retention::read(&conn)? != wanted
         {
@@ -33,7 +55,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Identi
             retention::write(&tx, &wanted)?;
             tx.commit()?;
         }
-        return Ok((conn, identity));
+        return Ok(Opened { conn, identity, file, is_new: false });
     }
     if tables.others && !options.adopt {
         return Err(foreign(path, "it holds the tables of something else").into());
@@ -42,44 +64,35 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<(Connection, Identi
         return Err(foreign(path, "it is an empty file").into());
     }
     writable(&conn, path)?;
-    if is_new {
+    if is_missing {
         restrict(path)?;
     }
     create(&mut conn, !tables.others, options)?;
-    let identity = identify(&conn, path)?;
-    agree(identity, options).map(|identity| (conn, identity))
+    let identity = agree(trusted(&conn, path)?, options)?;
+    Ok(Opened { conn, identity, file, is_new: true })
 }
 
-/// Looks at the path without opening anything; whether the file is missing and may be made.
-fn inspect(path: &Path, create: bool) -> Result<bool> {
-    let path_buf = || path.to_owned();
-    match std::fs::metadata(path) {
-        Ok(file) if file.is_dir() => Err(Reason::IsFolder { path: path_buf() }.into()),
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let folder = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-                _ => PathBuf::from("."),
-            };
-            match (folder.is_dir(), create) {
-                (false, _) => Err(Reason::NoFolder { path: folder }.into()),
-                (true, false) => Err(Reason::NoFile { path: path_buf() }.into()),
-                (true, true) => Ok(true),
-            }
-        }
-        Err(cause) => {
-            Err(Reason::Io { what: format!("{path:?} cannot be looked at; check its permissions"), cause }
-                .into())
-        }
+/// Commits are lost, in rare cases, with older ones.
+fn refuse_old_sqlite(number: i32) -> Result<()> {
+    if number < MIN_SQLITE { Err(Reason::OldSqlite { found: rusqlite::version() }.into()) } else { Ok(()) }
+}
+
+/// What a file of ours says about itself, its tables being exactly those that we make.
+pub(super) fn trusted(conn: &Connection, path: &Path) -> Result<Identity> {
+    let identity = identify(conn, path)?;
+    match schema::faults(conn)?.into_iter().next() {
+        Some(what) => Err(Reason::Corrupt { what }.into()),
+        None => Ok(identity),
     }
 }
 
-struct Tables {
-    ours: bool,
+/// Whose tables a file holds.
+pub(super) struct Tables {
+    pub(super) ours: bool,
     others: bool,
 }
 
-fn survey(conn: &Connection) -> rusqlite::Result<Tables> {
+pub(super) fn survey(conn: &Connection) -> rusqlite::Result<Tables> {
     conn.query_row(
         "SELECT count(*) FILTER (WHERE name = 'wk_meta'), count(*) FILTER (WHERE name NOT LIKE 'wk\\_%' ESCAPE '\\') \
          FROM sqlite_schema",
@@ -171,22 +184,28 @@ fn restrict(_: &Path) -> Result<()> {
     Ok(())
 }
 
-fn foreign(path: &Path, what: &str) -> Reason {
+pub(super) fn foreign(path: &Path, what: &str) -> Reason {
     Reason::ForeignFile { path: path.to_owned(), what: format!("{what}; name another file") }
 }
 
-fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => foreign(path, "it is not an SQLite file").into(),
         _ => cannot_open(path, error),
     }
 }
 
-fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+pub(super) fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+    let denied = || {
+        let there = |path: &Path| place::is_there(path) && !place::may_write(path);
+        there(path) || there(place::folder_of(path)) || place::is_read_only(place::folder_of(path))
+    };
     match error.sqlite_error_code() {
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             Reason::ReadOnly { path: path.to_owned() }.into()
         }
+        Some(ErrorCode::CannotOpen) if denied() => Reason::ReadOnly { path: path.to_owned() }.into(),
+        Some(ErrorCode::CannotOpen) => Reason::CannotOpen { path: path.to_owned(), cause: error }.into(),
         _ => error.into(),
     }
 }
@@ -197,5 +216,16 @@ pub(super) fn sync_of(durability: Durability, private: bool) -> Sync {
         _ if private => Sync::Off,
         Durability::Full => Sync::Full,
         Durability::Relaxed => Sync::Normal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sqlite_inside_is_young_enough_and_an_older_one_is_refused() {
+        assert!(refuse_old_sqlite(rusqlite::version_number()).is_ok(), "{}", rusqlite::version());
+        assert!(refuse_old_sqlite(3_051_002).is_err());
     }
 }

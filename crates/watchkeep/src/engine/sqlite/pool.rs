@@ -13,6 +13,7 @@ use crate::types::limits::IDLE_READERS;
 use crate::types::lock;
 
 use super::connection::{self, Sync};
+use super::guard::Guard;
 use super::log;
 use super::read::SqliteRead;
 
@@ -28,18 +29,28 @@ pub(super) struct Pool {
     path: PathBuf,
     sync: Sync,
     clock: Arc<dyn Clock>,
+    guard: Arc<Guard>,
     state: Mutex<State>,
     returned: Condvar,
 }
 
 impl Pool {
-    pub(super) fn new(path: PathBuf, sync: Sync, clock: Arc<dyn Clock>) -> Pool {
+    pub(super) fn new(path: PathBuf, sync: Sync, clock: Arc<dyn Clock>, guard: Arc<Guard>) -> Pool {
         let state = State { idle: Vec::new(), busy: 0, closed: false, held: Vec::new() };
-        Pool { path, sync, clock, state: Mutex::new(state), returned: Condvar::new() }
+        Pool { path, sync, clock, guard, state: Mutex::new(state), returned: Condvar::new() }
+    }
+
+    /// Another connection, to the file that the store was opened on.
+    fn connect(&self) -> Result<Connection> {
+        self.guard.known()?;
+        let conn = connection::reader(&self.path, self.sync)?;
+        self.guard.same_file()?;
+        Ok(conn)
     }
 
     /// Runs with a connection of its own.
     pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.guard.known()?;
         let idle = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -51,7 +62,7 @@ impl Pool {
         let mut lease = Lease { pool: self, conn: None };
         let conn = match idle {
             Some(conn) => conn,
-            None => connection::reader(&self.path, self.sync)?,
+            None => self.connect()?,
         };
         let result = f(lease.conn.insert(conn));
         if result.is_err() {
@@ -72,7 +83,7 @@ impl Pool {
     /// As [`Pool::read`], and after the close on a connection that is closed again at once.
     pub(super) fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
         if lock(&self.state).closed {
-            return self.read_on(&connection::reader(&self.path, self.sync)?, f);
+            return self.read_on(&self.connect()?, f);
         }
         self.read(f)
     }
@@ -90,7 +101,7 @@ impl Pool {
         if lock(&self.state).closed {
             return Err(Reason::Closed.into());
         }
-        let conn = connection::reader(&self.path, self.sync)?;
+        let conn = self.connect()?;
         conn.execute_batch("BEGIN")?;
         // The first read fixes what the transaction sees.
         log::end(&conn)?;

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::engine::{LogPage, Read, Totals};
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::Entry;
 use crate::types::error::Result;
 use crate::types::event::Change;
@@ -16,7 +17,7 @@ use crate::types::revision::Revision;
 use crate::types::value::Value;
 
 use super::columns::{count, entry_columns, read_entry, read_value};
-use super::log;
+use super::{consumers, log, reserve};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
      WHERE g.name = ?1 AND e.key = ?2";
@@ -188,12 +189,20 @@ impl Read for SqliteRead<'_> {
         Ok(log::end(self.conn)?.0)
     }
 
+    fn refuse_lost(&self, revision: Revision) -> Result<()> {
+        reserve::refuse_lost(self.conn, revision)
+    }
+
     fn log(&self, after: Revision, limit: usize) -> Result<LogPage> {
         log::page(self.conn, after, limit)
     }
 
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
         log::change(self.conn, revision)
+    }
+
+    fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
+        consumers::list(self.conn, self.now, names)
     }
 
     fn totals(&self, groups: &NameRange) -> Result<Totals> {
@@ -206,13 +215,15 @@ impl Read for SqliteRead<'_> {
         let (first, before) = log::begin(self.conn)?.unwrap_or((last, total));
         let next_expiry: Option<i64> =
             self.conn.prepare_cached(NEXT_EXPIRY)?.query_row(sums, |row| row.get(0)).optional()?;
+        let log_events = if last == Revision::ZERO { 0 } else { last.get() + 1 - first.get() };
+        let before_first = Revision::new(first.get().saturating_sub(1));
         Ok(Totals {
             entries: count(keys)?.saturating_sub(self.due(groups)?),
             groups: count(number)?,
             bytes: count(bytes)?,
             last,
             first,
-            log_events: if last == Revision::ZERO { 0 } else { last.get() + 1 - first.get() },
+            log_events: log_events.saturating_sub(reserve::missing_after(self.conn, before_first)?),
             log_bytes: count(total - before)?,
             next_deadline: next_expiry.map(Timestamp::from_millis),
         })

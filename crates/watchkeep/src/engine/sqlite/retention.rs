@@ -1,4 +1,4 @@
-//! Retention as it stands in the file: four rows of `wk_meta`; one that is missing is no limit.
+//! Retention as it stands in the file: six rows of `wk_meta`; one that is missing is no limit.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ const MAX_EVENTS: &str = "max_events";
 const MAX_AGE: &str = "max_age_ms";
 const MAX_BYTES: &str = "max_bytes";
 const MIN_EVENTS: &str = "min_events";
+const CONSUMER_AGE: &str = "consumer_age_ms";
+const CONSUMER_BYTES: &str = "consumer_bytes";
 
 pub(super) fn read(conn: &Connection) -> Result<Retention> {
     let mut statement = conn.prepare_cached("SELECT value FROM wk_meta WHERE name = ?1")?;
@@ -23,16 +25,20 @@ pub(super) fn read(conn: &Connection) -> Result<Retention> {
         max_age: limit(MAX_AGE)?.map_or(Duration::MAX, Duration::from_millis),
         max_bytes: limit(MAX_BYTES)?.unwrap_or(u64::MAX),
         min_events: limit(MIN_EVENTS)?.unwrap_or(0),
+        consumer_age: limit(CONSUMER_AGE)?.map_or(Duration::MAX, Duration::from_millis),
+        consumer_bytes: limit(CONSUMER_BYTES)?.unwrap_or(u64::MAX),
     })
 }
 
 pub(super) fn write(conn: &Connection, retention: &Retention) -> Result<()> {
-    let age = u64::try_from(retention.max_age.as_millis()).unwrap_or(u64::MAX);
+    let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let limits = [
         (MAX_EVENTS, retention.max_events),
-        (MAX_AGE, age),
+        (MAX_AGE, millis(retention.max_age)),
         (MAX_BYTES, retention.max_bytes),
         (MIN_EVENTS, retention.min_events),
+        (CONSUMER_AGE, millis(retention.consumer_age)),
+        (CONSUMER_BYTES, retention.consumer_bytes),
     ];
     for (name, limit) in limits {
         // What does not fit is no limit.

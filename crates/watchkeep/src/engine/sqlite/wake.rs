@@ -1,16 +1,21 @@
 //! The wake file: a few bytes beside the store that every process writes after its commits, so that the others, who
 //! watch it, look at the log at once. It carries no truth: what it says is not read, and without it the store's thread
 //! looks now and then by itself.
+//!
+//! A lock on it tells who is the only one to have the store open.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
+use crate::types::error::{Reason, Result};
 use crate::types::lock;
 use crate::types::revision::Revision;
 
+use super::connection::{OPENING, nap};
 use super::nesting::FileKey;
 
 /// Beside a store, `app.db-wake`.
@@ -21,6 +26,14 @@ pub(super) struct Wake {
     listener: Listener,
     /// Commits of other processes are signalled.
     listens: AtomicBool,
+    has_left: AtomicBool,
+}
+
+/// Whether others have the store open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Alone,
+    Among,
 }
 
 /// The file as it was opened: it may be deleted, or another put in its place.
@@ -39,8 +52,9 @@ impl Wake {
             file: Mutex::new(None),
             listener: Listener::new(signal),
             listens: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
         };
-        wake.tend();
+        wake.bind(&mut lock(&wake.file), false);
         wake
     }
 
@@ -57,14 +71,23 @@ impl Wake {
     /// Puts the file back when it is gone, and watches the one that is there; whether that works.
     pub(super) fn tend(&self) -> bool {
         let mut file = lock(&self.file);
-        let there = FileKey::look(&self.path).ok();
-        if there.is_some() && there == file.as_ref().map(|bound| bound.key.clone()) {
-            return self.listens();
+        let there = FileKey::read(&self.path).ok();
+        let has_left = self.has_left.load(Ordering::Relaxed);
+        if !has_left && (there.is_none() || there != file.as_ref().map(|bound| bound.key.clone())) {
+            self.bind(&mut file, true);
         }
+        self.listens()
+    }
+
+    /// Opens the file; `again` when this process had it open and so is among those who have the store open.
+    fn bind(&self, file: &mut Option<Bound>, again: bool) {
         let bound = open(&self.path, &self.store)
-            .and_then(|file| Ok(Bound { key: FileKey::look(&self.path)?, file }));
+            .and_then(|file| Ok(Bound { key: FileKey::read(&self.path)?, file }));
         let listens = match bound {
             Ok(bound) => {
+                if again && let Err(error) = bound.file.try_lock_shared() {
+                    tracing::debug!(%error, "the wake file cannot be locked");
+                }
                 *file = Some(bound);
                 self.listener.watch(&self.path)
             }
@@ -74,9 +97,67 @@ impl Wake {
                 false
             }
         };
-        drop(file);
         self.listens.store(listens, Ordering::Relaxed);
-        listens
+    }
+
+    /// Enters among those who have the store open. Who is alone keeps others out until it admits them; where there is
+    /// no file to tell by, it takes itself for alone.
+    pub(super) fn enter(&self) -> Result<Presence> {
+        let start = Instant::now();
+        loop {
+            let mut file = lock(&self.file);
+            let Some(bound) = &*file else { return Ok(Presence::Alone) };
+            let presence = if bound.file.try_lock().is_ok() {
+                Some(Presence::Alone)
+            } else {
+                match bound.file.try_lock_shared() {
+                    Ok(()) => Some(Presence::Among),
+                    Err(TryLockError::Error(error)) => {
+                        tracing::debug!(%error, "the wake file cannot be locked");
+                        return Ok(Presence::Alone);
+                    }
+                    Err(TryLockError::WouldBlock) => None,
+                }
+            };
+            // Whoever closed as the last removed it meanwhile: a lock on what is gone tells nothing.
+            let gone = FileKey::read(&self.path).ok().as_ref() != Some(&bound.key);
+            match presence {
+                _ if gone => self.bind(&mut file, false),
+                Some(presence) => return Ok(presence),
+                None => {}
+            }
+            drop(file);
+            // Somebody is alone, opening or closing: that is short.
+            if start.elapsed() > OPENING {
+                return Err(Reason::Busy { waited: start.elapsed() }.into());
+            }
+            nap(Duration::from_millis(1));
+        }
+    }
+
+    /// Who was alone is so no longer.
+    pub(super) fn admit_others(&self) {
+        if let Some(bound) = &*lock(&self.file)
+            && let Err(error) = bound.file.lock_shared()
+        {
+            tracing::debug!(%error, "the wake file cannot be locked");
+        }
+    }
+
+    /// Leaves; whether nobody else has the store open. Then others are kept out until it [has left](Wake::left).
+    pub(super) fn leave(&self) -> bool {
+        lock(&self.file).as_ref().is_some_and(|bound| bound.file.try_lock().is_ok())
+    }
+
+    /// Lets others in; who was alone takes the file along.
+    pub(super) fn left(&self, alone: bool) {
+        let mut file = lock(&self.file);
+        if alone && FileKey::read(&self.path).ok().as_ref() == file.as_ref().map(|bound| &bound.key) {
+            // What stays is in nobody's way.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        self.has_left.store(true, Ordering::Relaxed);
+        *file = None;
     }
 
     pub(super) fn listens(&self) -> bool {

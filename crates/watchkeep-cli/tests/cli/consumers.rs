@@ -1,0 +1,197 @@
+//! Named consumers over several processes: `watch --consumer`, and `consumers`.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sandbox::{Running, Sandbox, one_error};
+
+fn with(events: usize) -> Sandbox {
+    let at = Sandbox::new();
+    let lines: String =
+        (1..=events).map(|n| format!("{{\"group\":\"g\",\"key\":\"{n}\",\"value\":\"v\"}}\n")).collect();
+    assert!(at.with_input(&["import", "-"], lines).status.success());
+    at
+}
+
+fn listed(at: &Sandbox) -> Value {
+    at.json(&["consumers", "--json"])
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let (_never, pause) = mpsc::channel::<()>();
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(30), "never came: {what}");
+        // Nothing is ever sent: this only lets others run.
+        let _ = pause.recv_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Starts a watch and waits until it holds the consumer.
+fn holder(at: &Sandbox, args: &[&str]) -> Running {
+    let known = at.json_lines(&["consumers", "--json"]).first().map(|it| it["fence"].clone());
+    let running = at.start(&[&["watch", "--consumer", "c"], args].concat());
+    eventually("the consumer is held", || {
+        let row = at.json_lines(&["consumers", "--json"]);
+        row.first().is_some_and(|it| it["held"] == true && Some(&it["fence"]) != known.as_ref())
+    });
+    running
+}
+
+#[test]
+fn a_consumer_goes_on_where_it_was_left() {
+    let at = with(5);
+    let take = |count: &str| -> Vec<u64> {
+        let events = at.json_lines(&["watch", "--consumer", "c", "--from-start", "--limit", count, "--json"]);
+        events.iter().map(|event| event["revision"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(take("2"), [1, 2]);
+    assert_eq!(take("3"), [3, 4, 5]);
+    at.ok(&["set", "g", "new", "v"]);
+    assert_eq!(take("1"), [6]);
+    let row = listed(&at);
+    assert_eq!((row["acked"].as_u64(), row["lag_revisions"].as_u64()), (Some(6), Some(0)));
+    assert_eq!((row["held"].as_bool(), row["holder"].is_null()), (Some(false), true));
+}
+
+#[test]
+fn a_consumer_killed_at_work_loses_nothing_and_goes_on_after_what_it_finished() {
+    let at = with(20);
+    let kill = "echo $WATCHKEEP_REVISION >> done; [ $WATCHKEEP_REVISION != 7 ] || kill -KILL $PPID";
+    let args = ["watch", "--consumer", "c", "--from-start", "--lease", "500ms", "--exec", kill];
+    let killed = at.output(&args);
+    assert_eq!(killed.status.code(), None, "{killed:?}");
+    assert_eq!(listed(&at)["acked"], 6);
+    // Nothing was given back: the next one waits for the lease to end.
+    at.fails(4, &["watch", "--consumer", "c", "--timeout", "1s"]);
+    let rest = "echo $WATCHKEEP_REVISION >> done";
+    at.ok(&["watch", "--consumer", "c", "--wait", "--limit", "14", "--exec", rest]);
+    let done = std::fs::read_to_string(at.path("done")).unwrap();
+    let done: Vec<u64> = done.lines().map(|line| line.parse().unwrap()).collect();
+    let expected: Vec<u64> = (1..=7).chain(7..=20).collect();
+    assert_eq!(done, expected, "7 was not finished, and comes again");
+    assert_eq!(listed(&at)["acked"], 20);
+}
+
+#[test]
+fn a_failing_command_ends_the_watch_with_its_code_and_the_event_comes_again() {
+    let at = with(3);
+    let args =
+        ["watch", "--consumer", "c", "--from-start", "--exec", "[ $WATCHKEEP_REVISION = 1 ] || exit 7"];
+    let error = one_error(&args, 7, at.output(&args));
+    assert!(error.contains("revision 2") && error.contains("exit code 7"), "{error}");
+    assert_eq!(at.json(&["watch", "--consumer", "c", "--limit", "1", "--json"])["revision"], 2);
+}
+
+#[test]
+fn two_processes_that_want_one_name_one_has_it_and_the_other_is_told_or_waits() {
+    let at = with(1);
+    let first = holder(&at, &["--json"]);
+    let error = at.fails(4, &["watch", "--consumer", "c"]);
+    assert!(error.contains("held by") && error.contains("process "), "{error}");
+    assert_eq!(at.ok(&["watch", "--consumer", "c", "--wait", "--timeout", "300ms"]), "");
+    at.fails(4, &["watch", "--consumer", "c", "--wait", "100ms"]);
+    let mut second = at.start(&["watch", "--consumer", "c", "--wait", "--json"]);
+    first.signal("TERM");
+    let (status, _, errors) = first.end();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+    at.ok(&["set", "g", "new", "v"]);
+    assert_eq!(second.json()["revision"], 2);
+}
+
+#[test]
+fn a_watch_that_waits_for_a_consumer_ends_on_a_signal() {
+    let at = with(1);
+    let _first = holder(&at, &[]);
+    let second = at.start(&["watch", "--consumer", "c", "--wait"]);
+    // Time to get there; a signal that comes earlier ends it as well, but says less.
+    let (_never, pause) = mpsc::channel::<()>();
+    let _ = pause.recv_timeout(Duration::from_millis(300));
+    second.signal("TERM");
+    let (status, rest, errors) = second.end();
+    assert_eq!((status.code(), rest.as_str(), errors.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn a_holder_that_was_stopped_and_overtaken_acknowledges_nothing_and_is_told() {
+    let at = with(0);
+    let mut first = holder(&at, &["--lease", "500ms", "--json"]);
+    at.ok(&["set", "g", "a", "v"]);
+    assert_eq!(first.json()["revision"], 1);
+    eventually("it is acknowledged", || listed(&at)["acked"] == 1);
+    first.signal("STOP");
+    let mut second = holder(&at, &["--wait", "--json"]);
+    for key in ["b", "c"] {
+        at.ok(&["set", "g", key, "v"]);
+    }
+    assert_eq!(second.json()["revision"], 2);
+    first.signal("CONT");
+    let (status, _, error) = first.end();
+    assert_eq!(status.code(), Some(4), "{error}");
+    assert!(error.contains("taken over by"), "{error}");
+    assert_eq!(second.json()["revision"], 3);
+    eventually("the second goes on", || listed(&at)["acked"] == 3);
+}
+
+#[test]
+fn consumers_are_listed_reset_and_removed() {
+    let at = with(3);
+    assert_eq!(at.ok(&["consumers"]), "");
+    at.ok(&["watch", "g", "--kind", "set", "--consumer", "c", "--from-start", "--limit", "1"]);
+    let text = at.ok(&["consumers"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].starts_with("NAME  ACKED  LAG  OLDEST"), "{text}");
+    let words: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(words[..3], ["c", "1", "2"]);
+    assert!(lines[1].ends_with("-       group \"g\", only set"), "{text}");
+    assert!(at.ok(&["stats"]).contains("consumers    1, at most 2 revisions behind (c)"));
+    assert_eq!(at.json(&["stats", "--json"])["consumers"][0]["acked"], 1);
+
+    for (place, acked) in [("now", Some(3)), ("start", Some(0)), ("2", Some(2)), ("snapshot", None)] {
+        at.ok(&["consumers", "reset", "c", "--to", place]);
+        assert_eq!(listed(&at)["acked"].as_u64(), acked, "{place}");
+    }
+    let events = at.json_lines(&["watch", "--consumer", "c", "--timeout", "1s", "--json"]);
+    assert_eq!(events.last().unwrap()["kind"], "ready");
+    assert_eq!((events.len(), listed(&at)["acked"].as_u64()), (4, Some(3)));
+
+    let first = holder(&at, &[]);
+    at.fails(4, &["consumers", "reset", "c", "--to", "start"]);
+    at.fails(4, &["consumers", "remove", "c"]);
+    at.ok(&["consumers", "remove", "c", "--force"]);
+    let (status, _, error) = first.end();
+    assert_eq!(status.code(), Some(4), "{error}");
+    assert!(error.contains("reset or removed"), "{error}");
+    at.fails(3, &["consumers", "remove", "c"]);
+    at.fails(2, &["consumers", "reset", "c", "--to", "soon"]);
+    at.fails(2, &["watch", "--consumer", "a b"]);
+    at.fails(2, &["watch", "--from-start"]);
+}
+
+#[test]
+fn compacting_respects_consumers_unless_forced() {
+    let at = with(0);
+    (0..5).for_each(|_| drop(at.ok(&["set", "g", "k", "v"])));
+    at.ok(&["watch", "--consumer", "c", "--after", "1", "--limit", "1"]);
+    let error = at.fails(4, &["compact", "--before", "4"]);
+    assert!(error.contains("still needs the events after 2"), "{error}");
+    assert_eq!(at.ok(&["compact", "--before", "3"]), "2\n");
+    assert_eq!(at.ok(&["compact", "--before", "4", "--force"]), "1\n");
+    assert!(at.ok(&["consumers"]).contains("3, lost 3 to 3"));
+}
+
+#[test]
+fn a_consumer_of_a_namespace_is_listed_with_it() {
+    let at = with(0);
+    at.ok(&["--namespace", "one", "set", "g", "k", "v"]);
+    at.ok(&["set", "g", "k", "v"]);
+    let args =
+        ["--namespace", "one", "watch", "--consumer", "c", "--from-start", "--timeout", "300ms", "--json"];
+    let events = at.json_lines(&args);
+    assert_eq!((events.len(), events[0]["group"].as_str()), (1, Some("g")));
+    assert_eq!(listed(&at)["name"], "one:c");
+    assert_eq!(at.json(&["--namespace", "one", "consumers", "--json"])["name"], "c");
+    assert_eq!(at.ok(&["--namespace", "two", "consumers"]), "");
+}

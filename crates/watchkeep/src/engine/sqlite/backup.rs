@@ -1,0 +1,216 @@
+//! Backups: a whole copy of one moment, made beside its place and put there only when it is complete and synced.
+//!
+//! The pages are copied as they are, in one read transaction, so writers go on and the copy is one state. Whoever has
+//! the copy has one file in rollback mode: it can be read where nothing can be written beside it. It becomes a store
+//! again, in write-ahead mode, when it is opened.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::StepResult;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::types::backup::{Backup, BackupOptions};
+use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{COPY_PAGES, MIN_FREE};
+use crate::types::revision::StoreId;
+
+use super::log;
+use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, is_there};
+
+/// Copies what a connection sees to where nothing is yet.
+pub(super) fn backup(source: &Connection, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
+    let target = absolute(target)?;
+    refuse_taken(&target, true)?;
+    let copy = copy(source, &target, options)?;
+    copy.publish(&target)
+}
+
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
+    let path = std::path::absolute(path).map_err(failed)?;
+    if folder_of(&path).is_dir() {
+        Ok(path)
+    } else {
+        Err(Reason::NoFolder { path: folder_of(&path).into() }.into())
+    }
+}
+
+/// Refuses a name that is taken; also by what would be taken for the copy's own log or journal.
+pub(super) fn refuse_taken(target: &Path, itself: bool) -> Result<()> {
+    let own = itself.then_some("");
+    match own
+        .into_iter()
+        .chain([WAL, JOURNAL])
+        .map(|suffix| beside(target, suffix))
+        .find(|path| is_there(path))
+    {
+        Some(path) => Err(Reason::TargetExists { path }.into()),
+        None => Ok(()),
+    }
+}
+
+/// A copy that is complete, and not in its place yet.
+pub(super) struct Copy {
+    partial: Partial,
+    backup: Backup,
+}
+
+impl Copy {
+    /// Puts the copy into its place, where nothing may be. When this returns it stays there.
+    pub(super) fn publish(self, target: &Path) -> Result<Backup> {
+        let Copy { mut partial, backup } = self;
+        let failed = |cause: io::Error| match cause.kind() {
+            io::ErrorKind::AlreadyExists => Error::from(Reason::TargetExists { path: target.to_owned() }),
+            _ => io_failed(target, cause),
+        };
+        place::rename_new(&partial.path, target).map_err(failed)?;
+        partial.gone = true;
+        sync_folder(target)?;
+        Ok(backup)
+    }
+}
+
+/// Copies what a connection sees beside a target.
+pub(super) fn copy(source: &Connection, target: &Path, options: &mut BackupOptions) -> Result<Copy> {
+    let partial = Partial::take(target)?;
+    source.execute_batch("BEGIN")?;
+    let copied = transfer(source, &partial, options);
+    let ended = source.execute_batch("COMMIT");
+    let backup = copied?;
+    ended?;
+    partial.file.sync_all().map_err(|cause| io_failed(&partial.path, cause))?;
+    Ok(Copy { partial, backup })
+}
+
+fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions) -> Result<Backup> {
+    let number = |sql: &str| source.query_row(sql, [], |row| row.get::<_, i64>(0));
+    // The first read fixes what the transaction sees.
+    let revision = log::end(source)?.0;
+    let page_size = number("PRAGMA page_size")?.unsigned_abs();
+    let total = number("PRAGMA page_count")?.unsigned_abs() * page_size;
+    place::need_room(&partial.path, total + MIN_FREE)?;
+
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(&partial.path, flags)?;
+    // What fails is thrown away whole, so nothing is kept to roll back. With exclusive locks there is no index.
+    conn.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL",
+    )?;
+    let copying = rusqlite::backup::Backup::new(source, &mut conn)?;
+    loop {
+        let step = copying.step(COPY_PAGES)?;
+        let left = u64::try_from(copying.progress().remaining).unwrap_or(0) * page_size;
+        if options.report(total.saturating_sub(left), total) == ControlFlow::Break(()) {
+            return Err(Reason::GivenUp.into());
+        }
+        match step {
+            StepResult::Done => break,
+            StepResult::More => {}
+            _ => return Err(Reason::InUse { path: partial.path.clone() }.into()),
+        }
+    }
+    drop(copying);
+    let store = StoreId::random();
+    conn.execute("UPDATE wk_meta SET value = ?1 WHERE name = 'store'", [store.as_str()])?;
+    let mode: String = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+    if mode != "delete" {
+        return Err(Reason::InUse { path: partial.path.clone() }.into());
+    }
+    conn.close().map_err(|(_, error)| error)?;
+    let bytes = partial.file.metadata().map_err(|cause| io_failed(&partial.path, cause))?.len();
+    Ok(Backup { store, revision, bytes, replaced: None })
+}
+
+/// The file that a copy is made in, beside its target. Whoever holds its lock makes the copy; a process that was killed
+/// at it leaves the file behind, unlocked, and the next one removes it.
+struct Partial {
+    path: PathBuf,
+    /// For the lock, and the last sync. SQLite has closed its own by then.
+    file: File,
+    /// It has become the target.
+    gone: bool,
+}
+
+impl Partial {
+    fn take(target: &Path) -> Result<Partial> {
+        let path = beside(target, "-partial");
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let made = match options.open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                opened => Some(opened.map_err(|cause| io_failed(&path, cause))?),
+            };
+            let is_new = made.is_some();
+            let file = match made.map_or_else(|| File::open(&path), Ok) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(|cause| io_failed(&path, cause))?,
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(Reason::InUse { path }.into()),
+                Err(TryLockError::Error(cause)) => return Err(io_failed(&path, cause)),
+            }
+            if !same(&file, &path) {
+                // Another one finished, or cleared it away, before we had the lock.
+                continue;
+            }
+            let partial = Partial { path: path.clone(), file, gone: false };
+            if is_new {
+                return Ok(partial);
+            }
+            // Left behind: dropping it removes it.
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        for suffix in [WAL, INDEX, JOURNAL] {
+            let _ = std::fs::remove_file(beside(&self.path, suffix));
+        }
+        if !self.gone {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let opened = file.metadata().map(|file| (file.dev(), file.ino()));
+    let there = path.symlink_metadata().map(|file| (file.dev(), file.ino()));
+    matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
+}
+
+#[cfg(not(unix))]
+fn same(_: &File, path: &Path) -> bool {
+    is_there(path)
+}
+
+/// The folder's own entries are on the disk.
+pub(super) fn sync_folder(target: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder_of(target))
+        .and_then(|folder| folder.sync_all())
+        .map_err(|cause| io_failed(target, cause))?;
+    Ok(())
+}
+
+pub(super) fn io_failed(path: &Path, cause: io::Error) -> Error {
+    let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let denied = matches!(cause.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    match () {
+        () if full => {
+            let free = place::free(folder_of(path)).unwrap_or(0);
+            Reason::NoSpace { path: path.to_owned(), free, needed: free + 1 }.into()
+        }
+        () if denied => Reason::CannotWrite { path: folder_of(path).to_owned(), cause }.into(),
+        () => Reason::Io { what: format!("{path:?} could not be written"), cause }.into(),
+    }
+}

@@ -1,0 +1,115 @@
+//! The ballast: a file beside the store that takes up room. A full disk lets SQLite not even delete; then the ballast
+//! goes, and what frees room works again.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM};
+
+use super::place::{beside, folder_of, free};
+
+/// The ballast of a store.
+///
+/// The disk is *tight* while the ballast is missing and finds no room: then nothing may grow, or whoever is busiest
+/// would use up what was given back for deleting.
+pub(super) struct Ballast {
+    /// None when there is to be none.
+    path: Option<PathBuf>,
+    tight: AtomicBool,
+}
+
+impl Ballast {
+    pub(super) fn of(store: &Path, wanted: bool) -> Ballast {
+        Ballast { path: wanted.then(|| beside(store, "-ballast")), tight: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Relaxed)
+    }
+
+    /// Gives the room back; whether there was something to give.
+    pub(super) fn release(&self) -> bool {
+        let Some(path) = &self.path else { return false };
+        let released = fs::remove_file(path).is_ok();
+        if !self.tight.swap(true, Ordering::Relaxed) || released {
+            tracing::warn!(?path, released, "the disk is full: nothing is set until the ballast fits again");
+        }
+        released
+    }
+
+    /// Makes the ballast if it is missing and there is room for it.
+    pub(super) fn keep(&self) {
+        let Some(path) = &self.path else { return };
+        let whole = path.symlink_metadata().is_ok_and(|file| file.len() >= BALLAST_BYTES);
+        let tight = !whole && !make(path);
+        if self.tight.swap(tight, Ordering::Relaxed) && !tight {
+            tracing::info!(?path, "the disk has room again");
+        }
+    }
+}
+
+/// Whether there is a ballast now, or at least room for it.
+fn make(path: &Path) -> bool {
+    if free(folder_of(path)).is_some_and(|free| free < BALLAST_ROOM) {
+        return false;
+    }
+    // One that was not finished.
+    let _ = fs::remove_file(path);
+    let Err(error) = fill(path) else { return true };
+    let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    // Another process may just be making it.
+    if error.kind() != ErrorKind::AlreadyExists {
+        let _ = fs::remove_file(path);
+        tracing::debug!(?path, %error, "there is no ballast");
+    }
+    !full
+}
+
+fn fill(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    // What cannot be compressed takes up room on every file system.
+    let mut chunk = [0; 64 << 10];
+    for _ in 0..BALLAST_BYTES / chunk.len() as u64 {
+        fastrand::fill(&mut chunk);
+        file.write_all(&chunk)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_made_given_back_and_made_again() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let store = folder.path().join("app.db");
+        let (ballast, path) = (Ballast::of(&store, true), folder.path().join("app.db-ballast"));
+        ballast.keep();
+        assert!(path.metadata()?.len() == BALLAST_BYTES && !ballast.is_tight());
+        assert!(ballast.release() && ballast.is_tight() && !path.exists());
+        assert!(!ballast.release());
+        ballast.keep();
+        assert!(path.exists() && !ballast.is_tight());
+        fs::write(&path, "cut short")?;
+        ballast.keep();
+        assert_eq!(path.metadata()?.len(), BALLAST_BYTES);
+        Ok(())
+    }
+
+    #[test]
+    fn where_it_is_not_wanted_nothing_is_made_and_nothing_refused() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let ballast = Ballast::of(&folder.path().join("app.db"), false);
+        ballast.keep();
+        assert!(!ballast.release() && !ballast.is_tight());
+        assert_eq!(fs::read_dir(folder.path())?.count(), 0);
+        Ok(())
+    }
+}

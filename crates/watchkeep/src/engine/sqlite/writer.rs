@@ -1,0 +1,162 @@
+//! The connection that writes: beginning against other processes, committing, and what a failed commit leaves behind.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode};
+
+use crate::types::error::{Reason, Result};
+use crate::types::limits::{OTHERS_REMEMBERED, REST, REST_AFTER};
+use crate::types::revision::Revision;
+
+use super::connection::{Sync, nap};
+use super::log;
+use super::reserve::{self, Reserved};
+
+/// The connection that writes. Who holds it has the turn.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    /// A sync failed: what the file holds is unknown, and nothing more is acknowledged.
+    poisoned: bool,
+    courtesy: Courtesy,
+    /// Of a relaxed file.
+    reserved: Option<Reserved>,
+}
+
+/// SQLite's lock knows no queue: whoever comes back at once wins against those who nap. So a process that sees others
+/// write rests now and then.
+struct Courtesy {
+    /// The last revision after this process's last commit.
+    last: Revision,
+    /// When the last rest ended.
+    rested: Instant,
+    /// Others wrote not long ago: so many commits may still go by before that is forgotten.
+    others: u32,
+}
+
+impl Courtesy {
+    /// How long to let others go first.
+    fn rest(&mut self) -> Duration {
+        let now = Instant::now();
+        if self.others == 0 || now.duration_since(self.rested) < REST_AFTER {
+            return Duration::ZERO;
+        }
+        self.rested = now + REST;
+        REST
+    }
+
+    /// A transaction began at `base` and ended at `last`.
+    fn committed(&mut self, base: Revision, last: Revision) {
+        self.others = if base == self.last { self.others.saturating_sub(1) } else { OTHERS_REMEMBERED };
+        self.last = last;
+    }
+}
+
+impl Writer {
+    /// Revisions are reserved where a power cut may take commits.
+    pub(super) fn new(conn: Connection, reserves: bool) -> Writer {
+        let courtesy = Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 };
+        Writer { conn, poisoned: false, courtesy, reserved: reserves.then(Reserved::default) }
+    }
+
+    pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
+    /// Begins a transaction, waiting for other processes until the deadline.
+    pub(super) fn begin(&mut self, queued: Instant, timeout: Duration) -> Result<()> {
+        if self.poisoned {
+            return Err(Reason::Poisoned.into());
+        }
+        let rest = self.courtesy.rest();
+        if !rest.is_zero() {
+            nap(rest);
+        }
+        loop {
+            match self.run("BEGIN IMMEDIATE") {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    if queued.elapsed() >= timeout {
+                        return Err(Reason::Busy { waited: queued.elapsed() }.into());
+                    }
+                    // The spread keeps waiting processes from starving each other in step.
+                    nap(Duration::from_micros(fastrand::u64(100..400)));
+                }
+                done => return Ok(done?),
+            }
+        }
+    }
+
+    /// A transaction of the store's own, which announces nothing.
+    pub(super) fn transaction<T>(
+        &mut self,
+        queued: Instant,
+        timeout: Duration,
+        f: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.begin(queued, timeout)?;
+        let result = f(&self.conn);
+        if result.is_ok() {
+            self.commit()?;
+        }
+        self.roll_back();
+        result
+    }
+
+    pub(super) fn commit(&mut self) -> Result<()> {
+        let Err(error) = self.run("COMMIT") else { return Ok(()) };
+        self.roll_back();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy) => Err(error.into()),
+            _ => {
+                self.poisoned = true;
+                tracing::error!(%error, "a commit failed; nothing more is written through this handle");
+                Err(Reason::UnknownOutcome(error).into())
+            }
+        }
+    }
+
+    /// Notes a commit that began at `base` and ended at `last`.
+    pub(super) fn committed(&mut self, base: Revision, last: Revision) {
+        self.courtesy.committed(base, last);
+    }
+
+    /// Whether everything up to a revision may be given.
+    pub(super) fn may_give(&mut self, last: Revision) -> Result<bool> {
+        let Some(reserved) = &mut self.reserved else { return Ok(true) };
+        reserved.covers(&self.conn, last)
+    }
+
+    /// Reserves revisions after this one, in a transaction of its own that is synced.
+    pub(super) fn reserve(&mut self, after: Revision, queued: Instant, timeout: Duration) -> Result<()> {
+        self.run(Sync::Full.pragma())?;
+        let reserved = self.transaction(queued, timeout, |conn| reserve::extend(conn, after));
+        self.run(Sync::Normal.pragma())?;
+        self.reserved = Some(Reserved::upto(reserved?));
+        Ok(())
+    }
+
+    /// Reserves more before it is needed, so that hardly any transaction must be run again for it.
+    pub(super) fn reserve_early(&mut self, queued: Instant, timeout: Duration) -> Result<()> {
+        let Some(reserved) = &self.reserved else { return Ok(()) };
+        let last = self.courtesy.last.max(if reserved.is_known() {
+            Revision::ZERO
+        } else {
+            log::end(&self.conn)?.0
+        });
+        if reserved.is_short(last) { self.reserve(last, queued, timeout) } else { Ok(()) }
+    }
+
+    /// Nobody writes after this one: everything is in good order.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        if self.poisoned || self.reserved.is_none() {
+            return Ok(());
+        }
+        reserve::release(&self.conn)
+    }
+
+    pub(super) fn roll_back(&self) {
+        if !self.conn.is_autocommit() {
+            // What fails here fails again, and is reported, at the next BEGIN.
+            drop(self.run("ROLLBACK"));
+        }
+    }
+}
