@@ -52,6 +52,11 @@ fn every_operation_of_a_crowd_may_fail() -> Result<(), Fault> {
 }
 
 #[test]
+fn every_operation_of_consumers_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Consumers)
+}
+
+#[test]
 fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
     let folder = scratch()?;
     let path = folder.path().join(FILE);
@@ -78,7 +83,7 @@ fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
 fn on_a_full_disk_writes_are_refused_reads_go_on_and_with_room_again_so_do_writes() -> Result<(), Fault> {
     let folder = scratch()?;
     let disk = Disk::watch(folder.path())?;
-    let store = watchkeep::Store::open(folder.path().join(FILE))?;
+    let store = watchkeep::Options::new().ballast(false).open(folder.path().join(FILE))?;
     let first = store.set("g", "k", "before")?;
     let mut watcher = store.watch("*", "*");
     disk.fail(DiskFault { what: What::Full, nth: 1, sticky: true });

@@ -184,7 +184,7 @@ impl Truth<'_> {
     fn ask(&self, path: &Path, now: Timestamp) -> Shown {
         let mut shown = Shown::default();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
-        let Ok(store) = Options::new().clock(clock).create(false).open(path) else {
+        let Ok(store) = Options::new().clock(clock).create(false).ballast(false).open(path) else {
             return Shown { refused: true, ..shown };
         };
         self.events(&mut shown, store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO));

@@ -9,9 +9,9 @@ use crate::ops::Dice;
 use crate::record::Seen;
 use crate::surface::Fault;
 
-/// How many steps a run makes: what comes later does not differ. A step of a crowd is six writes.
+/// How many steps a run makes: what comes later does not differ. Some steps are several writes.
 const fn steps(workload: Workload) -> u64 {
-    if matches!(workload, Workload::Crowd) { 4 } else { 10 }
+    if matches!(workload, Workload::Crowd | Workload::Consumers) { 4 } else { 10 }
 }
 
 /// What can be made to fail, with its name on the command line.

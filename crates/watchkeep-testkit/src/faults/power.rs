@@ -1,5 +1,7 @@
 //! The power goes.
 
+use std::time::Duration;
+
 use watchkeep::{Durability, ErrorKind};
 use watchkeep_faultdisk::{Fault as DiskFault, What};
 
@@ -39,8 +41,12 @@ impl Plan {
             lies: false,
             failing: false,
             seed,
-            // A step of a crowd is six writes.
-            steps: if workload == Workload::Crowd { 8 } else { 30 },
+            // Some steps are several writes.
+            steps: match workload {
+                Workload::Crowd => 8,
+                Workload::Consumers => 16,
+                _ => 30,
+            },
             cuts: 50,
         }
     }
@@ -56,6 +62,10 @@ pub fn cut(plan: &Plan) -> Result<Row, Fault> {
     let mut stage = Stage::new(plan.workload, plan.durability)?;
     if plan.lies {
         stage.disk.lie_about_syncs();
+    }
+    if plan.workload == Workload::Crowd {
+        // Who is told too early of a commit has time to say so.
+        stage.disk.slow_syncs(Duration::from_micros(300));
     }
     let mut row = Row::default();
     if plan.failing {

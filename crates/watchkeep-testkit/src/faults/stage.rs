@@ -101,7 +101,8 @@ impl Stage {
         let options = Options::new()
             .durability(self.durability)
             .retention(self.workload.retention())
-            .clock(self.clock.clone());
+            .clock(self.clock.clone())
+            .ballast(false);
         let store = options.open(self.path())?;
         self.ledger().opened(self.disk.now(), store.id());
         let all = || Filter::everything().kinds(Kind::ALL);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use watchkeep::{Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions};
 
-use super::{Expect, LOST_REVISIONS_STAY_LOST};
+use super::Expect;
+use super::workload::{CONSUMER, POSITION};
 use crate::record::{Cell, Log, Seen, State};
 
 /// What was found.
@@ -21,7 +22,7 @@ pub struct Found {
 /// Opens a store after a fault, and looks whether everything is there that must be, and nothing else.
 ///
 /// At [`Durability::Full`] all that was acknowledged or delivered must be there; at [`Durability::Relaxed`] a suffix
-/// of whole transactions may be missing.
+/// of whole transactions may be missing; but no revision of it comes again, and a cursor into it is refused.
 ///
 /// # Errors
 ///
@@ -29,7 +30,7 @@ pub struct Found {
 pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
     // Long ago, so that nothing is due: entries are what the log made them.
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-    let options = Options::new().clock(clock.clone());
+    let options = Options::new().clock(clock.clone()).ballast(false);
     let store = options.open(path).map_err(|error| format!("it cannot be opened: {error:?}"))?;
     let found = whole(&store, expect, durability)?;
     lives(&store, expect, found)?;
@@ -57,6 +58,7 @@ fn whole(store: &Store, expect: &Expect<'_>, durability: Durability) -> Result<F
     let trimmed = expect.known.range(..first).map(|(_, row)| row);
     trimmed.chain(log.rows()).for_each(|row| state.apply(row));
     same_entries(store, &state)?;
+    same_position(store, &state)?;
     let problems = store.check().map_err(|error| format!("it cannot be checked: {error:?}"))?.problems;
     match problems.first() {
         Some(problem) => Err(format!("the store finds in itself: {problem}")),
@@ -120,14 +122,27 @@ fn same_entries(store: &Store, state: &State) -> Result<(), String> {
     if number == expected { Ok(()) } else { Err(format!("there are {number} entries of {expected}")) }
 }
 
+/// A consumer stands where the transaction that acknowledged says.
+fn same_position(store: &Store, state: &State) -> Result<(), String> {
+    let Some(said) = state.cell(POSITION.0, POSITION.1) else { return Ok(()) };
+    let consumers = store.consumers().map_err(|error| format!("the consumers cannot be read: {error:?}"))?;
+    let acked =
+        consumers.iter().find(|consumer| consumer.name == CONSUMER).and_then(|consumer| consumer.acked);
+    if acked.map(|acked| acked.to_string()).as_deref() == said.value.as_str() {
+        Ok(())
+    } else {
+        Err(format!("the consumer stands at {acked:?}, acknowledged was {:?}", said.value))
+    }
+}
+
 /// The store can be written again, and no revision that anyone was told of is given to another event.
 fn lives(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
     let failed = |error| format!("it cannot be used any more: {error:?}");
-    if found.lost > 0 && LOST_REVISIONS_STAY_LOST {
+    if found.lost > 0 {
         refuses_what_is_lost(store, expect.told)?;
     }
     let revision = store.set("after", "the fault", "on").map_err(failed)?;
-    let told = if LOST_REVISIONS_STAY_LOST { expect.told.max(found.last) } else { found.last };
+    let told = expect.told.max(found.last);
     if revision <= told {
         return Err(format!("revision {revision} is given again, up to {told} they were known"));
     }
