@@ -3,7 +3,7 @@
 use watchkeep::{Durability, Error, ErrorKind, Filter, Kind, Revision};
 use watchkeep_faultdisk::{Fault as DiskFault, What};
 
-use super::verify::verify;
+use super::verify::{Judge, verify};
 use super::{Row, Stage, Workload};
 use crate::ops::Dice;
 use crate::record::Seen;
@@ -155,7 +155,7 @@ fn after(stage: &mut Stage, fault: DiskFault) -> Result<(), String> {
         return Err(problem.clone());
     }
     let now = stage.disk.now();
-    verify(&stage.path(), &ledger.expect(now), Durability::Full)
+    verify(&stage.path(), &ledger.expect(now), Judge::Full)
         .map(drop)
         .map_err(|what| format!("opened again after {fault:?}: {what}"))
 }

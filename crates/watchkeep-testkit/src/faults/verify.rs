@@ -10,6 +10,23 @@ use super::Expect;
 use super::workload::{CONSUMER, POSITION};
 use crate::record::{Cell, Log, Seen, State};
 
+/// What may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Nothing: the disk kept what it had synced, and the file is of full durability.
+    Full,
+    /// A suffix of whole transactions, whose revisions are not given again: the file is of relaxed durability.
+    Relaxed,
+    /// A suffix of whole transactions: the disk did not keep what it had synced.
+    Damaged,
+}
+
+impl From<Durability> for Judge {
+    fn from(durability: Durability) -> Judge {
+        if durability == Durability::Full { Judge::Full } else { Judge::Relaxed }
+    }
+}
+
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
@@ -21,19 +38,16 @@ pub struct Found {
 
 /// Opens a store after a fault, and looks whether everything is there that must be, and nothing else.
 ///
-/// At [`Durability::Full`] all that was acknowledged or delivered must be there; at [`Durability::Relaxed`] a suffix
-/// of whole transactions may be missing; but no revision of it comes again, and a cursor into it is refused.
-///
 /// # Errors
 ///
 /// What is wrong.
-pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+pub fn verify(path: &Path, expect: &Expect<'_>, judge: Judge) -> Result<Found, String> {
     // Long ago, so that nothing is due: entries are what the log made them.
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
     let options = Options::new().clock(clock.clone()).ballast(false);
     let store = options.open(path).map_err(|error| format!("it cannot be opened: {error:?}"))?;
-    let found = whole(&store, expect, durability)?;
-    lives(&store, expect, found)?;
+    let found = whole(&store, expect, judge)?;
+    lives(&store, expect, found, judge)?;
     clock.advance(Duration::from_secs(1 << 32));
     store.purge_expired().map_err(|error| format!("what is due cannot be removed: {error:?}"))?;
     store.close().map_err(|error| format!("it cannot be closed: {error:?}"))?;
@@ -41,14 +55,14 @@ pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Resul
 }
 
 /// The identity, the log, the entries, and what the store finds in itself.
-fn whole(store: &Store, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+fn whole(store: &Store, expect: &Expect<'_>, judge: Judge) -> Result<Found, String> {
     if let Some(id) = expect.id.filter(|id| *id != store.id()) {
         return Err(format!("store {id} became {}", store.id()));
     }
     let rows = rows(store).map_err(|error| format!("the log cannot be read: {error:?}"))?;
     let last = rows.last().map_or(Revision::ZERO, |row| row.revision);
     let lost = expect.told.get().saturating_sub(last.get());
-    if lost > 0 && durability == Durability::Full {
+    if lost > 0 && judge == Judge::Full {
         return Err(format!("{} was acknowledged or delivered, the log ends at {last}", expect.told));
     }
     let log = Log::new(rows);
@@ -136,13 +150,13 @@ fn same_position(store: &Store, state: &State) -> Result<(), String> {
 }
 
 /// The store can be written again, and no revision that anyone was told of is given to another event.
-fn lives(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
+fn lives(store: &Store, expect: &Expect<'_>, found: Found, judge: Judge) -> Result<(), String> {
     let failed = |error| format!("it cannot be used any more: {error:?}");
-    if found.lost > 0 {
+    if found.lost > 0 && judge == Judge::Relaxed {
         refuses_what_is_lost(store, expect.told)?;
     }
     let revision = store.set("after", "the fault", "on").map_err(failed)?;
-    let told = expect.told.max(found.last);
+    let told = if judge == Judge::Damaged { found.last } else { expect.told.max(found.last) };
     if revision <= told {
         return Err(format!("revision {revision} is given again, up to {told} they were known"));
     }

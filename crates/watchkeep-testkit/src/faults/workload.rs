@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchkeep::{
-    ConsumerOptions, DeleteOptions, Error, ErrorKind, Filter, ManualClock, Quota, Result, Retention,
+    ConsumerOptions, DeleteOptions, Error, ErrorKind, Filter, ManualClock, Options, Quota, Result, Retention,
     Revision, SetOptions, Store,
 };
 
@@ -26,7 +26,8 @@ pub enum Workload {
     Transactions,
     /// Entries that expire, are touched, kept; time passes.
     Expiry,
-    /// Deleted groups that are swept, a log that is trimmed by retention and by hand, checkpoints, restarts.
+    /// Deleted groups that are swept, a log that is trimmed by retention and by hand, checkpoints, another handle on
+    /// the same file, restarts.
     Upkeep,
     /// Namespaces with quotas, which refuse some writes.
     Tenants,
@@ -190,6 +191,12 @@ fn upkeep(scene: &Scene<'_>, step: u64, dice: &mut Dice) -> Result<()> {
             store.compact(Revision::new(before))?;
         }
         2 => checkpoint(store, step),
+        4 => {
+            // As another process has it open.
+            let other = Options::new().ballast(false).open(store.path())?;
+            put(&other, dice, scene.acknowledge)?;
+            other.close()?;
+        }
         3 => {
             let many: Vec<_> = (0..8).map(|_| (key(dice), value(dice))).collect();
             let group = group(dice);
