@@ -93,10 +93,16 @@ pub(crate) const MIN_SQLITE: i32 = 3_051_003;
 /// it that finds no room kills the process.
 pub(crate) const MIN_FREE: u64 = 256 << 10;
 
-/// The size of the ballast in bytes: what is given back to a full disk so that deleting works again.
+/// The size of the ballast in bytes: what is given back to a full disk so that deleting works again. It must hold what
+/// of the write-ahead log is new to the file, several times over: 1 MiB was tried, and was not enough.
 pub(crate) const BALLAST_BYTES: u64 = 4 << 20;
-/// How much must be free, in bytes, for the ballast to be made.
-pub(crate) const BALLAST_ROOM: u64 = BALLAST_BYTES + (1 << 20);
+/// How much must be free, in bytes, for the ballast to be made again: more than it takes, or it would come and go.
+pub(crate) const BALLAST_ROOM: u64 = 2 * BALLAST_BYTES;
+
+/// With less free than this, in bytes, room is scarce: then the write-ahead log is kept shorter than
+/// [`SCARCE_PAGES`], because on a full disk a log that is much longer than the ballast could not be moved any more.
+pub(crate) const SCARCE: u64 = 64 << 20;
+pub(crate) const SCARCE_PAGES: u64 = 256;
 
 /// How often a busy writer looks whether its files are still the ones that it opened.
 pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);

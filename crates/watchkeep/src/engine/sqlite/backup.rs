@@ -17,8 +17,8 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{COPY_PAGES, MIN_FREE};
 use crate::types::revision::StoreId;
 
-use super::log;
 use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, is_there};
+use super::{consumers, log, reserve};
 
 /// Copies what a connection sees to where nothing is yet.
 pub(super) fn backup(source: &Connection, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
@@ -115,6 +115,9 @@ fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions)
     drop(copying);
     let store = StoreId::random();
     conn.execute("UPDATE wk_meta SET value = ?1 WHERE name = 'store'", [store.as_str()])?;
+    // The copy is whole, so nothing is lost in it, and nobody holds its consumers.
+    reserve::release_here(&conn)?;
+    consumers::release_all(&conn)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     if mode != "delete" {
         return Err(Reason::InUse { path: partial.path.clone() }.into());

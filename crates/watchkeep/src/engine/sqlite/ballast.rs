@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM};
+use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM, MIN_FREE, SCARCE};
 
 use super::place::{beside, folder_of, free};
 
@@ -18,11 +18,18 @@ pub(super) struct Ballast {
     /// None when there is to be none.
     path: Option<PathBuf>,
     tight: AtomicBool,
+    /// There is so little room that the disk may soon be tight.
+    scarce: AtomicBool,
 }
 
 impl Ballast {
     pub(super) fn of(store: &Path, wanted: bool) -> Ballast {
-        Ballast { path: wanted.then(|| beside(store, "-ballast")), tight: AtomicBool::new(false) }
+        let path = wanted.then(|| beside(store, "-ballast"));
+        Ballast { path, tight: AtomicBool::new(false), scarce: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_tight(&self) -> bool {
@@ -39,11 +46,14 @@ impl Ballast {
         released
     }
 
-    /// Makes the ballast if it is missing and there is room for it.
+    /// Makes the ballast if it is missing and there is room for it, and sees how much room there is.
     pub(super) fn keep(&self) {
         let Some(path) = &self.path else { return };
+        let scarce = free(folder_of(path)).is_some_and(|free| free < SCARCE);
+        self.scarce.store(scarce, Ordering::Relaxed);
         let whole = path.symlink_metadata().is_ok_and(|file| file.len() >= BALLAST_BYTES);
-        let tight = !whole && !make(path);
+        let room = if self.is_tight() { BALLAST_ROOM } else { BALLAST_BYTES + MIN_FREE };
+        let tight = !whole && !make(path, room);
         if self.tight.swap(tight, Ordering::Relaxed) && !tight {
             tracing::info!(?path, "the disk has room again");
         }
@@ -51,8 +61,8 @@ impl Ballast {
 }
 
 /// Whether there is a ballast now, or at least room for it.
-fn make(path: &Path) -> bool {
-    if free(folder_of(path)).is_some_and(|free| free < BALLAST_ROOM) {
+fn make(path: &Path, room: u64) -> bool {
+    if free(folder_of(path)).is_some_and(|free| free < room) {
         return false;
     }
     // One that was not finished.

@@ -109,6 +109,10 @@ impl WalLength {
         grown >= CHECKPOINT_PAGES
     }
 
+    pub(super) fn pages(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
     pub(super) fn was_moved(&self) {
         self.moved.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
     }

@@ -101,6 +101,12 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
     }
 }
 
+/// Nobody holds any of them: of a copy that was just made.
+pub(super) fn release_all(conn: &Connection) -> Result<()> {
+    conn.execute("UPDATE wk_consumers SET holder = NULL, lease_until = NULL", [])?;
+    Ok(())
+}
+
 /// That the consumer is there, and nobody holds it, or that does not matter.
 fn there(conn: &Connection, now: Timestamp, name: &str, force: Force) -> Result<()> {
     let row = one(conn, now, name)?.ok_or_else(|| Reason::NoConsumer { name: name.to_owned() })?;

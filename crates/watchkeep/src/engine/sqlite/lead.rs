@@ -198,6 +198,7 @@ impl SqliteEngine {
             lead.announced = Some(last);
         }
         self.note(earliest, last);
+        self.spare(writer);
         if last > base && matches!(own_result, Some(Err(_))) {
             // What was due went, although the write was refused: nobody else announces it.
             self.signal.raise();

@@ -10,14 +10,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Result};
-use crate::types::limits::{SWEEP_STEP, TRIM_STEP, UPKEEP};
+use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP, UPKEEP};
 use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 
 use super::turn::Admission;
 use super::writer::Writer;
-use super::{SqliteEngine, apply, consumers, log, reserve, retention};
+use super::{SqliteEngine, apply, consumers, log, place, reserve, retention};
+use crate::engine::Engine;
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;
@@ -54,7 +55,11 @@ impl Upkeep {
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
     pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.with_turn(|writer, queued| writer.transaction(queued, self.busy_timeout, f))
+        self.with_turn(|writer, queued| {
+            let done = writer.transaction(queued, self.busy_timeout, f);
+            self.spare(writer);
+            done
+        })
     }
 
     fn with_turn<T>(&self, f: impl FnOnce(&mut Writer, Instant) -> Result<T>) -> Result<T> {
@@ -76,7 +81,9 @@ impl SqliteEngine {
         self.pool.end_held(false);
         self.ballast.keep();
         let mut more = false;
-        if self.wal.wants_moving() {
+        if self.ballast.is_tight() {
+            self.empty_log()?;
+        } else if self.wal.wants_moving() {
             self.checkpoint()?;
         }
         if self.pool.with(has_dead)? {
@@ -101,8 +108,7 @@ impl SqliteEngine {
             more = true;
         }
         if tight {
-            // On a full disk every page counts, those of the write-ahead log as well.
-            self.with_turn(|writer, _| checkpoint(&writer.conn, "TRUNCATE"))?;
+            self.empty_log()?;
             self.ballast.keep();
         }
         if more {
@@ -118,6 +124,30 @@ impl SqliteEngine {
         self.with_turn(|writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
+    }
+
+    /// On a full disk every page counts, those of the write-ahead log as well.
+    fn empty_log(&self) -> Result<()> {
+        self.with_turn(|writer, _| self.empty_log_of(&writer.conn))
+    }
+
+    /// Moving a part of the log would only use up the room that is left for deleting: it is moved when all of it finds
+    /// room.
+    fn empty_log_of(&self, conn: &Connection) -> Result<()> {
+        let number = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+        let whole = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+        let growth = whole.unsigned_abs().saturating_sub(self.sizes().0);
+        match place::free(place::folder_of(&self.path)) {
+            Some(free) if growth > free => Ok(()),
+            _ => checkpoint(conn, "TRUNCATE"),
+        }
+    }
+
+    /// Where room is scarce, who writes keeps the write-ahead log short.
+    pub(super) fn spare(&self, writer: &Writer) {
+        if self.ballast.is_scarce() && self.wal.pages() >= SCARCE_PAGES {
+            self.empty_log_of(&writer.conn).unwrap_or_else(|error| self.notice(&error));
+        }
     }
 
     /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.

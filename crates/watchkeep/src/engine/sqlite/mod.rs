@@ -39,7 +39,7 @@ use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transac
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
-use crate::types::error::{Error, Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
 use crate::types::lock;
 use crate::types::name::NameRange;
@@ -158,9 +158,19 @@ impl SqliteEngine {
         })
     }
 
-    /// A writer looks whether its files are still there only now and then: it would cost a tenth of a relaxed write.
+    /// A writer looks at its files only now and then; in between it asks what is known, which costs 1 % of a relaxed set.
     fn may_write(&self) -> Result<()> {
         if self.guard.is_due() { self.stand() } else { self.guard.known() }
+    }
+
+    /// What is the first to find the disk full is tried again: by then the ballast is given back, and what frees room
+    /// can be done.
+    fn with_ballast<T>(&self, mut f: impl FnMut() -> Result<T>) -> Result<T> {
+        let before = self.ballast.is_tight();
+        match f() {
+            Err(error) if error.kind() == ErrorKind::Full && !before && self.ballast.is_tight() => f(),
+            done => done,
+        }
     }
 
     /// Notices a full disk: what is freed for deleting must not be filled by others first.
@@ -265,7 +275,7 @@ impl Engine for SqliteEngine {
     fn write(&self, write: Write) -> Result<Receipt> {
         self.refuse_nested()?;
         let reaped = self.reap_before(&write.op, &write.author)?;
-        let receipt = self.commit(&write)?;
+        let receipt = self.with_ballast(|| self.commit(&write))?;
         Ok(Receipt { announced: receipt.announced.or(reaped), ..receipt })
     }
 
@@ -351,7 +361,7 @@ impl Engine for SqliteEngine {
 
     fn trim(&self, to: Revision, force: Force) -> Result<u64> {
         self.refuse_nested()?;
-        self.trim_to(to, force).inspect_err(|error| self.notice(error))
+        self.with_ballast(|| self.trim_to(to, force).inspect_err(|error| self.notice(error)))
     }
 
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {

@@ -142,7 +142,9 @@ pub(super) fn has_room(path: &Path) -> bool {
 #[cfg(unix)]
 pub(super) fn free(folder: &Path) -> Option<u64> {
     let system = rustix::fs::statvfs(folder).ok()?;
-    (system.f_blocks > 0).then(|| system.f_bavail.saturating_mul(system.f_frsize))
+    // Part of a file system may be kept for root.
+    let blocks = if rustix::process::geteuid().is_root() { system.f_bfree } else { system.f_bavail };
+    (system.f_blocks > 0).then(|| blocks.saturating_mul(system.f_frsize))
 }
 
 #[cfg(not(unix))]

@@ -88,7 +88,13 @@ pub(super) fn release(conn: &Connection) -> Result<()> {
     if reserved(conn)?.is_none() {
         return Ok(());
     }
-    synced(conn, || Ok(conn.execute(RELEASE, []).map(drop)?))
+    synced(conn, || release_here(conn))
+}
+
+/// The same in whatever transaction is open.
+pub(super) fn release_here(conn: &Connection) -> Result<()> {
+    conn.execute(RELEASE, [])?;
+    Ok(())
 }
 
 /// Refuses a revision that lies in a gap: whoever saw it saw what is not in the file any more.
