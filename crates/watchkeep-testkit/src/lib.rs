@@ -8,6 +8,7 @@
 //!   held against the [`promises`] afterwards. The checkers see only plain values, and each of them has a made-up
 //!   stream that it finds fault with.
 //!
+//! * [`witness`]: whether what concurrent callers were told of single keys is linearizable.
 //! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
 //!
 //! The first two talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
@@ -34,4 +35,5 @@ pub mod promises;
 pub mod record;
 pub mod runner;
 pub mod surface;
+pub mod witness;
 pub mod workload;
