@@ -27,6 +27,8 @@
 pub mod faults;
 pub mod model;
 pub mod ops;
+#[cfg(unix)]
+pub mod processes;
 pub mod promises;
 pub mod record;
 pub mod runner;
