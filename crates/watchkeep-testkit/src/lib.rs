@@ -31,6 +31,8 @@ pub mod consumers;
 pub mod faults;
 pub mod model;
 pub mod ops;
+#[cfg(unix)]
+pub mod processes;
 pub mod promises;
 pub mod record;
 pub mod runner;
