@@ -96,7 +96,7 @@ fn a_new_file_and_its_companions_are_for_their_owner_only() -> Result {
         assert_eq!(file.metadata()?.permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
         files += 1;
     }
-    assert_eq!(files, 4, "the file, its write-ahead log, the index of that, and the ballast");
+    assert_eq!(files, 5, "the file, its write-ahead log, the index of that, the wake file and the ballast");
     // Rights that somebody gave are kept.
     store.close()?;
     fs::set_permissions(&place.file, fs::Permissions::from_mode(0o640))?;
