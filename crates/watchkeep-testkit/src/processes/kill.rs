@@ -71,7 +71,7 @@ struct Writer {
 impl Life {
     fn new(program: &Path, seed: u64) -> Result<Life, Fault> {
         let folder = scratch()?;
-        let durability = if seed % 3 == 0 { Durability::Full } else { Durability::Relaxed };
+        let durability = if seed.is_multiple_of(3) { Durability::Full } else { Durability::Relaxed };
         Options::new().durability(durability).open(folder.path().join(FILE))?.close()?;
         let mut life = Life {
             folder,
