@@ -71,7 +71,7 @@ struct Writer {
 impl Life {
     fn new(program: &Path, seed: u64) -> Result<Life, Fault> {
         let folder = scratch()?;
-        let durability = if seed % 3 == 0 { Durability::Full } else { Durability::Relaxed };
+        let durability = if seed.is_multiple_of(3) { Durability::Full } else { Durability::Relaxed };
         Options::new().durability(durability).open(folder.path().join(FILE))?.close()?;
         let mut life = Life {
             folder,
@@ -199,7 +199,8 @@ impl Life {
         }
         let store = Store::open(self.path())?;
         self.all_are_counted(&store)?;
-        let last = store.last_revision()?;
+        // After an unclean end the last row of a relaxed file may be a gap, which is no event.
+        let last = store.set(GROUP, "last", "v")?;
         let watching = self.watching.take().ok_or("nobody watches")?;
         watching.wait_until("all", last)?;
         told.push(watching.close(store.last_revision()?)?);

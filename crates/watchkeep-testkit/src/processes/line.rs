@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_was_seen_comes_back() -> Result<(), Fault> {
-        let mut event = crate::record::Seen {
+        let mut event = Seen {
             revision: Revision::new(7),
             commit: Revision::new(8),
             kind: Kind::Expire,

@@ -99,10 +99,10 @@ fn they_see_it_though_members_are_killed_and_the_wake_file_is_deleted() -> Resul
     let mut gone = Vec::new();
     for kill in 0..12_u64 {
         pause(Duration::from_millis(fastrand::u64(5..60)));
-        if kill % 3 == 0 {
+        if kill.is_multiple_of(3) {
             std::fs::remove_file(crowd.beside("-wake")).ok();
         }
-        if kill % 2 == 0 {
+        if kill.is_multiple_of(2) {
             let told = watching.remove(0).kill()?;
             let mut process = crowd.process()?;
             process.watch("all", &told.position("all").to_string(), 0)?;
