@@ -25,6 +25,7 @@
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
 pub mod faults;
+pub mod fuzz;
 pub mod model;
 pub mod ops;
 pub mod promises;

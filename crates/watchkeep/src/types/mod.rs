@@ -16,3 +16,8 @@ pub(crate) mod sync;
 pub(crate) mod value;
 pub(crate) mod watching;
 pub(crate) mod writing;
+
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) mod tests {
+    pub(crate) mod schedules;
+}

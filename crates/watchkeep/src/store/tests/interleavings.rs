@@ -18,30 +18,29 @@ use shuttle::{Config, Runner};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::store::core::Core;
+use crate::types::tests::schedules::Schedules;
 use crate::{Event, Filter, Options, Result, Revision, Store, WatchOptions, Watcher};
 
 /// How many schedules of each model each scheduler draws.
-const SCHEDULES: usize = 5_000;
+const SCHEDULES: usize = 20_000;
 
 /// At how many places the second scheduler interrupts a thread that could go on.
 const DEPTH: usize = 4;
 
 type Seen = Arc<std::sync::Mutex<Vec<u64>>>;
 
-/// Runs a model in so many schedules, and says how many there were.
+/// Runs a model in so many schedules of each scheduler.
 fn explore(name: &str, model: fn()) {
-    let random = run(RandomScheduler::new(SCHEDULES), model);
-    let few = run(PctScheduler::new(DEPTH, SCHEDULES), model);
-    say(&format!("shuttle: {name}: {random} schedules at random, {few} with {DEPTH} interruptions"));
+    run(RandomScheduler::new(SCHEDULES), Schedules::of(format!("shuttle: {name}, at random")), model);
+    let few = format!("shuttle: {name}, with {DEPTH} interruptions");
+    run(PctScheduler::new(DEPTH, SCHEDULES), Schedules::of(few), model);
 }
 
-fn run(scheduler: impl Scheduler + 'static, model: fn()) -> usize {
-    Runner::new(scheduler, Config::default()).run(model)
-}
-
-#[expect(clippy::print_stdout, reason = "how much was explored is what is to be known")]
-fn say(text: &str) {
-    println!("{text}");
+fn run(scheduler: impl Scheduler + 'static, schedules: Schedules, model: fn()) {
+    Runner::new(scheduler, Config::default()).run(move || {
+        schedules.count();
+        model();
+    });
 }
 
 fn open() -> (Arc<MemoryEngine>, Store) {

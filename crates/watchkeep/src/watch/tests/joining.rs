@@ -4,7 +4,6 @@
 //! Waits have no timeouts here: a wake-up that is lost is a deadlock, which loom reports.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use loom::thread;
 
@@ -15,6 +14,7 @@ use crate::engine::workers::Workers;
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
+use crate::types::tests::schedules::Schedules;
 use crate::types::watching::WatchOptions;
 use crate::watch::Hub;
 use crate::watch::watcher::Watcher;
@@ -68,27 +68,14 @@ fn take(watcher: &mut Watcher, events: u64) {
     }
 }
 
-/// How many interleavings of a model were run; told when it ends, by a failure, too.
-struct Schedules {
-    model: &'static str,
-    run: AtomicU64,
-}
-
-impl Drop for Schedules {
-    #[expect(clippy::print_stdout, reason = "how much was explored is what is to be known")]
-    fn drop(&mut self) {
-        println!("loom: {}: {} schedules", self.model, self.run.load(Ordering::Relaxed));
-    }
-}
-
 /// Runs a model in every interleaving.
 fn explore(name: &'static str, model: impl Fn() + Sync + Send + 'static) {
-    let schedules = Arc::new(Schedules { model: name, run: AtomicU64::new(0) });
+    let schedules = Schedules::of(format!("loom: {name}"));
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(PREEMPTIONS);
     builder.max_branches = 20_000;
     builder.check(move || {
-        schedules.run.fetch_add(1, Ordering::Relaxed);
+        schedules.count();
         model();
     });
 }
