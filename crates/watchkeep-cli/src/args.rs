@@ -427,8 +427,9 @@ Examples:
   watchkeep consumers reset billing --to k3v9x2mq-7
   watchkeep consumers remove billing --force
 
-`watchkeep watch --consumer NAME` makes one. LAG counts revisions, whether they concern
-the consumer or not; OLDEST is the age of the oldest event that is not acknowledged.")]
+`watchkeep watch --consumer NAME` makes one. LAG counts the events after the last
+acknowledgement, whether they concern the consumer or not; OLDEST is the age of the
+oldest of them.")]
 pub(crate) struct Consumers {
     #[command(subcommand)]
     pub(crate) action: Option<ConsumerAction>,

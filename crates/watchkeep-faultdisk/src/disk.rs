@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use crate::image::{Op, Recording};
 use crate::vfs;
@@ -71,6 +72,7 @@ struct Armed {
     met: u64,
     fired: u64,
     lies: bool,
+    slow: Duration,
 }
 
 /// What is known of an observed folder.
@@ -96,6 +98,15 @@ impl Watched {
 
     pub(crate) fn record(&self, op: Op) {
         lock(&self.ops).push(op);
+    }
+
+    /// A sync begins: takes the time that it is to take.
+    #[expect(clippy::disallowed_methods, reason = "a disk that is slow is slow")]
+    pub(crate) fn take_time(&self) {
+        let slow = lock(&self.armed).slow;
+        if !slow.is_zero() {
+            std::thread::sleep(slow);
+        }
     }
 
     /// Whether syncs are said to have been made, and are not.
@@ -159,7 +170,7 @@ impl Disk {
     /// Has operations fail, counted from now; a fault that was given before is taken away.
     pub fn fail(&self, fault: Fault) {
         let mut armed = lock(&self.0.armed);
-        *armed = Armed { fault: Some(fault), lies: armed.lies, ..Armed::default() };
+        (armed.fault, armed.met, armed.fired) = (Some(fault), 0, 0);
     }
 
     /// Takes the fault away; how many operations it made fail.
@@ -172,6 +183,11 @@ impl Disk {
     /// How many operations the present fault made fail.
     pub fn fired(&self) -> u64 {
         lock(&self.0.armed).fired
+    }
+
+    /// From now on each sync takes so long, as on a disk: time for others to do what they should not.
+    pub fn slow_syncs(&self, time: Duration) {
+        lock(&self.0.armed).slow = time;
     }
 
     /// From now on says that syncs are made, and makes none: what a test of durability must find.

@@ -233,6 +233,7 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, len: i64) -> c_int {
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, _flags: c_int) -> c_int {
     let (tail, _) = method!(file, xSync);
     let file = tail.name.clone();
+    tail.watched.take_time();
     match tail.watched.failure(Operation::Sync) {
         Some(code) => {
             tail.watched.record(Op::SyncFailed { file });

@@ -1,6 +1,6 @@
 //! The promises of watchkeep as checkers, a model, and the suites that every engine and every surface must pass.
 //!
-//! Two suites, each fed by operations that are made up from a seed:
+//! Suites, each fed by operations that are made up from a seed:
 //!
 //! * [`runner`]: one step after another on a store and on a [`model`] of it, with everything compared: every result,
 //!   every row of the log, every entry. Steps can be shrunk by proptest.
@@ -8,7 +8,9 @@
 //!   held against the [`promises`] afterwards. The checkers see only plain values, and each of them has a made-up
 //!   stream that it finds fault with.
 //!
-//! Both talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
+//! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
+//!
+//! The first two talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
 //! blocking and asynchronous. A server behind its wire, several processes on a file, or another engine take part by
 //! implementing these two traits; what they cannot do they say in [`surface::Capabilities`].
 //!
@@ -24,6 +26,7 @@
 //!
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
+pub mod consumers;
 pub mod faults;
 pub mod fuzz;
 pub mod model;

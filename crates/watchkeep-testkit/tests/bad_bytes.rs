@@ -64,7 +64,7 @@ fn the_write_ahead_log_of_another_store_is_found() -> Result<(), Fault> {
 fn kind_of(bytes: Vec<u8>) -> Result<Option<ErrorKind>, Fault> {
     let folder = scratch()?;
     Image { files: [(FILE.to_owned(), bytes)].into() }.write_to(folder.path())?;
-    let store = match Options::new().create(false).open(folder.path().join(FILE)) {
+    let store = match Options::new().create(false).ballast(false).open(folder.path().join(FILE)) {
         Ok(store) => store,
         Err(error) => return Ok(Some(error.kind())),
     };

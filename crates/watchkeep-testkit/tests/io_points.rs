@@ -52,6 +52,11 @@ fn every_operation_of_a_crowd_may_fail() -> Result<(), Fault> {
 }
 
 #[test]
+fn every_operation_of_consumers_may_fail() -> Result<(), Fault> {
+    every_operation(Workload::Consumers)
+}
+
+#[test]
 fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
     let folder = scratch()?;
     let path = folder.path().join(FILE);
@@ -71,5 +76,29 @@ fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
         disk.heal();
     }
     assert!(told > 0, "nothing was read");
+    Ok(())
+}
+
+#[test]
+fn on_a_full_disk_writes_are_refused_reads_go_on_and_with_room_again_so_do_writes() -> Result<(), Fault> {
+    let folder = scratch()?;
+    let disk = Disk::watch(folder.path())?;
+    let store = watchkeep::Options::new().ballast(false).open(folder.path().join(FILE))?;
+    let first = store.set("g", "k", "before")?;
+    let mut watcher = store.watch("*", "*");
+    disk.fail(DiskFault { what: What::Full, nth: 1, sticky: true });
+    for _ in 0..3 {
+        assert_eq!(store.set("g", "k", "refused").map_err(|error| error.kind()), Err(ErrorKind::Full));
+        let refused = store.transaction(|tx| tx.set("g", "l", "refused").and_then(|()| tx.delete_group("h")));
+        assert_eq!(refused.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Full));
+        assert_eq!(store.get("g", "k")?.as_deref(), Some(b"before".as_slice()));
+        assert_eq!((store.last_revision()?, store.count("g")?), (first, 1));
+    }
+    assert!(watcher.try_recv().is_none(), "an event of a write that was refused");
+    disk.heal();
+    let second = store.set("g", "k", "after")?;
+    assert_eq!(second.get(), first.get() + 1);
+    assert_eq!(watcher.try_recv().transpose()?.map(|event| event.revision()), Some(second));
+    assert_eq!(store.check()?.problems, Vec::<String>::new());
     Ok(())
 }

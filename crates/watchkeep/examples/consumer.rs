@@ -56,7 +56,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     assert_eq!(store.get("total", "pieces")?.ok_or("no total")?, "18");
     for row in store.consumers()? {
-        println!("{}: {}, {} revisions behind", row.name, row.filter, row.lag_revisions);
+        let acked = row.acked.ok_or("nothing is acknowledged")?;
+        println!("{}: {}, acknowledged up to revision {acked}", row.name, row.filter);
     }
     Ok(())
 }

@@ -327,7 +327,7 @@ fn what_stats_say_of_a_consumer() -> Result {
     consumer.ack(at(1))?;
     write(&store, 1)?;
     let row = store.stats()?.consumers.remove(0);
-    assert_eq!((row.name.as_str(), row.acked, row.lag_revisions), ("c", Some(at(1)), 2));
+    assert_eq!((row.name.as_str(), row.acked, row.lag_events), ("c", Some(at(1)), 2));
     assert_eq!((row.created, row.oldest_unacked), (created, Some(created)));
     assert_eq!(row.acked_at, Some(clock_now(&clock)));
     assert_eq!(row.lag_bytes, 2 * "g0v".len() as u64);

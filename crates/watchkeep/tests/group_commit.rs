@@ -215,12 +215,20 @@ fn who_queues_behind_a_busy_asynchronous_write_is_not_busy_before_its_own_deadli
     })
 }
 
-/// Makes the file refuse some writes: an error that takes the statement, or the whole transaction, with it.
-fn refuse(store: &Store, table: &str, raise: &str) -> Result {
+/// Makes the file refuse some writes: an error that takes the statement, or the whole transaction, with it. Triggers
+/// are off in our connections, so it is a column that may not be what it comes out as.
+fn refuse(store: &Store, table: &str, conflict: &str) -> Result {
     Ok(outsider(store)?.execute_batch(&format!(
-        "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN new.key LIKE 'bad%' \
-         BEGIN SELECT RAISE({raise}, 'refused by the test'); END"
+        "ALTER TABLE {table} ADD COLUMN refuse AS (CASE WHEN key LIKE 'bad%' THEN NULL ELSE 1 END) \
+         NOT NULL ON CONFLICT {conflict}"
     ))?)
+}
+
+/// Nothing is wrong but the column that was added.
+fn sound_but_for(store: &Store, table: &str) -> Result {
+    let problems = store.check()?.problems;
+    assert_eq!(problems, [format!("the table {table} is not one that we made")]);
+    Ok(())
 }
 
 #[test]
@@ -261,8 +269,7 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
             assert_eq!((store.count("g")?, last), (21, 21), "{table} {raise}");
             assert_eq!(revisions(&take(&mut watcher, 21)?), (1..=21).collect::<Vec<_>>(), "{table} {raise}");
             assert!(watcher.try_recv().is_none());
-            let report = store.check()?;
-            assert!(report.is_ok(), "{table} {raise}: {report:?}");
+            sound_but_for(&store, table)?;
         }
     }
     Ok(())
@@ -329,8 +336,7 @@ fn a_transaction_that_fails_while_it_is_logged_leaves_no_event_behind() -> Resul
         assert_eq!(seen, ["1 set g/other=v", "2 set g/last=v"], "{raise}");
         assert!(watcher.try_recv().is_none(), "{raise}");
         assert!(!store.contains("g", "phantom")?, "{raise}");
-        let report = store.check()?;
-        assert!(report.is_ok(), "{raise}: {report:?}");
+        sound_but_for(&store, "wk_log")?;
     }
     Ok(())
 }

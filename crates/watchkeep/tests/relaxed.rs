@@ -6,7 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use support::{Result, next, revisions};
-use watchkeep::{Durability, ErrorKind, Event, Filter, Options, Retention, Revision, Store, WatchOptions};
+use watchkeep::{
+    ConsumerOptions, ConsumerStart, Durability, ErrorKind, Event, Filter, Force, Options, Retention,
+    Revision, Store, WatchOptions,
+};
 
 fn open(path: &Path) -> Result<Store> {
     Ok(Options::new().durability(Durability::Relaxed).retention(Retention::FOREVER).open(path)?)
@@ -59,6 +62,37 @@ fn after_an_unclean_end_no_revision_comes_again() -> Result {
     assert_eq!((stats.log_events, stats.last_revision), (11, first));
     let report = after.check()?;
     assert!(report.is_ok() && report.events == 11, "{report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_consumer_goes_on_behind_what_a_cut_took_and_cannot_be_set_into_it() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (path, copy) = (folder.path().join("store.db"), folder.path().join("copy.db"));
+    let store = open(&path)?;
+    let mut consumer = store.consumer("c")?;
+    (0..10).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
+    support::take(&mut consumer, 10)?;
+    consumer.ack(Revision::new(8))?;
+    consumer.close()?;
+    cut(&path, &copy)?;
+    let lost = store.set("g", "lost", "v")?;
+    let after = open(&copy)?;
+    let first = after.set("g", "new", "v")?;
+    let refused = [
+        after.reset_consumer("c", ConsumerStart::After(lost), Force::No).err(),
+        after.consumer_with("new", ConsumerOptions::new().start(ConsumerStart::After(lost))).err(),
+    ];
+    for refused in refused {
+        assert_eq!(refused.ok_or("it was not refused")?.kind(), ErrorKind::ForeignCursor);
+    }
+    let row = after.consumers()?.pop().ok_or("it is gone")?;
+    assert_eq!((row.acked, row.lag_events), (Some(Revision::new(8)), 3), "a gap is no event");
+    let mut consumer = after.consumer("c")?;
+    let seen: Vec<_> = support::take(&mut consumer, 3)?.iter().map(Event::revision).collect();
+    assert_eq!(seen, [Revision::new(9), Revision::new(10), first]);
+    consumer.ack(first)?;
+    assert_eq!(after.consumers()?.pop().map(|row| row.lag_events), Some(0));
     Ok(())
 }
 

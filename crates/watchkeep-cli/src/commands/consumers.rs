@@ -60,7 +60,7 @@ fn for_people(consumer: &ConsumerInfo) -> [String; 6] {
     [
         consumer.name.clone(),
         consumer.acked.map_or_else(|| "snapshot".to_owned(), |acked| acked.to_string()),
-        grouped(consumer.lag_revisions) + &lost,
+        grouped(consumer.lag_events) + &lost,
         consumer.oldest_unacked.map_or_else(none, age),
         holder,
         output::visible(&consumer.filter.to_string()),
@@ -70,9 +70,9 @@ fn for_people(consumer: &ConsumerInfo) -> [String; 6] {
 /// How many there are, and which is the farthest behind.
 pub(super) fn in_brief(consumers: &[ConsumerInfo]) -> String {
     let count = u64::try_from(consumers.len()).unwrap_or(u64::MAX);
-    match consumers.iter().max_by_key(|consumer| consumer.lag_revisions) {
-        Some(last) if last.lag_revisions > 0 => {
-            let lag = counted(last.lag_revisions, "revision", "revisions");
+    match consumers.iter().max_by_key(|consumer| consumer.lag_events) {
+        Some(last) if last.lag_events > 0 => {
+            let lag = counted(last.lag_events, "event", "events");
             format!("{}, at most {lag} behind ({})", grouped(count), last.name)
         }
         Some(_) => format!("{}, none of them behind", grouped(count)),
@@ -92,7 +92,7 @@ pub(super) fn for_programs(consumer: &ConsumerInfo) -> Value {
         "holder": consumer.holder.as_ref().map(|holder| &holder.label),
         "held": consumer.holder.as_ref().is_some_and(|holder| holder.is_alive),
         "lease_until": consumer.holder.as_ref().map(|holder| time(holder.until)),
-        "lag_revisions": consumer.lag_revisions,
+        "lag_events": consumer.lag_events,
         "lag_bytes": consumer.lag_bytes,
         "oldest_unacked": consumer.oldest_unacked.map(time),
         "lost": consumer.lost.map(|lost| json!({ "from": lost.from.get(), "to": lost.to.get() })),

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use serde_json::{Value, json};
-use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock};
+use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock, Waking};
 
 use super::consumers;
 use super::{Access, open};
@@ -30,6 +30,7 @@ fn for_programs(stats: &Stats) -> Value {
         "last_revision": stats.last_revision.get(),
         "log_events": stats.log_events,
         "log_bytes": stats.log_bytes,
+        "waking": stats.waking.as_str(),
         "next_deadline": stats.next_deadline.map(watchkeep::json::timestamp),
         "consumers": stats.consumers.iter().map(consumers::for_programs).collect::<Vec<_>>(),
         "watchers": stats.watchers,
@@ -76,6 +77,7 @@ fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
         ("watchers", format!("{} in this process", stats.watchers)),
         ("file", format!("{}, and {} of write-ahead log", bytes(stats.file_bytes), bytes(stats.wal_bytes))),
         ("durability", durability(stats).to_owned()),
+        ("waking", waking(stats.waking).to_owned()),
         ("sqlite", stats.sqlite_version.to_owned()),
     ]);
     rows
@@ -85,6 +87,13 @@ fn durability(stats: &Stats) -> &'static str {
     match stats.durability {
         Durability::Relaxed => "relaxed",
         _ => "full",
+    }
+}
+
+fn waking(waking: Waking) -> &'static str {
+    match waking {
+        Waking::Signal => "other processes' commits are signalled",
+        _ => "other processes' commits are looked for",
     }
 }
 

@@ -18,6 +18,8 @@ use crate::output::{self, Out};
 use crate::select::Position;
 
 const A_MOMENT: Duration = Duration::from_millis(250);
+/// How many printed lines are acknowledged at once, at the most, while more are there to be printed.
+const LINES: u32 = 100;
 
 pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> {
     let until = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -49,11 +51,19 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
     let mut exec = args.exec.as_deref().map(|command| Exec::new(command, global, &store, acker.is_some()));
     let mut printer = Printer::new(&store, When::Times);
     let mut left = args.limit.unwrap_or(u64::MAX);
+    let mut acks = Acks { acker, pending: None, number: 0 };
     let mut items = watcher.items();
     let over = || until.is_some_and(|until| Instant::now() >= until);
     while left > 0 && !over() && !asked.to_end_within(Duration::ZERO) {
-        let Some(item) = next(&mut items, until) else { break };
-        let item = item?;
+        let item = match items.try_recv() {
+            Some(item) => item.map_err(Failure::from),
+            None => {
+                // Before it takes a while.
+                acks.settle()?;
+                let Some(item) = next(&mut items, until) else { break };
+                item
+            }
+        }?;
         if item.event().is_some() {
             left -= 1;
         }
@@ -71,10 +81,9 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
             }
         }
         // Now it is dealt with.
-        if let (Some(acker), Some(upto)) = (&acker, position(&item)) {
-            acker.ack(upto)?;
-        }
+        acks.add(&item, if exec.is_some() { 1 } else { LINES })?;
     }
+    acks.settle()?;
     match watcher.dropped() {
         0 => {}
         1 => output::warn("1 event was dropped because the output was read too slowly"),
@@ -91,6 +100,31 @@ fn next(items: &mut Items<'_>, until: Option<Instant>) -> Option<Result<Item>> {
         None => items.recv(),
     };
     item.map(|item| item.map_err(Failure::from))
+}
+
+/// What is dealt with and not acknowledged yet.
+struct Acks {
+    /// None without a consumer.
+    acker: Option<Acker>,
+    pending: Option<Revision>,
+    number: u32,
+}
+
+impl Acks {
+    /// Notes that an item is dealt with; acknowledges when there are so many.
+    fn add(&mut self, item: &Item, most: u32) -> Result<()> {
+        self.pending = position(item).or(self.pending);
+        self.number += 1;
+        if self.number >= most { self.settle() } else { Ok(()) }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        self.number = 0;
+        match (&self.acker, self.pending.take()) {
+            (Some(acker), Some(upto)) => Ok(acker.ack(upto)?),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Up to where everything is dealt with once this item is; none where that is known anyway.

@@ -52,7 +52,7 @@ fn a_consumer_goes_on_where_it_was_left() {
     at.ok(&["set", "g", "new", "v"]);
     assert_eq!(take("1"), [6]);
     let row = listed(&at);
-    assert_eq!((row["acked"].as_u64(), row["lag_revisions"].as_u64()), (Some(6), Some(0)));
+    assert_eq!((row["acked"].as_u64(), row["lag_events"].as_u64()), (Some(6), Some(0)));
     assert_eq!((row["held"].as_bool(), row["holder"].is_null()), (Some(false), true));
 }
 
@@ -146,7 +146,7 @@ fn consumers_are_listed_reset_and_removed() {
     let words: Vec<_> = lines[1].split_whitespace().collect();
     assert_eq!(words[..3], ["c", "1", "2"]);
     assert!(lines[1].ends_with("-       group \"g\", only set"), "{text}");
-    assert!(at.ok(&["stats"]).contains("consumers    1, at most 2 revisions behind (c)"));
+    assert!(at.ok(&["stats"]).contains("consumers    1, at most 2 events behind (c)"));
     assert_eq!(at.json(&["stats", "--json"])["consumers"][0]["acked"], 1);
 
     for (place, acked) in [("now", Some(3)), ("start", Some(0)), ("2", Some(2)), ("snapshot", None)] {

@@ -34,7 +34,8 @@ usage: faults WHAT... [--rounds N] [--seed N] [--workload NAME] [--kind NAME] [-
 
   --rounds N       rounds of each; 20000 unless given. io has as many as there are operations
   --seed N         the first seed; 1 unless given. For io the first operation that fails
-  --workload NAME  only this: puts, transactions, expiry, upkeep, tenants, crowd
+  --workload NAME  only this: puts, transactions, expiry, upkeep, tenants, crowd,
+                   consumers
   --kind NAME      only this kind of io: write, full, sync, truncate, read, any
   --state FILE     remembers what is done, so that a second call goes on where the first was stopped
 ";

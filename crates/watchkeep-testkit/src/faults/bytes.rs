@@ -9,7 +9,7 @@ use watchkeep::{
 };
 use watchkeep_faultdisk::Image;
 
-use super::verify::verify;
+use super::verify::{Judge, verify};
 use super::{FILE, Ledger, Row, Stage, Workload, scratch};
 use crate::ops::{Choices, Dice};
 use crate::record::{Cell, Log, Seen};
@@ -65,6 +65,8 @@ struct Shown {
     refused: bool,
     /// A wrong event, or one missing between others, as good.
     lie: Option<String>,
+    /// The beginning of the log is missing, as if it were trimmed.
+    begins_late: bool,
     /// Events at the end are missing, as if there were none.
     shortened: bool,
     /// An entry that is not what was written, as good.
@@ -161,7 +163,7 @@ impl Sound {
     fn judge(&self, image: &Image, folder: &Path, seed: u64, what: &str, row: &mut Row) -> Result<(), Fault> {
         image.write_to(folder)?;
         let expect = self.used_ledger.expect(usize::MAX - 1);
-        match catch_unwind(|| verify(&folder.join(FILE), &expect, Durability::Relaxed)) {
+        match catch_unwind(|| verify(&folder.join(FILE), &expect, Judge::Damaged)) {
             Ok(Ok(found)) => row.fine((found.lost > 0).then_some("lost")),
             Ok(Err(problem)) => row.wrong(seed, format!("{what}: {problem}")),
             Err(_) => row.wrong(seed, format!("{what}: a panic")),
@@ -175,6 +177,9 @@ impl Shown {
     fn note(self, row: &mut Row, seed: u64, place: &str) {
         if let Some(lie) = self.lie {
             return row.wrong(seed, format!("{place}: {lie}"));
+        }
+        if self.begins_late && !self.told && !self.found {
+            return row.wrong(seed, format!("{place}: the log begins late, and nothing says so"));
         }
         if let (Some(wrong), false) = (&self.wrong_entry, self.found) {
             return row.wrong(seed, format!("{place}: {wrong}, and check finds nothing"));
@@ -206,7 +211,7 @@ impl Truth<'_> {
     fn ask(&self, path: &Path, now: Timestamp) -> Shown {
         let mut shown = Shown::default();
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now));
-        let Ok(store) = Options::new().clock(clock).create(false).open(path) else {
+        let Ok(store) = Options::new().clock(clock).create(false).ballast(false).open(path) else {
             return Shown { refused: true, ..shown };
         };
         self.events(&mut shown, store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO));
@@ -236,7 +241,10 @@ impl Truth<'_> {
                 // Written by this very store, since it was opened.
                 break;
             }
-            if event.revision.get() != after.get() + 1 {
+            if after == Revision::ZERO && event.revision.get() > 1 {
+                // From the beginning means from where the log begins: told by Lagged, or found by check.
+                shown.begins_late = true;
+            } else if event.revision.get() != after.get() + 1 {
                 shown.lie = Some(format!("{after} is followed by {}", event.revision));
                 return;
             }

@@ -3,15 +3,15 @@
 use watchkeep::{Durability, Error, ErrorKind, Filter, Kind, Revision};
 use watchkeep_faultdisk::{Fault as DiskFault, What};
 
-use super::verify::verify;
+use super::verify::{Judge, verify};
 use super::{Row, Stage, Workload};
 use crate::ops::Dice;
 use crate::record::Seen;
 use crate::surface::Fault;
 
-/// How many steps a run makes: what comes later does not differ. A step of a crowd is six writes.
+/// How many steps a run makes: what comes later does not differ. Some steps are several writes.
 const fn steps(workload: Workload) -> u64 {
-    if matches!(workload, Workload::Crowd) { 4 } else { 10 }
+    if matches!(workload, Workload::Crowd | Workload::Consumers) { 4 } else { 10 }
 }
 
 /// What can be made to fail, with its name on the command line.
@@ -155,7 +155,7 @@ fn after(stage: &mut Stage, fault: DiskFault) -> Result<(), String> {
         return Err(problem.clone());
     }
     let now = stage.disk.now();
-    verify(&stage.path(), &ledger.expect(now), Durability::Full)
+    verify(&stage.path(), &ledger.expect(now), Judge::Full)
         .map(drop)
         .map_err(|what| format!("opened again after {fault:?}: {what}"))
 }

@@ -24,8 +24,3 @@ pub use workload::{Scene, Workload};
 
 /// The store's file in its folder.
 pub const FILE: &str = "store.db";
-
-/// A library that reserves revisions never gives one that a power cut took to another event, also at
-/// [`Durability::Relaxed`](watchkeep::Durability::Relaxed), and refuses a cursor that lies among the lost ones.
-/// Without that, rounds at relaxed durability are not asked for it.
-pub const LOST_REVISIONS_STAY_LOST: bool = false;

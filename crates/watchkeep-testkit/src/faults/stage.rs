@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 use watchkeep::{
-    Clock, Durability, Error, Filter, Item, Kind, ManualClock, Options, Store, Subscription, Timestamp,
-    WatchOptions, Watcher,
+    Clock, Durability, Error, Filter, Item, Kind, ManualClock, Options, Revision, Store, Subscription,
+    Timestamp, WatchOptions, Watcher,
 };
 use watchkeep_faultdisk::{Disk, Recording};
 
@@ -91,7 +91,7 @@ impl Stage {
         self.open.as_ref().map(|open| &open.store)
     }
 
-    /// Closes the store if it is open, and opens it, watched from the last event that anyone was told of.
+    /// Closes the store if it is open, and opens it, watched from the last event that anyone received.
     ///
     /// # Errors
     ///
@@ -101,7 +101,8 @@ impl Stage {
         let options = Options::new()
             .durability(self.durability)
             .retention(self.workload.retention())
-            .clock(self.clock.clone());
+            .clock(self.clock.clone())
+            .ballast(false);
         let store = options.open(self.path())?;
         self.ledger().opened(self.disk.now(), store.id());
         let all = || Filter::everything().kinds(Kind::ALL);
@@ -112,8 +113,9 @@ impl Stage {
                 ledger.delivered(disk.now(), Seen::from(event));
             }
         });
-        let told = self.ledger().told();
-        let watcher = store.watch_with(all(), WatchOptions::new().after(told))?;
+        // What was acknowledged may not have been received yet.
+        let received = self.ledger().events().last().map_or(Revision::ZERO, |event| event.revision);
+        let watcher = store.watch_with(all(), WatchOptions::new().after(received))?;
         self.open = Some(Open { watcher, _callback: callback, store });
         Ok(())
     }

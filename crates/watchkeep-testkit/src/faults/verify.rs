@@ -6,8 +6,26 @@ use std::time::Duration;
 
 use watchkeep::{Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions};
 
-use super::{Expect, LOST_REVISIONS_STAY_LOST};
+use super::Expect;
+use super::workload::{CONSUMER, POSITION};
 use crate::record::{Cell, Log, Seen, State};
+
+/// What may be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Nothing: the disk kept what it had synced, and the file is of full durability.
+    Full,
+    /// A suffix of whole transactions, whose revisions are not given again: the file is of relaxed durability.
+    Relaxed,
+    /// A suffix of whole transactions: the disk did not keep what it had synced.
+    Damaged,
+}
+
+impl From<Durability> for Judge {
+    fn from(durability: Durability) -> Judge {
+        if durability == Durability::Full { Judge::Full } else { Judge::Relaxed }
+    }
+}
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,19 +38,16 @@ pub struct Found {
 
 /// Opens a store after a fault, and looks whether everything is there that must be, and nothing else.
 ///
-/// At [`Durability::Full`] all that was acknowledged or delivered must be there; at [`Durability::Relaxed`] a suffix
-/// of whole transactions may be missing.
-///
 /// # Errors
 ///
 /// What is wrong.
-pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+pub fn verify(path: &Path, expect: &Expect<'_>, judge: Judge) -> Result<Found, String> {
     // Long ago, so that nothing is due: entries are what the log made them.
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-    let options = Options::new().clock(clock.clone());
+    let options = Options::new().clock(clock.clone()).ballast(false);
     let store = options.open(path).map_err(|error| format!("it cannot be opened: {error:?}"))?;
-    let found = whole(&store, expect, durability)?;
-    lives(&store, expect, found)?;
+    let found = whole(&store, expect, judge)?;
+    lives(&store, expect, found, judge)?;
     clock.advance(Duration::from_secs(1 << 32));
     store.purge_expired().map_err(|error| format!("what is due cannot be removed: {error:?}"))?;
     store.close().map_err(|error| format!("it cannot be closed: {error:?}"))?;
@@ -40,14 +55,14 @@ pub fn verify(path: &Path, expect: &Expect<'_>, durability: Durability) -> Resul
 }
 
 /// The identity, the log, the entries, and what the store finds in itself.
-fn whole(store: &Store, expect: &Expect<'_>, durability: Durability) -> Result<Found, String> {
+fn whole(store: &Store, expect: &Expect<'_>, judge: Judge) -> Result<Found, String> {
     if let Some(id) = expect.id.filter(|id| *id != store.id()) {
         return Err(format!("store {id} became {}", store.id()));
     }
     let rows = rows(store).map_err(|error| format!("the log cannot be read: {error:?}"))?;
     let last = rows.last().map_or(Revision::ZERO, |row| row.revision);
     let lost = expect.told.get().saturating_sub(last.get());
-    if lost > 0 && durability == Durability::Full {
+    if lost > 0 && judge == Judge::Full {
         return Err(format!("{} was acknowledged or delivered, the log ends at {last}", expect.told));
     }
     let log = Log::new(rows);
@@ -57,6 +72,7 @@ fn whole(store: &Store, expect: &Expect<'_>, durability: Durability) -> Result<F
     let trimmed = expect.known.range(..first).map(|(_, row)| row);
     trimmed.chain(log.rows()).for_each(|row| state.apply(row));
     same_entries(store, &state)?;
+    same_position(store, &state)?;
     let problems = store.check().map_err(|error| format!("it cannot be checked: {error:?}"))?.problems;
     match problems.first() {
         Some(problem) => Err(format!("the store finds in itself: {problem}")),
@@ -120,14 +136,27 @@ fn same_entries(store: &Store, state: &State) -> Result<(), String> {
     if number == expected { Ok(()) } else { Err(format!("there are {number} entries of {expected}")) }
 }
 
+/// A consumer stands where the transaction that acknowledged says.
+fn same_position(store: &Store, state: &State) -> Result<(), String> {
+    let Some(said) = state.cell(POSITION.0, POSITION.1) else { return Ok(()) };
+    let consumers = store.consumers().map_err(|error| format!("the consumers cannot be read: {error:?}"))?;
+    let acked =
+        consumers.iter().find(|consumer| consumer.name == CONSUMER).and_then(|consumer| consumer.acked);
+    if acked.map(|acked| acked.to_string()).as_deref() == said.value.as_str() {
+        Ok(())
+    } else {
+        Err(format!("the consumer stands at {acked:?}, acknowledged was {:?}", said.value))
+    }
+}
+
 /// The store can be written again, and no revision that anyone was told of is given to another event.
-fn lives(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
+fn lives(store: &Store, expect: &Expect<'_>, found: Found, judge: Judge) -> Result<(), String> {
     let failed = |error| format!("it cannot be used any more: {error:?}");
-    if found.lost > 0 && LOST_REVISIONS_STAY_LOST {
+    if found.lost > 0 && judge == Judge::Relaxed {
         refuses_what_is_lost(store, expect.told)?;
     }
     let revision = store.set("after", "the fault", "on").map_err(failed)?;
-    let told = if LOST_REVISIONS_STAY_LOST { expect.told.max(found.last) } else { found.last };
+    let told = if judge == Judge::Damaged { found.last } else { expect.told.max(found.last) };
     if revision <= told {
         return Err(format!("revision {revision} is given again, up to {told} they were known"));
     }

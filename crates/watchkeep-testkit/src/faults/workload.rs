@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use watchkeep::{
-    DeleteOptions, Error, ErrorKind, ManualClock, Quota, Result, Retention, Revision, SetOptions, Store,
+    ConsumerOptions, DeleteOptions, Error, ErrorKind, Filter, ManualClock, Options, Quota, Result, Retention,
+    Revision, SetOptions, Store,
 };
 
 use crate::ops::{Choices, Dice};
+
+/// The consumer of [`Workload::Consumers`], and the entry that says how far it came.
+pub(super) const CONSUMER: &str = "worker";
+pub(super) const POSITION: (&str, &str) = ("positions", "worker");
 
 /// The events that a store with [`Workload::Upkeep`] keeps.
 const KEPT: u64 = 48;
@@ -21,13 +26,15 @@ pub enum Workload {
     Transactions,
     /// Entries that expire, are touched, kept; time passes.
     Expiry,
-    /// Deleted groups that are swept, a log that is trimmed by retention and by hand, checkpoints, restarts.
+    /// Deleted groups that are swept, a log that is trimmed by retention and by hand, checkpoints, another handle on
+    /// the same file, restarts.
     Upkeep,
     /// Namespaces with quotas, which refuse some writes.
     Tenants,
     /// Three threads at once, committed together.
     Crowd,
-    // A workload of named consumers, whose acknowledgements are part of transactions, has its place here.
+    /// A named consumer, taken, read, acknowledged together with a write, and given back.
+    Consumers,
 }
 
 /// Where a step is made.
@@ -50,13 +57,14 @@ impl std::fmt::Debug for Scene<'_> {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 6] = [
+    pub const ALL: [Workload; 7] = [
         Workload::Puts,
         Workload::Transactions,
         Workload::Expiry,
         Workload::Upkeep,
         Workload::Tenants,
         Workload::Crowd,
+        Workload::Consumers,
     ];
 
     /// Its name on the command line.
@@ -68,6 +76,7 @@ impl Workload {
             Workload::Upkeep => "upkeep",
             Workload::Tenants => "tenants",
             Workload::Crowd => "crowd",
+            Workload::Consumers => "consumers",
         }
     }
 
@@ -94,6 +103,7 @@ impl Workload {
             Workload::Upkeep => upkeep(scene, step, dice),
             Workload::Tenants => tenants(scene, dice),
             Workload::Crowd => crowd(scene, dice),
+            Workload::Consumers => consume(scene, dice),
         }
     }
 }
@@ -181,6 +191,12 @@ fn upkeep(scene: &Scene<'_>, step: u64, dice: &mut Dice) -> Result<()> {
             store.compact(Revision::new(before))?;
         }
         2 => checkpoint(store, step),
+        4 => {
+            // As another process has it open.
+            let other = Options::new().ballast(false).open(store.path())?;
+            put(&other, dice, scene.acknowledge)?;
+            other.close()?;
+        }
         3 => {
             let many: Vec<_> = (0..8).map(|_| (key(dice), value(dice))).collect();
             let group = group(dice);
@@ -234,7 +250,34 @@ fn crowd(scene: &Scene<'_>, dice: &mut Dice) -> Result<()> {
                 threads.spawn(move || (0..2).try_for_each(|_| put(&store, dice, acknowledge)))
             })
             .collect();
-        let done: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().ok()).collect();
-        done.into_iter().collect()
+        // All of them end before the first error is told.
+        let done: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
+        done.into_iter().try_for_each(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// How far the consumer came is written twice in one transaction: as its acknowledgement, and as an entry.
+fn consume(scene: &Scene<'_>, dice: &mut Dice) -> Result<()> {
+    put(scene.store, dice, scene.acknowledge)?;
+    let options = ConsumerOptions::new().filter(Filter::group_prefix(""));
+    let mut consumer = match scene.store.consumer_with(CONSUMER, options) {
+        Err(error) if error.kind() == ErrorKind::Held => {
+            // It could not be given back: it comes free with time.
+            scene.clock.advance(Duration::from_secs(3_600));
+            return Ok(());
+        }
+        taken => taken?,
+    };
+    let mut last = None;
+    for _ in 0..1 + dice.below(4) {
+        last = consumer.try_recv().transpose()?.map(|event| event.revision()).or(last);
+    }
+    if let Some(revision) = last {
+        let done = scene.store.transaction(|tx| {
+            tx.set(POSITION.0, POSITION.1, revision.to_string())?;
+            tx.ack(&consumer, revision)
+        })?;
+        (scene.acknowledge)(done.revision);
+    }
+    consumer.close()
 }

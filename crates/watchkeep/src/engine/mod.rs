@@ -17,7 +17,7 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
 use crate::types::entry::Entry;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::{NameRange, Scope};
@@ -86,10 +86,11 @@ pub(crate) enum Act {
         handed: Revision,
         seen: Revision,
     },
-    /// Acknowledges everything up to a revision; what was acknowledged before stays so.
+    /// Acknowledges everything up to a revision; what was acknowledged before stays so. Without one it only makes
+    /// sure that the consumer is ours.
     Ack {
         fence: u64,
-        upto: Revision,
+        upto: Option<Revision>,
     },
     /// Gives it back; nothing when it is not ours any more.
     Release {
@@ -242,6 +243,8 @@ pub(crate) trait Read {
 /// An open write transaction.
 pub(crate) trait Transact {
     fn apply(&self, op: &Op) -> Result<Outcome>;
+    /// Makes the transaction fail with this error, whatever comes of the closure.
+    fn spoil(&self, error: &Error);
     /// Reads that see what the transaction has written.
     fn read(&self) -> &dyn Read;
 }

@@ -398,12 +398,13 @@ impl AsyncStore {
     pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Writing<()> {
         let (sender, pending) = slot();
         let lease = consumer.as_ref().lease().clone();
-        match consumer.as_ref().op(revision) {
-            Ok(Some(op)) => {
+        match lease.admit(revision) {
+            Ok(Some(upto)) => {
+                let ack = lease.ack(Some(upto));
                 let done = move |result: Result<Receipt>| {
                     sender.send(result.inspect_err(|error| lease.learn(error)));
                 };
-                self.store.core().engine.submit(self.store.authored(op), Box::new(done));
+                self.store.core().engine.submit(ack, Box::new(done));
             }
             Ok(None) => sender.send(Ok(Receipt { outcome: Outcome::Consumer(lease.fence), announced: None })),
             Err(error) => sender.send(Err(error)),

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Act, Author, Op, Write};
+use crate::engine::{Act, Op};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::event::Event;
@@ -87,14 +87,9 @@ impl Acker {
     /// `Nested` inside a transaction's closure: acknowledge [through it](crate::Transaction::ack); `Busy`, `Full`,
     /// `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn ack(&self, revision: Revision) -> Result<()> {
-        let Some(op) = self.op(revision)? else { return Ok(()) };
-        let done = self.core.write(Write { author: Author::default(), op });
+        let Some(upto) = self.lease.admit(revision)? else { return Ok(()) };
+        let done = self.core.write(self.lease.ack(Some(upto)));
         done.inspect_err(|error| self.lease.learn(error)).map(drop)
-    }
-
-    /// The operation that acknowledges; none when there is nothing to do.
-    pub(super) fn op(&self, revision: Revision) -> Result<Option<Op>> {
-        self.lease.ack(revision)
     }
 
     pub(super) fn lease(&self) -> &Arc<Lease> {
@@ -216,7 +211,8 @@ impl Store {
 
     /// Takes a named consumer, and makes it if it is not there.
     ///
-    /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else.
+    /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else. Inside a callback
+    /// one must not wait for another holder.
     ///
     /// # Errors
     ///

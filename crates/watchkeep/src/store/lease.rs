@@ -73,8 +73,8 @@ impl Lease {
         Write { author: Author::default(), op }
     }
 
-    /// The operation that acknowledges everything up to a revision; none when there is nothing to do.
-    pub(super) fn ack(&self, upto: Revision) -> Result<Option<Op>> {
+    /// Whether a revision may be acknowledged: gives it back, or none where that says nothing.
+    pub(super) fn admit(&self, upto: Revision) -> Result<Option<Revision>> {
         let state = lock(&self.state);
         if let Some(over) = &state.over {
             return Err(over.clone());
@@ -90,7 +90,12 @@ impl Lease {
             );
             return Err(Reason::Invalid { what }.into());
         }
-        Ok(Some(self.write(Act::Ack { fence: self.fence, upto }).op))
+        Ok(Some(upto))
+    }
+
+    /// The operation that acknowledges everything up to a revision, or only makes sure that the consumer is ours.
+    pub(super) fn ack(&self, upto: Option<Revision>) -> Write {
+        self.write(Act::Ack { fence: self.fence, upto })
     }
 
     /// Takes note of a refusal: one that says that the consumer is not ours ends the watch.

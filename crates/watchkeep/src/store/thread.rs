@@ -50,6 +50,8 @@ struct Round {
 
 /// Does what is to be done now.
 fn round(core: &Core) -> Result<Round> {
+    // Before anything that may take its time, callbacks above all.
+    let lease = core.leases.keep(core);
     core.settle();
     if core.is_closed() {
         return Ok(Round { pause: POLL, deaf: DEAF });
@@ -70,7 +72,6 @@ fn round(core: &Core) -> Result<Round> {
         (true, true) => Duration::ZERO,
     };
     core.announce(Some(last));
-    let lease = core.leases.keep(core);
     let due = expire(core)?;
     let more = core.engine.maintain()?;
     let progress = core.hub.progress();

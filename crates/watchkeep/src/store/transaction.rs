@@ -154,17 +154,21 @@ impl<'t> Transaction<'t> {
     ///
     /// # Errors
     ///
-    /// `Fenced` when the consumer is not ours any more: the transaction then cannot be committed, even if the error is
-    /// overlooked; `InvalidArgument` for a revision that was not handed out, and for a consumer of another store;
-    /// `Full`, `Io`.
+    /// `Fenced` when the consumer is not ours any more; `InvalidArgument` for a revision that was not handed out, and
+    /// for a consumer of another store; `Full`, `Io`. After any of them the transaction fails with it, even if the
+    /// closure overlooks it: what it wrote would be there without the acknowledgement.
     pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Result<()> {
-        let acker = consumer.as_ref();
+        self.acknowledge(consumer.as_ref(), revision).inspect_err(|error| self.engine.spoil(error))
+    }
+
+    fn acknowledge(&self, acker: &Acker, revision: Revision) -> Result<()> {
         if acker.lease().store != self.store {
             let what = "the consumer belongs to another store; acknowledge in a transaction of its own store";
             return Err(Reason::Invalid { what: what.to_owned() }.into());
         }
-        let Some(op) = acker.op(revision)? else { return Ok(()) };
-        self.apply(&op).inspect_err(|error| acker.lease().learn(error)).map(drop)
+        // Where nothing is to be noted, too: what a stale holder writes must not be there.
+        let ack = acker.lease().ack(acker.lease().admit(revision)?);
+        self.apply(&ack.op).inspect_err(|error| acker.lease().learn(error)).map(drop)
     }
 }
 

@@ -177,9 +177,9 @@ pub struct ConsumerInfo {
     pub fence: u64,
     /// Who took it last and has not given it back.
     pub holder: Option<Holder>,
-    /// How many revisions lie between `acked` and the end of the log: no fewer than the events that are still to
-    /// come, whether they match the filter or not. Zero while it begins with a snapshot.
-    pub lag_revisions: u64,
+    /// How many events were written after `acked`, whether they match the filter or not, and those that retention has
+    /// taken included. Zero while it begins with a snapshot.
+    pub lag_events: u64,
     /// How many bytes of names and values the log holds after `acked`.
     pub lag_bytes: u64,
     /// When the oldest event after `acked` was written that the log holds, whether it matches the filter or not.

@@ -162,7 +162,8 @@ impl Hub {
         }
         match self.log.read(&*self.engine, last) {
             Ok(segment)
-                if segment.page.trimmed <= last && segment.page.end.get() - last.get() <= FAR_BEHIND =>
+                if segment.page.trimmed <= last
+                    && segment.page.end.get().saturating_sub(last.get()) <= FAR_BEHIND =>
             {
                 let new = segment.page.changes.partition_point(|change| change.revision <= last);
                 let changes = segment.page.changes.get(new..).unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::types::name::{NameRange, SEPARATOR, namespace_of};
 use crate::types::revision::Revision;
 
 use super::columns::payload;
-use super::log;
+use super::{log, reserve};
 
 const SELECT: &str = "SELECT name, acked, acked_at, created, fence, holder, lease_until, lease_ms, target, target_group, \
      target_key, kinds, group_deletions, excluded_origin FROM wk_consumers \
@@ -28,10 +28,12 @@ const TAKE: &str =
 /// A comparison with a position that is not known yet is neither true nor false, and leaves it so.
 const KEEP: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
      acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
-const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, acked_at = ?3, acked = max(coalesce(acked, 0), ?4) \
+const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
+     acked_at = iif(?4 IS NULL, acked_at, ?3), acked = iif(?4 IS NULL, acked, max(coalesce(acked, 0), ?4)) \
      WHERE name = ?1 AND fence = ?2";
-const RELEASE: &str =
-    "UPDATE wk_consumers SET holder = NULL, lease_until = NULL WHERE name = ?1 AND fence = ?2";
+/// Once more writes nothing.
+const RELEASE: &str = "UPDATE wk_consumers SET holder = NULL, lease_until = NULL \
+     WHERE name = ?1 AND fence = ?2 AND holder IS NOT NULL";
 const RESET: &str =
     "UPDATE wk_consumers SET acked = ?2, fence = ?3, holder = NULL, lease_until = NULL WHERE name = ?1";
 const REMOVE: &str = "DELETE FROM wk_consumers WHERE name = ?1";
@@ -82,7 +84,9 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
             let params = params![name, number(*fence), now_ms, handed.as_i64(), seen.as_i64()];
             known(KEEP, params, *fence)
         }
-        Act::Ack { fence, upto } => known(ACK, params![name, number(*fence), now_ms, upto.as_i64()], *fence),
+        Act::Ack { fence, upto } => {
+            known(ACK, params![name, number(*fence), now_ms, upto.map(Revision::as_i64)], *fence)
+        }
         Act::Release { fence } => {
             conn.prepare_cached(RELEASE)?.execute(params![name, number(*fence)])?;
             Ok(0)
@@ -129,11 +133,12 @@ fn fenced(conn: &Connection, now: Timestamp, name: &str) -> Result<Error> {
 }
 
 fn position(conn: &Connection, last: Revision, start: ConsumerStart) -> Result<Option<i64>> {
+    let there = |revision| reserve::refuse_lost(conn, revision).map(|()| Some(revision));
     Ok(match start {
         ConsumerStart::Now => Some(last),
         ConsumerStart::Beginning => Some(log::trimmed(conn)?),
-        ConsumerStart::After(revision) => Some(revision),
-        ConsumerStart::AfterCursor(cursor) => Some(cursor.revision()),
+        ConsumerStart::After(revision) => there(revision)?,
+        ConsumerStart::AfterCursor(cursor) => there(cursor.revision())?,
         ConsumerStart::Snapshot => None,
     }
     .map(Revision::as_i64))
@@ -220,7 +225,7 @@ pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Resu
             created: time(3)?.unwrap_or_default(),
             fence: unsigned(row.get(4)?, "fence")?,
             holder,
-            lag_revisions: 0,
+            lag_events: 0,
             lag_bytes: 0,
             oldest_unacked: None,
             lost: None,
@@ -228,7 +233,8 @@ pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Resu
         if let Some(acked) = acked {
             let lost = || Some(Lagged { from: acked.next()?, to: trimmed });
             info.lost = if trimmed > acked { lost() } else { None };
-            info.lag_revisions = end.0.get().saturating_sub(acked.get());
+            let written = end.0.get().saturating_sub(acked.get());
+            info.lag_events = written.saturating_sub(reserve::missing_after(conn, acked)?);
             let first = conn
                 .prepare_cached(FIRST_AFTER)?
                 .query_row([acked.max(trimmed).as_i64()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))

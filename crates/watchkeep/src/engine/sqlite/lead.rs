@@ -267,6 +267,7 @@ fn is_fault(error: &Error) -> bool {
             | Reason::BadDeadline
             | Reason::Tight
             | Reason::NoRevisionLeft
+            | Reason::LostRevision { .. }
             | Reason::Held { .. }
             | Reason::Fenced { .. }
             | Reason::NoConsumer { .. }
@@ -286,11 +287,14 @@ impl Transact for Guarded<'_, '_> {
             return Err(fault.clone());
         }
         self.job.borrow_mut().apply(op).inspect_err(|error| {
-            // What a stale holder of a consumer writes beside its acknowledgement must not be committed, either.
-            if is_fault(error) || error.kind() == ErrorKind::Fenced {
-                *self.fault.borrow_mut() = Some(error.clone());
+            if is_fault(error) {
+                self.spoil(error);
             }
         })
+    }
+
+    fn spoil(&self, error: &Error) {
+        self.fault.borrow_mut().get_or_insert_with(|| error.clone());
     }
 
     fn read(&self) -> &dyn Read {
