@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
@@ -503,10 +503,30 @@ pub(crate) struct Restore {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Examples:
+  watchkeep demo
+  watchkeep demo --processes    a reader is killed, and misses nothing
+
 It writes to watchkeep-demo.db in the current folder, or to --store FILE, and leaves
-the file to be looked into.")]
+the file to be looked into. With --processes and without --store the file is a
+temporary one.")]
 pub(crate) struct Demo {
+    /// Kill a process that reads, write ten thousand keys in another, and let it go on from its cursor
+    #[arg(long, conflicts_with = "seconds")]
+    pub(crate) processes: bool,
+    /// What this process does in the demo of another
+    #[arg(long, hide = true, value_name = "PART")]
+    pub(crate) part: Option<Part>,
     /// How long
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=600))]
     pub(crate) seconds: u64,
+}
+
+/// What a process does in the demo with several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// It writes.
+    Writer,
+    /// It watches, from its cursor on.
+    Reader,
 }

@@ -8,6 +8,7 @@
 //!   held against the [`promises`] afterwards. The checkers see only plain values, and each of them has a made-up
 //!   stream that it finds fault with.
 //!
+//! * [`witness`]: whether what concurrent callers were told of single keys is linearizable.
 //! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
 //!
 //! The first two talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
@@ -31,8 +32,11 @@ pub mod faults;
 pub mod fuzz;
 pub mod model;
 pub mod ops;
+#[cfg(unix)]
+pub mod processes;
 pub mod promises;
 pub mod record;
 pub mod runner;
 pub mod surface;
+pub mod witness;
 pub mod workload;

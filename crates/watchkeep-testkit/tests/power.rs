@@ -14,10 +14,19 @@ fn cuts(runs: u64, plan: impl Fn(u64) -> Plan) -> Result<Row, Fault> {
     Ok(all)
 }
 
+/// The same where nothing may be wrong: the first that is ends it.
+fn sound_cuts(runs: u64, plan: impl Fn(u64) -> Plan) -> Result<Row, Fault> {
+    let mut all = Row::default();
+    for seed in 1..=runs {
+        all.add(cut(&plan(seed))?);
+        assert_eq!(all.problem(), None);
+    }
+    Ok(all)
+}
+
 /// 3,000 cuts: whatever was acknowledged or delivered before the cut is there after it.
 fn nothing_is_lost(workload: Workload) -> Result<(), Fault> {
-    let all = cuts(60, |seed| Plan::new(workload, Durability::Full, seed))?;
-    assert_eq!(all.problem(), None);
+    let all = sound_cuts(60, |seed| Plan::new(workload, Durability::Full, seed))?;
     assert_eq!((all.rounds, all.count("lost")), (3_000, 0));
     Ok(())
 }
@@ -61,9 +70,8 @@ fn a_power_cut_loses_no_acknowledgement_of_a_consumer() -> Result<(), Fault> {
 fn at_relaxed_durability_a_power_cut_takes_whole_transactions_from_the_end() -> Result<(), Fault> {
     let mut all = Row::default();
     for workload in Workload::ALL {
-        all.add(cuts(6, |seed| Plan::new(workload, Durability::Relaxed, seed))?);
+        all.add(sound_cuts(6, |seed| Plan::new(workload, Durability::Relaxed, seed))?);
     }
-    assert_eq!(all.problem(), None);
     assert!(all.count("lost") > all.rounds / 4, "the cuts take hardly anything: {all}");
     Ok(())
 }
@@ -72,9 +80,8 @@ fn at_relaxed_durability_a_power_cut_takes_whole_transactions_from_the_end() -> 
 fn after_a_failed_sync_nothing_is_acknowledged_and_nothing_that_was_is_lost() -> Result<(), Fault> {
     let mut all = Row::default();
     for workload in Workload::ALL {
-        all.add(cuts(7, |seed| Plan { failing: true, ..Plan::new(workload, Durability::Full, seed) })?);
+        all.add(sound_cuts(7, |seed| Plan { failing: true, ..Plan::new(workload, Durability::Full, seed) })?);
     }
-    assert_eq!(all.problem(), None);
     assert!(all.count("after-a-failed-sync") >= 2_000, "{all}");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The file as a whole: where it comes from, which are refused, `stats`, `compact`, `check`, usage, output.
 
+use serde_json::json;
+
 use crate::sandbox::{Sandbox, one_error};
 
 #[test]
@@ -208,4 +210,20 @@ fn the_demo_proves_itself_and_leaves_a_file() {
     let mut lines = screen.lines().filter(|line| !line.starts_with("    ") || line.contains("events"));
     assert!(lines.all(|line| line.chars().count() <= 80), "{screen}");
     assert_eq!(at.ok(&["count"]), "1\n");
+}
+
+#[test]
+fn a_reader_that_is_killed_gets_all_that_was_written_meanwhile() {
+    let at = Sandbox::new();
+    let proof = at.json(&["demo", "--processes", "--json"]);
+    let exact = |received: u64| json!({"received": received, "missing": 0, "doubled": 0, "out_of_order": 0});
+    assert_eq!((&proof["written_while_dead"], &proof["while_dead"]), (&json!(10_000), &exact(10_000)));
+    assert_eq!((&proof["written"], &proof["all"]), (&json!(10_300), &exact(10_300)));
+    assert_eq!((&proof["live_events"], &proof["waking"]), (&json!(100), &json!("signal")));
+    // Nothing is left, unless a file is named; somebody's data is left alone.
+    assert!(!at.path("watchkeep-demo.db").exists() && !at.path("watchkeep.db").exists());
+    at.json(&["--store", "mine.db", "demo", "--processes", "--json"]);
+    assert!(at.path("mine.db").exists() && !at.path("mine.db-cursor").exists());
+    at.ok(&["--store", "other.db", "set", "config", "theme", "dark"]);
+    assert!(at.fails(1, &["--store", "other.db", "demo", "--processes"]).contains("other data"));
 }

@@ -17,6 +17,7 @@ use watchkeep::Durability;
 use watchkeep_testkit::faults::bytes::{Sound, cut_log, flip_file, flip_log};
 use watchkeep_testkit::faults::power::{Plan, cut};
 use watchkeep_testkit::faults::{Row, Workload, Wrong, io};
+use watchkeep_testkit::processes;
 use watchkeep_testkit::surface::Fault;
 
 const USAGE: &str = "\
@@ -30,6 +31,7 @@ usage: faults WHAT... [--rounds N] [--seed N] [--workload NAME] [--kind NAME] [-
   io       every single operation of SQLite fails, once and from then on
   flips    a bit of a closed store's file is another
   wal      a bit of the write-ahead log is another; it is cut off at every 512 bytes
+  kill     processes on one file are killed; --workload does not matter
   all      all of these
 
   --rounds N       rounds of each; 20000 unless given. io has as many as there are operations
@@ -84,7 +86,7 @@ fn arguments() -> Result<Option<Arguments>, Fault> {
 /// Runs the rounds of a seed.
 type Rounds = fn(&Arguments, Workload, u64) -> Result<Row, Fault>;
 
-const ROWS: [(&str, Rounds); 6] = [
+const ROWS: [(&str, Rounds); 7] = [
     ("power", |_, workload, seed| power(Plan::new(workload, Durability::Full, seed))),
     ("relaxed", |_, workload, seed| power(Plan::new(workload, Durability::Relaxed, seed))),
     ("sync", |_, workload, seed| {
@@ -98,6 +100,7 @@ const ROWS: [(&str, Rounds); 6] = [
         row.add(cut_log(&sound, usize::try_from(cuts)? - 1)?);
         Ok(row)
     }),
+    ("kill", |_, _, seed| processes::kill::rounds(&std::env::current_exe()?, seed)),
 ];
 
 fn power(plan: Plan) -> Result<Row, Fault> {
@@ -207,6 +210,17 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Fault> {
 }
 
 fn main() -> ExitCode {
+    let mut given = std::env::args().skip(1);
+    // The processes that `kill` and the tests start.
+    if given.next().as_deref() == Some(processes::member::PART) {
+        return match processes::member::play(given) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                let _ = writeln!(std::io::stderr(), "member: {fault}");
+                ExitCode::from(2)
+            }
+        };
+    }
     let mut out = std::io::stdout().lock();
     let clean = match arguments() {
         Ok(None) => out.write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from),

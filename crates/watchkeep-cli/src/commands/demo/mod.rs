@@ -2,6 +2,8 @@
 //! change log tells whether either of them missed anything.
 
 mod pace;
+#[cfg(unix)]
+mod processes;
 mod proof;
 mod screen;
 mod slow;
@@ -30,6 +32,12 @@ const FILE: &str = "watchkeep-demo.db";
 const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) fn demo(global: &Global, store_is_named: bool, args: &Demo, out: &mut Out) -> Result<()> {
+    if let Some(part) = args.part {
+        return processes::play(part, global);
+    }
+    if args.processes {
+        return processes::demo(global, store_is_named, out);
+    }
     let path = if store_is_named { global.store.as_path() } else { Path::new(FILE) };
     let store = open_own(global, path)?;
     let pace = Pace::new(Duration::from_secs(args.seconds));
@@ -43,6 +51,22 @@ pub(super) fn demo(global: &Global, store_is_named: bool, args: &Demo, out: &mut
         return Err(Failure::new(FAILURE, "the numbers above must not be; please report them as a bug"));
     }
     screen.farewell()
+}
+
+/// Somebody who can be killed is needed, and a clock that processes share.
+#[cfg(not(unix))]
+mod processes {
+    use crate::args::{Global, Part};
+    use crate::exit::{FAILURE, Failure, Result};
+    use crate::output::Out;
+
+    pub(super) fn demo(_: &Global, _: bool, _: &mut Out) -> Result<()> {
+        Err(Failure::new(FAILURE, "the demo with several processes needs Unix; run it without --processes"))
+    }
+
+    pub(super) fn play(_: Part, global: &Global) -> Result<()> {
+        demo(global, false, &mut Out::stdout(false))
+    }
 }
 
 /// A store that only the demo has written to: it must not mix with somebody's data.

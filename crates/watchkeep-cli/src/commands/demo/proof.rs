@@ -38,7 +38,7 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    fn holds(self) -> bool {
+    pub(super) fn holds(self) -> bool {
         self.missing == 0 && self.doubled == 0 && self.out_of_order == 0
     }
 }

@@ -1,0 +1,128 @@
+//! A process of the demo, seen from the one that starts it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::exit::{FAILURE, Failure, Result};
+
+/// How long an answer may take before the demo gives up.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process that the demo started. It is killed when this goes.
+pub(super) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    name: &'static str,
+}
+
+/// A `wrote`, `got`, `noted` or other line: its first word, and the numbers behind it.
+pub(super) struct Said {
+    pub(super) what: String,
+    pub(super) words: Vec<String>,
+}
+
+impl Said {
+    pub(super) fn number(&self, place: usize) -> u64 {
+        self.words.get(place).and_then(|word| word.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Process {
+    /// Starts this very program in a part, and waits until it is ready.
+    pub(super) fn start(name: &'static str, store: &Path) -> Result<Process> {
+        let failed =
+            |error: std::io::Error| Failure::new(FAILURE, format!("no {name} can be started: {error}"));
+        let program = std::env::current_exe().map_err(failed)?;
+        let mut command = Command::new(program);
+        command.arg("--store").arg(store).args(["demo", "--part", name]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
+        let (sender, lines) = channel();
+        if let Some(out) = child.stdout.take() {
+            thread::spawn(move || {
+                let lines = BufReader::new(out).lines().map_while(std::result::Result::ok);
+                lines.for_each(|line| drop(sender.send(line)));
+            });
+        }
+        let mut process = Process { child, lines, name };
+        process.until("ready", |_| {})?;
+        Ok(process)
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Tells it something to do.
+    pub(super) fn tell(&mut self, line: &str) -> Result<()> {
+        let name = self.name;
+        let told = self.child.stdin.as_mut().map(|stdin| writeln!(stdin, "{line}"));
+        match told {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Failure::new(FAILURE, format!("the {name} does not listen any more"))),
+        }
+    }
+
+    /// The next line that it says.
+    pub(super) fn next(&mut self) -> Result<Said> {
+        self.within(PATIENCE)?.ok_or_else(|| {
+            Failure::new(FAILURE, format!("the {} says nothing for {} s", self.name, PATIENCE.as_secs()))
+        })
+    }
+
+    /// The next line that it says, or none when it says nothing for so long.
+    pub(super) fn within(&mut self, time: Duration) -> Result<Option<Said>> {
+        use std::sync::mpsc::RecvTimeoutError;
+        match self.lines.recv_timeout(time) {
+            Ok(line) => {
+                let mut words = line.split(' ').map(str::to_owned);
+                Ok(Some(Said { what: words.next().unwrap_or_default(), words: words.collect() }))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Failure::new(FAILURE, format!("the {} ended before its time", self.name)))
+            }
+        }
+    }
+
+    /// Hands out its lines until one begins with a word.
+    pub(super) fn until(&mut self, what: &str, mut heard: impl FnMut(&Said)) -> Result<Said> {
+        loop {
+            let said = self.next()?;
+            if said.what == what {
+                return Ok(said);
+            }
+            heard(&said);
+        }
+    }
+
+    /// Kills it with SIGKILL, and hands out what it had said by then.
+    pub(super) fn kill(mut self, mut heard: impl FnMut(&Said)) -> Result<()> {
+        let refused = |error| Failure::new(FAILURE, format!("the process could not be killed: {error}"));
+        self.child.kill().map_err(refused)?;
+        let status = self.child.wait().map_err(refused)?;
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            match self.within(PATIENCE) {
+                Ok(Some(said)) => heard(&said),
+                _ => break,
+            }
+        }
+        match status.signal() {
+            Some(9) => Ok(()),
+            _ => Err(Failure::new(FAILURE, format!("it ended by itself, with {status}"))),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,5 @@
+//! What takes long, side by side.
+
+mod churn;
+mod linearizable;
+mod soak;
