@@ -10,7 +10,7 @@ use watchkeep::{Entry, Store, Timestamp, Value};
 use crate::time::parse_rfc3339;
 
 /// A line of an export.
-pub(crate) fn exported(group: &str, entry: &Entry) -> Map<String, Json> {
+pub fn exported(group: &str, entry: &Entry) -> Map<String, Json> {
     let mut line = named(group, entry);
     insert_value(&mut line, "value", &entry.value);
     if let Some(deadline) = entry.deadline {
@@ -23,7 +23,7 @@ pub(crate) fn exported(group: &str, entry: &Entry) -> Map<String, Json> {
 }
 
 /// An entry with all that is known about it; its value is not always wanted.
-pub(crate) fn shown(store: &Store, group: &str, entry: &Entry, with_value: bool) -> Map<String, Json> {
+pub fn shown(store: &Store, group: &str, entry: &Entry, with_value: bool) -> Map<String, Json> {
     let mut line = named(group, entry);
     if with_value {
         insert_value(&mut line, "value", &entry.value);
@@ -48,12 +48,17 @@ fn named(group: &str, entry: &Entry) -> Map<String, Json> {
 
 /// An entry that is to be written.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) group: String,
-    pub(crate) key: String,
-    pub(crate) value: Value,
-    pub(crate) deadline: Option<Timestamp>,
-    pub(crate) content_type: Option<String>,
+pub struct Record {
+    /// The group.
+    pub group: String,
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Value,
+    /// When it expires, if it does.
+    pub deadline: Option<Timestamp>,
+    /// What the value is.
+    pub content_type: Option<String>,
 }
 
 /// A line of an import, before it is looked at closely.
@@ -68,8 +73,12 @@ struct Imported {
     content_type: Option<String>,
 }
 
-/// Reads a line of an export; the error says what is wrong with it.
-pub(crate) fn read(line: &[u8]) -> Result<Record, String> {
+/// Reads a line of an export.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn read(line: &[u8]) -> Result<Record, String> {
     let line: Imported = serde_json::from_slice(line).map_err(|error| {
         // The line's own number is known better by the caller; the column is worth having.
         let text = error.to_string();

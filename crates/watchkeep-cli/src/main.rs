@@ -5,12 +5,12 @@
 mod args;
 mod commands;
 mod exit;
-mod line;
 mod output;
 mod select;
-mod time;
 
 use std::process::ExitCode;
+
+use watchkeep_cli::{line, time};
 
 fn main() -> ExitCode {
     output::show_library_warnings();

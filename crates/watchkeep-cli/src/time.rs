@@ -6,7 +6,11 @@ use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 use watchkeep::Timestamp;
 
 /// Reads a duration such as `90s`, `5m`, `1h30m`, `7d`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+///
+/// What is wrong with it, and how it is written.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("'{text}' is no duration; write it like 500ms, 90s, 5m, 1h30m or 7d");
     let span: Span = text.parse().map_err(|_| bad())?;
     let fixed = span
@@ -20,7 +24,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a time with its offset, in RFC 3339.
-pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
+///
+/// # Errors
+///
+/// How it is written.
+pub fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
     let time: jiff::Timestamp =
         text.parse().map_err(|_| format!("'{text}' is no time; write it like 2026-11-23T12:00:00.123Z"))?;
     Ok(Timestamp::from_millis(time.as_millisecond()))
@@ -28,20 +36,21 @@ pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
 
 /// How times are shown to people: in their own time zone.
 #[derive(Debug, Clone)]
-pub(crate) struct Wall(TimeZone);
+pub struct Wall(TimeZone);
 
 impl Wall {
-    pub(crate) fn here() -> Wall {
+    /// The time zone of this machine.
+    pub fn here() -> Wall {
         Wall(TimeZone::system())
     }
 
     /// `12:00:00.123`
-    pub(crate) fn clock(&self, time: Timestamp) -> String {
+    pub fn clock(&self, time: Timestamp) -> String {
         self.format(time, "%H:%M:%S.%3f")
     }
 
     /// `2026-11-23 12:00:00.123`
-    pub(crate) fn date_and_clock(&self, time: Timestamp) -> String {
+    pub fn date_and_clock(&self, time: Timestamp) -> String {
         self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
     }
 
@@ -54,7 +63,7 @@ impl Wall {
 }
 
 /// A duration for people, in its two largest units: `1d 3h`, `12s 40ms`.
-pub(crate) fn human(duration: Duration) -> String {
+pub fn human(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
     let mut rest = millis;

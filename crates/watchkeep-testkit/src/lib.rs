@@ -29,6 +29,7 @@
 
 pub mod consumers;
 pub mod faults;
+pub mod fuzz;
 pub mod model;
 pub mod ops;
 #[cfg(unix)]

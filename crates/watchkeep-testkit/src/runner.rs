@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use watchkeep::{Clock, Limits, ManualClock, Options, Retention, Revision, Timestamp};
 
-use crate::model::{Model, agree};
+use crate::model::{Model, Prediction, agree};
 use crate::ops::{Dice, Draw, Op, Outcome, Place, Read, Step, Ttl, Write};
 use crate::record::{Seen, Want};
 use crate::surface::{Fault, Site, Surface};
@@ -100,12 +100,23 @@ impl Runner {
     /// What is different after it.
     pub fn step(&mut self, step: &Step) -> Result<(), Mismatch> {
         self.steps += 1;
-        let now = self.now();
-        let step = step.clone().resolved(|Place { group, key }| {
-            self.model.find(step, group, key, now).map(|cell| cell.revision)
-        });
+        let step = self.resolve(step);
         let whole = self.steps.is_multiple_of(WHOLE);
         let result = self.attempt(&step).and_then(|()| if whole { self.compare_whole() } else { Ok(()) });
+        result.map_err(|what| Mismatch { step: self.steps, during: format!("{step:?}"), what })
+    }
+
+    /// Makes a change that a failure of the disk may fall into; `heal` ends the failures, and says whether there was
+    /// one. The store is opened again after one. If the change failed with it, then it has happened as a whole or not
+    /// at all.
+    ///
+    /// # Errors
+    ///
+    /// What is different after it.
+    pub fn step_into(&mut self, step: &Step, heal: impl FnOnce() -> bool) -> Result<(), Mismatch> {
+        self.steps += 1;
+        let step = self.resolve(step);
+        let result = self.change_into(&step, heal);
         result.map_err(|what| Mismatch { step: self.steps, during: format!("{step:?}"), what })
     }
 
@@ -121,6 +132,12 @@ impl Runner {
 
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn resolve(&self, step: &Step) -> Step {
+        let now = self.now();
+        step.clone()
+            .resolved(|Place { group, key }| self.model.find(step, group, key, now).map(|cell| cell.revision))
     }
 
     fn attempt(&mut self, step: &Step) -> Result<(), String> {
@@ -148,15 +165,48 @@ impl Runner {
         let predicted = self.model.predict(step, &label, self.now());
         let actual = self.surface.perform(step, &label);
         let rows = self.new_rows()?;
+        self.judge(rows, predicted, &actual, before)
+    }
+
+    /// What was logged and given must be what was predicted.
+    fn judge(
+        &mut self,
+        rows: Vec<Seen>,
+        predicted: Prediction,
+        actual: &Outcome,
+        before: Revision,
+    ) -> Result<(), String> {
         let now = self.now();
         let expected = self.model.follow(rows, Some(predicted), now);
         let expected = expected.map_err(|what| format!("{what}\n  the call gave {actual:?}"))?;
         match expected {
-            Some(expected) if !agree(&expected, &actual, before, self.model.last()) => {
+            Some(expected) if !agree(&expected, actual, before, self.model.last()) => {
                 Err(format!("gives    {actual:?}\n  expected {expected:?}"))
             }
             _ => Ok(()),
         }
+    }
+
+    fn change_into(&mut self, step: &Step, heal: impl FnOnce() -> bool) -> Result<(), String> {
+        let (label, before) = (format!("s{}", self.steps), self.model.last());
+        let predicted = self.model.predict(step, &label, self.now());
+        let actual = self.surface.perform(step, &label);
+        if heal() {
+            // What it says to a close after that is its own affair: it can be opened.
+            drop(self.surface.close());
+            self.surface = self.site.open(self.options.clone(), self.clock.clone()).map_err(said)?;
+        }
+        let (rows, now) = (self.new_rows()?, self.now());
+        if !actual.is_of_the_disk() {
+            return self.judge(rows, predicted, &actual, before);
+        }
+        let mut happened = self.model.clone();
+        if happened.follow(rows.clone(), Some(predicted), now).is_ok() {
+            self.model = happened;
+            return Ok(());
+        }
+        let not_at_all = self.model.follow(rows, None, now).map(drop);
+        not_at_all.map_err(|what| format!("neither done nor undone: {what}\n  the call gave {actual:?}"))
     }
 
     /// Takes in what the store logged by itself.

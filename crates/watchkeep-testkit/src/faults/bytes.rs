@@ -97,6 +97,28 @@ pub fn flip_file(sound: &Sound, seed: u64, flips: u64) -> Result<Row, Fault> {
     Ok(row)
 }
 
+/// Opens a closed store's file in which bytes are altered: each at a place, by flipping some of its bits; without a
+/// bit to flip, the file is cut off there.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub fn altered(sound: &Sound, places: impl IntoIterator<Item = (usize, u8)>) -> Result<Row, Fault> {
+    let truth = Truth::new(&sound.closed_ledger);
+    let (folder, mut row, mut image) = (scratch()?, Row::default(), sound.closed.clone());
+    let bytes = image.files.entry(FILE.to_owned()).or_default();
+    for (place, flip) in places {
+        let place = place % bytes.len().max(1);
+        match bytes.get_mut(place) {
+            Some(byte) if flip != 0 => *byte ^= flip,
+            _ => bytes.truncate(place),
+        }
+    }
+    image.write_to(folder.path())?;
+    truth.ask(&folder.path().join(FILE), sound.now).note(&mut row, 0, "altered");
+    Ok(row)
+}
+
 /// A copy with another bit, and which it is.
 fn flipped(image: &Image, name: &str, dice: &mut Dice) -> (Image, String) {
     let mut image = image.clone();

@@ -254,6 +254,20 @@ impl Step {
 }
 
 impl Outcome {
+    /// Whether the disk failed at it, or at a part of it.
+    pub fn is_of_the_disk(&self) -> bool {
+        match self {
+            Outcome::Refused(Refusal::Kind(kind)) => {
+                use ErrorKind::{Full, Io, ReadOnly, UnknownOutcome};
+                [Full, Io, ReadOnly, UnknownOutcome].contains(kind)
+            }
+            Outcome::Committed(parts, _) | Outcome::Snapshot(parts, _) => {
+                parts.iter().any(Outcome::is_of_the_disk)
+            }
+            _ => false,
+        }
+    }
+
     /// The same with other revisions.
     #[must_use]
     pub fn map_revisions(self, f: &impl Fn(Revision) -> Revision) -> Outcome {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use watchkeep::{Clock, Options};
+use watchkeep_faultdisk::Disk;
 
 use super::library::Library;
 use super::{Fault, Surface};
+use crate::faults::scratch;
 
 /// What a site can do. What it cannot, the suites leave out there, and say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,17 @@ impl File {
     pub fn new() -> Result<File, Fault> {
         let folder = tempfile::tempdir()?;
         Ok(File { path: folder.path().join("store.db"), asynchronous: false, _folder: folder })
+    }
+
+    /// The same over a disk that can be made to fail.
+    ///
+    /// # Errors
+    ///
+    /// When no folder can be made, or not observed.
+    pub fn over_a_disk() -> Result<(File, Disk), Fault> {
+        let folder = scratch()?;
+        let disk = Disk::watch(folder.path())?;
+        Ok((File { path: folder.path().join("store.db"), asynchronous: false, _folder: folder }, disk))
     }
 
     /// The same, used by callers that must not block: writes are futures, watchers asynchronous streams.

@@ -2,12 +2,12 @@
 //! is in the log.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::types::event::Change;
 use crate::types::limits::{FEED_BYTES, FEED_EVENTS, FEED_TOTAL_BYTES};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Mutex, lock};
 
 /// The events of one commit.
 #[derive(Debug)]

@@ -2,8 +2,11 @@
 //! of its commits and reads the change log back.
 
 pub(crate) mod feed;
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) mod memory;
 pub(crate) mod signal;
 pub(crate) mod sqlite;
+mod turn;
 pub(crate) mod workers;
 
 use std::path::{Path, PathBuf};

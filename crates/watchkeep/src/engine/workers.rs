@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
+use std::thread::available_parallelism;
 
-use crate::types::lock;
+use crate::types::sync::{Condvar, Mutex, lock, thread, thread_local};
 
 type Task = Box<dyn FnOnce() + Send>;
 
 struct State {
     tasks: VecDeque<Task>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
     idle: usize,
     closed: bool,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Workers {
 
 impl Default for Workers {
     fn default() -> Self {
-        let most = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+        let most = available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
         let state = State { tasks: VecDeque::new(), threads: Vec::new(), idle: 0, closed: false };
         Workers { shared: Arc::new(Shared { state: Mutex::new(state), called: Condvar::new() }), most }
     }
@@ -43,7 +43,7 @@ thread_local! {
 impl Workers {
     /// Whether the calling thread is one of these.
     pub(crate) fn is_worker(&self) -> bool {
-        WORKS_FOR.get() == Arc::as_ptr(&self.shared).addr()
+        WORKS_FOR.with(Cell::get) == Arc::as_ptr(&self.shared).addr()
     }
 
     /// Has a task done. After the close it is done at once, on the calling thread: it fails, or drains.
@@ -56,8 +56,8 @@ impl Workers {
         state.tasks.push_back(Box::new(task));
         if state.idle == 0 && state.threads.len() < self.most {
             let shared = self.shared.clone();
-            let thread = std::thread::Builder::new().name("watchkeep-worker".to_owned());
-            match thread.spawn(move || shared.work()) {
+            let builder = thread::Builder::new().name("watchkeep-worker".to_owned());
+            match builder.spawn(move || shared.work()) {
                 Ok(thread) => state.threads.push(thread),
                 Err(error) if state.threads.is_empty() => {
                     // Nobody else would ever do it.
@@ -81,7 +81,7 @@ impl Workers {
         let threads = std::mem::take(&mut state.threads);
         drop(state);
         self.shared.called.notify_all();
-        let here = std::thread::current().id();
+        let here = thread::current().id();
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != here) {
             // A task that panicked was reported by the panic itself.
             drop(thread.join());
@@ -91,7 +91,7 @@ impl Workers {
 
 impl Shared {
     fn work(self: &Arc<Self>) {
-        WORKS_FOR.set(Arc::as_ptr(self).addr());
+        WORKS_FOR.with(|works_for| works_for.set(Arc::as_ptr(self).addr()));
         let mut state = lock(&self.state);
         loop {
             if let Some(task) = state.tasks.pop_front() {

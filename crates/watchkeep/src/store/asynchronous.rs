@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Mutex, lock};
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 

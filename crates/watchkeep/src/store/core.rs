@@ -1,17 +1,17 @@
 //! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::engine::{Author, Engine, Outcome, Sealed, Transact, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Reason, Result};
-use crate::types::lock;
 use crate::types::options::Options;
 use crate::types::revision::Revision;
+use crate::types::sync::atomic::{AtomicBool, Ordering};
+use crate::types::sync::thread::{Builder, JoinHandle, ThreadId, current};
+use crate::types::sync::{Condvar, Mutex, lock};
 use crate::watch::Hub;
 
 use super::lease::Leases;
@@ -77,7 +77,7 @@ impl Core {
             thread_id: OnceLock::new(),
         });
         let shared = core.clone();
-        let builder = std::thread::Builder::new().name("watchkeep".to_owned());
+        let builder = Builder::new().name("watchkeep".to_owned());
         let thread = builder.spawn(move || thread::run(&shared)).map_err(|cause| Reason::Io {
             what: "the store's thread could not be started".to_owned(),
             cause,
@@ -133,14 +133,14 @@ impl Core {
             // Its threads and its locks are the other process's; there is nothing to wait for here.
             return Ok(());
         }
-        let own_thread = self.thread_id.get() == Some(&std::thread::current().id());
+        let own_thread = self.thread_id.get() == Some(&current().id());
         if own_thread || self.hub.in_callback() {
             self.close_wanted.store(true, Ordering::Release);
             self.signal.raise();
             return Ok(());
         }
         self.engine.refuse_own_turn()?;
-        let here = std::thread::current().id();
+        let here = current().id();
         let mut closing = lock(&self.closing);
         loop {
             match *closing {
@@ -164,7 +164,7 @@ impl Core {
         if !matches!(*closing, Closing::Not) {
             return Ok(());
         }
-        *closing = Closing::By(std::thread::current().id());
+        *closing = Closing::By(current().id());
         drop(closing);
         self.finish_closing(self.close_now())
     }
@@ -190,7 +190,7 @@ impl Core {
         self.ending.store(true, Ordering::Release);
         self.signal.raise();
         let thread = lock(&self.thread).take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current().id())
             && thread.join().is_err()
         {
             tracing::error!("the store's thread had panicked");

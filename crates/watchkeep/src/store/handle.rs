@@ -96,7 +96,7 @@ impl Store {
         Options::new().open_in_memory()
     }
 
-    fn start(core: Arc<Core>) -> Result<Store> {
+    pub(super) fn start(core: Arc<Core>) -> Result<Store> {
         let author = Author { origin: core.options.origin.clone(), ..Author::default() };
         Ok(Store { life: Arc::new(Life { core }), author })
     }

@@ -1,7 +1,7 @@
 //! What this process holds of named consumers: each with a lease, which the store's thread renews, and with an account
 //! of what was handed out.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::engine::{Act, Author, Engine, Op, Write};
@@ -9,8 +9,8 @@ use crate::types::clock::Timestamp;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Item;
 use crate::types::limits::{LEASE_PARTS, POLL};
-use crate::types::lock;
 use crate::types::revision::{Revision, StoreId};
+use crate::types::sync::{Condvar, Mutex, lock};
 use crate::watch::watcher::{Account, Stopper};
 
 use super::core::Core;

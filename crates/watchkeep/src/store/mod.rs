@@ -29,3 +29,8 @@ pub use list::{Entries, Groups};
 pub use report::{CheckReport, Stats};
 pub use transaction::{Committed, Transaction};
 pub use view::{Snapshot, View};
+
+#[cfg(all(test, shuttle))]
+mod tests {
+    mod interleavings;
+}

@@ -1,7 +1,6 @@
 //! The store's own thread: expiry, what other processes wrote, asynchronous writes, signs of life of those who hold
 //! consumers, upkeep of the file.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::engine::signal::Woken;
@@ -10,6 +9,7 @@ use crate::types::error::Result;
 use crate::types::limits::{DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
+use crate::types::sync::atomic::Ordering;
 
 use super::core::Core;
 

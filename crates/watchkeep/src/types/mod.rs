@@ -12,14 +12,12 @@ pub(crate) mod name;
 pub(crate) mod options;
 pub(crate) mod quota;
 pub(crate) mod revision;
+pub(crate) mod sync;
 pub(crate) mod value;
 pub(crate) mod watching;
 pub(crate) mod writing;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Locks, whatever became of the thread that held the lock before: no code of a user runs under our locks, and
-/// what they guard is changed in steps that stand by themselves.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) mod tests {
+    pub(crate) mod schedules;
 }

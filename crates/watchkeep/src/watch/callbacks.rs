@@ -7,14 +7,14 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::types::event::{Event, Item, Kind};
 use crate::types::filter::Filter;
 use crate::types::limits::{CALLBACK_EVENTS, SLOW_CALLBACK};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Condvar, Mutex, lock, thread_local};
 use crate::types::watching::{Start, WatchOptions};
 
 use super::hub::Hub;
@@ -71,7 +71,7 @@ impl Hub {
 
     /// Whether this thread is in a callback of this store.
     pub(crate) fn in_callback(&self) -> bool {
-        INSIDE.with_borrow(|inside| inside.iter().any(|(hub, _)| *hub == self.key()))
+        INSIDE.with(|inside| inside.borrow().iter().any(|(hub, _)| *hub == self.key()))
     }
 
     /// Registers a function for everything that is committed from now on.
@@ -118,7 +118,7 @@ impl Hub {
     /// only notes that this is owed.
     pub(crate) fn run_callbacks(&self, upto: Revision) {
         let key = self.key();
-        let noted = INSIDE.with_borrow_mut(|inside| match inside.iter_mut().find(|(hub, _)| *hub == key) {
+        let noted = INSIDE.with(|inside| match inside.borrow_mut().iter_mut().find(|(hub, _)| *hub == key) {
             Some((_, owed)) => {
                 *owed = upto.max(*owed);
                 true
@@ -229,7 +229,7 @@ impl Drop for Run<'_> {
 /// Calls every callback that wants the item; what their writes owe.
 fn call_all(hub: &Hub, item: &Item) -> Revision {
     let slots = lock(&hub.callbacks.state).slots.clone();
-    INSIDE.with_borrow_mut(|inside| inside.push((hub.key(), Revision::ZERO)));
+    INSIDE.with(|inside| inside.borrow_mut().push((hub.key(), Revision::ZERO)));
     for slot in slots.iter() {
         let wanted = match item {
             Item::Event(event) => event.revision() > slot.after && slot.filter.matches_change(event.change()),
@@ -239,7 +239,7 @@ fn call_all(hub: &Hub, item: &Item) -> Revision {
             call(slot, item);
         }
     }
-    INSIDE.with_borrow_mut(|inside| inside.pop()).map_or(Revision::ZERO, |(_, owed)| owed)
+    INSIDE.with(|inside| inside.borrow_mut().pop()).map_or(Revision::ZERO, |(_, owed)| owed)
 }
 
 fn call(slot: &Slot, item: &Item) {

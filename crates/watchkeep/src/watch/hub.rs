@@ -2,8 +2,7 @@
 //! no user code and waits for nobody.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
@@ -13,8 +12,9 @@ use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::limits::{FAR_BEHIND, PAGE_ENTRIES};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::types::sync::{Mutex, lock};
 use crate::types::watching::Start;
 
 use super::callbacks::Callbacks;

@@ -1,7 +1,7 @@
 //! A watcher's inbox: a bounded buffer that the hub fills, and what becomes of it when it is full.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use crate::types::clock::Timestamp;
 use crate::types::error::Error;
 use crate::types::event::{Change, Event};
 use crate::types::filter::Filter;
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::types::watching::{LagPolicy, WatchOptions};
 
 /// Who fills the buffer.

@@ -1,13 +1,13 @@
 //! Pages of the change log, decoded once for all who lag together.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::engine::{Engine, LogPage};
 use crate::types::error::Result;
 use crate::types::limits::{LOG_CACHE_BYTES, PAGE_ENTRIES};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Mutex, lock};
 
 /// How many pages are kept at the most, however small.
 const PAGES: usize = 256;

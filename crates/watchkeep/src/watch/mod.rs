@@ -12,3 +12,8 @@ mod snapshot;
 pub(crate) mod watcher;
 
 pub(crate) use hub::Hub;
+
+#[cfg(all(test, loom))]
+mod tests {
+    mod joining;
+}

@@ -299,15 +299,15 @@ mod futures {
     //! be read from the file is read by the store's workers.
 
     use std::pin::Pin;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
-    use std::thread::Thread;
     use std::time::Instant;
 
     use futures_core::Stream;
 
     use super::{Active, Event, Item, Items, Loaded, Patience, Result, Step, Watcher, only_events};
-    use crate::types::lock;
+    use crate::types::sync::thread::{self, Thread};
+    use crate::types::sync::{Mutex, lock};
 
     /// Something that a worker fetches.
     pub(super) struct Loading(Arc<Mutex<Slot>>);
@@ -331,7 +331,7 @@ mod futures {
         /// nothing to wait for any more.
         pub(super) fn finish_loading(&mut self, patience: &Patience<'_>) -> Result<bool> {
             let Some(Loading(slot)) = &self.loading else { return Ok(true) };
-            let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+            let waker = Waker::from(Arc::new(Unpark(thread::current())));
             let loaded = loop {
                 let mut slot = lock(slot);
                 if let Some(loaded) = slot.loaded.take() {
@@ -340,13 +340,13 @@ mod futures {
                 slot.waker.clone_from(&waker);
                 drop(slot);
                 match patience {
-                    Patience::Until(None) => std::thread::park(),
+                    Patience::Until(None) => thread::park(),
                     Patience::Until(Some(deadline)) => {
                         let left = deadline.saturating_duration_since(Instant::now());
                         if left.is_zero() {
                             return Ok(false);
                         }
-                        std::thread::park_timeout(left);
+                        thread::park_timeout(left);
                     }
                     Patience::None | Patience::Woken(_) => return Ok(false),
                 }

@@ -1,9 +1,9 @@
 //! The signal where nothing but this process can raise it.
 
-use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
-use crate::types::lock;
+use crate::types::sync::{Condvar, Mutex, lock};
 
 use super::Woken;
 
@@ -30,11 +30,15 @@ impl Signal {
 
     /// Waits until raised, or for this long; lowers it.
     pub(crate) fn wait(&self, timeout: Duration, _listen: bool) -> Woken {
-        let raised = lock(&self.raised);
-        let (mut raised, _) = match self.waiting.wait_timeout_while(raised, timeout, |raised| !*raised) {
-            Ok(woken) => woken,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        let start = Instant::now();
+        let mut raised = lock(&self.raised);
+        while !*raised {
+            let left = timeout.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            raised = self.waiting.wait_timeout(raised, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
         if std::mem::take(&mut *raised) { Woken::Raised } else { Woken::Timeout }
     }
 }

@@ -12,9 +12,9 @@ use crate::types::revision::Revision;
 
 use super::apply::{Batch, Job};
 use super::read::SqliteRead;
-use super::turn::{self, Turn};
 use super::writer::Writer;
 use super::{SqliteEngine, nesting};
+use crate::engine::turn::{self, Turn};
 
 /// What the leader came to do.
 pub(super) enum Own<'a> {

@@ -1,7 +1,6 @@
 //! What the store's thread does to the file now and then: trim the log, sweep deleted groups, give space back, move
 //! the write-ahead log into the file. All in small steps, so that writers hardly wait.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,14 +10,14 @@ use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Result};
 use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP, UPKEEP};
-use crate::types::lock;
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
+use crate::types::sync::{Mutex, lock};
 
-use super::turn::Admission;
 use super::writer::Writer;
 use super::{SqliteEngine, apply, consumers, log, place, reserve, retention};
 use crate::engine::Engine;
+use crate::engine::turn::Admission;
 
 /// Space is given back when more than a quarter of the file is free, and more pages than this.
 const FREE_PAGES: i64 = 1_024;

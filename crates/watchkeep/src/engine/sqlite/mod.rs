@@ -22,13 +22,12 @@ mod reserve;
 mod restore;
 mod retention;
 mod schema;
-mod turn;
 mod wake;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -36,15 +35,16 @@ use tempfile::TempDir;
 use super::feed::Feed;
 use super::signal::Signal;
 use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
+use crate::engine::turn::{Admission, Turn};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
-use crate::types::lock;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
+use crate::types::sync::{Mutex, lock};
 
 use ballast::Ballast;
 use connection::{Sync, WalLength};
@@ -53,7 +53,6 @@ use lead::{Own, OwnDone};
 use maintain::Upkeep;
 use nesting::FileKey;
 use pool::Pool;
-use turn::{Admission, Turn};
 use wake::{Presence, Wake};
 use writer::Writer;
 

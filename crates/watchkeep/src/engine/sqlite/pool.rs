@@ -1,7 +1,7 @@
 //! Read connections: whoever reads takes one, or opens another rather than wait.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -10,7 +10,7 @@ use crate::engine::{Held, Read};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::error::{Reason, Result};
 use crate::types::limits::IDLE_READERS;
-use crate::types::lock;
+use crate::types::sync::{Condvar, Mutex, lock};
 
 use super::connection::{self, Sync};
 use super::guard::Guard;

@@ -6,14 +6,13 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
 use crate::types::error::{Reason, Result};
-use crate::types::lock;
 use crate::types::revision::Revision;
+use crate::types::sync::{Mutex, lock};
 
 use super::connection::{OPENING, nap};
 use super::nesting::FileKey;

@@ -2,13 +2,13 @@
 //! meanwhile queues, and is either taken along or handed the turn.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
 use crate::engine::{Completion, Receipt, Write};
 use crate::types::error::{Error, Reason, Result};
-use crate::types::lock;
+use crate::types::sync::{Condvar, Mutex, lock};
 
 /// A place in the queue.
 pub(super) struct Job<W> {

@@ -1,0 +1,32 @@
+//! What threads meet at: the standard library's, or that of a model checker, which decides who goes on at every one
+//! of these and so explores the interleavings. The checkers are built with `--cfg loom` or `--cfg shuttle`, never for
+//! users.
+
+use std::sync::PoisonError;
+
+#[cfg(not(any(loom, shuttle)))]
+mod chosen {
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use std::{thread, thread_local};
+}
+
+/// Its threads are those of the models: what starts threads itself is explored by the other one.
+#[cfg(loom)]
+mod chosen {
+    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use std::{thread, thread_local};
+}
+
+#[cfg(shuttle)]
+mod chosen {
+    pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, atomic};
+    pub(crate) use shuttle::{thread, thread_local};
+}
+
+pub(crate) use chosen::*;
+
+/// Locks, whatever became of the thread that held the lock before: no code of a user runs under our locks, and
+/// what they guard is changed in steps that stand by themselves.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

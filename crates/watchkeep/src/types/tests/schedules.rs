@@ -1,0 +1,27 @@
+//! Counts the interleavings that a model checker runs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many interleavings of a model were run. It is told when that ends, by a failure, too.
+pub(crate) struct Schedules {
+    model: String,
+    run: AtomicU64,
+}
+
+impl Schedules {
+    pub(crate) fn of(model: String) -> Schedules {
+        Schedules { model, run: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn count(&self) {
+        self.run.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Schedules {
+    #[expect(clippy::print_stdout, reason = "how much was explored is what is to be known")]
+    fn drop(&mut self) {
+        let schedules = self.run.load(Ordering::Relaxed);
+        println!("{}: {schedules} schedules", self.model);
+    }
+}

@@ -1,0 +1,174 @@
+//! The joining of the live feed, in every interleaving that differs, as loom finds them: readers that fall behind and
+//! join again while others commit, dispatch, overflow their buffers, stop them and close the store.
+//!
+//! Waits have no timeouts here: a wake-up that is lost is a deadlock, which loom reports.
+
+use std::sync::Arc;
+
+use loom::thread;
+
+use crate::engine::Engine;
+use crate::engine::memory::MemoryEngine;
+use crate::engine::signal::Signal;
+use crate::engine::workers::Workers;
+use crate::types::clock::ManualClock;
+use crate::types::filter::Filter;
+use crate::types::revision::Revision;
+use crate::types::tests::schedules::Schedules;
+use crate::types::watching::WatchOptions;
+use crate::watch::Hub;
+use crate::watch::watcher::Watcher;
+
+/// How often a thread is interrupted at the most where it could go on.
+const PREEMPTIONS: usize = 3;
+
+/// A hub over an engine.
+struct Scene {
+    engine: Arc<MemoryEngine>,
+    hub: Arc<Hub>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let signal = Arc::new(Signal::new().unwrap());
+        let engine = MemoryEngine::new(signal.clone());
+        let hub = Hub::new(
+            engine.clone(),
+            Arc::new(ManualClock::default()),
+            signal,
+            Arc::new(Workers::default()),
+            Revision::ZERO,
+        );
+        Scene { engine, hub }
+    }
+
+    /// A watcher of everything from the beginning, which has room for so many events.
+    fn watch(&self, room: usize) -> Watcher {
+        let options = WatchOptions::new().after(Revision::ZERO).buffer(room);
+        Watcher::new(&self.hub, Filter::everything(), "", &options).unwrap()
+    }
+
+    fn write(&self) {
+        let last = self.engine.commit_here();
+        self.hub.deliver(last);
+    }
+
+    /// A writer on a thread of its own.
+    fn writer(&self, commits: usize) -> thread::JoinHandle<()> {
+        let scene = Scene { engine: self.engine.clone(), hub: self.hub.clone() };
+        thread::spawn(move || (0..commits).for_each(|_| scene.write()))
+    }
+}
+
+/// Takes so many events, which must be the first ones, each once and in order.
+fn take(watcher: &mut Watcher, events: u64) {
+    for expected in 1..=events {
+        let event = watcher.recv().map(|event| event.unwrap().revision().get());
+        assert_eq!(event, Some(expected));
+    }
+}
+
+/// Runs a model in every interleaving.
+fn explore(name: &'static str, model: impl Fn() + Sync + Send + 'static) {
+    let schedules = Schedules::of(format!("loom: {name}"));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        schedules.count();
+        model();
+    });
+}
+
+#[test]
+fn a_reader_joins_while_others_commit() {
+    explore("joins while others commit", || {
+        let scene = Scene::new();
+        scene.write();
+        let mut watcher = scene.watch(8);
+        let writer = scene.writer(2);
+        take(&mut watcher, 3);
+        writer.join().unwrap();
+        assert!(watcher.try_recv().is_none());
+    });
+}
+
+#[test]
+fn a_reader_joins_while_its_buffer_overflows() {
+    explore("joins while its buffer overflows", || {
+        let scene = Scene::new();
+        scene.write();
+        let mut watcher = scene.watch(1);
+        let writer = scene.writer(3);
+        take(&mut watcher, 4);
+        writer.join().unwrap();
+        assert!(watcher.try_recv().is_none());
+    });
+}
+
+#[test]
+fn a_reader_joins_while_two_dispatch() {
+    explore("joins while two dispatch", || {
+        let scene = Scene::new();
+        let mut watcher = scene.watch(1);
+        scene.engine.commit_elsewhere();
+        let (hub, last) = (scene.hub.clone(), scene.engine.end());
+        let other = thread::spawn(move || hub.deliver(last));
+        let writer = scene.writer(1);
+        take(&mut watcher, 2);
+        writer.join().unwrap();
+        other.join().unwrap();
+        assert!(watcher.try_recv().is_none());
+    });
+}
+
+#[test]
+fn a_reader_ends_with_the_store_having_seen_all() {
+    explore("ends with the store", || {
+        let scene = Scene::new();
+        scene.write();
+        let mut watcher = scene.watch(1);
+        let (engine, hub) = (scene.engine.clone(), scene.hub.clone());
+        let closer = thread::spawn(move || {
+            engine.seal().unwrap();
+            hub.deliver(engine.end());
+            hub.close();
+        });
+        let last = scene.engine.commit_elsewhere().get();
+        take(&mut watcher, 1);
+        // The last one was dispatched before the close, or is nobody's any more.
+        if let Some(event) = watcher.recv() {
+            assert_eq!(event.unwrap().revision().get(), last);
+            assert!(watcher.recv().is_none());
+        }
+        closer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_is_stopped_while_others_commit() {
+    explore("is stopped while others commit", || {
+        let scene = Scene::new();
+        scene.write();
+        let mut watcher = scene.watch(1);
+        let (stopper, writer) = (watcher.stopper(), scene.writer(2));
+        let stopping = thread::spawn(move || stopper.stop());
+        let seen: Vec<_> = (&mut watcher).map(|event| event.unwrap().revision().get()).collect();
+        assert_eq!(seen, (1..=seen.len() as u64).collect::<Vec<_>>());
+        writer.join().unwrap();
+        stopping.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watcher_goes_while_others_commit() {
+    explore("goes while others commit", || {
+        let scene = Scene::new();
+        let (going, mut staying) = (scene.watch(1), scene.watch(1));
+        let writer = scene.writer(2);
+        drop(going);
+        take(&mut staying, 2);
+        writer.join().unwrap();
+        assert_eq!(scene.hub.watchers(), 1);
+    });
+}
