@@ -3,7 +3,7 @@
 
 use watchkeep::ErrorKind;
 use watchkeep_faultdisk::{Disk, Fault as DiskFault, What};
-use watchkeep_testkit::faults::{FILE, Row, Workload, io, scratch};
+use watchkeep_testkit::faults::{FILE, Workload, io, scratch};
 use watchkeep_testkit::surface::Fault;
 
 fn every_operation(workload: Workload) -> Result<(), Fault> {

@@ -132,6 +132,7 @@ fn main() -> Result {
         times.push(returned.elapsed());
     }
     times.sort_unstable();
-    println!("then {LIVE} live ones, {:?} (median) after each commit had returned", times[times.len() / 2]);
+    let median = times.get(times.len() / 2).copied().unwrap_or_default();
+    println!("then {LIVE} live ones, {median:?} (median) after each commit had returned");
     Ok(())
 }
