@@ -140,7 +140,8 @@ impl Store {
         self.core().engine.path()
     }
 
-    /// The last revision that is in the file.
+    /// The last revision that is in the file. In a file of relaxed durability that was not closed in good order it
+    /// may be one that no event has: do not wait for an event that bears it.
     ///
     /// # Errors
     ///
