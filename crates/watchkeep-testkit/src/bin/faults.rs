@@ -16,7 +16,7 @@ use std::time::Instant;
 use watchkeep::Durability;
 use watchkeep_testkit::faults::bytes::{Sound, cut_log, flip_file, flip_log};
 use watchkeep_testkit::faults::power::{Plan, cut};
-use watchkeep_testkit::faults::{Row, Workload, Wrong, io};
+use watchkeep_testkit::faults::{Row, Workload, Wrong, ext4, io};
 use watchkeep_testkit::surface::Fault;
 
 const USAGE: &str = "\
@@ -30,6 +30,9 @@ usage: faults WHAT... [--rounds N] [--seed N] [--workload NAME] [--kind NAME] [-
   io       every single operation of SQLite fails, once and from then on
   flips    a bit of a closed store's file is another
   wal      a bit of the write-ahead log is another; it is cut off at every 512 bytes
+  ext4     the power goes under a real ext4 that two processes write to and one watches; needs root
+  ext4-relaxed
+           the same with files of relaxed durability
   all      all of these
 
   --rounds N       rounds of each; 20000 unless given. io has as many as there are operations
@@ -84,7 +87,7 @@ fn arguments() -> Result<Option<Arguments>, Fault> {
 /// Runs the rounds of a seed.
 type Rounds = fn(&Arguments, Workload, u64) -> Result<Row, Fault>;
 
-const ROWS: [(&str, Rounds); 6] = [
+const ROWS: [(&str, Rounds); 8] = [
     ("power", |_, workload, seed| power(Plan::new(workload, Durability::Full, seed))),
     ("relaxed", |_, workload, seed| power(Plan::new(workload, Durability::Relaxed, seed))),
     ("sync", |_, workload, seed| {
@@ -98,10 +101,16 @@ const ROWS: [(&str, Rounds); 6] = [
         row.add(cut_log(&sound, usize::try_from(cuts)? - 1)?);
         Ok(row)
     }),
+    ("ext4", |_, _, seed| volume(Durability::Full, seed)),
+    ("ext4-relaxed", |_, _, seed| volume(Durability::Relaxed, seed)),
 ];
 
 fn power(plan: Plan) -> Result<Row, Fault> {
     cut(&Plan { cuts: BATCH, ..plan })
+}
+
+fn volume(durability: Durability, seed: u64) -> Result<Row, Fault> {
+    ext4::cut(&ext4::Plan { program: std::env::current_exe()?, durability, judged: durability, seed })
 }
 
 fn points(arguments: &Arguments, workload: Workload, from: u64) -> Result<Row, Fault> {
@@ -173,7 +182,7 @@ fn row(
         for Wrong { seed, what } in &found.wrong {
             let workload = workload.name();
             writeln!(out, "{name}, {workload}, seed {seed}: {what}")?;
-            again.push(format!("{name} --workload {workload} --seed {seed} --rounds {BATCH}"));
+            again.push(format!("{name} --workload {workload} --seed {seed} --rounds {}", found.rounds));
         }
         all.add(found);
         all.wrong.clear();
@@ -207,11 +216,12 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Fault> {
 }
 
 fn main() -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    let clean = match arguments() {
-        Ok(None) => out.write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from),
-        Ok(Some(arguments)) => run(&arguments, &mut out),
-        Err(fault) => Err(fault),
+    let given: Vec<_> = std::env::args().skip(1).collect();
+    let clean = match (ext4::part(&given), arguments()) {
+        (Some(played), _) => played.map(|()| true),
+        (None, Ok(None)) => std::io::stdout().write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from),
+        (None, Ok(Some(arguments))) => run(&arguments, &mut std::io::stdout().lock()),
+        (None, Err(fault)) => Err(fault),
     };
     match clean {
         Ok(true) => ExitCode::SUCCESS,
