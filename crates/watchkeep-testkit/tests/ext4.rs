@@ -3,13 +3,14 @@
 
 use watchkeep::Durability;
 use watchkeep_testkit::faults::Row;
-use watchkeep_testkit::faults::ext4::{Plan, cut};
+use watchkeep_testkit::faults::ext4::{Plan, SHARED, cut};
 use watchkeep_testkit::surface::Fault;
 
 fn cuts(rounds: u64, durability: Durability, judged: Durability) -> Result<Row, Fault> {
     let mut all = Row::default();
-    for seed in 1..=rounds {
-        all.add(cut(&Plan { program: env!("CARGO_BIN_EXE_faults").into(), durability, judged, seed })?);
+    for (seed, workload) in (1..=rounds).zip(SHARED.into_iter().cycle()) {
+        let program = env!("CARGO_BIN_EXE_faults").into();
+        all.add(cut(&Plan { program, workload, durability, judged, seed })?);
     }
     Ok(all)
 }
@@ -19,7 +20,7 @@ fn nothing_that_a_process_was_told_is_lost() -> Result<(), Fault> {
     let all = cuts(20, Durability::Full, Durability::Full)?;
     assert_eq!(all.problem(), None);
     assert_eq!(all.count("lost"), 0);
-    assert!(all.count("acked") > 300 && all.count("delivered") > 300, "hardly anything happened: {all}");
+    assert!(all.count("acked") > 300 && all.count("delivered") > 100, "hardly anything happened: {all}");
     Ok(())
 }
 

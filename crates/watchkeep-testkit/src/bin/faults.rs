@@ -101,16 +101,17 @@ const ROWS: [(&str, Rounds); 8] = [
         row.add(cut_log(&sound, usize::try_from(cuts)? - 1)?);
         Ok(row)
     }),
-    ("ext4", |_, _, seed| volume(Durability::Full, seed)),
-    ("ext4-relaxed", |_, _, seed| volume(Durability::Relaxed, seed)),
+    ("ext4", |_, workload, seed| volume(workload, Durability::Full, seed)),
+    ("ext4-relaxed", |_, workload, seed| volume(workload, Durability::Relaxed, seed)),
 ];
 
 fn power(plan: Plan) -> Result<Row, Fault> {
     cut(&Plan { cuts: BATCH, ..plan })
 }
 
-fn volume(durability: Durability, seed: u64) -> Result<Row, Fault> {
-    ext4::cut(&ext4::Plan { program: std::env::current_exe()?, durability, judged: durability, seed })
+fn volume(workload: Workload, durability: Durability, seed: u64) -> Result<Row, Fault> {
+    let program = std::env::current_exe()?;
+    ext4::cut(&ext4::Plan { program, workload, durability, judged: durability, seed })
 }
 
 fn points(arguments: &Arguments, workload: Workload, from: u64) -> Result<Row, Fault> {
@@ -170,7 +171,11 @@ fn row(
     let began = Instant::now();
     let (mut seed, mut all) = state.rows.remove(name).unwrap_or((arguments.seed, Row::default()));
     let chosen = |workload: &Workload| arguments.workload.is_none_or(|one| one == *workload);
-    let workloads: Vec<_> = Workload::ALL.into_iter().filter(chosen).collect();
+    let possible: &[_] = if name.starts_with("ext4") { &ext4::SHARED } else { &Workload::ALL };
+    let workloads: Vec<_> = possible.iter().copied().filter(chosen).collect();
+    if workloads.is_empty() {
+        return Err(format!("{name} has no workload of this name").into());
+    }
     // Each workload has its points once; everything else has a seed for each turn.
     let points = name == "io";
     let end = if points { arguments.seed + u64::try_from(workloads.len())? } else { u64::MAX };
@@ -215,14 +220,18 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Fault> {
     Ok(clean)
 }
 
+/// Does what the command line says; whether nothing was wrong.
+fn asked() -> Result<bool, Fault> {
+    let mut out = std::io::stdout().lock();
+    match arguments()? {
+        None => Ok(out.write_all(USAGE.as_bytes()).map(|()| true)?),
+        Some(arguments) => run(&arguments, &mut out),
+    }
+}
+
 fn main() -> ExitCode {
     let given: Vec<_> = std::env::args().skip(1).collect();
-    let clean = match (ext4::part(&given), arguments()) {
-        (Some(played), _) => played.map(|()| true),
-        (None, Ok(None)) => std::io::stdout().write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from),
-        (None, Ok(Some(arguments))) => run(&arguments, &mut std::io::stdout().lock()),
-        (None, Err(fault)) => Err(fault),
-    };
+    let clean = ext4::part(&given).map_or_else(asked, |played| played.map(|()| true));
     match clean {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use watchkeep::{
@@ -20,7 +20,7 @@ use watchkeep::{
 
 use self::volume::{Held, Volume, bound, needs, run};
 use super::verify::{Found, Judge, verify};
-use super::{Expect, FILE, Row, Scene, Workload, scratch};
+use super::{Expect, FILE, Row, Scene, Workload, Wrong};
 use crate::ops::{Choices, Dice};
 use crate::record::Seen;
 use crate::surface::Fault;
@@ -28,13 +28,13 @@ use crate::surface::Fault;
 /// The first argument of the program when it is a part of a round.
 const PART: &str = "ext4-part";
 
-/// The uses of a store that processes can make of the same one without knowing of each other.
-const SHARED: [Workload; 4] = [Workload::Puts, Workload::Transactions, Workload::Tenants, Workload::Crowd];
+/// The uses that several processes can make of one store without knowing of each other.
+pub const SHARED: [Workload; 4] =
+    [Workload::Puts, Workload::Transactions, Workload::Tenants, Workload::Crowd];
 
-const WRITERS: u64 = 2;
 /// The cut comes after fewer acknowledgements than this.
 const MOST_ACKED: usize = 150;
-/// A round in which so little happens is no round.
+/// The cut comes after this time at the latest.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A round.
@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Plan {
     /// The program that calls [`part`] with its arguments.
     pub program: PathBuf,
+    /// What one of the writers does; the other's use is of the seed.
+    pub workload: Workload,
     /// How durable the file is.
     pub durability: Durability,
     /// How durable it is held to be: the same, unless somebody tries whether a difference is seen.
@@ -58,15 +60,14 @@ pub struct Plan {
 /// When this machine cannot do that: what is missing.
 pub fn cut(plan: &Plan) -> Result<Row, Fault> {
     needs()?;
-    let folder = scratch()?;
     let mut round = bound(Path::new("unshare"));
     round.args(["--mount", "--propagation", "private"]).arg(&plan.program).args([PART, "round"]);
-    round.arg(folder.path()).args([name(plan.durability), name(plan.judged), &plan.seed.to_string()]);
+    round.args([plan.workload.name(), name(plan.durability), name(plan.judged), &plan.seed.to_string()]);
     let said = run(round.arg(&plan.program))?;
     let (row, what) = said.split_once('\n').unwrap_or((&said, ""));
     let mut row: Row = row.parse()?;
     if row.broken > 0 {
-        row.wrong.push(super::Wrong { seed: plan.seed, what: what.trim_end().to_owned() });
+        row.wrong.push(Wrong { seed: plan.seed, what: what.trim_end().to_owned() });
     }
     Ok(row)
 }
@@ -77,35 +78,36 @@ pub fn cut(plan: &Plan) -> Result<Row, Fault> {
 ///
 /// When the part cannot be played.
 pub fn part(arguments: &[String]) -> Option<Result<(), Fault>> {
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
-        [PART, "round", folder, durability, judged, seed, program] => {
-            Some(durability_of(durability).and_then(|durability| {
-                let judged = durability_of(judged)?;
-                round(
-                    Path::new(folder),
-                    &Plan { program: program.into(), durability, judged, seed: seed.parse()? },
-                )
-            }))
+    let (mark, rest) = arguments.split_first()?;
+    (mark == PART).then(|| {
+        let rest: Vec<_> = rest.iter().map(String::as_str).collect();
+        match rest.as_slice() {
+            ["round", workload, durability, judged, seed, program] => round(&Plan {
+                program: program.into(),
+                workload: named(SHARED, Workload::name, workload)?,
+                durability: named(DURABILITIES, name, durability)?,
+                judged: named(DURABILITIES, name, judged)?,
+                seed: seed.parse()?,
+            }),
+            ["writer", path, durability, workload, seed] => {
+                let workload = named(SHARED, Workload::name, workload)?;
+                play(path, durability, |store, clock| write(store, clock, workload, seed.parse()?))
+            }
+            ["watcher", path, durability] => play(path, durability, |store, _| watch(store)),
+            _ => Err(format!("there is no part {rest:?}").into()),
         }
-        [PART, "writer", path, durability, seed] => Some(
-            durability_of(durability)
-                .and_then(|durability| write(Path::new(path), durability, seed.parse()?)),
-        ),
-        [PART, "watcher", path, durability] => {
-            Some(durability_of(durability).and_then(|durability| watch(Path::new(path), durability)))
-        }
-        _ => None,
-    }
+    })
 }
+
+const DURABILITIES: [Durability; 2] = [Durability::Full, Durability::Relaxed];
 
 fn name(durability: Durability) -> &'static str {
     if durability == Durability::Full { "full" } else { "relaxed" }
 }
 
-fn durability_of(text: &str) -> Result<Durability, Fault> {
-    let known = [Durability::Full, Durability::Relaxed].into_iter().find(|known| name(*known) == text);
-    known.ok_or_else(|| format!("there is no durability {text}").into())
+fn named<T: Copy, const N: usize>(all: [T; N], name: fn(T) -> &'static str, text: &str) -> Result<T, Fault> {
+    let found = all.into_iter().find(|one| name(*one) == text);
+    found.ok_or_else(|| format!("a round knows no {text}").into())
 }
 
 /// Says a line in one piece, so that those who are killed leave no half of one but the last.
@@ -113,12 +115,27 @@ fn say(line: &str) -> Result<(), Fault> {
     Ok(std::io::stdout().lock().write_all(format!("{line}\n").as_bytes())?)
 }
 
-fn open(path: &Path, durability: Durability, clock: Arc<ManualClock>) -> Result<Store, Fault> {
-    let options =
-        Options::new().durability(durability).retention(Retention::FOREVER).clock(clock).ballast(false);
-    let store = options.open(path)?;
-    say(&format!("opened {}", store.id()))?;
-    Ok(store)
+/// Uses the store until the disk fails, or for ever. As when the machine stops, nothing is closed.
+fn play(
+    path: &str,
+    durability: &str,
+    part: impl FnOnce(&Store, &Arc<ManualClock>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let clock = Arc::<ManualClock>::default();
+    let options = Options::new()
+        .durability(named(DURABILITIES, name, durability)?)
+        .retention(Retention::FOREVER)
+        .clock(clock.clone())
+        .ballast(false);
+    let store = options.open(path);
+    let played = store.as_ref().map_err(|error| format!("{error:?}").into()).and_then(|store| {
+        say(&format!("opened {}", store.id()))?;
+        part(store, &clock)
+    });
+    if let Err(fault) = played {
+        say(&format!("failed {fault}"))?;
+    }
+    std::process::exit(0)
 }
 
 fn everything() -> Filter {
@@ -130,50 +147,35 @@ fn text(event: &watchkeep::Event) -> String {
     format!("{} {:?}", event.revision(), Seen::from(event))
 }
 
-/// Writes until the disk fails, and says what was acknowledged.
-fn write(path: &Path, durability: Durability, seed: u64) -> Result<(), Fault> {
-    let (mut dice, clock) = (Dice::new(seed), Arc::<ManualClock>::default());
-    let store = open(path, durability, clock.clone())?;
-    let workload = SHARED.get(dice.below(SHARED.len())).copied().unwrap_or(Workload::Puts);
-    let failed = Mutex::new(None);
+/// Writes, and says what was acknowledged.
+fn write(store: &Store, clock: &ManualClock, workload: Workload, seed: u64) -> Result<(), Fault> {
+    let mut dice = Dice::new(seed);
+    let unheard = Mutex::new(None);
     let acknowledge = |revision: Revision| {
         // Acknowledged is acknowledged, also when it cannot be read any more.
         let before = Revision::new(revision.get().saturating_sub(1));
         let event = store.history(everything(), before).next().and_then(Result::ok);
         let line = event.map_or_else(|| revision.to_string(), |event| text(&event));
-        if let Err(fault) = say(&format!("acked {line}"))
-            && let Ok(mut failed) = failed.lock()
-        {
-            *failed = Some(fault);
+        if let Err(fault) = say(&format!("acked {line}")) {
+            unheard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
         }
     };
-    let scene = Scene { store: &store, clock: &clock, acknowledge: &acknowledge, trimming: &|_| () };
+    let scene = Scene { store, clock, acknowledge: &acknowledge, trimming: &|_| () };
     for step in 0.. {
-        if let Err(error) = workload.step(step, &mut dice, &scene) {
-            say(&format!("failed {} {error:?}", workload.name()))?;
-            break;
-        }
-        if let Some(fault) = failed.lock().ok().and_then(|mut failed| failed.take()) {
-            return Err(fault);
-        }
+        let done = workload.step(step, &mut dice, &scene);
+        done.map_err(|error| format!("{}: {error:?}", workload.name()))?;
+        unheard.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)?;
     }
-    // As when the machine stops: nothing is closed.
-    std::process::exit(0)
+    Ok(())
 }
 
-/// Says what is delivered, until it is killed.
-fn watch(path: &Path, durability: Durability) -> Result<(), Fault> {
-    let store = open(path, durability, Arc::default())?;
+/// Says what is delivered.
+fn watch(store: &Store) -> Result<(), Fault> {
     for event in store.watch_with(everything(), WatchOptions::new().after(Revision::ZERO))? {
-        match event {
-            Ok(event) => say(&format!("delivered {}", text(&event)))?,
-            Err(error) => {
-                say(&format!("failed watching {error:?}"))?;
-                break;
-            }
-        }
+        let event = event.map_err(|error| format!("watching: {error:?}"))?;
+        say(&format!("delivered {}", text(&event)))?;
     }
-    std::process::exit(0)
+    Ok(())
 }
 
 /// What the processes were told.
@@ -260,9 +262,9 @@ fn start(program: &Path, arguments: &[&str], path: &Path, lines: &Sender<String>
 }
 
 /// A whole round, and what it came to on standard output.
-fn round(folder: &Path, plan: &Plan) -> Result<(), Fault> {
+fn round(plan: &Plan) -> Result<(), Fault> {
     let mut dice = Dice::new(plan.seed);
-    let mut volume = Volume::new(folder)?;
+    let mut volume = Volume::new()?;
     let path = volume.root().join(FILE);
     let told = use_and_cut(&mut volume, plan, &path, &mut dice)?;
     volume.restore(&mut dice)?;
@@ -288,9 +290,10 @@ fn use_and_cut(volume: &mut Volume, plan: &Plan, path: &Path, dice: &mut Dice) -
     let durability = name(plan.durability);
     let mut watcher = start(&plan.program, &["watcher", durability], path, &sender)?;
     let mut writers = Vec::new();
-    for _ in 0..WRITERS {
+    let other = SHARED.get(dice.below(SHARED.len())).copied().unwrap_or(Workload::Puts);
+    for workload in [plan.workload, other] {
         let seed = dice.below(1 << 30).to_string();
-        writers.push(start(&plan.program, &["writer", durability, &seed], path, &sender)?);
+        writers.push(start(&plan.program, &["writer", durability, workload.name(), &seed], path, &sender)?);
     }
     drop(sender);
     // Every eighth cut comes while the store is made.

@@ -19,10 +19,14 @@ const TOOLS: [(&str, &str); 6] = [
     ("setpriv", "util-linux"),
 ];
 /// What is needed of the kernel.
-const DEVICES: [&str; 2] = ["/dev/loop-control", "/dev/fuse"];
+const DEVICES: [&str; 3] = ["/dev/loop-control", "/dev/fuse", FOLDER];
 
 const SECTOR: u64 = 512;
 const DISK_BYTES: u64 = 32 << 20;
+/// What is made for a round lies in a file system in memory, which covers this folder for the processes of the round:
+/// nothing of it is left, however they end.
+const FOLDER: &str = "/dev/shm";
+
 /// Hardly any of it is used: the file is sparse.
 const LOG_BYTES: u64 = 1 << 30;
 
@@ -81,35 +85,27 @@ impl Drop for Held {
 /// A mounted volume. Its mounts belong to the mount namespace of this process, and go with it.
 #[derive(Debug)]
 pub(super) struct Volume {
-    folder: PathBuf,
     daemon: Held,
 }
 
 impl Volume {
-    /// An empty one, in a folder that it covers.
-    pub(super) fn new(folder: &Path) -> Result<Volume, Fault> {
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=768m", "tmpfs"]).arg(folder))?;
-        let at = |name| folder.join(name);
+    /// An empty one.
+    pub(super) fn new() -> Result<Volume, Fault> {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=768m", "tmpfs", FOLDER]))?;
         File::create(at("disk"))?.set_len(DISK_BYTES)?;
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096"]).arg(at("disk")))?;
         std::fs::copy(at("disk"), at("base"))?;
         File::create(at("log"))?.set_len(LOG_BYTES)?;
         File::create(at("export"))?;
         std::fs::create_dir(at("mounted"))?;
-        let volume = Volume { folder: folder.to_owned(), daemon: Held(daemon(folder)?) };
-        volume.mount("export")?;
+        let volume = Volume { daemon: Held(daemon()?) };
+        mount("export")?;
         Ok(volume)
     }
 
     /// The folder that it is mounted on.
     pub(super) fn root(&self) -> PathBuf {
-        self.folder.join("mounted")
-    }
-
-    fn mount(&self, device: &str) -> Result<(), Fault> {
-        // The loop device is freed with the mount.
-        let device = self.folder.join(device);
-        run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).arg(device).arg(self.root())).map(drop)
+        at("mounted")
     }
 
     /// Cuts the power: from here on nothing reaches the disk.
@@ -119,14 +115,13 @@ impl Volume {
 
     /// Mounts in its place what the disk may hold after the cut.
     pub(super) fn restore(&self, dice: &mut Dice) -> Result<(), Fault> {
-        for mounted in [self.root(), self.folder.join("export")] {
-            run(Command::new("umount").arg("-l").arg(mounted))?;
+        for mounted in ["mounted", "export"] {
+            run(Command::new("umount").arg("-l").arg(at(mounted)))?;
         }
-        let image = self.folder.join("image");
-        std::fs::copy(self.folder.join("base"), &image)?;
-        let mut log = BufReader::new(File::open(self.folder.join("log"))?);
-        lay_over(&mut File::options().write(true).open(image)?, entries(&mut log)?, dice)?;
-        self.mount("image")
+        std::fs::copy(at("base"), at("image"))?;
+        let mut log = BufReader::new(File::open(at("log"))?);
+        lay_over(&mut File::options().write(true).open(at("image"))?, entries(&mut log)?, dice)?;
+        mount("image")
     }
 
     /// Unmounts it, when all is well.
@@ -135,10 +130,19 @@ impl Volume {
     }
 }
 
+fn at(name: &str) -> PathBuf {
+    Path::new(FOLDER).join(name)
+}
+
+/// Mounts what is on a file. The loop device is freed with the mount.
+fn mount(file: &str) -> Result<(), Fault> {
+    run(Command::new("mount").args(["-t", "ext4", "-o", "loop"]).args([at(file), at("mounted")])).map(drop)
+}
+
 /// The daemon, once the disk is there.
-fn daemon(folder: &Path) -> Result<Child, Fault> {
+fn daemon() -> Result<Child, Fault> {
     let mut command = bound(Path::new("qemu-storage-daemon"));
-    command.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.current_dir(FOLDER).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (node, file) in [("disk", "disk"), ("log", "log")] {
         command.arg("--blockdev");
         // The machine itself keeps its power: what the log says is flushed need not be.
