@@ -48,7 +48,8 @@ pub struct Plan {
     pub durability: Durability,
     /// How durable it is held to be: the same, unless somebody tries whether a difference is seen.
     pub judged: Durability,
-    /// Where everything comes from that is decided; who writes first is not.
+    /// Where all choices come from. Which process is faster is none of them, so a seed shows a round much like
+    /// another, not the same.
     pub seed: u64,
 }
 
@@ -72,7 +73,7 @@ pub fn cut(plan: &Plan) -> Result<Row, Fault> {
     Ok(row)
 }
 
-/// Is a part of a round, if the arguments of the program ask for one.
+/// Plays a part of a round, if the arguments of the program ask for one. Parts that use the store end the process.
 ///
 /// # Errors
 ///
@@ -133,7 +134,7 @@ fn play(
         part(store, &clock)
     });
     if let Err(fault) = played {
-        say(&format!("failed {fault}"))?;
+        say(&format!("failed {}", fault.to_string().replace('\n', " ")))?;
     }
     std::process::exit(0)
 }
@@ -189,7 +190,9 @@ struct Told {
     received: Revision,
     /// Each event that anyone saw, as text.
     seen: BTreeMap<Revision, String>,
+    /// What ended a process: after the cut, all of them are to fail.
     failed: Vec<String>,
+    /// What must not be, whatever the disk has.
     problems: Vec<String>,
 }
 

@@ -34,10 +34,10 @@ const LOG_BYTES: u64 = 1 << 30;
 pub(super) fn needs() -> Result<(), Fault> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |tool: &str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
-    for (tool, package) in TOOLS.iter().filter(|(tool, _)| !found(tool)) {
+    if let Some((tool, package)) = TOOLS.iter().find(|(tool, _)| !found(tool)) {
         return Err(format!("{tool} is missing: install the Debian package {package}").into());
     }
-    for device in DEVICES.iter().filter(|device| !Path::new(device).exists()) {
+    if let Some(device) = DEVICES.iter().find(|device| !Path::new(device).exists()) {
         return Err(format!("{device} is missing: the kernel, or the container, must offer it").into());
     }
     if Command::new("id").arg("-u").output()?.stdout.trim_ascii() != b"0" {
