@@ -16,7 +16,7 @@ use std::time::Instant;
 use watchkeep::Durability;
 use watchkeep_testkit::faults::bytes::{Sound, cut_log, flip_file, flip_log};
 use watchkeep_testkit::faults::power::{Plan, cut};
-use watchkeep_testkit::faults::{Row, Workload, Wrong, io};
+use watchkeep_testkit::faults::{Row, Workload, Wrong, ext4, io};
 use watchkeep_testkit::processes;
 use watchkeep_testkit::surface::Fault;
 
@@ -32,6 +32,9 @@ usage: faults WHAT... [--rounds N] [--seed N] [--workload NAME] [--kind NAME] [-
   flips    a bit of a closed store's file is another
   wal      a bit of the write-ahead log is another; it is cut off at every 512 bytes
   kill     processes on one file are killed; --workload does not matter
+  ext4     the power goes under a real ext4 that two processes write to and one watches; needs root
+  ext4-relaxed
+           the same with files of relaxed durability
   all      all of these
 
   --rounds N       rounds of each; 20000 unless given. io has as many as there are operations
@@ -86,7 +89,7 @@ fn arguments() -> Result<Option<Arguments>, Fault> {
 /// Runs the rounds of a seed.
 type Rounds = fn(&Arguments, Workload, u64) -> Result<Row, Fault>;
 
-const ROWS: [(&str, Rounds); 7] = [
+const ROWS: [(&str, Rounds); 9] = [
     ("power", |_, workload, seed| power(Plan::new(workload, Durability::Full, seed))),
     ("relaxed", |_, workload, seed| power(Plan::new(workload, Durability::Relaxed, seed))),
     ("sync", |_, workload, seed| {
@@ -101,10 +104,17 @@ const ROWS: [(&str, Rounds); 7] = [
         Ok(row)
     }),
     ("kill", |_, _, seed| processes::kill::rounds(&std::env::current_exe()?, seed)),
+    ("ext4", |_, workload, seed| volume(workload, Durability::Full, seed)),
+    ("ext4-relaxed", |_, workload, seed| volume(workload, Durability::Relaxed, seed)),
 ];
 
 fn power(plan: Plan) -> Result<Row, Fault> {
     cut(&Plan { cuts: BATCH, ..plan })
+}
+
+fn volume(workload: Workload, durability: Durability, seed: u64) -> Result<Row, Fault> {
+    let program = std::env::current_exe()?;
+    ext4::cut(&ext4::Plan { program, workload, durability, judged: durability, seed })
 }
 
 fn points(arguments: &Arguments, workload: Workload, from: u64) -> Result<Row, Fault> {
@@ -164,7 +174,11 @@ fn row(
     let began = Instant::now();
     let (mut seed, mut all) = state.rows.remove(name).unwrap_or((arguments.seed, Row::default()));
     let chosen = |workload: &Workload| arguments.workload.is_none_or(|one| one == *workload);
-    let workloads: Vec<_> = Workload::ALL.into_iter().filter(chosen).collect();
+    let possible: &[_] = if name.starts_with("ext4") { &ext4::SHARED } else { &Workload::ALL };
+    let workloads: Vec<_> = possible.iter().copied().filter(chosen).collect();
+    if workloads.is_empty() {
+        return Err(format!("{name} has no workload of this name").into());
+    }
     // Each workload has its points once; everything else has a seed for each turn.
     let points = name == "io";
     let end = if points { arguments.seed + u64::try_from(workloads.len())? } else { u64::MAX };
@@ -176,7 +190,7 @@ fn row(
         for Wrong { seed, what } in &found.wrong {
             let workload = workload.name();
             writeln!(out, "{name}, {workload}, seed {seed}: {what}")?;
-            again.push(format!("{name} --workload {workload} --seed {seed} --rounds {BATCH}"));
+            again.push(format!("{name} --workload {workload} --seed {seed} --rounds {}", found.rounds));
         }
         all.add(found);
         all.wrong.clear();
@@ -209,24 +223,20 @@ fn run(arguments: &Arguments, out: &mut dyn Write) -> Result<bool, Fault> {
     Ok(clean)
 }
 
-fn main() -> ExitCode {
-    let mut given = std::env::args().skip(1);
-    // The processes that `kill` and the tests start.
-    if given.next().as_deref() == Some(processes::member::PART) {
-        return match processes::member::play(given) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(fault) => {
-                let _ = writeln!(std::io::stderr(), "member: {fault}");
-                ExitCode::from(2)
-            }
-        };
-    }
+/// Does what the command line says; whether nothing was wrong.
+fn asked() -> Result<bool, Fault> {
     let mut out = std::io::stdout().lock();
-    let clean = match arguments() {
-        Ok(None) => out.write_all(USAGE.as_bytes()).map(|()| true).map_err(Fault::from),
-        Ok(Some(arguments)) => run(&arguments, &mut out),
-        Err(fault) => Err(fault),
-    };
+    match arguments()? {
+        None => Ok(out.write_all(USAGE.as_bytes()).map(|()| true)?),
+        Some(arguments) => run(&arguments, &mut out),
+    }
+}
+
+fn main() -> ExitCode {
+    let given: Vec<_> = std::env::args().skip(1).collect();
+    // The processes that `ext4`, `kill` and the tests start.
+    let part = ext4::part(&given).or_else(|| processes::member::part(&given));
+    let clean = part.map_or_else(asked, |played| played.map(|()| true));
     match clean {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

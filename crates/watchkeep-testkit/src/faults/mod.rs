@@ -7,8 +7,10 @@
 //!   the disk may hold, and [held against the ledger](verify).
 //! * [`io`]: each single operation of SQLite fails, one after the other.
 //! * [`bytes`]: bits flip, logs are cut short, files are exchanged.
+//! * [`ext4`]: the power goes under a real file system, on which several processes use one store.
 
 pub mod bytes;
+pub mod ext4;
 pub mod io;
 mod ledger;
 pub mod power;

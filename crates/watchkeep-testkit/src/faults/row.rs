@@ -45,9 +45,12 @@ impl Row {
     /// Adds a round that kept all promises.
     pub fn fine<'w>(&mut self, worth_counting: impl IntoIterator<Item = &'w str>) {
         self.rounds += 1;
-        for what in worth_counting {
-            *self.counts.entry(what.to_owned()).or_default() += 1;
-        }
+        worth_counting.into_iter().for_each(|what| self.note(what, 1));
+    }
+
+    /// Counts something that is worth it.
+    pub fn note(&mut self, what: &str, count: u64) {
+        *self.counts.entry(what.to_owned()).or_default() += count;
     }
 
     /// Adds a round that did not.
@@ -63,9 +66,7 @@ impl Row {
     pub fn add(&mut self, other: Row) {
         self.rounds += other.rounds;
         self.broken += other.broken;
-        for (what, count) in other.counts {
-            *self.counts.entry(what).or_default() += count;
-        }
+        other.counts.iter().for_each(|(what, count)| self.note(what, *count));
         let room = Row::MOST.saturating_sub(self.wrong.len());
         self.wrong.extend(other.wrong.into_iter().take(room));
     }

@@ -53,6 +53,16 @@ fn failed(label: &str, began: Instant, error: &Error) {
     tell(format_args!("failed\t{label}\t{kind:?}\t{took}\t{error}"));
 }
 
+/// Plays a member, if the arguments of the program ask for one.
+///
+/// # Errors
+///
+/// As [`play`].
+pub fn part(arguments: &[String]) -> Option<Result<(), Fault>> {
+    let (mark, rest) = arguments.split_first()?;
+    (mark == PART).then(|| play(rest.iter().cloned()))
+}
+
 /// Plays the part: the file, and how many ms a write waits for others.
 ///
 /// # Errors
