@@ -82,6 +82,23 @@ fn a_replaced_file_ends_the_store_and_the_other_file_is_left_alone() -> Result {
 }
 
 #[test]
+fn a_log_that_is_cut_off_below_a_watch_ends_it_with_an_error() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    let store = Store::open(&path)?;
+    let mut watcher = store.watch("*", "*");
+    (0..3).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
+    support::take(&mut watcher, 3)?;
+    // By another program: this process must not open the file.
+    let script = "truncate -s 0 \"$1-wal\"";
+    assert!(std::process::Command::new("sh").args(["-c", script, "cut"]).arg(&path).status()?.success());
+    let told = watcher.recv_timeout(support::LIMIT).ok_or("it waits in silence")?;
+    let kind = told.err().ok_or("an event came of nothing")?.kind();
+    assert!(matches!(kind, ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Replaced), "{kind:?}");
+    Ok(())
+}
+
+#[test]
 fn a_removed_file_log_or_index_ends_the_store() -> Result {
     for suffix in ["", "-wal", "-shm"] {
         let (folder, path, store) = store()?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::engine::signal::Woken;
 use crate::engine::{Author, Op, Write};
-use crate::types::error::Result;
-use crate::types::limits::{DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
+use crate::types::error::{ErrorKind, Reason, Result};
+use crate::types::limits::{BLIND_ROUNDS, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 use crate::types::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use super::core::Core;
 
 /// Runs until the store closes.
 pub(super) fn run(core: &Core) {
-    let mut woken = Woken::Timeout;
+    let (mut woken, mut blind) = (Woken::Timeout, 0);
     while !core.ending.load(Ordering::Acquire) {
         if core.close_wanted.load(Ordering::Acquire) {
             if let Err(error) = core.close_here() {
@@ -23,9 +23,16 @@ pub(super) fn run(core: &Core) {
             }
             return;
         }
-        let round = round(core).unwrap_or_else(|error| {
+        let round = round(core).inspect(|_| blind = 0).unwrap_or_else(|error| {
             if !core.is_closed() {
                 tracing::warn!(%error, "the store's thread could not do its round; it tries again");
+            }
+            if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io) {
+                blind += 1;
+                if blind == BLIND_ROUNDS {
+                    // Whoever waits would wait in silence.
+                    core.hub.fail(&error);
+                }
             }
             Round { pause: POLL, deaf: DEAF }
         });
@@ -61,11 +68,15 @@ fn round(core: &Core) -> Result<Round> {
         return Ok(Round { pause: POLL, deaf: DEAF });
     }
     let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
-    let mut last = Revision::ZERO;
+    let (mut last, told) = (Revision::ZERO, core.hub.last());
     core.engine.glance(&mut |read| {
         last = read.last()?;
         Ok(())
     })?;
+    if last < told {
+        let what = format!("it went back from revision {told}, which was told, to {last}");
+        core.hub.fail(&Reason::Corrupt { what }.into());
+    }
     let deaf = match (core.hub.is_watched(), core.hub.last() < last) {
         (false, _) => DEAF_UNWATCHED,
         (true, false) => DEAF,

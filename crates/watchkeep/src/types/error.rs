@@ -237,7 +237,7 @@ pub(crate) enum Reason {
     #[error("{path:?} has format {found}, this release reads up to {known}; upgrade watchkeep")]
     NewerFormat { path: PathBuf, found: i64, known: i64 },
     #[error(
-        "{path:?} cannot be written, and a store writes even to be read; change its permissions or those of its folder, or copy it to where it can be, with `watchkeep restore`"
+        "{path:?} cannot be written, and a store writes even to be read; change its permissions or those of its folder, or copy it to where it can be: with `cp`, or from a read-only medium with `watchkeep restore`"
     )]
     ReadOnly { path: PathBuf },
     #[error("the file cannot be written; change its permissions or those of its folder")]

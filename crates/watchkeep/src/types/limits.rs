@@ -60,6 +60,10 @@ pub(crate) const DEAF: Duration = Duration::from_millis(2);
 /// The same after any signal while nobody watches: only deadlines are looked for.
 pub(crate) const DEAF_UNWATCHED: Duration = Duration::from_millis(20);
 
+/// After so many rounds of the store's thread that could not read the file, watchers are told and ended: about a
+/// second.
+pub(crate) const BLIND_ROUNDS: u32 = 4;
+
 /// How often the store's thread looks after the file when nothing calls for it.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);
 

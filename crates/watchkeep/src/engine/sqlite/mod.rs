@@ -112,7 +112,7 @@ impl SqliteEngine {
         let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
         let path = &*std::path::absolute(path).map_err(failed)?;
         make_room(path, options)?;
-        let open::Opened { mut conn, identity, file, is_new } = open::open(path, options)?;
+        let open::Opened { mut conn, identity, file } = open::open(path, options)?;
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let sync = open::sync_of(identity.durability, folder.is_some());
         let wal = Arc::new(WalLength::default());
@@ -130,9 +130,8 @@ impl SqliteEngine {
         // It may have waited long for others, who put another file there meanwhile.
         guard.same_file()?;
         let ballast = Ballast::of(&path, options.ballast);
-        if is_new {
-            ballast.keep();
-        }
+        // Also where others released it: nothing may be set that uses up what they gave back.
+        ballast.keep();
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
@@ -411,6 +410,11 @@ impl Engine for SqliteEngine {
     }
 
     fn seal(&self) -> Result<()> {
+        if self.ballast.is_tight() {
+            // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
+            let begun = Instant::now();
+            while begun.elapsed() < self.busy_timeout && self.maintenance_step().unwrap_or(false) {}
+        }
         self.turn.refuse();
         loop {
             self.lead_background();

@@ -27,8 +27,6 @@ pub(super) struct Opened {
     pub(super) identity: Identity,
     /// What the path led to when the connection was made.
     pub(super) file: FileKey,
-    /// It has become ours just now.
-    pub(super) is_new: bool,
 }
 
 /// Opens the file, making it ours when it is new and that is wanted.
@@ -55,7 +53,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
             retention::write(&tx, &wanted)?;
             tx.commit()?;
         }
-        return Ok(Opened { conn, identity, file, is_new: false });
+        return Ok(Opened { conn, identity, file });
     }
     if tables.others && !options.adopt {
         return Err(foreign(path, "it holds the tables of something else").into());
@@ -69,7 +67,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     }
     create(&mut conn, !tables.others, options)?;
     let identity = agree(trusted(&conn, path)?, options)?;
-    Ok(Opened { conn, identity, file, is_new: true })
+    Ok(Opened { conn, identity, file })
 }
 
 /// Commits are lost, in rare cases, with older ones.

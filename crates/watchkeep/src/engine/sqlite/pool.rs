@@ -82,10 +82,11 @@ impl Pool {
 
     /// As [`Pool::read`], and after the close on a connection that is closed again at once.
     pub(super) fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        if lock(&self.state).closed {
-            return self.read_on(&self.connect()?, f);
+        match self.read(f) {
+            // The close may come at any moment, also between a look and the read.
+            Err(error) if matches!(error.reason(), Reason::Closed) => self.read_on(&self.connect()?, f),
+            read => read,
         }
-        self.read(f)
     }
 
     fn read_on(&self, conn: &Connection, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
