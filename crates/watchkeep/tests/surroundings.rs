@@ -88,11 +88,11 @@ fn a_log_that_is_cut_off_below_a_watch_ends_it_with_an_error() -> Result {
     let store = Store::open(&path)?;
     let mut watcher = store.watch("*", "*");
     (0..3).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
-    support::take(&mut watcher, 3)?;
+    take(&mut watcher, 3)?;
     // By another program: this process must not open the file.
     let script = "truncate -s 0 \"$1-wal\"";
-    assert!(std::process::Command::new("sh").args(["-c", script, "cut"]).arg(&path).status()?.success());
-    let told = watcher.recv_timeout(support::LIMIT).ok_or("it waits in silence")?;
+    assert!(Command::new("sh").args(["-c", script, "cut"]).arg(&path).status()?.success());
+    let told = watcher.recv_timeout(LIMIT).ok_or("it waits in silence")?;
     let kind = told.err().ok_or("an event came of nothing")?.kind();
     assert!(matches!(kind, ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Replaced), "{kind:?}");
     Ok(())
@@ -338,7 +338,7 @@ fn runs_full_and_is_freed_again(volume: &Volume) -> Result {
     store.delete_group("g3")?;
     store.compact(Revision::new(u64::MAX))?;
     eventually("there is room again", || Ok(store.set("g0", "again", vec![b'x'; 20_000]).is_ok()))?;
-    assert!(volume.at("app.db-ballast").exists());
+    eventually("the ballast is there again", || Ok(volume.at("app.db-ballast").exists()))?;
     assert_eq!(store.check()?.problems, Vec::<String>::new());
     let events = take(&mut watcher, 5)?;
     assert!(support::revisions(&events).is_sorted());
