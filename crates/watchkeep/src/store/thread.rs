@@ -1,12 +1,12 @@
 //! The store's own thread: expiry, what other processes wrote, asynchronous writes, signs of life of those who hold
 //! consumers, upkeep of the file.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::signal::Woken;
 use crate::engine::{Author, Op, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
-use crate::types::limits::{BLIND_ROUNDS, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
+use crate::types::limits::{BLIND, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 use crate::types::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use super::core::Core;
 
 /// Runs until the store closes.
 pub(super) fn run(core: &Core) {
-    let (mut woken, mut blind) = (Woken::Timeout, 0);
+    let (mut woken, mut blind) = (Woken::Timeout, None);
     while !core.ending.load(Ordering::Acquire) {
         if core.close_wanted.load(Ordering::Acquire) {
             if let Err(error) = core.close_here() {
@@ -23,14 +23,13 @@ pub(super) fn run(core: &Core) {
             }
             return;
         }
-        let round = round(core).inspect(|_| blind = 0).unwrap_or_else(|error| {
+        let round = round(core).inspect(|_| blind = None).unwrap_or_else(|error| {
             if !core.is_closed() {
                 tracing::warn!(%error, "the store's thread could not do its round; it tries again");
             }
             if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io) {
-                blind += 1;
-                if blind == BLIND_ROUNDS {
-                    // Whoever waits would wait in silence.
+                // Whoever waits would wait in silence.
+                if blind.get_or_insert_with(Instant::now).elapsed() >= BLIND {
                     core.hub.fail(&error);
                 }
             }

@@ -60,9 +60,8 @@ pub(crate) const DEAF: Duration = Duration::from_millis(2);
 /// The same after any signal while nobody watches: only deadlines are looked for.
 pub(crate) const DEAF_UNWATCHED: Duration = Duration::from_millis(20);
 
-/// After so many rounds of the store's thread that could not read the file, watchers are told and ended: about a
-/// second.
-pub(crate) const BLIND_ROUNDS: u32 = 4;
+/// When the store's thread could not read the file for so long, watchers are told and ended.
+pub(crate) const BLIND: Duration = Duration::from_secs(5);
 
 /// How often the store's thread looks after the file when nothing calls for it.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);
