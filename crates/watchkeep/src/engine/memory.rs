@@ -10,7 +10,7 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, Force};
 use crate::types::entry::Entry;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
@@ -59,6 +59,8 @@ impl Transact for Counting {
         self.events.set(self.events.get() + 1);
         Ok(Outcome::Set(Revision::ZERO))
     }
+
+    fn spoil(&self, _: &Error) {}
 
     fn read(&self) -> &dyn Read {
         &MemoryRead(&[])
