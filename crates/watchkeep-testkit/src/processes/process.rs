@@ -53,6 +53,8 @@ pub struct Told {
     /// It says nothing any more.
     pub over: bool,
     hub: usize,
+    /// What callbacks heard before the call that registered them had returned, and could be told of.
+    early: BTreeMap<String, Vec<Heard>>,
 }
 
 impl Told {
@@ -73,7 +75,10 @@ impl Told {
             "event" => {
                 let name = words.text()?;
                 let heard = Heard { span: words.span()?, note: Note::Event(words.seen()?), reading: None };
-                self.streams.get_mut(name).ok_or("an event of nobody")?.heard.push(heard);
+                match self.streams.get_mut(name) {
+                    Some(stream) => stream.heard.push(heard),
+                    None => self.early.entry(name.to_owned()).or_default().push(heard),
+                }
             }
             "wrote" => {
                 let (label, span, last) = (words.text()?.to_owned(), words.span()?, words.optional()?);
@@ -101,7 +106,7 @@ impl Told {
                     hub: self.hub,
                     start: words.revision()?,
                     armed: words.span()?,
-                    heard: Vec::new(),
+                    heard: self.early.remove(&name).unwrap_or_default(),
                     dropped: 0,
                     end: End::Left(now()),
                 };
@@ -289,6 +294,8 @@ impl Process {
         for stream in told.streams.values_mut() {
             stream.end = End::Drained(last);
         }
+        let nobody = std::mem::take(&mut told.early).into_keys();
+        told.odd.extend(nobody.map(|name| format!("an event of nobody: {name}")));
         Ok(told)
     }
 
