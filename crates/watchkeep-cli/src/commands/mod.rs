@@ -22,7 +22,7 @@ use clap::CommandFactory;
 use watchkeep::{ErrorKind, Options, Store};
 
 use crate::args::{Cli, Command, Global};
-use crate::exit::{Failure, NOT_FOUND, Result};
+use crate::exit::{Failure, NOT_FOUND, Result, USAGE};
 use crate::output::Out;
 
 /// Runs the command and says how it ended.
@@ -89,6 +89,11 @@ fn open(global: &Global, access: Access) -> Result<Store> {
 }
 
 fn open_with(global: &Global, access: Access, options: Options) -> Result<Store> {
+    let name = global.store.to_string_lossy();
+    if name == ":memory:" || name.starts_with("file:") {
+        let what = format!("{name:?} is SQLite's way to name a database; a store is a file: name its path");
+        return Err(Failure::new(USAGE, what));
+    }
     let mut options = options.create(access == Access::Write).network(global.network);
     if let Some(origin) = &global.origin {
         options = options.origin(origin);

@@ -12,7 +12,7 @@ use signal_hook::low_level;
 use crate::exit::{FAILURE, Failure, Result};
 
 /// How long what was asked to end may take for it.
-const A_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Whether the end was asked for.
 #[derive(Debug, Clone, Default)]

@@ -39,7 +39,7 @@ pub enum ErrorKind {
     Conflict,
     /// A quota of the namespace is used up: delete something, or raise it.
     QuotaExceeded,
-    /// A named consumer is held by another, or still needs the events: wait for it, or force it.
+    /// A named consumer is held by another, or still needs the events: wait for it, or take it by force.
     Held,
     /// The consumer is not ours any more, for another took it, or it was reset or removed: take it again.
     Fenced,
@@ -149,7 +149,7 @@ pub(crate) enum Reason {
     )]
     HardLinks { path: PathBuf, names: u64 },
     #[error(
-        "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist with Options::network"
+        "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist on it (Options::network, --network)"
     )]
     NetworkFileSystem { path: PathBuf, system: &'static str },
     #[error("{path:?} is there already and is not overwritten; name another file, or move it away")]
@@ -194,12 +194,14 @@ pub(crate) enum Reason {
         "the consumer name {name:?} is not allowed: use letters, digits, hyphens, dots and underscores, at least one and at most 128"
     )]
     BadConsumer { name: String },
-    #[error("there is no consumer {name:?}; `Store::consumers` lists those that there are")]
+    #[error("there is no consumer {name:?}; see the list of consumers for those that there are")]
     NoConsumer { name: String },
-    #[error("the consumer {name:?} is held by {holder:?} for another {left:?}; wait for it, or force it")]
+    #[error(
+        "the consumer {name:?} is held by {holder:?} for another {left:?}; wait for it, or take it by force"
+    )]
     Held { name: String, holder: String, left: Duration },
     #[error(
-        "the consumer {name:?} still needs the events after {after}; let it acknowledge them, remove it, or force it"
+        "the consumer {name:?} still needs the events after {after}; let it acknowledge them, remove it, or compact by force"
     )]
     Needed { name: String, after: Revision },
     #[error("the consumer {name:?} {}; take it again to go on after its last acknowledgement", fenced(.by))]
@@ -218,7 +220,7 @@ pub(crate) enum Reason {
     TooLarge { what: &'static str, len: usize, limit: usize },
     #[error("the store is closed; open it again")]
     Closed,
-    #[error("another writer held the file for {waited:?}; try again, or raise the busy timeout")]
+    #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
     Busy { waited: Duration },
     #[error("another process has the file locked; try again")]
     Locked(#[source] rusqlite::Error),
@@ -279,16 +281,29 @@ pub(crate) enum Reason {
         #[source]
         cause: std::io::Error,
     },
-    #[error("the file could not be used: {0}; see that it is a file of ours on a disk that works")]
+    #[error("the file could not be used; {}", advice(.0))]
     Sqlite(#[source] rusqlite::Error),
     #[error("the commit failed half way, so it may or may not be in the file; read it back before going on")]
     UnknownOutcome(#[source] rusqlite::Error),
     #[error(
-        "an earlier write failed in a way that makes this handle unsafe; close the store and open it again"
+        "an earlier write failed in a way that makes it unsafe to go on; close the store and open it again"
     )]
     Poisoned,
     #[error("{what} ended unexpectedly; close the store and open it again")]
     WorkerDied { what: &'static str },
+}
+
+fn advice(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::CannotOpen) => {
+            "see that it is there, and that not too many files are open (ulimit -n)"
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            "see that its disk works, and that it does not reach a limit of the file size (ulimit -f)"
+        }
+        _ => "see that it is a file of ours on a disk that works",
+    }
 }
 
 fn conflict(current: &Option<Revision>) -> String {

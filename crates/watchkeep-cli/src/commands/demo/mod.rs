@@ -39,13 +39,13 @@ pub(super) fn demo(global: &Global, store_is_named: bool, args: &Demo, out: &mut
         return processes::demo(global, store_is_named, out);
     }
     let path = if store_is_named { global.store.as_path() } else { Path::new(FILE) };
-    let store = open_own(global, path)?;
+    let (store, start) = open_own(global, path)?;
     let pace = Pace::new(Duration::from_secs(args.seconds));
     let to_stop = pace.clone();
     signals::on_end(move || to_stop.stop())?;
     let mut screen = Screen::new(path, out);
     screen.opening()?;
-    let proof = play(&store, &pace, &mut screen)?;
+    let proof = play(&store, start, &pace, &mut screen)?;
     screen.proof(&proof)?;
     if !proof.holds() {
         return Err(Failure::new(FAILURE, "the numbers above must not be; please report them as a bug"));
@@ -69,8 +69,9 @@ mod processes {
     }
 }
 
-/// A store that only the demo has written to: it must not mix with somebody's data.
-fn open_own(global: &Global, path: &Path) -> Result<Store> {
+/// A store that only the demo has written to, as it must not mix with somebody's data; and where this run begins in it:
+/// at a revision of its own, however many run on the same file.
+fn open_own(global: &Global, path: &Path) -> Result<(Store, Revision)> {
     let global = Global {
         store: path.to_owned(),
         namespace: global.namespace.clone(),
@@ -83,20 +84,19 @@ fn open_own(global: &Global, path: &Path) -> Result<Store> {
         let what = format!("{path:?} holds other data; name a file that is not there yet with --store");
         return Err(Failure::new(FAILURE, what));
     }
-    store.set("demo", "made-by", "watchkeep demo")?;
-    Ok(store)
+    let start = store.set("demo", "made-by", "watchkeep demo")?;
+    Ok((store, start))
 }
 
 /// Lets everybody write and read until the time is over, and looks at what came of it.
-fn play(store: &Store, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
-    let start = store.last_revision()?;
-    let visits_before = writers::visits(store)?;
+fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
+    let counter = format!("visits-{start}");
     let (mut live, mut slow_watcher) = (watch(store, start)?, watch(store, start)?);
     let slow = SlowReader::new(pace.clone(), start);
     let mut seen = Vec::new();
     let (written, log, mut slow_seen) = thread::scope(|scope| {
         let slow_reader = scope.spawn(|| slow.read(&mut slow_watcher));
-        let writers = scope.spawn(|| writers::write(store, pace));
+        let writers = scope.spawn(|| writers::write(store, pace, &counter));
         let result = (|| {
             show(&mut live, screen, &slow, &mut seen, |_| {
                 let settled = || {
@@ -132,7 +132,7 @@ fn play(store: &Store, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
         log,
         behind: slow.most_behind(),
         increments,
-        visits: writers::visits(store)?.saturating_sub(visits_before),
+        visits: writers::visits(store, &counter)?,
     })
 }
 

@@ -20,8 +20,8 @@ pub(super) struct Written {
     pub(super) increments: u64,
 }
 
-/// Writes from five threads until the time is over.
-pub(super) fn write(store: &Store, pace: &Pace) -> Result<Written> {
+/// Writes from five threads until the time is over. The counter's key is this run's own.
+pub(super) fn write(store: &Store, pace: &Pace, counter: &str) -> Result<Written> {
     let acknowledged = Mutex::new(Vec::new());
     let acknowledge = |revision| {
         acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(revision);
@@ -35,7 +35,7 @@ pub(super) fn write(store: &Store, pace: &Pace) -> Result<Written> {
         let counters = [("web-1", 230), ("web-2", 310)].map(|(name, every)| {
             let store = store.with_origin(name);
             let acknowledge = &acknowledge;
-            scope.spawn(move || count(&store, pace, Duration::from_millis(every), acknowledge))
+            scope.spawn(move || count(&store, counter, pace, Duration::from_millis(every), acknowledge))
         });
         let mut increments = 0;
         for other in others {
@@ -107,12 +107,18 @@ fn order(store: &Store, pace: &Pace, acknowledge: &impl Fn(Revision)) -> Result<
 }
 
 /// One of two threads that increment the same counter.
-fn count(store: &Store, pace: &Pace, every: Duration, acknowledge: &impl Fn(Revision)) -> Result<u64> {
+fn count(
+    store: &Store,
+    counter: &str,
+    pace: &Pace,
+    every: Duration,
+    acknowledge: &impl Fn(Revision),
+) -> Result<u64> {
     let mut increments = 0;
     while pace.pause(every) {
         let done = store.transaction(|tx| {
-            let visits = number(tx.get("counter", "visits")?);
-            tx.set("counter", "visits", (visits + 1).to_string())
+            let visits = number(tx.get("counter", counter)?);
+            tx.set("counter", counter, (visits + 1).to_string())
         })?;
         acknowledge(done.revision);
         increments += 1;
@@ -121,8 +127,8 @@ fn count(store: &Store, pace: &Pace, every: Duration, acknowledge: &impl Fn(Revi
 }
 
 /// What the counter shows.
-pub(super) fn visits(store: &Store) -> Result<u64> {
-    store.get("counter", "visits").map(number)
+pub(super) fn visits(store: &Store, counter: &str) -> Result<u64> {
+    store.get("counter", counter).map(number)
 }
 
 fn number(value: Option<watchkeep::Value>) -> u64 {

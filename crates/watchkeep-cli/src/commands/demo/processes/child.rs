@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::commands::signals::{A_MOMENT, Asked};
 use crate::exit::{FAILURE, Failure, Result};
 
 /// How long an answer may take before the demo gives up.
@@ -18,6 +19,7 @@ pub(super) struct Process {
     child: Child,
     lines: Receiver<String>,
     name: &'static str,
+    asked: Asked,
 }
 
 /// A `wrote`, `got`, `noted` or other line: its first word, and the numbers behind it.
@@ -27,6 +29,11 @@ pub(super) struct Said {
 }
 
 impl Said {
+    fn of(line: &str) -> Said {
+        let mut words = line.split(' ').map(str::to_owned);
+        Said { what: words.next().unwrap_or_default(), words: words.collect() }
+    }
+
     pub(super) fn number(&self, place: usize) -> u64 {
         self.words.get(place).and_then(|word| word.parse().ok()).unwrap_or(0)
     }
@@ -34,7 +41,7 @@ impl Said {
 
 impl Process {
     /// Starts this very program in a part, and waits until it is ready.
-    pub(super) fn start(name: &'static str, store: &Path) -> Result<Process> {
+    pub(super) fn start(name: &'static str, store: &Path, asked: &Asked) -> Result<Process> {
         let failed =
             |error: std::io::Error| Failure::new(FAILURE, format!("no {name} can be started: {error}"));
         let program = std::env::current_exe().map_err(failed)?;
@@ -48,7 +55,7 @@ impl Process {
                 lines.for_each(|line| drop(sender.send(line)));
             });
         }
-        let mut process = Process { child, lines, name };
+        let mut process = Process { child, lines, name, asked: asked.clone() };
         process.until("ready", |_| {})?;
         Ok(process)
     }
@@ -77,12 +84,15 @@ impl Process {
     /// The next line that it says, or none when it says nothing for so long.
     pub(super) fn within(&mut self, time: Duration) -> Result<Option<Said>> {
         use std::sync::mpsc::RecvTimeoutError;
+        let stopped = || Failure::new(FAILURE, "stopped before anything was proved; run it again");
+        if self.asked.to_end_within(Duration::ZERO) {
+            return Err(stopped());
+        }
         match self.lines.recv_timeout(time) {
-            Ok(line) => {
-                let mut words = line.split(' ').map(str::to_owned);
-                Ok(Some(Said { what: words.next().unwrap_or_default(), words: words.collect() }))
-            }
+            Ok(line) => Ok(Some(Said::of(&line))),
             Err(RecvTimeoutError::Timeout) => Ok(None),
+            // The signal may have reached it first.
+            Err(RecvTimeoutError::Disconnected) if self.asked.to_end_within(A_MOMENT) => Err(stopped()),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(Failure::new(FAILURE, format!("the {} ended before its time", self.name)))
             }
@@ -105,13 +115,7 @@ impl Process {
         let refused = |error| Failure::new(FAILURE, format!("the process could not be killed: {error}"));
         self.child.kill().map_err(refused)?;
         let status = self.child.wait().map_err(refused)?;
-        let begin = Instant::now();
-        while begin.elapsed() < PATIENCE {
-            match self.within(PATIENCE) {
-                Ok(Some(said)) => heard(&said),
-                _ => break,
-            }
-        }
+        self.lines.iter().for_each(|line| heard(&Said::of(&line)));
         match status.signal() {
             Some(9) => Ok(()),
             _ => Err(Failure::new(FAILURE, format!("it ended by itself, with {status}"))),

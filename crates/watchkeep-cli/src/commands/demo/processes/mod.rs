@@ -14,7 +14,7 @@ use self::child::{Process, Said};
 use self::report::{Report, Screen};
 use super::{open_own, proof};
 use crate::args::Global;
-use crate::commands::signals;
+use crate::commands::signals::{self, Asked};
 use crate::exit::{FAILURE, Failure, Result};
 use crate::output::{Out, grouped};
 
@@ -28,12 +28,13 @@ const AFTER: u64 = 100;
 const APART: Duration = Duration::from_millis(10);
 
 pub(super) fn demo(global: &Global, store_is_named: bool, out: &mut Out) -> Result<()> {
-    let folder = tempfile::tempdir()
+    let folder = tempfile::Builder::new().prefix("watchkeep-demo-").tempdir();
+    let folder = folder
         .map_err(|error| Failure::new(FAILURE, format!("there is no room for temporary files: {error}")))?;
     let path = if store_is_named { global.store.clone() } else { folder.path().join("demo.db") };
-    let store = open_own(global, &path)?;
-    // Whatever ends the processes that are started here lets this one clean up after them.
-    signals::on_end(|| {})?;
+    let (store, _) = open_own(global, &path)?;
+    // A signal reaches the processes that are started here too, or the next thing they are told; this one cleans up.
+    let asked = signals::on_end(|| {})?;
     // Of this run, not of one before it.
     let _ = std::fs::remove_file(part::bookmark(store.path()));
     store.delete_group(part::GROUP)?;
@@ -42,7 +43,7 @@ pub(super) fn demo(global: &Global, store_is_named: bool, out: &mut Out) -> Resu
     std::fs::write(part::bookmark(store.path()), cursor)
         .map_err(|error| Failure::new(FAILURE, format!("the cursor could not be written: {error}")))?;
     let mut screen = Screen::new(out);
-    let report = scenes(&store, start, &mut screen)?;
+    let report = scenes(&store, start, &asked, &mut screen)?;
     let _ = std::fs::remove_file(part::bookmark(store.path()));
     screen.report(&report)?;
     store.close()?;
@@ -70,12 +71,12 @@ impl Got {
     }
 }
 
-fn scenes(store: &Store, start: Revision, screen: &mut Screen<'_>) -> Result<Report> {
+fn scenes(store: &Store, start: Revision, asked: &Asked, screen: &mut Screen<'_>) -> Result<Report> {
     let path = store.path();
     let began = Instant::now();
     screen.opening(path)?;
-    let mut writer = Process::start("writer", path)?;
-    let mut reader = Process::start("reader", path)?;
+    let mut writer = Process::start("writer", path, asked)?;
+    let mut reader = Process::start("reader", path, asked)?;
     screen.scene(began, format_args!("process {} reads, process {} writes", reader.id(), writer.id()))?;
     let mut first = Got::default();
     let (last, _) = write(&mut writer, "write", 0, BEFORE)?;
@@ -105,7 +106,7 @@ fn scenes(store: &Store, start: Revision, screen: &mut Screen<'_>) -> Result<Rep
 
     let mut second = Got::default();
     let catching_up = Instant::now();
-    let mut reader = Process::start("reader", path)?;
+    let mut reader = Process::start("reader", path, asked)?;
     let id = reader.id();
     screen.scene(began, format_args!("the reader starts again as process {id}, after {cursor}"))?;
     hear_up_to(&mut reader, end, &mut second)?;
