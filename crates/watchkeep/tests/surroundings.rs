@@ -360,6 +360,43 @@ fn a_full_disk_of_ext4_is_told_and_can_be_freed_through_the_store() -> Result {
     runs_full_and_is_freed_again(&Volume::ext4("48M", &folder.path().join("image"))?)
 }
 
+/// To each other, stores that are opened apart are what processes are.
+#[test]
+fn a_disk_that_short_lived_processes_fill_is_freed_by_another() -> Result {
+    let volume = Volume::memory("24m")?;
+    let path = volume.at("app.db");
+    let open = || Options::new().durability(Durability::Relaxed).open(&path);
+    let stays = open()?;
+    let (mut written, mut refused) = (0_usize, 0);
+    while refused < 20 {
+        assert!(written < 2_000);
+        match open().and_then(|store| {
+            store.set(&format!("g{}", written % 4), &written.to_string(), vec![b'x'; 20_000])?;
+            store.close()
+        }) {
+            Ok(()) => (written, refused) = (written + 1, 0),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(written > 20, "{written}");
+    let frees = open()?;
+    assert!(frees.delete("g0", "0")?);
+    for group in ["g1", "g2", "g3"] {
+        assert!(frees.delete_group(group)? > 0);
+    }
+    frees.compact(Revision::new(u64::MAX))?;
+    frees.close()?;
+    for store in [open()?, stays] {
+        eventually("there is room again", || Ok(store.set("g0", "again", vec![b'x'; 20_000]).is_ok()))?;
+        assert_eq!(store.check()?.problems, Vec::<String>::new());
+        assert_eq!(store.count("g0")?, u64::try_from(written.div_ceil(4))?);
+    }
+    eventually("the ballast is there again", || Ok(volume.at("app.db-ballast").exists()))
+}
+
 #[test]
 fn a_volume_that_is_too_full_is_not_opened_on_unless_the_ballast_makes_room() -> Result {
     let volume = Volume::memory("16m")?;

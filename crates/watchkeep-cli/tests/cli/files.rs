@@ -227,3 +227,38 @@ fn a_reader_that_is_killed_gets_all_that_was_written_meanwhile() {
     at.ok(&["--store", "other.db", "set", "config", "theme", "dark"]);
     assert!(at.fails(1, &["--store", "other.db", "demo", "--processes"]).contains("other data"));
 }
+
+#[test]
+fn two_demos_share_a_file_and_each_proves_itself() {
+    let at = Sandbox::new();
+    let demos = [(); 2].map(|()| at.start(&["demo", "--seconds", "3", "--json"]));
+    for demo in demos {
+        let (status, proof, errors) = demo.end();
+        assert!(status.success() && errors.is_empty(), "{proof} {errors}");
+    }
+}
+
+#[test]
+fn a_demo_that_is_told_to_end_ends_at_once_and_leaves_nothing() {
+    let at = Sandbox::new();
+    let mut command = at.command(&["demo", "--processes"]);
+    let mut demo = at.start_command(command.env("TMPDIR", at.path("")));
+    while !demo.line().contains("is killed") {}
+    demo.signal("TERM");
+    let (status, rest, errors) = demo.end();
+    assert_eq!(
+        (status.code(), errors.as_str()),
+        (Some(1), "watchkeep: stopped before anything was proved; run it again\n")
+    );
+    assert!(!rest.contains("doubled"), "{rest}");
+    assert_eq!(std::fs::read_dir(at.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn names_of_databases_that_are_no_files_are_refused() {
+    let at = Sandbox::new();
+    for name in [":memory:", "file:watchkeep.db?mode=ro"] {
+        assert!(at.fails(2, &["--store", name, "set", "a", "b", "c"]).contains("a store is a file"));
+    }
+    assert_eq!(std::fs::read_dir(at.path("")).unwrap().count(), 0);
+}

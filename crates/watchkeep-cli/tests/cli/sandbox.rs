@@ -78,7 +78,11 @@ impl Sandbox {
 
     /// Starts a command whose output is read line by line.
     pub(crate) fn start(&self, args: &[&str]) -> Running {
-        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        self.start_command(&mut self.command(args))
+    }
+
+    pub(crate) fn start_command(&self, command: &mut Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Running { child, stdout: Some(stdout) }
     }
