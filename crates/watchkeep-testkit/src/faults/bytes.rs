@@ -263,14 +263,7 @@ impl Truth<'_> {
         for (group, key, cell) in state.cells().filter(|(_, _, cell)| !cell.is_due(now)) {
             match store.entry(group, key) {
                 Ok(Some(entry)) => {
-                    let read = Cell {
-                        value: entry.value,
-                        revision: entry.revision,
-                        created: entry.created,
-                        updated: entry.updated,
-                        deadline: entry.deadline,
-                        content_type: entry.content_type,
-                    };
+                    let read = Cell::from(entry);
                     if read != *cell {
                         wrong = Some(format!("{group:?} {key:?} reads as {read:?}, it was {cell:?}"));
                     }

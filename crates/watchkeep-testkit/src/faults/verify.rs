@@ -115,20 +115,10 @@ fn same_entries(store: &Store, state: &State) -> Result<(), String> {
         for entry in store.entries(&group) {
             let entry = entry.map_err(failed)?;
             number += 1;
-            let cell = Cell {
-                value: entry.value,
-                revision: entry.revision,
-                created: entry.created,
-                updated: entry.updated,
-                deadline: entry.deadline,
-                content_type: entry.content_type,
-            };
-            if state.cell(&group, &entry.key) != Some(&cell) {
-                let said = state.cell(&group, &entry.key);
-                return Err(format!(
-                    "entry {group:?} {:?} is {cell:?}, the log makes it {said:?}",
-                    entry.key
-                ));
+            let (key, cell) = (entry.key.clone(), Cell::from(entry));
+            if state.cell(&group, &key) != Some(&cell) {
+                let said = state.cell(&group, &key);
+                return Err(format!("entry {group:?} {key:?} is {cell:?}, the log makes it {said:?}"));
             }
         }
     }
