@@ -272,3 +272,57 @@ fn many_problems_are_reported_without_drowning_in_them() -> Result {
     assert!((1..=200).contains(&problems.len()), "{} lines", problems.len());
     Ok(())
 }
+
+#[test]
+fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
+    let (_folder, store) = store()?;
+    let sql = "INSERT INTO wk_dead SELECT id FROM wk_groups WHERE name = 'g'";
+    Connection::open(store.path())?.execute(sql, [])?;
+    let said = ["group \"g\" is there, and noted as deleted"];
+    for _ in 0..2 {
+        assert_eq!(store.check()?.problems, said);
+        // What really goes is swept, which the store's thread does after this.
+        store.set("goes", "k", "v")?;
+        store.delete_group("goes")?;
+        let left = "SELECT count(*) FROM wk_dead d WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = d.group_id)";
+        let path = store.path().to_owned();
+        support::eventually("it is swept", || {
+            Ok(Connection::open(&path)?.query_row(left, [], |row| row.get::<_, i64>(0))? == 0)
+        })?;
+        assert_eq!(store.count("g")?, store.entries("g").count() as u64);
+    }
+    assert!(store.contains("g", "0")?);
+    Ok(())
+}
+
+#[test]
+fn settings_and_positions_that_make_no_sense_are_found() -> Result {
+    assert_eq!(
+        unnoticed(&[
+            "UPDATE wk_meta SET value = 'many' WHERE name = 'trimmed'",
+            "INSERT OR REPLACE INTO wk_meta VALUES ('max_events', 'many')",
+            "INSERT OR REPLACE INTO wk_meta VALUES ('max_events', -1)",
+            "INSERT OR REPLACE INTO wk_meta VALUES ('consumer_bytes', 1.5)",
+            "INSERT INTO wk_meta VALUES ('max_evnets', 5)",
+        ])?,
+        Vec::<String>::new()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_consumer_beyond_the_log_is_told_and_not_left_waiting() -> Result {
+    let (_folder, store) = store()?;
+    drop(store.consumer("indexer")?);
+    let ahead = store.last_revision()?.get() + 5;
+    Connection::open(store.path())?.execute("UPDATE wk_consumers SET acked = ?1", [i64::try_from(ahead)?])?;
+    assert_eq!(
+        store.check()?.problems,
+        [format!("consumer \"indexer\" has acknowledged {ahead}, the last revision is {}", ahead - 5)]
+    );
+    let error = store.consumer("indexer").err().ok_or("it waits in silence")?;
+    assert!(error.kind() == watchkeep::ErrorKind::Corrupt, "{error}");
+    store.reset_consumer("indexer", watchkeep::ConsumerStart::Now, watchkeep::Force::No)?;
+    assert!(store.consumer("indexer").is_ok() && store.check()?.is_ok());
+    Ok(())
+}

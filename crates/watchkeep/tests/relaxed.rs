@@ -159,3 +159,28 @@ fn a_full_file_has_no_gap_whatever_happens() -> Result {
     assert_eq!(Store::open(&copy)?.set("g", "k", "v")?, Revision::new(2));
     Ok(())
 }
+
+/// Without a wake file nobody knows who else has the file open, and each takes itself for the first and the last.
+#[test]
+fn who_wrongly_takes_itself_for_the_last_takes_no_reservation_from_others() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("store.db");
+    std::fs::create_dir(folder.path().join("store.db-wake"))?;
+    let stays = open(&path)?;
+    stays.set("g", "k", "v")?;
+    for round in 0..3 {
+        let goes = open(&path)?;
+        goes.set("g", "k", "v")?;
+        let before = stays.set("g", "k", "v")?;
+        goes.close()?;
+        let given = stays.set("g", "k", "v")?;
+        assert!(given > before);
+        let sql = "SELECT value FROM wk_meta WHERE name = 'reserved'";
+        let reserved: i64 = rusqlite::Connection::open(&path)?.query_row(sql, [], |row| row.get(0))?;
+        assert!(
+            reserved >= given.get().cast_signed(),
+            "round {round}: {given} was given, {reserved} are reserved"
+        );
+    }
+    Ok(())
+}

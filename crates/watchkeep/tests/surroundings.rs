@@ -118,6 +118,51 @@ fn a_removed_file_log_or_index_ends_the_store() -> Result {
 }
 
 #[test]
+fn a_store_that_lost_its_files_leaves_alone_what_others_write_there() -> Result {
+    for (reads, knows) in [(false, false), (true, false), (true, true)] {
+        let (folder, path, store) = store()?;
+        // What others find is in the file itself.
+        store.close()?;
+        let store = Store::open(&path)?;
+        store.set("g", "k", "newer")?;
+        let held = reads.then(|| store.get("g", "k").and_then(|_| store.snapshot())).transpose()?;
+        for suffix in ["-wal", "-shm"] {
+            fs::remove_file(folder.path().join(format!("app.db{suffix}")))?;
+        }
+        // In one process all connections to a file share what is removed, so another process writes.
+        let theirs = "UPDATE wk_meta SET value = 4711 WHERE name = 'max_events'";
+        assert!(Command::new("sqlite3").arg(&path).arg(theirs).status()?.success());
+        if knows {
+            eventually("it notices", || Ok(kind(store.set("g", "k", "v")) == Some(ErrorKind::Replaced)))?;
+        }
+        store.close()?;
+        drop(held);
+        assert_eq!(Store::open(&path)?.stats()?.retention.max_events, 4711, "{reads} {knows}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_write_ahead_log_without_its_store_is_not_thrown_away() -> Result {
+    let (folder, path, store) = store()?;
+    let away = folder.path().join("away.db");
+    // As after a kill.
+    let copied = Command::new("sh")
+        .args(["-c", "cp \"$0\" \"$1\" && cp \"$0-wal\" \"$1-wal\""])
+        .args([&path, &away])
+        .status()?;
+    assert!(copied.success());
+    store.close()?;
+    fs::rename(&away, folder.path().join("moved.db"))?;
+    let error = Store::open(&away).err().ok_or("it was opened")?;
+    assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("away.db-wal"), "{error}");
+    assert!(!away.exists());
+    fs::rename(folder.path().join("moved.db"), &away)?;
+    assert_eq!(Store::open(&away)?.get("g", "k")?.ok_or("it is lost")?, "ours");
+    Ok(())
+}
+
+#[test]
 fn a_writer_notices_by_itself_that_its_file_is_gone() -> Result {
     let (_folder, path, store) = store()?;
     fs::rename(&path, path.with_extension("away"))?;

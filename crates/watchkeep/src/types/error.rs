@@ -152,6 +152,8 @@ pub(crate) enum Reason {
         "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist on it (Options::network, --network)"
     )]
     NetworkFileSystem { path: PathBuf, system: &'static str },
+    #[error("{log:?} is there without its store; put the store back beside it, or move it away")]
+    Orphaned { log: PathBuf },
     #[error("{path:?} is there already and is not overwritten; name another file, or move it away")]
     TargetExists { path: PathBuf },
     #[error("{path:?} is no sound backup, and nothing was touched: {}; take another", .problems.join(", "))]
@@ -323,9 +325,10 @@ fn fenced(by: &Option<String>) -> String {
 impl Reason {
     fn kind(&self) -> ErrorKind {
         match self {
-            Reason::NoFile { .. } | Reason::NoFolder { .. } | Reason::NoConsumer { .. } => {
-                ErrorKind::NotFound
-            }
+            Reason::NoFile { .. }
+            | Reason::Orphaned { .. }
+            | Reason::NoFolder { .. }
+            | Reason::NoConsumer { .. } => ErrorKind::NotFound,
             Reason::Held { .. } | Reason::Needed { .. } => ErrorKind::Held,
             Reason::Fenced { .. } => ErrorKind::Fenced,
             Reason::IsFolder { .. } | Reason::SpecialFile { .. } | Reason::ForeignFile { .. } => {

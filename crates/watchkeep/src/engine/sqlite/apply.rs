@@ -463,12 +463,17 @@ pub(super) fn due(conn: &Connection, now: Timestamp, groups: &NameRange) -> Resu
     Ok(usize::try_from(due).unwrap_or(0))
 }
 
+/// A group that is there is never swept, whatever is noted: what goes without an event must be gone already.
+const DEAD: &str = "SELECT group_id FROM wk_dead d WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = d.group_id) LIMIT 1";
+
+/// Whether there is something to sweep.
+pub(super) fn has_dead(conn: &Connection) -> Result<bool> {
+    Ok(conn.prepare_cached(DEAD)?.exists([])?)
+}
+
 /// Sweeps entries of deleted groups, a bounded number; whether there is more to do.
 pub(super) fn sweep(conn: &Connection, step: usize) -> Result<bool> {
-    let dead: Option<i64> = conn
-        .prepare_cached("SELECT group_id FROM wk_dead LIMIT 1")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
+    let dead: Option<i64> = conn.prepare_cached(DEAD)?.query_row([], |row| row.get(0)).optional()?;
     let Some(dead) = dead else { return Ok(false) };
     let limit = i64::try_from(step).unwrap_or(i64::MAX);
     let swept = conn

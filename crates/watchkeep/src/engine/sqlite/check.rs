@@ -14,7 +14,7 @@ use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
 use super::schema;
-use super::{consumers, log};
+use super::{consumers, log, retention};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -24,6 +24,7 @@ SELECT g.name, g.keys, g.bytes,
        (SELECT count(*) FROM wk_entries e WHERE e.group_id = g.id),
        (SELECT coalesce(sum(octet_length(e.key) + octet_length(e.value)), 0) FROM wk_entries e WHERE e.group_id = g.id)
 FROM wk_groups g";
+const SETTINGS: &str = "SELECT name, typeof(value) = 'integer' AND value >= 0 FROM wk_meta";
 const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
      AND NOT EXISTS (SELECT 1 FROM wk_dead d WHERE d.group_id = e.group_id)";
@@ -76,9 +77,7 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
         }
     }
     problems.append(&mut schema::faults(conn)?);
-    if !has_trimmed(conn)? {
-        problems.push("wk_meta has no row 'trimmed'".to_owned());
-    }
+    settings(conn, problems)?;
     let groups = groups(conn, problems)?;
     let mut replay = Replay::default();
     let events = events(conn, problems, &mut replay)?;
@@ -95,9 +94,26 @@ fn add(problems: &mut Vec<String>, sort: &str, what: impl FnOnce() -> String) {
     }
 }
 
-fn has_trimmed(conn: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM wk_meta WHERE name = 'trimmed')";
-    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+/// What is counted in wk_meta is a number, and nothing else stands there.
+fn settings(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+    let mut statement = conn.prepare(SETTINGS)?;
+    let mut rows = statement.query([])?;
+    let mut is_trimmed = false;
+    while let Some(row) = rows.next()? {
+        let (name, is_number): (String, bool) = (row.get(0)?, row.get(1)?);
+        is_trimmed |= name == "trimmed";
+        let counts = ["format", "trimmed", "reserved", "fences"].contains(&&*name)
+            || retention::NAMES.contains(&&*name);
+        if counts && !is_number {
+            add(problems, "setting", || format!("{name:?} is no number"));
+        } else if !counts && !["store", "durability"].contains(&&*name) {
+            add(problems, "setting", || format!("{name:?} is not known"));
+        }
+    }
+    if !is_trimmed {
+        problems.push("wk_meta has no row 'trimmed'".to_owned());
+    }
+    Ok(())
 }
 
 /// The groups' counters against their entries, and the namespaces' against those.
@@ -111,7 +127,9 @@ fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
         let name: String = row.get(0)?;
         let (keys, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
         let (real_keys, real_bytes): (i64, i64) = (row.get(3)?, row.get(4)?);
-        if (keys, bytes) != (real_keys, real_bytes) || real_keys == 0 {
+        if (keys, bytes) == (0, 0) && real_keys == 0 {
+            add(problems, "group", || format!("{name:?} is there without an entry"));
+        } else if (keys, bytes) != (real_keys, real_bytes) || real_keys == 0 {
             add(problems, "group", || {
                 format!("{name:?} counts {keys} keys and {bytes} bytes, it has {real_keys} and {real_bytes}")
             });

@@ -37,6 +37,15 @@ impl Sync {
     }
 }
 
+/// Closes a connection to files that are lost. The last to go would move what it knows of the write-ahead log into
+/// whatever lies there now.
+pub(super) fn forget(conn: Connection) {
+    // What fails here leaves the connection open for good, which does no harm.
+    if conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).is_err() {
+        std::mem::forget(conn);
+    }
+}
+
 /// Opens the file as it is, without touching it.
 pub(super) fn open(path: &Path, create: bool) -> rusqlite::Result<Connection> {
     let create = if create { OpenFlags::SQLITE_OPEN_CREATE } else { OpenFlags::empty() };

@@ -63,7 +63,12 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
     match act {
         Act::Take { filter, start, holder, lease } => {
             match one(conn, now, name)? {
-                Some(row) => refuse_held(&row, now)?,
+                Some(row) => {
+                    refuse_held(&row, now)?;
+                    if let Some(what) = beyond(&row, last) {
+                        return Err(Reason::Corrupt { what }.into());
+                    }
+                }
                 None => {
                     let acked = position(conn, last, *start)?;
                     conn.prepare_cached(INSERT)?.execute(params![name, acked, now_ms])?;
@@ -115,6 +120,12 @@ pub(super) fn release_all(conn: &Connection) -> Result<()> {
 fn there(conn: &Connection, now: Timestamp, name: &str, force: Force) -> Result<()> {
     let row = one(conn, now, name)?.ok_or_else(|| Reason::NoConsumer { name: name.to_owned() })?;
     if force == Force::Yes { Ok(()) } else { refuse_held(&row, now) }
+}
+
+/// What is wrong with a position after the last revision: its consumer would wait for events that were there before.
+fn beyond(row: &ConsumerInfo, last: Revision) -> Option<String> {
+    let acked = row.acked.filter(|acked| *acked > last)?;
+    Some(format!("consumer {:?} has acknowledged {acked}, the last revision is {last}", row.name))
 }
 
 fn refuse_held(row: &ConsumerInfo, now: Timestamp) -> Result<()> {
@@ -266,12 +277,14 @@ pub(super) fn refuse_to_lose(conn: &Connection, cut: Revision) -> Result<()> {
 
 /// Every row can be read, and no number of a taking is one that was not given out.
 pub(super) fn check(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+    let last = log::end(conn)?.0;
     let given: i64 = conn.query_row(FENCES, [], |row| row.get(0))?;
     for row in list(conn, Timestamp::default(), &NameRange::prefix(""))? {
         if row.fence > unsigned(given, "fence")? {
             problems
                 .push(format!("consumer {:?} has the number {}, the last is {given}", row.name, row.fence));
         }
+        problems.extend(beyond(&row, last));
     }
     Ok(())
 }

@@ -84,6 +84,12 @@ impl Guard {
         self.file.lost().or_else(|| self.companions.iter().find_map(Known::lost))
     }
 
+    /// Whether the files are known to be lost, or are now. Before the store lets go of them only: afterwards their
+    /// companions may go.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get().is_some() || self.look().is_some()
+    }
+
     /// Whether it is time for a writer to look.
     pub(super) fn is_due(&self) -> bool {
         let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);

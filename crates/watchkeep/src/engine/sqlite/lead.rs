@@ -186,7 +186,7 @@ impl SqliteEngine {
         let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
         let changes = std::mem::take(&mut batch.changes);
         drop(batch);
-        if !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
+        if last > base && !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
             writer.roll_back();
             writer.reserve(last, queued, self.busy_timeout).map_err(Broken::Whole)?;
             return Err(Broken::Short);

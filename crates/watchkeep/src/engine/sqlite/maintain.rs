@@ -85,7 +85,7 @@ impl SqliteEngine {
         } else if self.wal.wants_moving() {
             self.checkpoint()?;
         }
-        if self.pool.with(has_dead)? {
+        if self.pool.with(apply::has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
         }
         let find_cut = |conn: &Connection| cut(conn, &retention::read(conn)?, self.clock.now());
@@ -175,10 +175,6 @@ fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
 fn checkpoint(conn: &Connection, mode: &str) -> Result<()> {
     conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
     Ok(())
-}
-
-fn has_dead(conn: &Connection) -> Result<bool> {
-    Ok(conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM wk_dead)")?.query_row([], |row| row.get(0))?)
 }
 
 fn first(conn: &Connection) -> Result<Option<Revision>> {

@@ -420,11 +420,12 @@ impl Engine for SqliteEngine {
             self.lead_background();
             if let Some(mut writer) = self.turn.close() {
                 let alone = self.wake.as_ref().is_some_and(Wake::leave);
-                if alone && let Err(error) = writer.finish() {
+                // The last connection to go moves the write-ahead log into the file; the readers' are still there.
+                if self.guard.is_lost() {
+                    connection::forget(writer.conn);
+                } else if alone && let Err(error) = writer.finish() {
                     tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
                 }
-                // The last connection to go moves the write-ahead log into the file; the readers' are still there.
-                drop(writer);
                 self.wake.iter().for_each(|wake| wake.left(alone));
                 return Ok(());
             }

@@ -44,7 +44,14 @@ pub(super) fn inspect(path: &Path, options: &Options) -> Result<bool> {
             return Err(Reason::NoFolder { path: folder_of(path).to_owned() }.into());
         }
         None if !options.create => return Err(Reason::NoFile { path: path.to_owned() }.into()),
-        None => true,
+        // SQLite would remove what it takes for a left-over, with the newest commits in it. Asked again: another
+        // process may just be making both.
+        None => match file(&beside(path, WAL))? {
+            Some(log) if log.len() > 0 && file(path)?.is_none() => {
+                return Err(Reason::Orphaned { log: beside(path, WAL) }.into());
+            }
+            _ => true,
+        },
     };
     if let Some(system) = network_file_system(folder_of(path)).filter(|_| !options.network) {
         return Err(Reason::NetworkFileSystem { path: path.to_owned(), system }.into());

@@ -124,7 +124,13 @@ impl Pool {
         let held: Vec<_> = lock(&self.state).held.iter().filter_map(Weak::upgrade).collect();
         for held in held.into_iter().filter(|held| close || held.is_too_old()) {
             let ended = if close { Holding::Closed } else { Holding::TooOld };
-            drop(std::mem::replace(&mut *lock(&held.conn), ended));
+            let was = std::mem::replace(&mut *lock(&held.conn), ended);
+            if let Holding::Open(conn) = was
+                && close
+                && self.guard.is_lost()
+            {
+                connection::forget(conn);
+            }
         }
     }
 
@@ -135,8 +141,11 @@ impl Pool {
         while state.busy > 0 {
             state = self.returned.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        state.idle.clear();
+        let idle = std::mem::take(&mut state.idle);
         drop(state);
+        if self.guard.is_lost() {
+            idle.into_iter().for_each(connection::forget);
+        }
         self.end_held(true);
     }
 }

@@ -27,7 +27,8 @@ const FOLLOWS: &str =
 const GAPS: &str =
     "SELECT previous, revision FROM wk_log WHERE kind = 0 AND revision > ?1 ORDER BY revision DESC";
 
-/// Up to which revision this process knows that they are reserved.
+/// Up to which revision they were reserved when this process last looked: a hint when to reserve more. What may be given
+/// is read in the transaction that gives it, as another process that takes itself for the last may have removed it.
 #[derive(Debug, Default)]
 pub(super) struct Reserved(Revision);
 
@@ -40,11 +41,9 @@ impl Reserved {
         self.0 > Revision::ZERO
     }
 
-    /// Whether everything up to a revision may be given.
+    /// Whether everything up to a revision may be given, in the transaction that is open.
     pub(super) fn covers(&mut self, conn: &Connection, last: Revision) -> Result<bool> {
-        if last > self.0 {
-            self.0 = reserved(conn)?.unwrap_or_default();
-        }
+        self.0 = reserved(conn)?.unwrap_or_default();
         Ok(last <= self.0)
     }
 

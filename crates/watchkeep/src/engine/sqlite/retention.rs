@@ -14,6 +14,10 @@ const MIN_EVENTS: &str = "min_events";
 const CONSUMER_AGE: &str = "consumer_age_ms";
 const CONSUMER_BYTES: &str = "consumer_bytes";
 
+/// Under which names it stands there.
+pub(super) const NAMES: [&str; 6] =
+    [MAX_EVENTS, MAX_AGE, MAX_BYTES, MIN_EVENTS, CONSUMER_AGE, CONSUMER_BYTES];
+
 pub(super) fn read(conn: &Connection) -> Result<Retention> {
     let mut statement = conn.prepare_cached("SELECT value FROM wk_meta WHERE name = ?1")?;
     let mut limit = |name: &str| -> Result<Option<u64>> {

@@ -119,7 +119,7 @@ impl Writer {
         self.courtesy.committed(base, last);
     }
 
-    /// Whether everything up to a revision may be given.
+    /// Whether everything up to a revision may be given, in the transaction that is open.
     pub(super) fn may_give(&mut self, last: Revision) -> Result<bool> {
         let Some(reserved) = &mut self.reserved else { return Ok(true) };
         reserved.covers(&self.conn, last)
