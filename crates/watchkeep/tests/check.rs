@@ -296,6 +296,22 @@ fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
 }
 
 #[test]
+fn an_entry_that_cannot_be_read_hides_no_other() -> Result {
+    for damage in ["deadline = 'soon'", "value = 5", "key = x'00ff'", "revision = 'r'"] {
+        let (_folder, store) = store()?;
+        let conn = Connection::open(store.path())?;
+        conn.execute_batch("PRAGMA ignore_check_constraints = ON")?;
+        let first = "(SELECT rowid FROM wk_entries WHERE key = '0')";
+        conn.execute(&format!("UPDATE wk_entries SET {damage} WHERE rowid = {first}"), [])?;
+        conn.execute("UPDATE wk_entries SET value = 'wrong' WHERE key = '3'", [])?;
+        let problems = store.check()?.problems;
+        let told = |what: &str| problems.iter().any(|problem| problem.contains(what));
+        assert!(told("cannot be read") && told("\"g\" \"3\" is not what"), "{damage}: {problems:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn settings_and_positions_that_make_no_sense_are_found() -> Result {
     assert_eq!(
         unnoticed(&[

@@ -133,7 +133,12 @@ pub(super) fn check(global: &Global, args: &Check, out: &mut Out) -> Result<()> 
     }
     if !report.is_ok() {
         let count = u64::try_from(report.problems.len()).unwrap_or(u64::MAX);
-        let what = format!("the file has {}; restore a backup", counted(count, "problem", "problems"));
+        let advice = if args.repair {
+            "restore a backup"
+        } else {
+            "`watchkeep check --repair` rebuilds counters; for anything else restore a backup"
+        };
+        let what = format!("the file has {}; {advice}", counted(count, "problem", "problems"));
         return Err(Failure::new(BAD_FILE, what));
     }
     if out.is_json() {

@@ -227,8 +227,17 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         number += 1;
-        let (entry, group): (Entry, String) = (read_entry(row)?, row.get(7)?);
-        let stored: String = row.get(8)?;
+        let (group, stored): (String, String) = (row.get(7)?, row.get(8)?);
+        let entry = match read_entry(row) {
+            Ok(entry) => entry,
+            // The others are looked at all the same.
+            Err(error) => {
+                let key: String = row.get(0).unwrap_or_default();
+                add(problems, "entry", || format!("{group:?} {key:?} cannot be read: {}", damage(&error)));
+                replay.keys.remove(&(group, key));
+                continue;
+            }
+        };
         if (stored == "text") != entry.value.as_str().is_some() {
             add(problems, "entry", || format!("{group:?} {:?} is stored as {stored}", entry.key));
         }
