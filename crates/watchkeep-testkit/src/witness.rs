@@ -1,7 +1,8 @@
 //! Is a history of single-key operations linearizable? Revisions are the witness: they say in which order the store
 //! took the writes, so nothing has to be searched for, and millions of operations can be judged.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Instant;
 
 use watchkeep::Revision;
@@ -9,8 +10,10 @@ use watchkeep::Revision;
 /// What an operation on a key was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// It was set, at this revision; with the revision that it had to have before, where that was a condition.
-    Set(Revision, Option<Revision>),
+    /// It was set, at this revision, whatever was there.
+    Set(Revision),
+    /// It was set, at the first revision, on condition that it stood at the second, or that it was not there.
+    SetOver(Revision, Option<Revision>),
     /// It was deleted, at this revision.
     Deleted(Revision),
     /// It stood at this revision, or was not there: a read, or a condition that did not hold.
@@ -31,106 +34,80 @@ pub struct Call {
 }
 
 impl Call {
-    fn wrote(&self) -> Option<Revision> {
+    /// The revision that it gave to its key.
+    #[must_use]
+    pub fn wrote(&self) -> Option<Revision> {
         match self.told {
-            Told::Set(revision, _) | Told::Deleted(revision) => Some(revision),
+            Told::Set(revision) | Told::SetOver(revision, _) | Told::Deleted(revision) => Some(revision),
             Told::Stood(_) => None,
         }
     }
 }
 
 /// What is not linearizable, at most ten of it.
+///
+/// In the order in which they were called, each call is placed at a revision: a write at its own, a read at the first
+/// at which what it was told was so. None may be placed before one that had returned when it was called.
+#[must_use]
 pub fn faults(calls: &[Call]) -> Vec<String> {
-    let history = History::of(calls);
-    let order = history.out_of_order();
-    let told = calls.iter().filter_map(|call| history.fault(call));
-    order.into_iter().chain(told).take(10).collect()
+    let mut faults = Vec::new();
+    let keys = Keys::of(calls, &mut faults);
+    let mut in_order: Vec<_> = calls.iter().collect();
+    in_order.sort_by_key(|call| call.called);
+    let mut open = BinaryHeap::new();
+    let mut least = Revision::ZERO;
+    for call in in_order {
+        while let Some(&Reverse((returned, revision))) = open.peek()
+            && returned < call.called
+        {
+            least = least.max(revision);
+            open.pop();
+        }
+        match keys.place(call, least) {
+            Some(revision) => open.push(Reverse((call.returned, revision))),
+            None => faults.push(format!("{call:?}: at {least} or later that was never so")),
+        }
+    }
+    faults.truncate(10);
+    faults
 }
 
-/// The writes, by what they are asked for.
-struct History<'c> {
-    by_revision: Vec<(Revision, &'c Call)>,
-    /// When a write returned, and the highest revision of all that had returned by then.
-    returned: Vec<(Instant, Revision)>,
-    /// When a write was called, and the lowest revision of all that were called then or later.
-    called: Vec<(Instant, Revision)>,
-    /// Of each key: at which revision it changed, and whether it was there from then on.
-    keys: BTreeMap<u32, Vec<(Revision, bool)>>,
-}
+/// Of each key: at which revision it changed, and whether it was there from then on.
+struct Keys(BTreeMap<u32, Vec<(Revision, bool)>>);
 
-impl<'c> History<'c> {
-    fn of(calls: &'c [Call]) -> History<'c> {
-        let mut by_revision: Vec<_> = calls.iter().filter_map(|call| Some((call.wrote()?, call))).collect();
-        by_revision.sort_unstable_by_key(|(revision, _)| *revision);
-        let mut keys: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-        for (revision, call) in &by_revision {
-            let there = matches!(call.told, Told::Set(..));
-            keys.entry(call.key).or_default().push((*revision, there));
-        }
-        let mut returned: Vec<_> =
-            by_revision.iter().map(|(revision, call)| (call.returned, *revision)).collect();
-        returned.sort_unstable();
-        let mut highest = Revision::ZERO;
-        for (_, revision) in &mut returned {
-            highest = highest.max(*revision);
-            *revision = highest;
-        }
-        let mut called: Vec<_> =
-            by_revision.iter().map(|(revision, call)| (call.called, *revision)).collect();
-        called.sort_unstable();
-        let mut lowest = Revision::new(u64::MAX);
-        for (_, revision) in called.iter_mut().rev() {
-            lowest = lowest.min(*revision);
-            *revision = lowest;
-        }
-        History { by_revision, returned, called, keys }
-    }
-
-    /// A write that returned before another was called, and has a higher revision.
-    fn out_of_order(&self) -> Option<String> {
-        let mut first: Option<(Instant, Revision)> = None;
-        for (revision, call) in self.by_revision.iter().rev() {
-            if let Some((returned, later)) = first
-                && returned < call.called
-            {
-                return Some(format!("revision {later} had returned before {revision} was called"));
-            }
-            if first.is_none_or(|(returned, _)| call.returned < returned) {
-                first = Some((call.returned, *revision));
+impl Keys {
+    fn of(calls: &[Call], faults: &mut Vec<String>) -> Keys {
+        let (mut keys, mut given): (BTreeMap<u32, Vec<_>>, _) = (BTreeMap::new(), BTreeSet::new());
+        for (revision, call) in calls.iter().filter_map(|call| Some((call.wrote()?, call))) {
+            let there = !matches!(call.told, Told::Deleted(_));
+            keys.entry(call.key).or_default().push((revision, there));
+            if !given.insert(revision) {
+                faults.push(format!("{call:?}: revision {revision} was given twice"));
             }
         }
-        None
+        keys.values_mut().for_each(|changes| changes.sort_unstable());
+        Keys(keys)
     }
 
-    /// Whether what a call was told was so at some moment between its call and its return.
-    fn fault(&self, call: &Call) -> Option<String> {
-        let changes = self.keys.get(&call.key).map_or(&[][..], Vec::as_slice);
-        let at = |revision: Revision| changes.partition_point(|(change, _)| *change < revision);
+    /// The first revision, from this one on, at which a call was told the truth.
+    fn place(&self, call: &Call, least: Revision) -> Option<Revision> {
+        let changes = self.0.get(&call.key).map_or(&[][..], Vec::as_slice);
+        // How the key stood before a place in its changes.
+        let stood = |place: usize| {
+            let before = place.checked_sub(1).and_then(|place| changes.get(place));
+            before.filter(|(_, there)| *there).map(|(revision, _)| *revision)
+        };
         match call.told {
-            Told::Set(revision, Some(expected)) => {
-                let before = at(revision).checked_sub(1).and_then(|place| changes.get(place));
-                let held = before == Some(&(expected, true));
-                (!held).then(|| format!("{call:?}: before it the key stood at {before:?}"))
+            Told::Set(revision) | Told::Deleted(revision) => (revision > least).then_some(revision),
+            Told::SetOver(revision, expected) => {
+                let place = changes.partition_point(|(change, _)| *change < revision);
+                (revision > least && stood(place) == expected).then_some(revision)
             }
-            Told::Set(_, None) | Told::Deleted(_) => None,
             Told::Stood(told) => {
-                // Not before what had returned when it was called, and before all that was called after it returned.
-                let known = self.returned.partition_point(|(returned, _)| *returned < call.called);
-                let least = known.checked_sub(1).and_then(|place| self.returned.get(place));
-                let least = least.map_or(Revision::ZERO, |(_, revision)| *revision);
-                let later = self.called.partition_point(|(called, _)| *called <= call.returned);
-                let before =
-                    self.called.get(later).map_or(Revision::new(u64::MAX), |(_, revision)| *revision);
-                let starts = std::iter::once((Revision::ZERO, false)).chain(changes.iter().copied());
-                let ends = changes.iter().map(|(change, _)| *change).chain([Revision::new(u64::MAX)]);
-                let skip = at(least).saturating_sub(1);
-                let stood = starts
-                    .zip(ends)
-                    .skip(skip)
-                    .take_while(|((start, _), _)| *start < before)
-                    .filter(|(_, end)| *end > least)
-                    .any(|((start, there), _)| there.then_some(start) == told);
-                (!stood).then(|| format!("{call:?}: between {least} and {before} that was never so"))
+                let place = changes.partition_point(|(change, _)| *change <= least);
+                let place = (place..=changes.len()).find(|place| stood(*place) == told)?;
+                let began = place.checked_sub(1).and_then(|place| changes.get(place));
+                Some(began.map_or(least, |(revision, _)| least.max(*revision)))
             }
         }
     }
@@ -156,25 +133,37 @@ mod tests {
     #[test]
     fn what_one_order_explains_is_good_and_what_none_does_is_not() {
         let at = Revision::new;
-        let (first, second) = (Told::Set(at(1), None), Told::Set(at(2), None));
-        // In order, at once, and the wrong way round.
-        assert!(good(&[(0, 1, first), (2, 3, second)]));
-        assert!(good(&[(0, 3, second), (1, 2, first)]));
-        assert!(!good(&[(0, 1, second), (2, 3, first)]));
+        let set = |revision| Told::Set(at(revision));
+        let over = |revision, before: Option<u64>| Told::SetOver(at(revision), before.map(at));
+        let stood = |revision: Option<u64>| Told::Stood(revision.map(at));
+        let deleted = |revision| Told::Deleted(at(revision));
+        // In order, at once, the wrong way round, and under one revision.
+        assert!(good(&[(0, 1, set(1)), (2, 3, set(2))]));
+        assert!(good(&[(0, 3, set(2)), (1, 2, set(1))]));
+        assert!(!good(&[(0, 1, set(2)), (2, 3, set(1))]));
+        assert!(!good(&[(0, 3, set(1)), (1, 2, set(1))]));
         // A read: of what was there, of what came meanwhile, of what had gone, and of what was still to come.
-        assert!(good(&[(0, 1, first), (2, 3, Told::Stood(Some(at(1)))), (4, 5, second)]));
-        assert!(good(&[(0, 1, first), (2, 5, Told::Stood(Some(at(2)))), (4, 6, second)]));
-        assert!(!good(&[(0, 1, first), (2, 3, second), (4, 5, Told::Stood(Some(at(1))))]));
-        assert!(!good(&[(0, 1, Told::Stood(Some(at(1)))), (2, 3, first)]));
-        assert!(good(&[(0, 1, Told::Stood(None)), (2, 3, first)]));
-        assert!(!good(&[(0, 1, first), (2, 3, Told::Stood(None))]));
+        assert!(good(&[(0, 1, set(1)), (2, 3, stood(Some(1))), (4, 5, set(2))]));
+        assert!(good(&[(0, 1, set(1)), (2, 5, stood(Some(2))), (4, 6, set(2))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, set(2)), (4, 5, stood(Some(1)))]));
+        assert!(!good(&[(0, 1, stood(Some(1))), (2, 3, set(1))]));
+        assert!(good(&[(0, 1, stood(None)), (2, 3, set(1))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, stood(None))]));
+        // Two reads while a write is under way: the new value may follow the old one, and not the other way round.
+        assert!(good(&[(0, 1, set(1)), (2, 9, set(2)), (3, 4, stood(Some(1))), (5, 6, stood(Some(2)))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 9, set(2)), (3, 4, stood(Some(2))), (5, 6, stood(Some(1)))]));
+        assert!(!good(&[(0, 9, set(1)), (1, 2, stood(Some(1))), (3, 4, stood(None))]));
+        assert!(!good(&[(0, 9, set(2)), (1, 2, stood(Some(2))), (3, 4, set(1))]));
         // A deletion.
-        let deleted = Told::Deleted(at(2));
-        assert!(good(&[(0, 1, first), (2, 3, deleted), (4, 5, Told::Stood(None))]));
-        assert!(!good(&[(0, 1, first), (2, 3, deleted), (4, 5, Told::Stood(Some(at(1))))]));
+        assert!(good(&[(0, 1, set(1)), (2, 3, deleted(2)), (4, 5, stood(None))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, deleted(2)), (4, 5, stood(Some(1)))]));
+        assert!(good(&[(0, 1, set(1)), (2, 9, set(3)), (3, 8, deleted(2)), (4, 5, stood(None))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 9, set(3)), (2, 9, deleted(2)), (4, 5, stood(Some(3))), (6, 7, stood(None))]));
         // A condition.
-        assert!(good(&[(0, 1, first), (2, 3, Told::Set(at(2), Some(at(1))))]));
-        assert!(!good(&[(0, 1, first), (2, 3, second), (4, 5, Told::Set(at(3), Some(at(1))))]));
-        assert!(!good(&[(0, 1, first), (2, 3, deleted), (4, 5, Told::Set(at(3), Some(at(1))))]));
+        assert!(good(&[(0, 1, set(1)), (2, 3, over(2, Some(1)))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, set(2)), (4, 5, over(3, Some(1)))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, deleted(2)), (4, 5, over(3, Some(1)))]));
+        assert!(good(&[(0, 1, over(1, None)), (2, 3, deleted(2)), (4, 5, over(3, None))]));
+        assert!(!good(&[(0, 1, set(1)), (2, 3, over(2, None))]));
     }
 }
