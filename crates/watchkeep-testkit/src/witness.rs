@@ -158,7 +158,13 @@ mod tests {
         assert!(good(&[(0, 1, set(1)), (2, 3, deleted(2)), (4, 5, stood(None))]));
         assert!(!good(&[(0, 1, set(1)), (2, 3, deleted(2)), (4, 5, stood(Some(1)))]));
         assert!(good(&[(0, 1, set(1)), (2, 9, set(3)), (3, 8, deleted(2)), (4, 5, stood(None))]));
-        assert!(!good(&[(0, 1, set(1)), (2, 9, set(3)), (2, 9, deleted(2)), (4, 5, stood(Some(3))), (6, 7, stood(None))]));
+        assert!(!good(&[
+            (0, 1, set(1)),
+            (2, 9, set(3)),
+            (2, 9, deleted(2)),
+            (4, 5, stood(Some(3))),
+            (6, 7, stood(None))
+        ]));
         // A condition.
         assert!(good(&[(0, 1, set(1)), (2, 3, over(2, Some(1)))]));
         assert!(!good(&[(0, 1, set(1)), (2, 3, set(2)), (4, 5, over(3, Some(1)))]));
