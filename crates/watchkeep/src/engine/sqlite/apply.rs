@@ -22,7 +22,7 @@ use super::counters::{Counters, Group};
 use super::log;
 use super::read::SqliteRead;
 
-const FIND: &str = "SELECT revision, created, deadline, octet_length(value), rowid FROM wk_entries \
+const FIND: &str = "SELECT revision, deadline, octet_length(value), rowid FROM wk_entries \
      WHERE group_id = ?1 AND key = ?2";
 const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -105,7 +105,6 @@ pub(super) struct Job<'b, 'c> {
 struct Found {
     rowid: i64,
     revision: Revision,
-    created: Revision,
     deadline: Option<Timestamp>,
     bytes: i64,
 }
@@ -185,14 +184,20 @@ impl Job<'_, '_> {
         let mut statement = self.conn().prepare_cached(FIND)?;
         let mut rows = statement.query(params![group.id, key])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let value_bytes: i64 = row.get(3)?;
+        let value_bytes: i64 = row.get(2)?;
         Ok(Some(Found {
             revision: Revision::from_i64(row.get(0)?)?,
-            created: Revision::from_i64(row.get(1)?)?,
-            deadline: row.get::<_, Option<i64>>(2)?.map(Timestamp::from_millis),
+            deadline: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
             bytes: value_bytes + len(key),
-            rowid: row.get(4)?,
+            rowid: row.get(3)?,
         }))
+    }
+
+    /// The group and the entry as they are in the file, due or not.
+    fn place(&self, group: &str, key: &str) -> Result<(Option<Group>, Option<Found>)> {
+        let row = self.counters().group(group)?;
+        let found = row.as_ref().map(|row| self.find(row, key)).transpose()?.flatten();
+        Ok((row, found))
     }
 
     /// The group and the entry, with what is due out of the way: logged, removed, and not there any more.
@@ -213,8 +218,7 @@ impl Job<'_, '_> {
         self.batch.limits.check_key(set.key)?;
         self.batch.limits.check_value(set.value)?;
         // Everything that can refuse the write comes before the first change.
-        let row = self.counters().group(set.group)?;
-        let found = row.as_ref().map(|row| self.find(row, set.key)).transpose()?.flatten();
+        let (mut row, mut found) = self.place(set.group, set.key)?;
         let there = found.as_ref().filter(|found| !self.is_due(found.deadline));
         check(set.condition, set.group, set.key, there)?;
         let deadline = match set.ttl {
@@ -226,36 +230,34 @@ impl Job<'_, '_> {
         if self.batch.is_tight {
             return Err(Reason::Tight.into());
         }
-        self.take_place(set)?;
+        let is_due = found.as_ref().is_some_and(|found| self.is_due(found.deadline));
+        if self.take_place(set)? || is_due {
+            self.present(set.group, set.key)?;
+            (row, found) = self.place(set.group, set.key)?;
+        }
 
         let bytes = len(set.key) + len(set.value);
-        let there = self.present(set.group, set.key)?;
-        let (previous, created) = match &there {
-            Some((_, found)) => (Some(found.revision), Some(found.created)),
-            None => (None, None),
-        };
         let details = Details {
             value: Some(set.value.clone()),
             content_type: set.content_type.map(Into::into),
             deadline,
-            previous,
+            previous: found.as_ref().map(|found| found.revision),
         };
         let revision = self.log(Kind::Set, set.group, Some(set.key), details)?;
         let (number, now, value) = (revision.as_i64(), self.batch.now.as_millis(), SqlValue(set.value));
         let until = deadline.map(Timestamp::as_millis);
-        match there {
-            Some((row, found)) => {
+        match (row, found) {
+            (Some(row), Some(found)) => {
                 let columns = params![found.rowid, number, now, until, set.content_type, value];
                 self.conn().prepare_cached(UPDATE)?.execute(columns)?;
                 self.counters().add(&row, set.group, 0, bytes - found.bytes)?;
             }
-            None => {
-                let row = match self.counters().group(set.group)? {
+            (row, _) => {
+                let row = match row {
                     Some(row) => row,
                     None => self.counters().create(set.group, revision)?,
                 };
-                let created = created.unwrap_or(revision).as_i64();
-                let columns = params![row.id, set.key, number, created, now, until, set.content_type, value];
+                let columns = params![row.id, set.key, number, number, now, until, set.content_type, value];
                 self.conn().prepare_cached(INSERT)?.execute(columns)?;
                 self.counters().add(&row, set.group, 1, bytes)?;
             }
@@ -264,17 +266,18 @@ impl Job<'_, '_> {
         Ok(Outcome::Set(revision))
     }
 
-    /// Refuses what the quota does not allow; before that, what is due in the namespace makes room.
-    fn take_place(&mut self, set: &Set<'_>) -> Result<()> {
+    /// Refuses what the quota does not allow; before that, what is due in the namespace makes room. Whether it did: then
+    /// the group, or this very entry, may be gone.
+    fn take_place(&mut self, set: &Set<'_>) -> Result<bool> {
         let author = self.author;
-        let (Some(quota), Some(namespace)) = (author.quota, author.scope.name()) else { return Ok(()) };
+        let (Some(quota), Some(namespace)) = (author.quota, author.scope.name()) else { return Ok(false) };
+        let mut made_room = false;
         loop {
-            // Looked up each time: reaping may have taken the group, or this very entry, away.
-            let row = self.counters().group(set.group)?;
-            let found = row.as_ref().map(|row| self.find(row, set.key)).transpose()?.flatten();
+            let (row, found) = self.place(set.group, set.key)?;
             if found.as_ref().is_some_and(|found| self.is_due(found.deadline)) {
                 // It holds no place that this write could take over.
                 self.present(set.group, set.key)?;
+                made_room = true;
                 continue;
             }
             let before = self.counters().usage(namespace)?;
@@ -283,11 +286,12 @@ impl Job<'_, '_> {
             // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
             let over = quota.exceeded(namespace, Usage::default(), after).is_some();
             if over && self.reap(&NameRange::prefix(author.scope.prefix()))? > 0 {
+                made_room = true;
                 continue;
             }
             return match quota.exceeded(namespace, before, after) {
                 Some(exceeded) => Err(Reason::Quota(exceeded).into()),
-                None => Ok(()),
+                None => Ok(made_room),
             };
         }
     }
