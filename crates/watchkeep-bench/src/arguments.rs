@@ -68,6 +68,10 @@ pub(crate) struct Measure {
     #[arg(long, default_value_t = 1.0, value_parser = seconds, global = true)]
     pub(crate) seconds: f64,
 
+    /// How many entries the large stores hold.
+    #[arg(long, default_value_t = 1_000_000, global = true)]
+    pub(crate) entries: usize,
+
     /// In which folder the data lies, in a fresh folder that is removed afterwards; the build's own unless named.
     /// It must be on a disk.
     #[arg(long, global = true)]
@@ -129,7 +133,7 @@ pub(crate) struct Choice(pub(crate) Option<Workload>);
 impl clap::ValueEnum for Choice {
     fn value_variants<'a>() -> &'a [Choice] {
         static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {
-            let named = Workload::ALL.into_iter().map(|workload| Choice(Some(workload)));
+            let named = Workload::ALL.iter().map(|workload| Choice(Some(*workload)));
             std::iter::once(Choice(None)).chain(named).collect()
         });
         &ALL
@@ -147,7 +151,7 @@ impl Arguments {
     pub(crate) fn chosen(&self) -> Vec<Workload> {
         let all = self.workloads.is_empty() || self.workloads.contains(&Choice(None));
         let chosen = |workload: &Workload| all || self.workloads.contains(&Choice(Some(*workload)));
-        Workload::ALL.into_iter().filter(chosen).collect()
+        Workload::ALL.iter().copied().filter(chosen).collect()
     }
 }
 

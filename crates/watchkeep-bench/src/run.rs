@@ -16,7 +16,7 @@ use crate::Result;
 use crate::arguments::{Arguments, Measure};
 use crate::machine::Machine;
 use crate::outcome::Outcome;
-use crate::plan::{Cell, Workload, plan};
+use crate::plan::{Cell, Plan, Workload};
 use crate::report;
 use crate::syncs;
 use crate::ticks::Ticks;
@@ -86,9 +86,9 @@ impl Record {
 }
 
 /// Measures what is chosen; the report.
-pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
     let (began, start) = (jiff::Timestamp::now(), Instant::now());
-    let cells = plan(&arguments.chosen());
+    let cells = plan.cells(&arguments.chosen());
     let folder = arguments.measure.folder()?;
     let mut results = Results {
         machine: Machine::look(folder.path()),
@@ -125,7 +125,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     }
     if arguments.chosen().contains(&Workload::Set) {
         bar.set_message("syncs");
-        let counted = syncs::count(&arguments.measure);
+        let counted = syncs::count(plan, &arguments.measure);
         results.syncs = Some(counted.unwrap_or_else(|error| format!("Not counted: {error}\n")));
     }
     bar.finish_and_clear();
@@ -173,7 +173,7 @@ fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> 
     let output = Command::new(std::env::current_exe()?)
         .args(["cell", &cell.name()])
         .arg(fresh.path())
-        .args(["--seconds", &measure.seconds.to_string()])
+        .args(["--seconds", &measure.seconds.to_string(), "--entries", &measure.entries.to_string()])
         .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -33,15 +33,24 @@ const REPLAY: &str = "SELECT revision, commit_revision, kind, group_name, key, c
 const CHECKSUM: i64 = 0x9e37_79b9;
 const BATCH: usize = 2_000;
 
-/// Raw `rusqlite`, with SQLite's own page cache or a larger one.
+/// Raw `rusqlite`.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    pub(crate) cache_mib: Option<u32>,
+    name: &'static str,
+    /// The page cache, if not SQLite's own.
+    cache_mib: Option<u32>,
+    /// Whether a set writes its log row.
+    log: bool,
 }
+
+pub(crate) static PLAIN: Raw = Raw { name: "rusqlite", cache_mib: None, log: true };
+pub(crate) static CACHE: Raw = Raw { name: "rusqlite-cache", cache_mib: Some(256), log: true };
+/// What the peers write: the entry alone.
+pub(crate) static NO_LOG: Raw = Raw { name: "rusqlite-no-log", cache_mib: Some(256), log: false };
 
 impl Contender for Raw {
     fn name(&self) -> &'static str {
-        if self.cache_mib.is_some() { "rusqlite-cache" } else { "rusqlite" }
+        self.name
     }
 
     fn about(&self) -> String {
@@ -53,23 +62,31 @@ impl Contender for Raw {
                 version_of("rusqlite"),
                 rusqlite::version()
             ),
+            _ if !self.log => {
+                "as rusqlite-cache, without the row of the log: what the peers write".to_owned()
+            }
             Some(mib) => format!("as rusqlite, with a page cache of {mib} MiB instead of SQLite's 2 MB"),
         }
     }
 
+    fn rows(&self) -> u32 {
+        if self.log { 2 } else { 1 }
+    }
+
     fn takes(&self, cell: &Cell) -> bool {
-        match (self.cache_mib, cell.workload) {
-            (_, Workload::Floor) => false,
-            (None, _) => true,
-            (Some(_), workload) => matches!(workload, Workload::Set | Workload::Get),
+        match cell.workload {
+            Workload::Floor => false,
+            Workload::Set => true,
+            Workload::Get | Workload::GetZipf => self.log,
+            _ => self.log && self.cache_mib.is_none(),
         }
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
         // The file is made by the library, so that it has the same tables, indices and page size.
-        drop(super::watchkeep::open(folder, durability)?);
+        drop(super::watchkeep::open(folder, cell.durability)?);
         let path = folder.join("store.db");
-        let sync = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+        let sync = if cell.durability == Durability::Full { "FULL" } else { "NORMAL" };
         let settings = format!(
             "PRAGMA synchronous = {sync}; {}",
             self.cache_mib.map(|mib| format!("PRAGMA cache_size = -{};", mib * 1024)).unwrap_or_default()
@@ -78,7 +95,7 @@ impl Contender for Raw {
         let groups = groups(&conn)?;
         let revision =
             conn.query_row("SELECT coalesce(max(revision), 0) FROM wk_log", [], |row| row.get(0))?;
-        let writer = Mutex::new(Writer { conn, groups, revision, bytes: 0 });
+        let writer = Mutex::new(Writer { conn, groups, revision, bytes: 0, log: self.log });
         Ok(Box::new(Open { path, settings, writer, watchers: RwLock::default() }))
     }
 }
@@ -112,16 +129,20 @@ struct Writer {
     groups: HashMap<String, i64>,
     revision: i64,
     bytes: i64,
+    log: bool,
 }
 
 impl Writer {
-    /// Writes both rows.
+    /// Writes both rows, or the entry alone.
     fn put(&mut self, name: &Name, value: &str) -> Result<u64> {
         let id = self.groups.get(&name.group).ok_or("no such group")?;
         let (now, previous) = (SystemClock.now().as_millis(), self.revision);
         self.revision += 1;
         self.bytes += i64::try_from(name.group.len() + name.key.len() + value.len())?;
         self.conn.prepare_cached(PUT)?.execute(params![id, name.key, self.revision, now, value])?;
+        if !self.log {
+            return Ok(u64::try_from(self.revision)?);
+        }
         let row = params![self.revision, name.group, name.key, previous, now, self.bytes, CHECKSUM, value];
         self.conn.prepare_cached(LOG)?.execute(row)?;
         Ok(u64::try_from(self.revision)?)
@@ -180,10 +201,13 @@ impl Peer for Open {
         Ok(())
     }
 
-    fn logged(&self) -> Result<u64> {
-        let count: i64 =
-            lock(&self.writer).conn.query_row("SELECT count(*) FROM wk_log", [], |row| row.get(0))?;
-        Ok(u64::try_from(count)?)
+    fn logged(&self) -> Result<Option<u64>> {
+        let writer = lock(&self.writer);
+        if !writer.log {
+            return Ok(None);
+        }
+        let count: i64 = writer.conn.query_row("SELECT count(*) FROM wk_log", [], |row| row.get(0))?;
+        Ok(Some(u64::try_from(count)?))
     }
 
     fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {

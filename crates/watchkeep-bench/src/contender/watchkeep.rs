@@ -35,12 +35,16 @@ impl Contender for Watchkeep {
         )
     }
 
+    fn rows(&self) -> u32 {
+        2
+    }
+
     fn takes(&self, cell: &Cell) -> bool {
         cell.workload != Workload::Floor
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: false }))
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Open { store: open(folder, cell.durability)?, callbacks: false }))
     }
 }
 
@@ -57,8 +61,8 @@ impl Contender for Callbacks {
         cell.workload == Workload::FanOut
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: true }))
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        Ok(Box::new(Open { store: open(folder, cell.durability)?, callbacks: true }))
     }
 }
 
@@ -94,8 +98,8 @@ impl Peer for Open {
         Ok(())
     }
 
-    fn logged(&self) -> Result<u64> {
-        Ok(self.store.stats()?.log_events)
+    fn logged(&self) -> Result<Option<u64>> {
+        Ok(Some(self.store.stats()?.log_events))
     }
 
     fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {

@@ -22,7 +22,7 @@ pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
          ratios are what to look at. They compare cells of the same round, and are medians over the rounds.\n\n",
     );
     text.push_str(&how(results, arguments));
-    for workload in Workload::ALL {
+    for &workload in Workload::ALL {
         if results.cells.iter().any(|cell| cell.workload == workload) {
             text.push('\n');
             text.push_str(&table::section(results, workload));

@@ -16,6 +16,8 @@ enum What {
     Spread(&'static str, Unit),
     /// The median of the rounds' ratios to another cell.
     Times(&'static str, Other),
+    /// How many rows a set writes.
+    Rows,
     /// What others took of the machine: the most.
     Others,
 }
@@ -35,11 +37,13 @@ type Columns = &'static [(&'static str, What)];
 
 const RAW: Other = Other::Contender("rusqlite");
 const SET: Columns = &[
+    ("rows a set", What::Rows),
     ("sets/s", What::Median("rate", Unit::Rate)),
     ("least ... most", What::Spread("rate", Unit::Rate)),
     ("p50", What::Median("p50", Unit::Time)),
     ("p99", What::Median("p99", Unit::Time)),
     ("× rusqlite", What::Times("rate", RAW)),
+    ("× rusqlite-no-log", What::Times("rate", Other::Contender("rusqlite-no-log"))),
     ("× floor", What::Times("rate", Other::Floor)),
     ("others", What::Others),
 ];
@@ -104,7 +108,8 @@ impl Workload {
         match self {
             Workload::Floor => "The floor: 4 KiB written and synced",
             Workload::Set => "Set",
-            Workload::Get => "Get, warm, 100,000 entries",
+            Workload::Get => "Get, warm, each key as often",
+            Workload::GetZipf => "Get, warm, few keys most of the time (Zipf, 0.99)",
             Workload::Latency => "Watch latency: from the begin of a set to its event in a waiting watcher",
             Workload::FanOut => "Fan-out of one event",
             Workload::Selectivity => "Selectivity: many watchers, one matches",
@@ -115,7 +120,7 @@ impl Workload {
 
     const fn size_title(self) -> &'static str {
         match self {
-            Workload::Floor | Workload::Set | Workload::Get => "threads",
+            Workload::Floor | Workload::Set | Workload::Get | Workload::GetZipf => "threads",
             Workload::Latency | Workload::FanOut | Workload::Selectivity => "watchers",
             Workload::CatchUp | Workload::History => "events",
         }
@@ -129,9 +134,12 @@ impl Workload {
             }
             Workload::Set => {
                 "Random keys of 100,000 in 10 groups, from an empty store; names of 20 bytes, values of 100. Each \
-                 thread waits for its set before the next. Checked: the log's length, and 2,000 values read back."
+                 thread waits for its set before the next. Where a set writes two rows, the second is the log's; stores that keep no \
+                 log write one, beside `rusqlite-no-log`. Checked: the log's length, and 2,000 values read back."
             }
-            Workload::Get => "Random keys, uniform; every value is looked at. The write-ahead log is empty.",
+            Workload::Get | Workload::GetZipf => {
+                "Random keys; every value is looked at. The write-ahead log is empty."
+            }
             Workload::Latency => {
                 "One watcher on another thread, asleep when the set begins; the writer waits for each event. The rival \
                  is a commit, then a `sync_channel` to a sleeping thread."
@@ -156,7 +164,7 @@ impl Workload {
         match self {
             Workload::Floor => FLOOR,
             Workload::Set => SET,
-            Workload::Get => GET,
+            Workload::Get | Workload::GetZipf => GET,
             Workload::Latency => LATENCY,
             Workload::FanOut => FAN_OUT,
             Workload::Selectivity => SELECTIVITY,
@@ -220,6 +228,7 @@ fn shows(results: &Results, cell: &Cell, what: What) -> Option<String> {
             let ratios: Vec<f64> = mine.iter().zip(&theirs).map(|(mine, theirs)| mine / theirs).collect();
             Some(plain(median(&ratios)))
         }
+        What::Rows => Some(cell.contender.rows().to_string()),
         What::Others => {
             let outcomes = results.outcomes.get(&cell.name())?;
             let most = outcomes.iter().map(|outcome| outcome.others).max_by(f64::total_cmp)?;

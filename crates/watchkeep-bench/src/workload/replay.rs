@@ -10,8 +10,8 @@ use crate::plan::Cell;
 
 pub(super) fn replay(cell: &Cell, folder: &Path) -> Result<Outcome> {
     let (names, count) = (names(NAMES), cell.size as u64);
-    cell.contender.open(folder, cell.durability)?.load(&names, cell.size)?;
-    let peer = cell.contender.open(folder, cell.durability)?;
+    cell.contender.open(folder, cell)?.load(&names, cell.size)?;
+    let peer = cell.contender.open(folder, cell)?;
     let mut outcome = Outcome::default();
     let section = Section::begin()?;
     let Replayed { events, revisions, bytes } = peer.replay(cell.workload, count)?;

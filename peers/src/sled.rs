@@ -1,0 +1,109 @@
+//! sled 0.34.
+
+use std::path::Path;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use sled::{Batch, Db, Subscriber};
+use watchkeep_bench::{Cell, Contender, Durability, Name, Peer, Result, Session, Watch};
+
+use crate::{CACHE, batches, flat, stores, version_of, watches};
+
+#[derive(Debug)]
+pub struct Sled;
+
+impl Contender for Sled {
+    fn name(&self) -> &'static str {
+        "sled"
+    }
+
+    fn about(&self) -> String {
+        format!(
+            "sled {}, cache of 256 MiB, one row a set; full is `insert` and `flush` (by `sync_file_range`, which leaves the \
+             data in the disk's own cache: weaker), relaxed is `insert` (up to 500 ms lost with the process: weaker); \
+             `watch_prefix`, which tells before the flush",
+            version_of("sled")
+        )
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        stores(cell) || watches(cell)
+    }
+
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        let db = sled::Config::new().path(folder.join("sled")).cache_capacity(CACHE as u64).open()?;
+        Ok(Box::new(Open { db, full: cell.durability == Durability::Full }))
+    }
+}
+
+struct Open {
+    db: Db,
+    full: bool,
+}
+
+impl Peer for Open {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Thread(self)))
+    }
+
+    fn load(&self, names: &[Name], count: usize) -> Result<()> {
+        for batch in batches(names, count) {
+            let mut writes = Batch::default();
+            for (key, value) in batch? {
+                writes.insert(key.as_bytes(), value.as_bytes());
+            }
+            self.db.apply_batch(writes)?;
+        }
+        self.db.flush()?;
+        Ok(())
+    }
+
+    fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {
+        Ok(Box::new(Watching { events: self.db.watch_prefix(flat(name)), seen: 0 }))
+    }
+}
+
+struct Thread<'o>(&'o Open);
+
+impl Session for Thread<'_> {
+    fn set(&mut self, name: &Name, value: &str) -> Result<()> {
+        self.0.db.insert(flat(name), value)?;
+        if self.0.full {
+            self.0.db.flush()?;
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let found = self.0.db.get(flat(name))?;
+        Ok(found.map(|found| value(&found)).is_some())
+    }
+}
+
+/// sled has no revisions: the events are numbered as they come.
+struct Watching {
+    events: Subscriber,
+    seen: u64,
+}
+
+impl Watch for Watching {
+    fn try_next(&mut self) -> Result<Option<u64>> {
+        match self.events.next_timeout(Duration::ZERO) {
+            Ok(event) => {
+                std::hint::black_box(event);
+                self.seen += 1;
+                Ok(Some(self.seen))
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err("the watch has ended".into()),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<u64>> {
+        Ok(self.events.next().map(|event| {
+            std::hint::black_box(event);
+            self.seen += 1;
+            self.seen
+        }))
+    }
+}
