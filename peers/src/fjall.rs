@@ -54,6 +54,14 @@ impl Peer for Open {
         }
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
+
+    fn delete_group(&self, group: &str) -> Result<()> {
+        let mut writes = self.database.batch();
+        for entry in self.entries.prefix(format!("{group}/")) {
+            writes.remove(&self.entries, entry.key()?);
+        }
+        Ok(writes.commit()?)
+    }
 }
 
 struct Thread<'o>(&'o Open);
@@ -70,5 +78,12 @@ impl Session for Thread<'_> {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let found = self.0.entries.get(flat(name))?;
         Ok(found.map(|found| value(&found)).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        for entry in self.0.entries.prefix(format!("{group}/")) {
+            value(&entry.value()?);
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,13 @@
 //! LMDB, through heed.
 
+use std::ops::Bound;
 use std::path::Path;
 
 use heed::types::Str;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions, RwTxn};
 use watchkeep_bench::{Cell, Contender, Durability, Name, Peer, Result, Session};
 
-use crate::{batches, flat, stores, version_of};
+use crate::{batches, bounds, flat, stores, version_of};
 
 /// How large the file may become: address space, not memory.
 const MAP: usize = 4 << 30;
@@ -86,6 +87,15 @@ impl Peer for Open {
         }
         Ok(())
     }
+
+    fn delete_group(&self, group: &str) -> Result<()> {
+        let (from, to) = bounds(group);
+        self.write(|transaction| {
+            self.entries
+                .delete_range(transaction, &(Bound::Included(from.as_str()), Bound::Excluded(to.as_str())))?;
+            Ok(())
+        })
+    }
 }
 
 struct Thread<'o>(&'o Open);
@@ -99,5 +109,13 @@ impl Session for Thread<'_> {
         let transaction = self.0.env.read_txn()?;
         let found = self.0.entries.get(&transaction, &flat(name))?;
         Ok(found.map(|found| value(&found.as_bytes().to_vec())).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let transaction = self.0.env.read_txn()?;
+        for entry in self.0.entries.prefix_iter(&transaction, &format!("{group}/"))? {
+            value(&entry?.1.as_bytes().to_vec());
+        }
+        Ok(())
     }
 }

@@ -29,7 +29,11 @@ fn version_of(package: &str) -> &'static str {
 
 /// What every store with keys in order does.
 fn stores(cell: &Cell) -> bool {
-    matches!(cell.workload, Workload::Set | Workload::Get | Workload::GetZipf)
+    use Workload::*;
+    matches!(
+        cell.workload,
+        Set | Get | GetZipf | Scan | ImportSorted | ImportRandom | DeleteGroup | Open | Growth
+    )
 }
 
 /// What a store does that tells of changes.
@@ -40,6 +44,11 @@ fn watches(cell: &Cell) -> bool {
 /// One ordered space of keys: the group, then the key.
 fn flat(name: &Name) -> String {
     format!("{}/{}", name.group, name.key)
+}
+
+/// From where to where the flat keys of a group go.
+fn bounds(group: &str) -> (String, String) {
+    (format!("{group}/"), format!("{group}0"))
 }
 
 /// The batches of a load: for each entry its flat key and its value.

@@ -47,6 +47,8 @@ impl Contender for NativeDb {
     fn takes(&self, cell: &Cell) -> bool {
         match cell.workload {
             Workload::Set | Workload::Latency => cell.durability == Durability::Full,
+            // It would have to read each entry to delete it.
+            Workload::DeleteGroup => false,
             _ => stores(cell) || watches(cell),
         }
     }
@@ -105,6 +107,16 @@ impl Session for Thread<'_> {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let found: Option<Entry> = self.0.database.r_transaction()?.get().primary(flat(name))?;
         Ok(found.map(|found| value(found.value.as_bytes())).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let transaction = self.0.database.r_transaction()?;
+        let scan = transaction.scan();
+        let primary = scan.primary::<Entry>()?;
+        for entry in primary.start_with(format!("{group}/"))? {
+            value(entry?.value.as_bytes());
+        }
+        Ok(())
     }
 }
 

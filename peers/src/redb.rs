@@ -5,7 +5,7 @@ use std::path::Path;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use watchkeep_bench::{Cell, Contender, Durability, Name, Peer, Result, Session};
 
-use crate::{CACHE, batches, flat, stores, version_of};
+use crate::{CACHE, batches, bounds, flat, stores, version_of};
 
 const ENTRIES: TableDefinition<'_, &str, &str> = TableDefinition::new("entries");
 
@@ -74,6 +74,14 @@ impl Peer for Open {
         }
         self.write(&[], redb::Durability::Immediate)
     }
+
+    fn delete_group(&self, group: &str) -> Result<()> {
+        let (from, to) = bounds(group);
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(self.durability)?;
+        transaction.open_table(ENTRIES)?.retain_in(from.as_str()..to.as_str(), |_, _| false)?;
+        Ok(transaction.commit()?)
+    }
 }
 
 struct Thread<'o>(&'o Open);
@@ -87,5 +95,14 @@ impl Session for Thread<'_> {
         let table = self.0.database.begin_read()?.open_table(ENTRIES)?;
         let found = table.get(flat(name).as_str())?;
         Ok(found.map(|found| value(&found.value().as_bytes().to_vec())).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let table = self.0.database.begin_read()?.open_table(ENTRIES)?;
+        let (from, to) = bounds(group);
+        for entry in table.range(from.as_str()..to.as_str())? {
+            value(&entry?.1.value().as_bytes().to_vec());
+        }
+        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! sled 0.34.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sled::{Batch, Db, Subscriber};
 use watchkeep_bench::{Cell, Contender, Durability, Name, Peer, Result, Session, Watch};
@@ -31,7 +32,19 @@ impl Contender for Sled {
     }
 
     fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
-        let db = sled::Config::new().path(folder.join("sled")).cache_capacity(CACHE as u64).open()?;
+        let config = sled::Config::new().path(folder.join("sled")).cache_capacity(CACHE as u64);
+        // A store that was dropped holds its lock until its threads have ended.
+        let until = Instant::now() + Duration::from_secs(10);
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(error))
+                    if error.kind() != ErrorKind::NotFound && Instant::now() < until =>
+                {
+                    std::thread::yield_now()
+                }
+                opened => break opened?,
+            }
+        };
         Ok(Box::new(Open { db, full: cell.durability == Durability::Full }))
     }
 }
@@ -58,6 +71,14 @@ impl Peer for Open {
         Ok(())
     }
 
+    fn delete_group(&self, group: &str) -> Result<()> {
+        let mut writes = Batch::default();
+        for key in self.db.scan_prefix(format!("{group}/")).keys() {
+            writes.remove(key?);
+        }
+        Ok(self.db.apply_batch(writes)?)
+    }
+
     fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {
         Ok(Box::new(Watching { events: self.db.watch_prefix(flat(name)), seen: 0 }))
     }
@@ -77,6 +98,13 @@ impl Session for Thread<'_> {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let found = self.0.db.get(flat(name))?;
         Ok(found.map(|found| value(&found)).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        for entry in self.0.db.scan_prefix(format!("{group}/")) {
+            value(&entry?.1);
+        }
+        Ok(())
     }
 }
 

@@ -24,8 +24,6 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 pub use contender::{Contender, Peer, Replayed, Session, Watch, unsupported};
 pub use data::{Name, value};
 pub use machine::version_in;
@@ -40,7 +38,7 @@ pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>
 
 /// The program: reads its arguments and measures our contenders, and these.
 pub fn main(more: &'static [&'static dyn Contender]) -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     let plan = Plan::new(more, arguments.measure.entries);
     let done = match &arguments.command {
         Some(Command::Cell { name, folder }) => {

@@ -14,39 +14,66 @@ const DURABILITIES: [Durability; 2] = [Durability::Full, Durability::Relaxed];
 pub enum Workload {
     Floor,
     Set,
+    Pipelined,
     Get,
     GetZipf,
+    Scan,
+    ImportSorted,
+    ImportRandom,
     Latency,
     FanOut,
     Selectivity,
     CatchUp,
     History,
+    Lagging,
+    DeleteGroup,
+    Expiry,
+    Open,
+    Growth,
 }
 
 impl Workload {
     pub(crate) const ALL: &[Workload] = &[
         Workload::Floor,
         Workload::Set,
+        Workload::Pipelined,
         Workload::Get,
         Workload::GetZipf,
+        Workload::Scan,
+        Workload::ImportSorted,
+        Workload::ImportRandom,
         Workload::Latency,
         Workload::FanOut,
         Workload::Selectivity,
         Workload::CatchUp,
         Workload::History,
+        Workload::Lagging,
+        Workload::DeleteGroup,
+        Workload::Expiry,
+        Workload::Open,
+        Workload::Growth,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Workload::Floor => "floor",
             Workload::Set => "set",
+            Workload::Pipelined => "pipelined",
             Workload::Get => "get",
             Workload::GetZipf => "get-zipf",
+            Workload::Scan => "scan",
+            Workload::ImportSorted => "import-sorted",
+            Workload::ImportRandom => "import-random",
             Workload::Latency => "latency",
             Workload::FanOut => "fanout",
             Workload::Selectivity => "selectivity",
             Workload::CatchUp => "catch-up",
             Workload::History => "history",
+            Workload::Lagging => "lagging",
+            Workload::DeleteGroup => "delete-group",
+            Workload::Expiry => "expiry",
+            Workload::Open => "open",
+            Workload::Growth => "growth",
         }
     }
 
@@ -54,15 +81,24 @@ impl Workload {
         match self {
             Workload::Floor => "what the disk does: 4 KiB written and synced",
             Workload::Set => "single sets by 1, 16 and 64 threads, durable and relaxed",
+            Workload::Pipelined => "sets of one thread with 16, 64 and 1,024 on their way at once",
             Workload::Get => "single reads from all entries by 1 and 2 threads, each key as often",
             Workload::GetZipf => {
                 "single reads from all entries by 1 and 2 threads, few keys most of the time"
             }
+            Workload::Scan => "a group of 10,000 entries, read in order",
+            Workload::ImportSorted => "many entries written at once, in the order of their keys",
+            Workload::ImportRandom => "many entries written at once, in no order",
             Workload::Latency => "from the begin of a set to its event in a parked watcher",
             Workload::FanOut => "one event to 1, 100, 10,000 and 100,000 watchers",
             Workload::Selectivity => "1 to 1,000,000 watchers of which one matches",
             Workload::CatchUp => "a watcher that reads 200,000 events from the log",
             Workload::History => "200,000 events of the log as an iterator",
+            Workload::Lagging => "1 and 1,000 watchers that read 5,000 events from the log together",
+            Workload::DeleteGroup => "a large group is deleted beside a writer",
+            Workload::Expiry => "many entries expire beside a writer",
+            Workload::Open => "a large store is opened, and read for the first time",
+            Workload::Growth => "set, get and watch in stores of 10,000, 100,000 and 1,000,000 entries",
         }
     }
 
@@ -76,13 +112,37 @@ impl Workload {
             Workload::FanOut => most(&[1, 100, 10_000, 100_000]),
             Workload::Selectivity => most(&[1, 1_000, 100_000, 1_000_000]),
             Workload::CatchUp | Workload::History => vec![LOGGED.min(entries)],
+            Workload::Pipelined => vec![16, 64, 1_024],
+            Workload::Scan => vec![10_000.min(entries / 10)],
+            Workload::Lagging => vec![1, 1_000],
+            Workload::Growth => most(&[10_000, 100_000, 1_000_000]),
+            Workload::ImportSorted
+            | Workload::ImportRandom
+            | Workload::DeleteGroup
+            | Workload::Expiry
+            | Workload::Open => vec![entries],
         }
+    }
+
+    /// Whether its preparation takes long: it is repeated less often.
+    pub(crate) const fn is_heavy(self) -> bool {
+        matches!(
+            self,
+            Workload::Get
+                | Workload::GetZipf
+                | Workload::ImportSorted
+                | Workload::ImportRandom
+                | Workload::DeleteGroup
+                | Workload::Expiry
+                | Workload::Open
+                | Workload::Growth
+        )
     }
 
     const fn durabilities(self) -> &'static [Durability] {
         match self {
             Workload::Floor => &[Durability::Full],
-            Workload::Set | Workload::Latency => &DURABILITIES,
+            Workload::Set | Workload::Pipelined | Workload::Latency => &DURABILITIES,
             _ => &[Durability::Relaxed],
         }
     }

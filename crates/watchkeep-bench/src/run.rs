@@ -102,12 +102,15 @@ pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
     let mut record = Record::open(arguments)?;
     results.thrown_away = record.thrown_away;
     let stopped = stop_flag()?;
-    let bar = progress(results.cells.len() as u64 * u64::from(arguments.repeats));
+    let bar = progress(results.cells.iter().map(|cell| u64::from(arguments.repeats(cell.workload))).sum());
     for round in 0..arguments.repeats {
         for place in 0..results.cells.len() {
             // Every other round runs backwards, so that nobody always comes after the same one.
             let place = if round % 2 == 0 { place } else { results.cells.len() - 1 - place };
             let Some(cell) = results.cells.get(place).copied() else { continue };
+            if round >= arguments.repeats(cell.workload) {
+                continue;
+            }
             bar.set_message(cell.name());
             let outcome = match record.known.remove(&(round, cell.name())) {
                 Some(known) => known,
@@ -185,14 +188,15 @@ fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> 
 
 /// Waits until others take less of the machine than is allowed, or patience ends.
 fn wait_for_quiet(arguments: &Arguments, stopped: &AtomicBool) -> Result<()> {
+    let look = if arguments.quick { Duration::from_millis(1) } else { LOOK };
     let until = Instant::now() + Duration::from_secs_f64(arguments.patience);
     loop {
         if stopped.load(Ordering::Relaxed) {
             return Err("stopped; nothing is written".into());
         }
         let before = Ticks::now()?;
-        pause(LOOK);
-        if Ticks::now()?.others_since(&before, LOOK) <= arguments.quiet || Instant::now() >= until {
+        pause(look);
+        if Ticks::now()?.others_since(&before, look) <= arguments.quiet || Instant::now() >= until {
             return Ok(());
         }
     }

@@ -8,6 +8,7 @@ mod watchkeep;
 
 use std::fmt::Debug;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::Result;
 use crate::data::Name;
@@ -81,11 +82,63 @@ pub trait Peer: Send + Sync {
         unsupported("watch")
     }
 
-    /// Reads the whole log, each event with all that it says.
+    /// Makes sets with this many on their way at once, as long as there is a next one, and tells how long each took;
+    /// one after the other where there is no other way.
     ///
     /// # Errors
     /// As the store has them.
-    fn replay(&self, _workload: Workload, _events: u64) -> Result<Replayed> {
+    fn pipeline(
+        &self,
+        _depth: usize,
+        next: &mut dyn FnMut() -> Option<(Name, String)>,
+        done: &mut dyn FnMut(Duration),
+    ) -> Result<()> {
+        let mut session = self.session()?;
+        while let Some((name, value)) = next() {
+            let begun = Instant::now();
+            session.set(&name, &value)?;
+            done(begun.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Drops the log, and whatever else is not needed any more.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn trim(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Deletes a group with all its entries.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn delete_group(&self, _group: &str) -> Result<()> {
+        unsupported("delete_group")
+    }
+
+    /// As `load`, with entries that `expire` removes.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn load_expiring(&self, _names: &[Name], _count: usize) -> Result<()> {
+        unsupported("load_expiring")
+    }
+
+    /// Lets the time come for what expires, and removes it.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn expire(&self) -> Result<()> {
+        unsupported("expire")
+    }
+
+    /// Reads the whole log, each event with all that it says; with several watchers, each reads all.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn replay(&self, _workload: Workload, _events: u64, _watchers: usize) -> Result<Replayed> {
         unsupported("replay")
     }
 }
@@ -104,6 +157,14 @@ pub trait Session {
     /// As the store has them.
     fn get(&mut self, _name: &Name, _value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         unsupported("get")
+    }
+
+    /// Hands over the values of a group in the order of its keys.
+    ///
+    /// # Errors
+    /// As the store has them.
+    fn scan(&mut self, _group: &str, _value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        unsupported("scan")
     }
 }
 

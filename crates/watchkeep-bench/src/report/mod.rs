@@ -1,5 +1,6 @@
 //! The report: what was measured, on what, and how to do it again.
 
+mod columns;
 mod number;
 mod table;
 
@@ -52,13 +53,15 @@ fn how(results: &Results, arguments: &Arguments) -> String {
     let names: Vec<_> = arguments.chosen().iter().map(|workload| workload.name()).collect();
     let names = if names.len() == Workload::ALL.len() { "all".to_owned() } else { names.join(" ") };
     let (repeats, seconds) = (arguments.repeats, arguments.measure.seconds);
+    let (heavy, entries) = (arguments.heavy_repeats, arguments.measure.entries);
     text.push_str(&format!(
-        "Again:\n\n```text\ncargo run --release -p watchkeep-bench -- {names} --repeats {repeats} --seconds {seconds} \
-         --report docs/benchmarks.md\ncargo run --release -p watchkeep-bench -- count-syncs\n```\n\n"
+        "Again:\n\n```text\nscripts/bench {names} --repeats {repeats} --heavy-repeats {heavy} --seconds {seconds} --entries {entries} \
+         --report docs/benchmarks.md\nscripts/bench count-syncs\n```\n\n"
     ));
     text.push_str(&format!(
         "- Each *cell* (workload, durability, size, contender) is a process of its own on fresh files, {seconds} s \
-         long after preparation and warm-up, {repeats} times. The rounds go over all cells, every other one backwards, \
+         long after preparation and warm-up, {repeats} times; {heavy} times where a store of {entries} entries is \
+         prepared. The rounds go over all cells, every other one backwards, \
          so that drift hits all alike. Shown are medians over the rounds, and the least and the most.\n\
          - The data is on a disk, never in memory; a run on tmpfs is refused.\n\
          - *full*: on the disk when `set` returns (`synchronous=FULL`). *relaxed*: survives the process, not a power \

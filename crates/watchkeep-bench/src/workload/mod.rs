@@ -1,9 +1,15 @@
 //! The workloads: what a cell does, in a process and a folder of its own.
 
+mod disturb;
 mod fanout;
 mod get;
+mod growth;
+mod import;
 mod latency;
+mod open;
+mod pipeline;
 mod replay;
+mod scan;
 mod selectivity;
 mod set;
 
@@ -30,7 +36,13 @@ pub(crate) fn cell(plan: &Plan, name: &str, folder: &Path, window: Duration) -> 
         Workload::Latency => latency::latency(&cell, folder, window),
         Workload::FanOut => fanout::fan_out(&cell, folder, window),
         Workload::Selectivity => selectivity::selectivity(&cell, folder, window),
-        Workload::CatchUp | Workload::History => replay::replay(&cell, folder),
+        Workload::CatchUp | Workload::History | Workload::Lagging => replay::replay(&cell, folder),
+        Workload::Pipelined => pipeline::pipelined(&cell, folder, window),
+        Workload::Scan => scan::scan(&cell, folder, window),
+        Workload::ImportSorted | Workload::ImportRandom => import::import(&cell, folder),
+        Workload::DeleteGroup | Workload::Expiry => disturb::disturb(&cell, folder, window),
+        Workload::Open => open::open(&cell, folder, window),
+        Workload::Growth => growth::growth(&cell, folder, window),
     }?;
     if let Some(check) = outcome.wrong() {
         return Err(format!("{name}: {}: {} instead of {}", check.what, check.found, check.expected).into());
