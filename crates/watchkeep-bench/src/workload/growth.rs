@@ -15,7 +15,7 @@ pub(super) fn growth(cell: &Cell, folder: &Path, window: Duration) -> Result<Out
     cell.contender.open(folder, cell)?.load(&names, names.len())?;
     let peer = cell.contender.open(folder, cell)?;
     let (mut session, mut random) = (peer.session()?, fastrand::Rng::with_seed(1));
-    let section = Section::begin()?;
+    let (section, mut serial) = (Section::begin()?, cell.size as u64);
 
     let (mut gets, mut right) = (Samples::default(), 0);
     let until = Instant::now() + window / 3;
@@ -31,7 +31,7 @@ pub(super) fn growth(cell: &Cell, folder: &Path, window: Duration) -> Result<Out
     let mut sets = Samples::default();
     let until = Instant::now() + window / 3;
     while Instant::now() < until {
-        sets.add(set(&mut *session, &names, random.usize(..names.len()))?);
+        sets.add(set(&mut *session, &names, random.usize(..names.len()), &mut serial)?);
     }
     outcome.metric("get", gets.permille(500));
     outcome.metric("set", sets.permille(500));
@@ -42,7 +42,7 @@ pub(super) fn growth(cell: &Cell, folder: &Path, window: Duration) -> Result<Out
         let until = Instant::now() + window / 3;
         while Instant::now() < until {
             let begun = Instant::now();
-            set(&mut *session, &names, 0)?;
+            set(&mut *session, &names, 0, &mut serial)?;
             events += u64::from(watch.try_next()?.is_some());
             watched.add(begun.elapsed());
         }
@@ -55,9 +55,11 @@ pub(super) fn growth(cell: &Cell, folder: &Path, window: Duration) -> Result<Out
 }
 
 /// How long a set took.
-fn set(session: &mut dyn Session, names: &[Name], number: usize) -> Result<Duration> {
+fn set(session: &mut dyn Session, names: &[Name], number: usize, serial: &mut u64) -> Result<Duration> {
     let mut text = String::new();
-    value(&mut text, number, 1)?;
+    // Another value each time: not every store tells of a set that changes nothing.
+    *serial += 1;
+    value(&mut text, number, *serial)?;
     let name = names.get(number).ok_or("no such name")?;
     let begun = Instant::now();
     session.set(name, &text)?;
