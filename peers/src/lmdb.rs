@@ -108,13 +108,15 @@ impl Session for Thread<'_> {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let transaction = self.0.env.read_txn()?;
         let found = self.0.entries.get(&transaction, &flat(name))?;
-        Ok(found.map(|found| value(&found.as_bytes().to_vec())).is_some())
+        let found = found.map(str::to_owned);
+        Ok(found.map(|found| value(found.as_bytes())).is_some())
     }
 
     fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
         let transaction = self.0.env.read_txn()?;
         for entry in self.0.entries.prefix_iter(&transaction, &format!("{group}/"))? {
-            value(&entry?.1.as_bytes().to_vec());
+            let found = entry?.1.to_owned();
+            value(found.as_bytes());
         }
         Ok(())
     }

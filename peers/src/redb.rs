@@ -94,14 +94,16 @@ impl Session for Thread<'_> {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let table = self.0.database.begin_read()?.open_table(ENTRIES)?;
         let found = table.get(flat(name).as_str())?;
-        Ok(found.map(|found| value(&found.value().as_bytes().to_vec())).is_some())
+        let found = found.map(|found| found.value().to_owned());
+        Ok(found.map(|found| value(found.as_bytes())).is_some())
     }
 
     fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
         let table = self.0.database.begin_read()?.open_table(ENTRIES)?;
         let (from, to) = bounds(group);
         for entry in table.range(from.as_str()..to.as_str())? {
-            value(&entry?.1.value().as_bytes().to_vec());
+            let found = entry?.1.value().to_owned();
+            value(found.as_bytes());
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
     }
     bar.finish_and_clear();
     results.took = start.elapsed();
-    let report = report::markdown(&results, arguments);
+    let report = report::markdown(&results, arguments)?;
     if let Some(path) = &arguments.report {
         std::fs::write(path, &report).map_err(|error| format!("{path:?} cannot be written: {error}"))?;
     }

@@ -244,7 +244,7 @@ impl Peer for Open {
             let due: Vec<(i64, String, String)> = writer
                 .conn
                 .prepare_cached(DUE)?
-                .query_map([BATCH as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([i64::try_from(BATCH)?], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
                 .collect::<rusqlite::Result<_>>()?;
             for (row, group, key) in &due {
                 writer.conn.prepare_cached("DELETE FROM wk_entries WHERE rowid = ?1")?.execute([row])?;
@@ -372,7 +372,8 @@ impl Session for Thread<'_> {
         while let Some(row) = rows.next()? {
             let (key, _deadline): (String, Option<i64>) = (row.get(0)?, row.get(2)?);
             std::hint::black_box(key);
-            value(&row.get_ref(1)?.as_bytes()?.to_vec());
+            let found: Vec<u8> = row.get_ref(1)?.as_bytes()?.to_vec();
+            value(&found);
         }
         Ok(())
     }

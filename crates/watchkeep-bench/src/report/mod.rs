@@ -2,10 +2,12 @@
 
 mod columns;
 mod number;
+mod plot;
 mod table;
 
 use std::collections::BTreeSet;
 
+use crate::Result;
 use crate::arguments::Arguments;
 use crate::plan::Workload;
 use crate::run::Results;
@@ -16,7 +18,9 @@ pub(crate) use number::{Unit, show};
 use number::plain;
 
 /// The whole report in Markdown.
-pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
+///
+/// Where it is written to a file, the plots lie in a folder of the same name beside it.
+pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> Result<String> {
     let mut text = String::from("# Benchmarks\n\n");
     text.push_str(
         "One run of `watchkeep-bench`, which wrote this page. Absolute numbers belong to this machine and this hour; the \
@@ -27,6 +31,9 @@ pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
         if results.cells.iter().any(|cell| cell.workload == workload) {
             text.push('\n');
             text.push_str(&table::section(results, workload));
+            if let Some(report) = &arguments.report {
+                text.push_str(&plot::plots(results, workload, &report.with_extension(""))?);
+            }
         }
     }
     if let Some(syncs) = &results.syncs {
@@ -37,7 +44,7 @@ pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
         text.push_str(syncs);
     }
     text.push_str(&contenders(results));
-    text
+    Ok(text)
 }
 
 fn how(results: &Results, arguments: &Arguments) -> String {
