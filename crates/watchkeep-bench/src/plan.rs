@@ -81,7 +81,7 @@ impl Workload {
         match self {
             Workload::Floor => "what the disk does: 4 KiB written and synced",
             Workload::Set => "single sets by 1, 16 and 64 threads, durable and relaxed",
-            Workload::Pipelined => "sets of one thread with 16, 64 and 1,024 on their way at once",
+            Workload::Pipelined => "sets of one thread with 16, 64 and 1,000 on their way at once",
             Workload::Get => "single reads from all entries by 1 and 2 threads, each key as often",
             Workload::GetZipf => {
                 "single reads from all entries by 1 and 2 threads, few keys most of the time"
@@ -112,7 +112,7 @@ impl Workload {
             Workload::FanOut => most(&[1, 100, 10_000, 100_000]),
             Workload::Selectivity => most(&[1, 1_000, 100_000, 1_000_000]),
             Workload::CatchUp | Workload::History => vec![LOGGED.min(entries)],
-            Workload::Pipelined => vec![16, 64, 1_024],
+            Workload::Pipelined => vec![16, 64, 1_000],
             Workload::Scan => vec![10_000.min(entries / 10)],
             Workload::Lagging => vec![1, 1_000],
             Workload::Growth => most(&[10_000, 100_000, 1_000_000]),

@@ -39,7 +39,7 @@ pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> Result<Strin
     if let Some(syncs) = &results.syncs {
         text.push_str(
             "\n## Syncs of a durable set\n\nCounted by `strace`, which slows everything down; of anything else means \
-             checkpoints.\n\n",
+             checkpoints; for the peers, which name their files otherwise, it means all.\n\n",
         );
         text.push_str(syncs);
     }
