@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     pub(crate) repeats: u32,
 
     /// How often those are measured whose preparation takes long: what writes, reads or deletes a large store.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) heavy_repeats: u32,
 
     /// Everything once, small and short, without waiting for a quiet machine: whether it works. The figures mean
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Measure {
     /// How long one measurement takes, apart from its preparation.
-    #[arg(long, default_value_t = 1.0, value_parser = seconds, global = true)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds, global = true)]
     pub(crate) seconds: f64,
 
     /// How many entries the large stores hold.
