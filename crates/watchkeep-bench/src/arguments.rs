@@ -12,12 +12,14 @@ use crate::processes::Role;
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo run --release -p watchkeep-bench -- all --report docs/benchmarks.md
-  cargo run --release -p watchkeep-bench -- set get --repeats 3 --seconds 2
-  cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl
-  cargo run --release -p watchkeep-bench -- fanout --json fanout.jsonl --repeats 9 --resume
-  cargo run --release -p watchkeep-bench -- count-syncs
-  cargo run --release -p watchkeep-bench -- processes --seconds 5 --repeats 3
+  scripts/bench                      everything, into docs/benchmarks.md
+  scripts/bench all --quick          whether all of it works
+  scripts/bench set get --repeats 3 --seconds 2
+  scripts/bench fanout --json fanout.jsonl
+  scripts/bench fanout --json fanout.jsonl --repeats 9 --resume
+  scripts/bench count-syncs
+  scripts/bench processes --seconds 5 --repeats 3
+  cargo run --release -p watchkeep-bench -- set    without the peers, which take minutes to build
 
 A single cell, for a profiler (the names are in the JSON lines; the folder must exist):
   perf record --call-graph dwarf watchkeep-bench cell set/relaxed/1/watchkeep FOLDER --seconds 5";
@@ -39,6 +41,15 @@ pub(crate) struct Arguments {
     /// How often each cell is measured; the tables show medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) repeats: u32,
+
+    /// How often those are measured whose preparation takes long: what writes, reads or deletes a large store.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) heavy_repeats: u32,
+
+    /// Everything once, small and short, without waiting for a quiet machine: whether it works. The figures mean
+    /// nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
 
     /// How many seconds to wait, before a cell, for a machine that others use; then it is measured anyway.
     #[arg(long, default_value_t = 20.0, value_parser = seconds)]
@@ -65,8 +76,12 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Measure {
     /// How long one measurement takes, apart from its preparation.
-    #[arg(long, default_value_t = 1.0, value_parser = seconds, global = true)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds, global = true)]
     pub(crate) seconds: f64,
+
+    /// How many entries the large stores hold.
+    #[arg(long, default_value_t = 1_000_000, global = true)]
+    pub(crate) entries: usize,
 
     /// In which folder the data lies, in a fresh folder that is removed afterwards; the build's own unless named.
     /// It must be on a disk.
@@ -129,7 +144,7 @@ pub(crate) struct Choice(pub(crate) Option<Workload>);
 impl clap::ValueEnum for Choice {
     fn value_variants<'a>() -> &'a [Choice] {
         static ALL: LazyLock<Vec<Choice>> = LazyLock::new(|| {
-            let named = Workload::ALL.into_iter().map(|workload| Choice(Some(workload)));
+            let named = Workload::ALL.iter().map(|workload| Choice(Some(*workload)));
             std::iter::once(Choice(None)).chain(named).collect()
         });
         &ALL
@@ -144,10 +159,25 @@ impl clap::ValueEnum for Choice {
 }
 
 impl Arguments {
+    /// As they are written, and as `quick` has them.
+    pub(crate) fn read() -> Arguments {
+        let mut arguments = Arguments::parse();
+        if arguments.quick {
+            (arguments.repeats, arguments.heavy_repeats) = (1, 1);
+            (arguments.measure.seconds, arguments.measure.entries) = (0.03, 10_000);
+            (arguments.patience, arguments.quiet) = (0.0, f64::INFINITY);
+        }
+        arguments
+    }
+
+    pub(crate) fn repeats(&self, workload: Workload) -> u32 {
+        if workload.is_heavy() { self.heavy_repeats.min(self.repeats) } else { self.repeats }
+    }
+
     pub(crate) fn chosen(&self) -> Vec<Workload> {
         let all = self.workloads.is_empty() || self.workloads.contains(&Choice(None));
         let chosen = |workload: &Workload| all || self.workloads.contains(&Choice(Some(*workload)));
-        Workload::ALL.into_iter().filter(chosen).collect()
+        Workload::ALL.iter().copied().filter(chosen).collect()
     }
 }
 

@@ -11,9 +11,11 @@ pub(crate) const VALUE_BYTES: usize = 100;
 
 /// The address of an entry.
 #[derive(Debug, Clone)]
-pub(crate) struct Name {
-    pub(crate) group: String,
-    pub(crate) key: String,
+pub struct Name {
+    /// Seven bytes.
+    pub group: String,
+    /// Twelve bytes.
+    pub key: String,
 }
 
 pub(crate) fn group(number: usize) -> String {
@@ -25,7 +27,10 @@ pub(crate) fn names(count: usize) -> Vec<Name> {
 }
 
 /// The value of the write with this serial number, to the key with this number.
-pub(crate) fn value(into: &mut String, number: usize, serial: u64) -> Result<()> {
+///
+/// # Errors
+/// None that comes to pass.
+pub fn value(into: &mut String, number: usize, serial: u64) -> Result<()> {
     const FILLER: &str =
         "keep it, watch it; keep it, watch it; keep it, watch it; keep it, watch it; keep it.";
     into.clear();

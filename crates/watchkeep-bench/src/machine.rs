@@ -119,13 +119,17 @@ pub(crate) fn resident() -> Result<f64> {
 
 /// A dependency's version, as it is built in.
 pub(crate) fn version_of(package: &str) -> &'static str {
-    const LOCK: &str = include_str!("../../../Cargo.lock");
-    let mut lines = LOCK.lines();
+    version_in(include_str!("../../../Cargo.lock"), package)
+}
+
+/// A package's version in a `Cargo.lock`: the highest, where there are several.
+pub fn version_in<'l>(lock: &'l str, package: &str) -> &'l str {
     let name = format!("name = \"{package}\"");
-    lines
-        .find(|line| *line == name)
-        .and_then(|_| lines.next())
-        .and_then(|line| line.strip_prefix("version = \""))
+    lock.lines()
+        .zip(lock.lines().skip(1))
+        .filter(|(line, _)| *line == name)
+        .last()
+        .and_then(|(_, next)| next.strip_prefix("version = \""))
         .map_or("unknown", |version| version.trim_end_matches('"'))
 }
 

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::arguments::{Arguments, Measure};
 use crate::machine::Machine;
 use crate::outcome::Outcome;
-use crate::plan::{Cell, Workload, plan};
+use crate::plan::{Cell, Plan, Workload};
 use crate::report;
 use crate::syncs;
 use crate::ticks::Ticks;
@@ -86,9 +86,9 @@ impl Record {
 }
 
 /// Measures what is chosen; the report.
-pub(crate) fn run(arguments: &Arguments) -> Result<String> {
+pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
     let (began, start) = (jiff::Timestamp::now(), Instant::now());
-    let cells = plan(&arguments.chosen());
+    let cells = plan.cells(&arguments.chosen());
     let folder = arguments.measure.folder()?;
     let mut results = Results {
         machine: Machine::look(folder.path()),
@@ -102,12 +102,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     let mut record = Record::open(arguments)?;
     results.thrown_away = record.thrown_away;
     let stopped = stop_flag()?;
-    let bar = progress(results.cells.len() as u64 * u64::from(arguments.repeats));
+    let bar = progress(results.cells.iter().map(|cell| u64::from(arguments.repeats(cell.workload))).sum());
     for round in 0..arguments.repeats {
         for place in 0..results.cells.len() {
             // Every other round runs backwards, so that nobody always comes after the same one.
             let place = if round % 2 == 0 { place } else { results.cells.len() - 1 - place };
             let Some(cell) = results.cells.get(place).copied() else { continue };
+            if round >= arguments.repeats(cell.workload) {
+                continue;
+            }
             bar.set_message(cell.name());
             let outcome = match record.known.remove(&(round, cell.name())) {
                 Some(known) => known,
@@ -125,12 +128,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<String> {
     }
     if arguments.chosen().contains(&Workload::Set) {
         bar.set_message("syncs");
-        let counted = syncs::count(&arguments.measure);
+        let counted = syncs::count(plan, &arguments.measure);
         results.syncs = Some(counted.unwrap_or_else(|error| format!("Not counted: {error}\n")));
     }
     bar.finish_and_clear();
     results.took = start.elapsed();
-    let report = report::markdown(&results, arguments);
+    let report = report::markdown(&results, arguments)?;
     if let Some(path) = &arguments.report {
         std::fs::write(path, &report).map_err(|error| format!("{path:?} cannot be written: {error}"))?;
     }
@@ -173,7 +176,7 @@ fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> 
     let output = Command::new(std::env::current_exe()?)
         .args(["cell", &cell.name()])
         .arg(fresh.path())
-        .args(["--seconds", &measure.seconds.to_string()])
+        .args(["--seconds", &measure.seconds.to_string(), "--entries", &measure.entries.to_string()])
         .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
@@ -185,14 +188,15 @@ fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> 
 
 /// Waits until others take less of the machine than is allowed, or patience ends.
 fn wait_for_quiet(arguments: &Arguments, stopped: &AtomicBool) -> Result<()> {
+    let look = if arguments.quick { Duration::from_millis(1) } else { LOOK };
     let until = Instant::now() + Duration::from_secs_f64(arguments.patience);
     loop {
         if stopped.load(Ordering::Relaxed) {
             return Err("stopped; nothing is written".into());
         }
         let before = Ticks::now()?;
-        pause(LOOK);
-        if Ticks::now()?.others_since(&before, LOOK) <= arguments.quiet || Instant::now() >= until {
+        pause(look);
+        if Ticks::now()?.others_since(&before, look) <= arguments.quiet || Instant::now() >= until {
             return Ok(());
         }
     }

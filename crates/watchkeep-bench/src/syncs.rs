@@ -9,18 +9,18 @@ use watchkeep::Durability;
 use crate::Result;
 use crate::arguments::Measure;
 use crate::outcome::{BEGIN_MARK, END_MARK, Outcome};
-use crate::plan::{Cell, Workload, plan};
+use crate::plan::{Cell, Plan, Workload};
 
 /// What to watch: all ways to sync, and the looks at the marks.
 const CALLS: &str = "trace=fsync,fdatasync,sync_file_range,msync,sync,syncfs,?stat,?statx,?newfstatat";
 
 /// Counts the syncs of every contender's durable sets; a table.
-pub(crate) fn count(measure: &Measure) -> Result<String> {
+pub(crate) fn count(plan: &Plan, measure: &Measure) -> Result<String> {
     let mut table = String::from(
         "| threads | contender | sets | syncs a set, of the log | of anything else |\n|---:|---|---:|---:|---:|\n",
     );
     let durable = |cell: &Cell| cell.durability == Durability::Full;
-    for cell in plan(&[Workload::Set]).into_iter().filter(durable) {
+    for cell in plan.cells(&[Workload::Set]).into_iter().filter(durable) {
         let folder = measure.folder()?;
         let (sets, syncs) = trace(measure, &cell, folder.path())?;
         let logged: u64 =

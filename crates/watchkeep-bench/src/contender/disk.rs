@@ -5,8 +5,6 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use watchkeep::Durability;
-
 use super::{Contender, Peer, Session};
 use crate::Result;
 use crate::data::Name;
@@ -34,7 +32,7 @@ impl Contender for Disk {
         cell.workload == Workload::Floor
     }
 
-    fn open(&self, folder: &Path, _: Durability) -> Result<Box<dyn Peer>> {
+    fn open(&self, folder: &Path, _: &Cell) -> Result<Box<dyn Peer>> {
         Ok(Box::new(Files { folder: folder.to_owned(), append: self.append, next: AtomicUsize::new(0) }))
     }
 }

@@ -5,8 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use watchkeep::Durability;
-
 use super::{Contender, Peer, Session, Watch};
 use crate::Result;
 use crate::data::Name;
@@ -72,7 +70,7 @@ impl Contender for Channel {
         cell.workload == Workload::FanOut
     }
 
-    fn open(&self, _: &Path, _: Durability) -> Result<Box<dyn Peer>> {
+    fn open(&self, _: &Path, _: &Cell) -> Result<Box<dyn Peer>> {
         Ok(Box::new(Senders::default()))
     }
 }
@@ -90,7 +88,7 @@ impl Contender for Callback {
         cell.workload == Workload::FanOut
     }
 
-    fn open(&self, _: &Path, _: Durability) -> Result<Box<dyn Peer>> {
+    fn open(&self, _: &Path, _: &Cell) -> Result<Box<dyn Peer>> {
         Ok(Box::new(Functions::default()))
     }
 }

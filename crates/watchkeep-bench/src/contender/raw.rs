@@ -31,17 +31,30 @@ const REPLAY: &str = "SELECT revision, commit_revision, kind, group_name, key, c
      origin, timestamp, checksum, value FROM wk_log WHERE revision > 0 ORDER BY revision";
 /// As many bytes as a real one.
 const CHECKSUM: i64 = 0x9e37_79b9;
+const DUE: &str = "SELECT e.rowid, g.name, e.key FROM wk_entries e JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline <= 2 ORDER BY e.deadline LIMIT ?1";
+const SCAN: &str = "SELECT e.key, e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
+     WHERE g.name = ?1 ORDER BY e.key";
 const BATCH: usize = 2_000;
 
-/// Raw `rusqlite`, with SQLite's own page cache or a larger one.
+/// Raw `rusqlite`.
 #[derive(Debug)]
 pub(crate) struct Raw {
-    pub(crate) cache_mib: Option<u32>,
+    name: &'static str,
+    /// The page cache, if not SQLite's own.
+    cache_mib: Option<u32>,
+    /// Whether a set writes its log row.
+    log: bool,
 }
+
+pub(crate) static PLAIN: Raw = Raw { name: "rusqlite", cache_mib: None, log: true };
+pub(crate) static CACHE: Raw = Raw { name: "rusqlite-cache", cache_mib: Some(256), log: true };
+/// What the peers write: the entry alone.
+pub(crate) static NO_LOG: Raw = Raw { name: "rusqlite-no-log", cache_mib: Some(256), log: false };
 
 impl Contender for Raw {
     fn name(&self) -> &'static str {
-        if self.cache_mib.is_some() { "rusqlite-cache" } else { "rusqlite" }
+        self.name
     }
 
     fn about(&self) -> String {
@@ -53,23 +66,34 @@ impl Contender for Raw {
                 version_of("rusqlite"),
                 rusqlite::version()
             ),
+            _ if !self.log => {
+                "as rusqlite-cache, without the row of the log: what the peers write".to_owned()
+            }
             Some(mib) => format!("as rusqlite, with a page cache of {mib} MiB instead of SQLite's 2 MB"),
         }
     }
 
+    fn rows(&self) -> u32 {
+        if self.log { 2 } else { 1 }
+    }
+
     fn takes(&self, cell: &Cell) -> bool {
-        match (self.cache_mib, cell.workload) {
-            (_, Workload::Floor) => false,
-            (None, _) => true,
-            (Some(_), workload) => matches!(workload, Workload::Set | Workload::Get),
+        match cell.workload {
+            Workload::Floor => false,
+            Workload::Set => true,
+            Workload::Get | Workload::GetZipf => self.log,
+            Workload::ImportSorted | Workload::ImportRandom => true,
+            _ => self.log && self.cache_mib.is_none(),
         }
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
-        // The file is made by the library, so that it has the same tables, indices and page size.
-        drop(super::watchkeep::open(folder, durability)?);
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
         let path = folder.join("store.db");
-        let sync = if durability == Durability::Full { "FULL" } else { "NORMAL" };
+        if !path.exists() {
+            // The file is made by the library, so that it has the same tables, indices and page size.
+            drop(super::watchkeep::open(folder, cell.durability)?);
+        }
+        let sync = if cell.durability == Durability::Full { "FULL" } else { "NORMAL" };
         let settings = format!(
             "PRAGMA synchronous = {sync}; {}",
             self.cache_mib.map(|mib| format!("PRAGMA cache_size = -{};", mib * 1024)).unwrap_or_default()
@@ -78,7 +102,7 @@ impl Contender for Raw {
         let groups = groups(&conn)?;
         let revision =
             conn.query_row("SELECT coalesce(max(revision), 0) FROM wk_log", [], |row| row.get(0))?;
-        let writer = Mutex::new(Writer { conn, groups, revision, bytes: 0 });
+        let writer = Mutex::new(Writer { conn, groups, revision, bytes: 0, log: self.log });
         Ok(Box::new(Open { path, settings, writer, watchers: RwLock::default() }))
     }
 }
@@ -96,12 +120,15 @@ fn connect(path: &Path, settings: &str) -> Result<Connection> {
 /// The groups' rows, made where they are missing.
 fn groups(conn: &Connection) -> Result<HashMap<String, i64>> {
     let mut groups = HashMap::new();
+    let known: i64 = conn.query_row("SELECT count(*) FROM wk_groups", [], |row| row.get(0))?;
     for number in 0..data::GROUPS {
         let (name, id) = (data::group(number), i64::try_from(number)? + 1);
-        conn.execute(
-            "INSERT OR IGNORE INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, 1, 1)",
-            params![id, name],
-        )?;
+        if known == 0 {
+            conn.execute(
+                "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, 1, 1)",
+                params![id, name],
+            )?;
+        }
         groups.insert(name, id);
     }
     Ok(groups)
@@ -112,18 +139,28 @@ struct Writer {
     groups: HashMap<String, i64>,
     revision: i64,
     bytes: i64,
+    log: bool,
 }
 
 impl Writer {
-    /// Writes both rows.
+    /// Writes both rows, or the entry alone.
     fn put(&mut self, name: &Name, value: &str) -> Result<u64> {
         let id = self.groups.get(&name.group).ok_or("no such group")?;
+        let (now, revision) = (SystemClock.now().as_millis(), self.revision + 1);
+        self.conn.prepare_cached(PUT)?.execute(params![id, name.key, revision, now, value])?;
+        self.log(name, value)
+    }
+
+    /// Counts the revision, and writes its row where there is a log.
+    fn log(&mut self, name: &Name, value: &str) -> Result<u64> {
         let (now, previous) = (SystemClock.now().as_millis(), self.revision);
         self.revision += 1;
         self.bytes += i64::try_from(name.group.len() + name.key.len() + value.len())?;
-        self.conn.prepare_cached(PUT)?.execute(params![id, name.key, self.revision, now, value])?;
-        let row = params![self.revision, name.group, name.key, previous, now, self.bytes, CHECKSUM, value];
-        self.conn.prepare_cached(LOG)?.execute(row)?;
+        if self.log {
+            let row =
+                params![self.revision, name.group, name.key, previous, now, self.bytes, CHECKSUM, value];
+            self.conn.prepare_cached(LOG)?.execute(row)?;
+        }
         Ok(u64::try_from(self.revision)?)
     }
 
@@ -180,10 +217,53 @@ impl Peer for Open {
         Ok(())
     }
 
-    fn logged(&self) -> Result<u64> {
-        let count: i64 =
-            lock(&self.writer).conn.query_row("SELECT count(*) FROM wk_log", [], |row| row.get(0))?;
-        Ok(u64::try_from(count)?)
+    fn trim(&self) -> Result<()> {
+        lock(&self.writer).run("DELETE FROM wk_log")
+    }
+
+    fn delete_group(&self, group: &str) -> Result<()> {
+        let mut writer = lock(&self.writer);
+        let id = *writer.groups.get(group).ok_or("no such group")?;
+        writer.run("BEGIN IMMEDIATE")?;
+        writer.conn.execute("DELETE FROM wk_entries WHERE group_id = ?1", [id])?;
+        let gone = Name { group: group.to_owned(), key: String::new() };
+        writer.log(&gone, "")?;
+        writer.run("COMMIT")
+    }
+
+    fn load_expiring(&self, names: &[Name], count: usize) -> Result<()> {
+        self.load(names, count)?;
+        lock(&self.writer).run("UPDATE wk_entries SET deadline = 1")
+    }
+
+    fn expire(&self) -> Result<()> {
+        loop {
+            // In steps, so that others come in between.
+            let mut writer = lock(&self.writer);
+            writer.run("BEGIN IMMEDIATE")?;
+            let due: Vec<(i64, String, String)> = writer
+                .conn
+                .prepare_cached(DUE)?
+                .query_map([i64::try_from(BATCH)?], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            for (row, group, key) in &due {
+                writer.conn.prepare_cached("DELETE FROM wk_entries WHERE rowid = ?1")?.execute([row])?;
+                writer.log(&Name { group: group.clone(), key: key.clone() }, "")?;
+            }
+            writer.run("COMMIT")?;
+            if due.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn logged(&self) -> Result<Option<u64>> {
+        let writer = lock(&self.writer);
+        if !writer.log {
+            return Ok(None);
+        }
+        let count: i64 = writer.conn.query_row("SELECT count(*) FROM wk_log", [], |row| row.get(0))?;
+        Ok(Some(u64::try_from(count)?))
     }
 
     fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {
@@ -194,16 +274,20 @@ impl Peer for Open {
         Ok(Box::new(Receiving(receiver)))
     }
 
-    fn replay(&self, _: Workload, _: u64) -> Result<Replayed> {
+    fn replay(&self, _: Workload, _: u64, watchers: usize) -> Result<Replayed> {
         let conn = connect(&self.path, &self.settings)?;
         let mut statement = conn.prepare_cached(REPLAY)?;
         let mut rows = statement.query([])?;
         let mut replayed = Replayed::default();
         while let Some(row) = rows.next()? {
             let logged = std::hint::black_box(Arc::new(Logged::read(row)?));
-            replayed.events += 1;
-            replayed.revisions += u64::try_from(logged.revision)?;
-            replayed.bytes += logged.value.as_ref().map_or(0, |value| value.len() as u64);
+            // It is read once, and handed to each.
+            for _ in 0..watchers {
+                let logged = std::hint::black_box(logged.clone());
+                replayed.events += 1;
+                replayed.revisions += u64::try_from(logged.revision)?;
+                replayed.bytes += logged.value.as_ref().map_or(0, |value| value.len() as u64);
+            }
         }
         Ok(replayed)
     }
@@ -252,6 +336,15 @@ struct Thread<'o> {
     reader: Option<Connection>,
 }
 
+impl Thread<'_> {
+    fn reader(&mut self) -> Result<&Connection> {
+        match &mut self.reader {
+            Some(reader) => Ok(reader),
+            none => Ok(none.insert(connect(&self.open.path, &self.open.settings)?)),
+        }
+    }
+}
+
 impl Session for Thread<'_> {
     fn set(&mut self, name: &Name, value: &str) -> Result<()> {
         let mut writer = lock(&self.open.writer);
@@ -263,10 +356,7 @@ impl Session for Thread<'_> {
     }
 
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let reader = match &self.reader {
-            Some(reader) => reader,
-            None => self.reader.insert(connect(&self.open.path, &self.open.settings)?),
-        };
+        let reader = self.reader()?;
         let mut statement = reader.prepare_cached(GET)?;
         let mut rows = statement.query(params![name.group, name.key])?;
         let Some(row) = rows.next()? else { return Ok(false) };
@@ -274,5 +364,17 @@ impl Session for Thread<'_> {
         let found: Vec<u8> = row.get_ref(0)?.as_bytes()?.to_vec();
         value(&found);
         Ok(deadline.is_none())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let mut statement = self.reader()?.prepare_cached(SCAN)?;
+        let mut rows = statement.query([group])?;
+        while let Some(row) = rows.next()? {
+            let (key, _deadline): (String, Option<i64>) = (row.get(0)?, row.get(2)?);
+            std::hint::black_box(key);
+            let found: Vec<u8> = row.get_ref(1)?.as_bytes()?.to_vec();
+            value(&found);
+        }
+        Ok(())
     }
 }

@@ -3,8 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use watchkeep::{Durability, Event, Filter, Item, Options, Revision, Store, WatchOptions, Watcher};
+use futures_executor::block_on;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use watchkeep::{
+    Clock, Durability, Event, Filter, Item, ManualClock, Options, Revision, Store, SystemClock, WatchOptions,
+    Watcher,
+};
 
 use super::limits::Counted;
 use super::{Contender, Peer, Replayed, Session, Watch};
@@ -14,6 +21,8 @@ use crate::plan::{Cell, Workload};
 
 /// How many entries are loaded in one transaction.
 const BATCH: usize = 2_000;
+/// How long what expires lives, by a clock that is moved.
+const TTL: Duration = Duration::from_secs(3600);
 
 /// The library, with its watchers.
 #[derive(Debug)]
@@ -35,12 +44,21 @@ impl Contender for Watchkeep {
         )
     }
 
+    fn rows(&self) -> u32 {
+        2
+    }
+
     fn takes(&self, cell: &Cell) -> bool {
         cell.workload != Workload::Floor
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: false }))
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let mut options = Options::new().durability(cell.durability);
+        if cell.workload == Workload::Expiry {
+            options = options.clock(clock.clone());
+        }
+        Ok(Box::new(Open { store: options.open(folder.join("store.db"))?, clock, callbacks: false }))
     }
 }
 
@@ -57,8 +75,9 @@ impl Contender for Callbacks {
         cell.workload == Workload::FanOut
     }
 
-    fn open(&self, folder: &Path, durability: Durability) -> Result<Box<dyn Peer>> {
-        Ok(Box::new(Open { store: open(folder, durability)?, callbacks: true }))
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        Ok(Box::new(Open { store: open(folder, cell.durability)?, clock, callbacks: true }))
     }
 }
 
@@ -68,15 +87,13 @@ pub(super) fn open(folder: &Path, durability: Durability) -> Result<Store> {
 
 struct Open {
     store: Store,
+    /// Its time, where it matters.
+    clock: Arc<ManualClock>,
     callbacks: bool,
 }
 
-impl Peer for Open {
-    fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(Handle(self.store.clone())))
-    }
-
-    fn load(&self, names: &[Name], count: usize) -> Result<()> {
+impl Open {
+    fn load_with(&self, names: &[Name], count: usize, ttl: Option<Duration>) -> Result<()> {
         let mut text = String::new();
         let mut serials = 0..count;
         while !serials.is_empty() {
@@ -86,16 +103,72 @@ impl Peer for Open {
                     let number = serial % names.len().max(1);
                     let Some(name) = names.get(number) else { continue };
                     value(&mut text, number, *serial as u64).map_err(watchkeep::Error::abort)?;
-                    tx.set(&name.group, &name.key, text.as_str())?;
+                    match ttl {
+                        Some(ttl) => tx.set_with_ttl(&name.group, &name.key, text.as_str(), ttl)?,
+                        None => tx.set(&name.group, &name.key, text.as_str())?,
+                    }
                 }
                 Ok(())
             })?;
         }
         Ok(())
     }
+}
 
-    fn logged(&self) -> Result<u64> {
-        Ok(self.store.stats()?.log_events)
+impl Peer for Open {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Handle(self.store.clone())))
+    }
+
+    fn load(&self, names: &[Name], count: usize) -> Result<()> {
+        self.load_with(names, count, None)
+    }
+
+    fn load_expiring(&self, names: &[Name], count: usize) -> Result<()> {
+        self.load_with(names, count, Some(TTL))
+    }
+
+    fn expire(&self) -> Result<()> {
+        self.clock.advance(2 * TTL);
+        self.store.purge_expired()?;
+        Ok(())
+    }
+
+    fn delete_group(&self, group: &str) -> Result<()> {
+        self.store.delete_group(group)?;
+        Ok(())
+    }
+
+    fn trim(&self) -> Result<()> {
+        self.store.compact(self.store.last_revision()?)?;
+        Ok(())
+    }
+
+    fn pipeline(
+        &self,
+        depth: usize,
+        next: &mut dyn FnMut() -> Option<(Name, String)>,
+        done: &mut dyn FnMut(Duration),
+    ) -> Result<()> {
+        let store = self.store.to_async();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < depth
+                && let Some((name, value)) = next()
+            {
+                let begun = Instant::now();
+                let writing = store.set(&name.group, &name.key, value);
+                under_way.push(async move { writing.await.map(|_| begun.elapsed()) });
+            }
+            match block_on(under_way.next()) {
+                Some(took) => done(took?),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn logged(&self) -> Result<Option<u64>> {
+        Ok(Some(self.store.stats()?.log_events))
     }
 
     fn watch(&self, name: &Name) -> Result<Box<dyn Watch>> {
@@ -115,13 +188,12 @@ impl Peer for Open {
         Ok(Box::new(Counted { calls, seen: 0 }))
     }
 
-    fn replay(&self, workload: Workload, events: u64) -> Result<Replayed> {
+    fn replay(&self, workload: Workload, events: u64, watchers: usize) -> Result<Replayed> {
         let mut replayed = Replayed::default();
         let mut count = |event: &Event| {
             replayed.events += 1;
             replayed.revisions += look(event);
             replayed.bytes += event.value().map_or(0, |value| value.len() as u64);
-            replayed.events >= events
         };
         if workload == Workload::History {
             for event in self.store.history(Filter::everything(), Revision::ZERO) {
@@ -129,11 +201,12 @@ impl Peer for Open {
             }
             return Ok(replayed);
         }
-        let watcher =
-            self.store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::ZERO))?;
-        for event in watcher {
-            if count(&event?) {
-                break;
+        let from_the_start =
+            || self.store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::ZERO));
+        let mut watchers = (0..watchers).map(|_| from_the_start()).collect::<watchkeep::Result<Vec<_>>>()?;
+        for _ in 0..events {
+            for watcher in &mut watchers {
+                count(&watcher.recv().ok_or("a watcher has ended")??);
             }
         }
         Ok(replayed)
@@ -157,6 +230,13 @@ impl Session for Handle {
     fn get(&mut self, name: &Name, value: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let found = self.0.get(&name.group, &name.key)?;
         Ok(found.map(|found| value(&found)).is_some())
+    }
+
+    fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
+        for entry in self.0.entries(group) {
+            value(&entry?.value);
+        }
+        Ok(())
     }
 }
 

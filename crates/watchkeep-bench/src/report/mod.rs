@@ -1,10 +1,13 @@
 //! The report: what was measured, on what, and how to do it again.
 
+mod columns;
 mod number;
+mod plot;
 mod table;
 
 use std::collections::BTreeSet;
 
+use crate::Result;
 use crate::arguments::Arguments;
 use crate::plan::Workload;
 use crate::run::Results;
@@ -15,28 +18,33 @@ pub(crate) use number::{Unit, show};
 use number::plain;
 
 /// The whole report in Markdown.
-pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> String {
+///
+/// Where it is written to a file, the plots lie in a folder of the same name beside it.
+pub(crate) fn markdown(results: &Results, arguments: &Arguments) -> Result<String> {
     let mut text = String::from("# Benchmarks\n\n");
     text.push_str(
         "One run of `watchkeep-bench`, which wrote this page. Absolute numbers belong to this machine and this hour; the \
          ratios are what to look at. They compare cells of the same round, and are medians over the rounds.\n\n",
     );
     text.push_str(&how(results, arguments));
-    for workload in Workload::ALL {
+    for &workload in Workload::ALL {
         if results.cells.iter().any(|cell| cell.workload == workload) {
             text.push('\n');
             text.push_str(&table::section(results, workload));
+            if let Some(report) = &arguments.report {
+                text.push_str(&plot::plots(results, workload, &report.with_extension(""))?);
+            }
         }
     }
     if let Some(syncs) = &results.syncs {
         text.push_str(
             "\n## Syncs of a durable set\n\nCounted by `strace`, which slows everything down; of anything else means \
-             checkpoints.\n\n",
+             checkpoints; for the peers, which name their files otherwise, it means all.\n\n",
         );
         text.push_str(syncs);
     }
     text.push_str(&contenders(results));
-    text
+    Ok(text)
 }
 
 fn how(results: &Results, arguments: &Arguments) -> String {
@@ -52,13 +60,15 @@ fn how(results: &Results, arguments: &Arguments) -> String {
     let names: Vec<_> = arguments.chosen().iter().map(|workload| workload.name()).collect();
     let names = if names.len() == Workload::ALL.len() { "all".to_owned() } else { names.join(" ") };
     let (repeats, seconds) = (arguments.repeats, arguments.measure.seconds);
+    let (heavy, entries) = (arguments.heavy_repeats, arguments.measure.entries);
     text.push_str(&format!(
-        "Again:\n\n```text\ncargo run --release -p watchkeep-bench -- {names} --repeats {repeats} --seconds {seconds} \
-         --report docs/benchmarks.md\ncargo run --release -p watchkeep-bench -- count-syncs\n```\n\n"
+        "Again:\n\n```text\nscripts/bench {names} --repeats {repeats} --heavy-repeats {heavy} --seconds {seconds} --entries {entries} \
+         --report docs/benchmarks.md\nscripts/bench count-syncs\n```\n\n"
     ));
     text.push_str(&format!(
         "- Each *cell* (workload, durability, size, contender) is a process of its own on fresh files, {seconds} s \
-         long after preparation and warm-up, {repeats} times. The rounds go over all cells, every other one backwards, \
+         long after preparation and warm-up, {repeats} times; {heavy} times where a store of {entries} entries is \
+         prepared. The rounds go over all cells, every other one backwards, \
          so that drift hits all alike. Shown are medians over the rounds, and the least and the most.\n\
          - The data is on a disk, never in memory; a run on tmpfs is refused.\n\
          - *full*: on the disk when `set` returns (`synchronous=FULL`). *relaxed*: survives the process, not a power \

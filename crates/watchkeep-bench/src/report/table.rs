@@ -1,4 +1,4 @@
-//! The tables of each workload.
+//! The tables.
 
 use watchkeep::Durability;
 
@@ -6,164 +6,8 @@ use crate::plan::{Cell, Workload, durability_name};
 use crate::run::Results;
 use crate::samples::median;
 
+use super::columns::{Other, What};
 use super::number::{Unit, plain, show};
-
-/// What a column shows of a cell's rounds.
-#[derive(Clone, Copy)]
-enum What {
-    Median(&'static str, Unit),
-    /// The least and the most.
-    Spread(&'static str, Unit),
-    /// The median of the rounds' ratios to another cell.
-    Times(&'static str, Other),
-    /// What others took of the machine: the most.
-    Others,
-}
-
-/// With which cell a cell is compared.
-#[derive(Clone, Copy)]
-enum Other {
-    /// The same work by another contender.
-    Contender(&'static str),
-    /// The same contender with a size of one.
-    One,
-    /// The disk with one thread.
-    Floor,
-}
-
-type Columns = &'static [(&'static str, What)];
-
-const RAW: Other = Other::Contender("rusqlite");
-const SET: Columns = &[
-    ("sets/s", What::Median("rate", Unit::Rate)),
-    ("least ... most", What::Spread("rate", Unit::Rate)),
-    ("p50", What::Median("p50", Unit::Time)),
-    ("p99", What::Median("p99", Unit::Time)),
-    ("× rusqlite", What::Times("rate", RAW)),
-    ("× floor", What::Times("rate", Other::Floor)),
-    ("others", What::Others),
-];
-const FLOOR: Columns = &[
-    ("syncs/s", What::Median("rate", Unit::Rate)),
-    ("least ... most", What::Spread("rate", Unit::Rate)),
-    ("p50", What::Median("p50", Unit::Time)),
-    ("p99", What::Median("p99", Unit::Time)),
-    ("× floor", What::Times("rate", Other::Floor)),
-    ("others", What::Others),
-];
-const GET: Columns = &[
-    ("gets/s", What::Median("rate", Unit::Rate)),
-    ("least ... most", What::Spread("rate", Unit::Rate)),
-    ("p50", What::Median("p50", Unit::Time)),
-    ("p99", What::Median("p99", Unit::Time)),
-    ("× rusqlite", What::Times("rate", RAW)),
-    ("× one thread", What::Times("rate", Other::One)),
-    ("others", What::Others),
-];
-const LATENCY: Columns = &[
-    ("event p50", What::Median("p50", Unit::Time)),
-    ("least ... most", What::Spread("p50", Unit::Time)),
-    ("event p99", What::Median("p99", Unit::Time)),
-    ("set p50", What::Median("set p50", Unit::Time)),
-    ("before the set returned", What::Median("early", Unit::Percent)),
-    ("p50 × rusqlite", What::Times("p50", RAW)),
-    ("p99 × rusqlite", What::Times("p99", RAW)),
-    ("others", What::Others),
-];
-const FAN_OUT: Columns = &[
-    ("set", What::Median("set", Unit::Time)),
-    ("set, nobody matches", What::Median("set unwatched", Unit::Time)),
-    ("send, an event", What::Median("send", Unit::Time)),
-    ("least ... most", What::Spread("send", Unit::Time)),
-    ("receive, an event", What::Median("receive", Unit::Time)),
-    ("send × channels", What::Times("send", Other::Contender("channels"))),
-    ("both × channels", What::Times("event", Other::Contender("channels"))),
-    ("others", What::Others),
-];
-const SELECTIVITY: Columns = &[
-    ("set p50", What::Median("set", Unit::Time)),
-    ("least ... most", What::Spread("set", Unit::Time)),
-    ("set p99", What::Median("p99", Unit::Time)),
-    ("× one watcher", What::Times("set", Other::One)),
-    ("× rusqlite", What::Times("set", RAW)),
-    ("all armed in", What::Median("arm", Unit::Time)),
-    ("a watcher", What::Median("arm each", Unit::Time)),
-    ("memory of a watcher", What::Median("memory", Unit::Bytes)),
-    ("others", What::Others),
-];
-const REPLAY: Columns = &[
-    ("events/s", What::Median("rate", Unit::Rate)),
-    ("least ... most", What::Spread("rate", Unit::Rate)),
-    ("an event", What::Median("event", Unit::Time)),
-    ("× rusqlite", What::Times("rate", RAW)),
-    ("others", What::Others),
-];
-
-impl Workload {
-    const fn title(self) -> &'static str {
-        match self {
-            Workload::Floor => "The floor: 4 KiB written and synced",
-            Workload::Set => "Set",
-            Workload::Get => "Get, warm, 100,000 entries",
-            Workload::Latency => "Watch latency: from the begin of a set to its event in a waiting watcher",
-            Workload::FanOut => "Fan-out of one event",
-            Workload::Selectivity => "Selectivity: many watchers, one matches",
-            Workload::CatchUp => "Catch-up: a watcher that starts at the log's beginning",
-            Workload::History => "History: the log as an iterator",
-        }
-    }
-
-    const fn size_title(self) -> &'static str {
-        match self {
-            Workload::Floor | Workload::Set | Workload::Get => "threads",
-            Workload::Latency | Workload::FanOut | Workload::Selectivity => "watchers",
-            Workload::CatchUp | Workload::History => "events",
-        }
-    }
-
-    const fn note(self) -> &'static str {
-        match self {
-            Workload::Floor => {
-                "The disk's limit for what is durable; `× floor` means times `disk` with one thread. A write-ahead log \
-                 that still grows is nearer to `disk-append`."
-            }
-            Workload::Set => {
-                "Random keys of 100,000 in 10 groups, from an empty store; names of 20 bytes, values of 100. Each \
-                 thread waits for its set before the next. Checked: the log's length, and 2,000 values read back."
-            }
-            Workload::Get => "Random keys, uniform; every value is looked at. The write-ahead log is empty.",
-            Workload::Latency => {
-                "One watcher on another thread, asleep when the set begins; the writer waits for each event. The rival \
-                 is a commit, then a `sync_channel` to a sleeping thread."
-            }
-            Workload::FanOut => {
-                "All watch one key, and are read by the thread that writes, so nobody sleeps. `send` is the set of that \
-                 key less the set of a key that nobody watches (medians, in turn), for each watcher; it is left out where \
-                 it drowns in the noise of the set. `channels` and `functions` have no store: they are the limit."
-            }
-            Workload::Selectivity => {
-                "Each watches a key of its own; the sets are of one of them. Memory is what arming adds to the \
-                 process's resident memory, before any event."
-            }
-            Workload::CatchUp | Workload::History => {
-                "Every event with all that it says; checked by count, sum of revisions and bytes. The rival reads the \
-                 same columns by one statement into a struct of its own."
-            }
-        }
-    }
-
-    const fn columns(self) -> Columns {
-        match self {
-            Workload::Floor => FLOOR,
-            Workload::Set => SET,
-            Workload::Get => GET,
-            Workload::Latency => LATENCY,
-            Workload::FanOut => FAN_OUT,
-            Workload::Selectivity => SELECTIVITY,
-            Workload::CatchUp | Workload::History => REPLAY,
-        }
-    }
-}
 
 /// A workload's section: title, note, a table for each durability.
 pub(super) fn section(results: &Results, workload: Workload) -> String {
@@ -220,6 +64,7 @@ fn shows(results: &Results, cell: &Cell, what: What) -> Option<String> {
             let ratios: Vec<f64> = mine.iter().zip(&theirs).map(|(mine, theirs)| mine / theirs).collect();
             Some(plain(median(&ratios)))
         }
+        What::Rows => Some(cell.contender.rows().to_string()),
         What::Others => {
             let outcomes = results.outcomes.get(&cell.name())?;
             let most = outcomes.iter().map(|outcome| outcome.others).max_by(f64::total_cmp)?;

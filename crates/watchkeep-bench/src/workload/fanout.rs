@@ -15,7 +15,7 @@ const NOISE: f64 = 0.02;
 
 /// Sets of the watched key and of one that nobody watches, in turn: the difference is the delivery.
 pub(super) fn fan_out(cell: &Cell, folder: &Path, window: Duration) -> Result<Outcome> {
-    let peer = cell.contender.open(folder, cell.durability)?;
+    let peer = cell.contender.open(folder, cell)?;
     let names = names(2);
     let [watched, unwatched] = names.as_slice() else { return Err("no names".into()) };
     let mut watches = (0..cell.size).map(|_| peer.watch(watched)).collect::<Result<Vec<_>>>()?;

@@ -19,7 +19,7 @@ const LOST: Duration = Duration::from_secs(10);
 
 /// The writer waits for each event before it sets again; while it is being woken, the watcher goes back to sleep.
 pub(super) fn latency(cell: &Cell, folder: &Path, window: Duration) -> Result<Outcome> {
-    let peer = cell.contender.open(folder, cell.durability)?;
+    let peer = cell.contender.open(folder, cell)?;
     let names = names(1);
     let name = names.first().ok_or("no name")?;
     let (arrive, arrived) = channel();

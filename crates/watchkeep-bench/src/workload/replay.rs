@@ -1,4 +1,4 @@
-//! Reading the log from its beginning: as a watcher that starts there, and as an iterator.
+//! Reading the log from its beginning: as a watcher that starts there, as many that do, and as an iterator.
 
 use std::path::Path;
 
@@ -6,19 +6,28 @@ use crate::Result;
 use crate::contender::Replayed;
 use crate::data::{NAMES, VALUE_BYTES, names};
 use crate::outcome::{Outcome, Section};
-use crate::plan::Cell;
+use crate::plan::{Cell, Workload};
+
+/// How many events those read that lag together.
+const LAGGING: usize = 5_000;
 
 pub(super) fn replay(cell: &Cell, folder: &Path) -> Result<Outcome> {
-    let (names, count) = (names(NAMES), cell.size as u64);
-    cell.contender.open(folder, cell.durability)?.load(&names, cell.size)?;
-    let peer = cell.contender.open(folder, cell.durability)?;
+    let names = names(NAMES);
+    let (count, watchers) = match cell.workload {
+        Workload::Lagging => (LAGGING, cell.size),
+        _ => (cell.size, 1),
+    };
+    cell.contender.open(folder, cell)?.load(&names, count)?;
+    let peer = cell.contender.open(folder, cell)?;
     let mut outcome = Outcome::default();
     let section = Section::begin()?;
-    let Replayed { events, revisions, bytes } = peer.replay(cell.workload, count)?;
+    let Replayed { events, revisions, bytes } = peer.replay(cell.workload, count as u64, watchers)?;
     let took = section.end(&mut outcome)?;
-    outcome.check("events", events, count);
-    outcome.check("sum of revisions", revisions, count * (count + 1) / 2);
-    outcome.check("bytes", bytes, count * VALUE_BYTES as u64);
+    let (count, watchers) = (count as u64, watchers as u64);
+    outcome.check("events", events, watchers * count);
+    outcome.check("sum of revisions", revisions, watchers * (count * (count + 1) / 2));
+    outcome.check("bytes", bytes, watchers * count * VALUE_BYTES as u64);
+    outcome.metric("took", took.as_secs_f64() * 1e9);
     outcome.metric("rate", events as f64 / took.as_secs_f64());
     outcome.metric("event", took.as_secs_f64() * 1e9 / events.max(1) as f64);
     Ok(outcome)

@@ -13,7 +13,7 @@ use crate::samples::Samples;
 const WARM_UP: u64 = 50;
 
 pub(super) fn selectivity(cell: &Cell, folder: &Path, window: Duration) -> Result<Outcome> {
-    let peer = cell.contender.open(folder, cell.durability)?;
+    let peer = cell.contender.open(folder, cell)?;
     let names = names(cell.size);
     let matching = names.first().ok_or("no name")?;
     let (mut outcome, mut session, mut text) = (Outcome::default(), peer.session()?, String::new());
