@@ -15,7 +15,7 @@ use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
 use crate::types::tests::schedules::Schedules;
-use crate::types::watching::WatchOptions;
+use crate::types::watching::{LagPolicy, WatchOptions};
 use crate::watch::Hub;
 use crate::watch::watcher::Watcher;
 
@@ -44,8 +44,11 @@ impl Scene {
 
     /// A watcher of everything from the beginning, which has room for so many events.
     fn watch(&self, room: usize) -> Watcher {
-        let options = WatchOptions::new().after(Revision::ZERO).buffer(room);
-        Watcher::new(&self.hub, Filter::everything(), "", &options).unwrap()
+        self.watch_with(&WatchOptions::new().after(Revision::ZERO).buffer(room))
+    }
+
+    fn watch_with(&self, options: &WatchOptions) -> Watcher {
+        Watcher::new(&self.hub, Filter::everything(), "", options).unwrap()
     }
 
     fn write(&self) {
@@ -170,5 +173,67 @@ fn a_watcher_goes_while_others_commit() {
         take(&mut staying, 2);
         writer.join().unwrap();
         assert_eq!(scene.hub.watchers(), 1);
+    });
+}
+
+#[test]
+fn two_readers_join_side_by_side() {
+    explore("two join side by side", || {
+        let scene = Scene::new();
+        scene.write();
+        let (mut small, mut large) = (scene.watch(1), scene.watch(2));
+        let writer = scene.writer(1);
+        let other = thread::spawn(move || take(&mut small, 2));
+        take(&mut large, 2);
+        other.join().unwrap();
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_watcher_comes_while_others_commit() {
+    explore("comes while others commit", || {
+        let scene = Scene::new();
+        let writer = scene.writer(2);
+        let mut watcher = scene.watch_with(&WatchOptions::new().buffer(1));
+        let start = watcher.start().get();
+        for expected in start + 1..=2 {
+            assert_eq!(watcher.recv().map(|event| event.unwrap().revision().get()), Some(expected));
+        }
+        writer.join().unwrap();
+        assert!(watcher.try_recv().is_none());
+    });
+}
+
+#[test]
+fn what_a_reader_misses_by_its_own_wish_is_counted() {
+    explore("misses by its own wish", || {
+        let scene = Scene::new();
+        let mut watcher = scene.watch_with(&WatchOptions::new().buffer(1).policy(LagPolicy::Drop));
+        let writer = scene.writer(3);
+        let mut seen = Vec::new();
+        seen.extend(watcher.try_recv());
+        writer.join().unwrap();
+        seen.extend(std::iter::from_fn(|| watcher.try_recv()));
+        let seen: Vec<_> = seen.into_iter().map(|event| event.unwrap().revision().get()).collect();
+        assert!(!seen.is_empty() && seen.is_sorted_by(|one, next| one < next), "{seen:?}");
+        assert_eq!(seen.len() as u64 + watcher.dropped(), 3, "{seen:?}");
+    });
+}
+
+#[test]
+fn a_reader_of_the_newest_comes_to_the_newest() {
+    explore("comes to the newest", || {
+        let scene = Scene::new();
+        let mut watcher = scene.watch_with(&WatchOptions::new().buffer(1).policy(LagPolicy::Latest));
+        let writer = scene.writer(3);
+        let mut last = 0;
+        while last < 3 {
+            let event = watcher.recv().unwrap().unwrap();
+            assert!(event.revision().get() > last);
+            last = event.revision().get();
+        }
+        writer.join().unwrap();
+        assert!(watcher.try_recv().is_none());
     });
 }
