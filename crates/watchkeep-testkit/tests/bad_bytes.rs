@@ -57,6 +57,13 @@ fn the_write_ahead_log_of_another_store_is_found() -> Result<(), Fault> {
     }
     clean(&all);
     assert_eq!(all.count("found-by-check"), all.rounds, "{all}");
+
+    // With a page that says whose it is, the file is the other store from then on: what is told is the other's.
+    let (mut all, young) = (Row::default(), Sound::young(9)?);
+    for sound in &sounds {
+        all.add(exchange_log(sound, &young)?);
+    }
+    clean(&all);
     Ok(())
 }
 

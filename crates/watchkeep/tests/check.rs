@@ -226,7 +226,7 @@ fn a_trim_mark_beyond_the_newest_event_is_found() -> Result {
 /// Row 3 is damaged so: whoever reads the log gets what comes before it, and then an error in its place.
 fn told_in_its_place(damage: &str) -> Result {
     let (_folder, store) = store()?;
-    Connection::open(store.path())?.execute(damage, [])?;
+    Connection::open(store.path())?.execute_batch(damage)?;
     let mut history = store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO);
     let error = history.find_map(|event| event.err()).ok_or("it was handed out")?;
     assert_eq!(error.kind(), watchkeep::ErrorKind::Corrupt);
@@ -245,6 +245,19 @@ fn told_in_its_place(damage: &str) -> Result {
 #[test]
 fn a_reader_is_never_handed_a_row_that_does_not_match_its_checksum() -> Result {
     told_in_its_place("UPDATE wk_log SET value = 'forged' WHERE revision = 3")
+}
+
+/// As when the write-ahead log of another store lies beside the file: the row is whole, and not of this file.
+#[test]
+fn a_reader_is_never_handed_a_row_of_another_store() -> Result {
+    let (folder, other) = store()?;
+    let forge = format!(
+        "ATTACH '{}' AS other; INSERT OR REPLACE INTO main.wk_log SELECT * FROM other.wk_log WHERE revision = 3;",
+        other.path().display()
+    );
+    told_in_its_place(&forge)?;
+    drop(folder);
+    Ok(())
 }
 
 #[test]

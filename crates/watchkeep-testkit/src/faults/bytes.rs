@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use watchkeep::{
-    Clock, Durability, Event, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions,
+    Clock, Durability, Event, Filter, Kind, ManualClock, Options, Revision, Store, StoreId, Timestamp,
+    WatchOptions,
 };
 use watchkeep_faultdisk::Image;
 
@@ -24,6 +25,7 @@ pub struct Sound {
     pub used: Image,
     closed_ledger: Ledger,
     used_ledger: Ledger,
+    id: StoreId,
     now: Timestamp,
 }
 
@@ -34,6 +36,19 @@ impl Sound {
     ///
     /// When it could not be.
     pub fn new(seed: u64) -> Result<Sound, Fault> {
+        Sound::made(seed, true)
+    }
+
+    /// The same, but all that it ever wrote is in its write-ahead log, also who it is.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be.
+    pub fn young(seed: u64) -> Result<Sound, Fault> {
+        Sound::made(seed, false)
+    }
+
+    fn made(seed: u64, was_closed_once: bool) -> Result<Sound, Fault> {
         let mut stage = Stage::new(Workload::Puts, Durability::Full)?;
         let mut dice = Dice::new(seed);
         stage.reopen()?;
@@ -43,14 +58,15 @@ impl Sound {
                 1 if step < 40 => stage.step_of(Workload::Expiry, step, &mut dice).0?,
                 _ => stage.step(step, &mut dice).0?,
             }
-            if step == 60 {
+            if step == 60 && was_closed_once {
                 stage.reopen()?;
             }
         }
         let (used, used_ledger) = (stage.recording().whole_at(usize::MAX), stage.ledger().clone());
+        let id = stage.store().ok_or("no store")?.id();
         stage.close();
         let (closed, closed_ledger) = (stage.recording().whole_at(usize::MAX), stage.ledger().clone());
-        Ok(Sound { closed, used, closed_ledger, used_ledger, now: stage.now() })
+        Ok(Sound { closed, used, closed_ledger, used_ledger, id, now: stage.now() })
     }
 
     /// The write-ahead log of the store in use.
@@ -71,6 +87,8 @@ struct Shown {
     shortened: bool,
     /// An entry that is not what was written, as good.
     wrong_entry: Option<String>,
+    /// Who it says it is; the cursors of any other are refused.
+    id: Option<StoreId>,
     /// An error somewhere.
     told: bool,
     /// What `check` found.
@@ -214,6 +232,7 @@ impl Truth<'_> {
         let Ok(store) = Options::new().clock(clock).create(false).ballast(false).open(path) else {
             return Shown { refused: true, ..shown };
         };
+        shown.id = Some(store.id());
         self.events(&mut shown, store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO));
         let all = Filter::everything().kinds(Kind::ALL);
         match store.watch_with(all, WatchOptions::new().after(Revision::ZERO)) {
@@ -295,7 +314,12 @@ pub fn exchange_log(sound: &Sound, other: &Sound) -> Result<Row, Fault> {
     let mut image = sound.closed.clone();
     image.files.insert(format!("{FILE}-wal"), other.write_ahead_log().to_vec());
     image.write_to(folder.path())?;
-    let shown = Truth::new(&sound.closed_ledger).ask(&folder.path().join(FILE), sound.now);
+    let path = folder.path().join(FILE);
+    let mut shown = Truth::new(&sound.closed_ledger).ask(&path, sound.now);
+    if shown.id == Some(other.id) {
+        // It says that it is the other, and is asked as that one.
+        shown = Truth::new(&other.used_ledger).ask(&path, other.now);
+    }
     shown.note(&mut row, 0, "the write-ahead log of another store");
     Ok(row)
 }

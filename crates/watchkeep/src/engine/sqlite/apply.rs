@@ -19,7 +19,7 @@ use crate::types::writing::{Condition, Ttl};
 use super::columns::{SqlValue, read_value};
 use super::consumers;
 use super::counters::{Counters, Group};
-use super::log;
+use super::log::{self, Salt};
 use super::read::SqliteRead;
 
 const FIND: &str = "SELECT revision, deadline, octet_length(value), rowid FROM wk_entries \
@@ -62,6 +62,7 @@ pub(super) struct Batch<'c> {
     /// The log's end with all jobs sealed so far.
     pub(super) last: Revision,
     total_bytes: i64,
+    salt: Salt,
     /// The disk is full: nothing may grow.
     pub(super) is_tight: bool,
     /// What the sealed jobs changed.
@@ -78,8 +79,9 @@ impl<'c> Batch<'c> {
             let what = "its log is gone, and with it the last revision".to_owned();
             return Err(Reason::Corrupt { what }.into());
         }
-        let (changes, earliest, is_tight) = (Vec::new(), None, false);
-        Ok(Batch { conn, now, limits, base, last: base, total_bytes, is_tight, changes, earliest })
+        let (salt, changes) = (Salt::read(conn)?, Vec::new());
+        let (earliest, is_tight) = (None, false);
+        Ok(Batch { conn, now, limits, base, last: base, total_bytes, salt, is_tight, changes, earliest })
     }
 
     pub(super) fn job<'b>(&'b mut self, author: &'b Author) -> Job<'b, 'c> {
@@ -139,7 +141,7 @@ impl Job<'_, '_> {
         for change in self.pending {
             let change = Change { commit, ..change };
             total += log::payload(&change);
-            log::append(self.batch.conn, &change, total)?;
+            log::append(self.batch.conn, self.batch.salt, &change, total)?;
             changes.push(Arc::new(change));
         }
         self.batch.total_bytes = total;

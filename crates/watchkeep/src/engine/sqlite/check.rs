@@ -102,7 +102,7 @@ fn settings(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     while let Some(row) = rows.next()? {
         let (name, is_number): (String, bool) = (row.get(0)?, row.get(1)?);
         is_trimmed |= name == "trimmed";
-        let counts = ["format", "trimmed", "reserved", "fences"].contains(&&*name)
+        let counts = ["format", "salt", "trimmed", "reserved", "fences"].contains(&&*name)
             || retention::NAMES.contains(&&*name);
         if counts && !is_number {
             add(problems, "setting", || format!("{name:?} is no number"));

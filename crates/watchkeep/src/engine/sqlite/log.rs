@@ -26,7 +26,30 @@ const BEGIN: &str = concat!(
     payload!(),
     " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
 );
+const SALT: &str = "SELECT value FROM wk_meta WHERE name = 'salt'";
 const TRIMMED: &str = "SELECT value FROM wk_meta WHERE name = 'trimmed'";
+
+/// What every checksum of this file begins with: a row of another store, well as it may be, does not match here.
+#[derive(Clone, Copy)]
+pub(super) struct Salt(u32);
+
+impl Salt {
+    pub(super) fn random() -> Salt {
+        Salt(fastrand::u32(..))
+    }
+
+    pub(super) fn read(conn: &Connection) -> Result<Salt> {
+        let number: Option<i64> = conn.prepare_cached(SALT)?.query_row([], |row| row.get(0)).optional()?;
+        let salt = number.and_then(|number| u32::try_from(number).ok()).map(Salt);
+        salt.ok_or_else(|| {
+            Reason::Corrupt { what: "wk_meta has no salt for the checksums".to_owned() }.into()
+        })
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// The log's end: its last revision, and the bytes of all that was ever logged up to it.
 pub(super) fn end(conn: &Connection) -> Result<(Revision, i64)> {
@@ -66,8 +89,8 @@ pub(super) fn payload(change: &Change) -> i64 {
 }
 
 /// CRC-32 (IEEE 802.3) over every column but the running total: integers as 8 bytes, little-endian; text and value
-/// as their length, as an integer, then their bytes; NULL as the integer −1.
-fn checksum(change: &Change) -> i64 {
+/// as their length, as an integer, then their bytes; NULL as the integer −1. It begins with the file's salt.
+fn checksum(salt: Salt, change: &Change) -> i64 {
     // All but the value in one piece: many small ones cost several times as much.
     let mut head = Vec::with_capacity(256);
     for number in [
@@ -95,14 +118,14 @@ fn checksum(change: &Change) -> i64 {
     }
     let value = change.value.as_deref();
     head.extend_from_slice(&len(value));
-    let mut crc = crc32fast::Hasher::new();
+    let mut crc = crc32fast::Hasher::new_with_initial(salt.0);
     crc.update(&head);
     crc.update(value.unwrap_or_default());
     i64::from(crc.finalize())
 }
 
 /// Adds a row; `total` is the running total with it.
-pub(super) fn append(conn: &Connection, change: &Change, total: i64) -> Result<()> {
+pub(super) fn append(conn: &Connection, salt: Salt, change: &Change, total: i64) -> Result<()> {
     conn.prepare_cached(INSERT)?.execute(params![
         change.revision.as_i64(),
         change.commit.as_i64(),
@@ -115,7 +138,7 @@ pub(super) fn append(conn: &Connection, change: &Change, total: i64) -> Result<(
         change.origin,
         change.timestamp.as_millis(),
         total,
-        checksum(change),
+        checksum(salt, change),
         change.value.as_ref().map(SqlValue),
     ])?;
     Ok(())
@@ -123,7 +146,7 @@ pub(super) fn append(conn: &Connection, change: &Change, total: i64) -> Result<(
 
 /// The rows after a revision, at most `limit` of them and about a megabyte, but at least one.
 pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<LogPage> {
-    let (trimmed, end) = (trimmed(conn)?, end(conn)?.0);
+    let (trimmed, end, salt) = (trimmed(conn)?, end(conn)?.0, Salt::read(conn)?);
     let mut page = LogPage { trimmed, end, changes: Vec::new() };
     let mut statement = conn.prepare_cached(AFTER)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -131,7 +154,7 @@ pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<L
     let mut rows = statement.query(params![before.as_i64(), limit])?;
     let mut bytes = 0;
     while let Some(row) = rows.next()? {
-        let change = match decode(row).and_then(|change| follows(before, change)) {
+        let change = match decode(salt, row).and_then(|change| follows(before, change)) {
             // What comes before a damaged row is good: it is told first, and the damage in its place.
             Err(_) if !page.changes.is_empty() => return Ok(page),
             change => change?,
@@ -175,18 +198,19 @@ pub(super) fn change(conn: &Connection, revision: Revision) -> Result<Option<Arc
     if revision <= trimmed(conn)? {
         return Ok(None);
     }
+    let salt = Salt::read(conn)?;
     let mut statement = conn.prepare_cached(ONE)?;
     let mut rows = statement.query([revision.as_i64()])?;
-    rows.next()?.map(decode).transpose().map(|change| change.map(Arc::new))
+    rows.next()?.map(|row| decode(salt, row)).transpose().map(|change| change.map(Arc::new))
 }
 
-fn decode(row: &Row<'_>) -> Result<Change> {
+fn decode(salt: Salt, row: &Row<'_>) -> Result<Change> {
     let number: i64 = row.get(0)?;
     let damaged = |_| Error::from(Reason::Corrupt { what: format!("row {number} of wk_log cannot be read") });
     let change = columns(row).map_err(damaged)?;
     let stored: i64 = row.get(10)?;
     match change {
-        Some(change) if checksum(&change) == stored => Ok(change),
+        Some(change) if checksum(salt, &change) == stored => Ok(change),
         _ => {
             Err(Reason::Corrupt { what: format!("row {number} of wk_log does not match its checksum") }
                 .into())

@@ -10,6 +10,7 @@ use crate::types::options::{Durability, Options};
 use crate::types::revision::StoreId;
 
 use super::connection::{self, Sync};
+use super::log::Salt;
 use super::nesting::FileKey;
 use super::place;
 use super::retention;
@@ -120,6 +121,7 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         .into_iter()
         .find(|known| durability.as_deref() == Some(known.as_str()))
         .ok_or_else(|| damaged("wk_meta names no durability"))?;
+    Salt::read(conn)?;
     Ok(Identity { id, durability })
 }
 
@@ -156,6 +158,7 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
         set.execute(params!["format", FORMAT])?;
         set.execute(params!["store", StoreId::random().as_str()])?;
         set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
+        set.execute(params!["salt", Salt::random().number()])?;
         set.execute(params!["trimmed", 0])?;
         drop(set);
         retention::write(&tx, &options.retention.unwrap_or_default())?;

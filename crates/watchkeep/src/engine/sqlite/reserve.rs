@@ -15,7 +15,7 @@ use crate::types::limits::REVISION_BLOCK;
 use crate::types::revision::Revision;
 
 use super::connection::Sync;
-use super::log;
+use super::log::{self, Salt};
 
 const READ: &str = "SELECT value FROM wk_meta WHERE name = 'reserved'";
 const RESERVE: &str = "INSERT OR REPLACE INTO wk_meta (name, value) VALUES ('reserved', ?1)";
@@ -75,7 +75,7 @@ pub(super) fn recover(conn: &Connection, now: Timestamp) -> Result<()> {
                 "the file was not closed in good order: commits after revision {end} may be lost, and revisions up to \
                  {reserved} are not given again"
             );
-            log::append(conn, &gap(end, reserved, now)?, total)?;
+            log::append(conn, Salt::read(conn)?, &gap(end, reserved, now)?, total)?;
         }
         conn.execute(RELEASE, [])?;
         Ok(())
@@ -204,14 +204,15 @@ mod tests {
     fn log_with(events: &[u64], gaps: &[(u64, u64)]) -> Result<Connection> {
         let conn = Connection::open_in_memory()?;
         conn.execute_batch(TABLES)?;
+        let salt = Salt::random();
         for &event in events {
             let at = Revision::new(event);
             let change = Change { kind: Kind::Set, previous: None, ..gap(at, at, Timestamp::default())? };
-            log::append(&conn, &Change { revision: at, commit: at, ..change }, 0)?;
+            log::append(&conn, salt, &Change { revision: at, commit: at, ..change }, 0)?;
         }
         for &(after, reserved) in gaps {
             let (after, reserved) = (Revision::new(after), Revision::new(reserved));
-            log::append(&conn, &gap(after, reserved, Timestamp::default())?, 0)?;
+            log::append(&conn, salt, &gap(after, reserved, Timestamp::default())?, 0)?;
         }
         Ok(conn)
     }
