@@ -64,6 +64,7 @@ fn the_write_ahead_log_of_another_store_is_found() -> Result<(), Fault> {
         all.add(exchange_log(sound, &young)?);
     }
     clean(&all);
+    assert_eq!(all.count("became-the-other"), all.rounds, "{all}");
     Ok(())
 }
 

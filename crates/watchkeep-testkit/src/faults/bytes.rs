@@ -319,6 +319,7 @@ pub fn exchange_log(sound: &Sound, other: &Sound) -> Result<Row, Fault> {
     if shown.id == Some(other.id) {
         // It says that it is the other, and is asked as that one.
         shown = Truth::new(&other.used_ledger).ask(&path, other.now);
+        row.note("became-the-other", 1);
     }
     shown.note(&mut row, 0, "the write-ahead log of another store");
     Ok(row)
