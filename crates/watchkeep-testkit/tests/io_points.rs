@@ -13,7 +13,7 @@ fn every_operation(workload: Workload) -> Result<(), Fault> {
             // Only a checkpoint truncates.
             let expected = if what == What::Truncate { 0 } else { 10 };
             assert!(row.rounds >= expected, "{name}: only {row}");
-            assert_eq!(row.broken, 0, "{name}: {row}");
+            assert_eq!(row.broken, 0, "{name}: {:?}", row.problem());
         }
     }
     Ok(())
