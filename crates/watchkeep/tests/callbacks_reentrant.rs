@@ -76,6 +76,59 @@ fn chains_of_writes_inside_callbacks_end_before_the_outermost_write_returns() ->
 }
 
 #[test]
+fn a_write_whose_callbacks_another_thread_runs_returns_after_what_they_wrote_as_well() -> Result {
+    within_limit(|| {
+        let store = Store::open_in_memory()?;
+        let weak = store.downgrade();
+        let (held, holding) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (returned, after) = mpsc::channel();
+        let order = Seen::new();
+        let _subscription = store.on_change({
+            let order = order.clone();
+            move |event| {
+                let Some(store) = weak.upgrade() else { return };
+                match event.group() {
+                    // Holds the first writer's thread until the second has committed, and keeps it for what follows.
+                    "first" => {
+                        let _ = held.send(());
+                        let _ = released.recv();
+                        let _ = store.set("more", "k", "v");
+                    }
+                    "second" => drop(store.set("answer", "k", "v")),
+                    // Nobody may return before this has run: there is nothing to receive.
+                    "answer" => {
+                        let early = after.recv_timeout(Duration::from_millis(50)).is_ok();
+                        order.push(format!("answer, early: {early}"));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let first = thread::spawn({
+            let store = store.clone();
+            move || store.set("first", "k", "v")
+        });
+        holding.recv_timeout(LIMIT)?;
+        let second = thread::spawn({
+            let (store, order) = (store.clone(), order.clone());
+            move || {
+                let set = store.set("second", "k", "v");
+                let _ = returned.send(());
+                order.push("returned".to_owned());
+                set
+            }
+        });
+        eventually("the second write is committed", || Ok(store.last_revision()?.get() == 2))?;
+        release.send(())?;
+        first.join().map_err(|_| "the first writer panicked")??;
+        second.join().map_err(|_| "the second writer panicked")??;
+        assert_eq!(order.all(), ["answer, early: false", "returned"]);
+        Ok(())
+    })
+}
+
+#[test]
 fn writers_in_callbacks_from_8_threads_at_once_do_not_deadlock() -> Result {
     within_limit(|| {
         let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;

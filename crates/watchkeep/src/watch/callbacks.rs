@@ -3,9 +3,10 @@
 //! They are fed by an inbox like any watcher's, so what holds for watchers holds for them: nothing is missed, and
 //! nothing grows without bound. One thread at a time runs them, with no lock held: a writer's, another waiting
 //! writer's, or the store's own. Writes inside a callback return once the watchers hold them; their callbacks run
-//! after the event at hand.
+//! after the event at hand, and before the write returns that the event goes back to, whichever thread runs them.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
@@ -50,6 +51,22 @@ struct State {
     fed: bool,
     /// All callbacks have run for everything up to here.
     done: Revision,
+    /// Commits made inside callbacks that callbacks have still to run for, each with the event it goes back to.
+    owed: BTreeMap<Revision, Revision>,
+}
+
+impl State {
+    /// Nothing is left to run for a revision: neither for itself, nor for what callbacks wrote because of it.
+    fn settled(&self, upto: Revision) -> bool {
+        !self.fed || (self.done >= upto && self.owed.values().all(|root| *root > upto))
+    }
+
+    fn advance(&mut self, done: Revision) {
+        self.done = self.done.max(done);
+        while self.owed.first_key_value().is_some_and(|(commit, _)| *commit <= self.done) {
+            self.owed.pop_first();
+        }
+    }
 }
 
 /// All callbacks of a store.
@@ -60,7 +77,7 @@ pub(crate) struct Callbacks {
 }
 
 thread_local! {
-    /// The stores in whose callback this thread is, and what it owes each of them.
+    /// The stores in whose callback this thread is, and the event to which what it writes there goes back.
     static INSIDE: RefCell<Vec<(usize, Revision)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -100,6 +117,7 @@ impl Hub {
             state.reader = Some(Reader::new(inbox, false));
             state.fed = true;
             state.done = start;
+            state.owed.clear();
             start
         };
         let slot = Arc::new(Slot {
@@ -114,22 +132,18 @@ impl Hub {
         Subscription { slot: Some((Arc::downgrade(self), slot)) }
     }
 
-    /// Runs the callbacks for everything up to a revision, or waits until another thread has. Inside a callback it
-    /// only notes that this is owed.
+    /// Runs the callbacks for everything up to a revision and for what they write because of it, or waits until
+    /// another thread has. Inside a callback it only notes that this is owed.
     pub(crate) fn run_callbacks(&self, upto: Revision) {
         let key = self.key();
-        let noted = INSIDE.with(|inside| match inside.borrow_mut().iter_mut().find(|(hub, _)| *hub == key) {
-            Some((_, owed)) => {
-                *owed = upto.max(*owed);
-                true
-            }
-            None => false,
-        });
-        if noted {
+        let root = INSIDE
+            .with(|inside| inside.borrow().iter().find_map(|(hub, root)| (*hub == key).then_some(*root)));
+        let mut state = lock(&self.callbacks.state);
+        if let Some(root) = root {
+            state.owed.insert(upto, root);
             return;
         }
-        let mut state = lock(&self.callbacks.state);
-        while state.fed && state.done < upto {
+        while !state.settled(upto) {
             if let Some(reader) = state.reader.take() {
                 drop(state);
                 let mut run = Run { hub: self, reader: Some(reader) };
@@ -165,6 +179,11 @@ impl Callbacks {
     pub(super) fn is_fed(&self) -> bool {
         lock(&self.state).fed
     }
+
+    /// The last revision that somebody could wait for, with `upto`.
+    fn owed(&self, upto: Revision) -> Revision {
+        lock(&self.state).owed.last_key_value().map_or(upto, |(commit, _)| upto.max(*commit))
+    }
 }
 
 /// One thread running the callbacks. Gives the feed back whatever happens.
@@ -176,13 +195,11 @@ struct Run<'h> {
 impl Run<'_> {
     fn until(&mut self, upto: Revision) {
         let Some(reader) = &mut self.reader else { return };
-        let mut upto = upto;
         loop {
             let seen = self.hub.last();
             let done = match reader.next(self.hub, &Patience::None) {
                 Step::Item(item) => {
-                    let owed = call_all(self.hub, &item);
-                    upto = upto.max(owed);
+                    call_all(self.hub, &item);
                     match &item {
                         Item::Event(event) => event.revision(),
                         Item::Lagged(lagged) => lagged.to,
@@ -191,15 +208,15 @@ impl Run<'_> {
                 }
                 Step::Failed(error) => {
                     tracing::error!(%error, "callbacks are late, because the change log could not be read; they go on when it can");
-                    upto
+                    self.hub.callbacks.owed(upto)
                 }
                 // Nothing is left of what was dispatched when we looked.
                 Step::Empty => seen,
-                Step::Ended | Step::Load(_) => upto,
+                Step::Ended | Step::Load(_) => self.hub.callbacks.owed(upto),
             };
             let mut state = lock(&self.hub.callbacks.state);
-            state.done = state.done.max(done);
-            let finished = state.done >= upto || state.slots.is_empty();
+            state.advance(done);
+            let finished = state.settled(upto) || state.slots.is_empty();
             drop(state);
             self.hub.callbacks.changed.notify_all();
             if finished {
@@ -226,10 +243,17 @@ impl Drop for Run<'_> {
     }
 }
 
-/// Calls every callback that wants the item; what their writes owe.
-fn call_all(hub: &Hub, item: &Item) -> Revision {
-    let slots = lock(&hub.callbacks.state).slots.clone();
-    INSIDE.with(|inside| inside.borrow_mut().push((hub.key(), Revision::ZERO)));
+/// Calls every callback that wants the item.
+fn call_all(hub: &Hub, item: &Item) {
+    let state = lock(&hub.callbacks.state);
+    let slots = state.slots.clone();
+    let root = match item {
+        Item::Event(event) => state.owed.get(&event.commit()).copied().unwrap_or(event.revision()),
+        Item::Lagged(lagged) => lagged.to,
+        Item::Ready(at) | Item::Progress(at) => *at,
+    };
+    drop(state);
+    INSIDE.with(|inside| inside.borrow_mut().push((hub.key(), root)));
     for slot in slots.iter() {
         let wanted = match item {
             Item::Event(event) => event.revision() > slot.after && slot.filter.matches_change(event.change()),
@@ -239,7 +263,7 @@ fn call_all(hub: &Hub, item: &Item) -> Revision {
             call(slot, item);
         }
     }
-    INSIDE.with(|inside| inside.borrow_mut().pop()).map_or(Revision::ZERO, |(_, owed)| owed)
+    INSIDE.with(|inside| inside.borrow_mut().pop());
 }
 
 fn call(slot: &Slot, item: &Item) {
