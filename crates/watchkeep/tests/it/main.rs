@@ -1,0 +1,31 @@
+//! The library as users see it. One program, so that SQLite is linked once.
+
+mod support;
+
+mod asynchronous;
+mod backup;
+mod callbacks;
+mod callbacks_reentrant;
+mod check;
+mod closing;
+mod conditions;
+mod consumer_leases;
+mod consumer_processes;
+mod consumer_retention;
+mod consumers;
+mod expiry;
+mod files;
+mod group_commit;
+mod lag_policies;
+mod listing;
+mod open;
+mod quotas;
+mod relaxed;
+mod retention;
+mod scopes;
+mod snapshots;
+mod streams;
+mod surroundings;
+mod transactions;
+mod two_stores;
+mod watching;

@@ -1,0 +1,79 @@
+//! What the tests share: results, limits, and the few ways to wait without sleeping.
+
+pub(crate) mod consumers;
+pub(crate) mod futures;
+pub(crate) mod seen;
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use watchkeep::{Event, Kind, Watcher};
+
+/// What a test returns.
+pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Far longer than anything takes that goes right, also on a machine that does much else.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs something on a thread of its own: what blocks for ever fails the test instead of hanging it.
+pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (done, result) = mpsc::channel();
+    let thread = std::thread::spawn(move || done.send(f()).is_ok());
+    match result.recv_timeout(LIMIT) {
+        Ok(result) => {
+            thread.join().map_err(|_| "the thread panicked")?;
+            result
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => Err("it blocks: nothing within the limit".into()),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(_) => Err("the thread ended without a result".into()),
+        },
+    }
+}
+
+/// Waits for what another thread will do, looking again every few milliseconds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result {
+    let (_never, pause) = mpsc::channel::<()>();
+    let start = Instant::now();
+    while !holds()? {
+        if start.elapsed() > LIMIT {
+            return Err(format!("never came: {what}").into());
+        }
+        // Nothing is ever sent: this only lets others run.
+        let _ = pause.recv_timeout(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The next event, which must come.
+pub(crate) fn next(watcher: &mut Watcher) -> Result<Event> {
+    Ok(watcher.recv_timeout(LIMIT).ok_or("no event within the limit")??)
+}
+
+/// The next events, so many, which must come.
+pub(crate) fn take(watcher: &mut Watcher, number: usize) -> Result<Vec<Event>> {
+    (0..number).map(|_| next(watcher)).collect()
+}
+
+/// An event as one line: `12 set group/key=value`.
+pub(crate) fn line(event: &Event) -> String {
+    let key = event.key().map(|key| format!("/{key}")).unwrap_or_default();
+    let value = event.value().map(|value| format!("={}", value.to_string_lossy())).unwrap_or_default();
+    format!("{} {} {}{key}{value}", event.revision(), event.kind(), event.group())
+}
+
+/// Events as lines.
+pub(crate) fn lines<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<String> {
+    events.into_iter().map(line).collect()
+}
+
+/// Events as kind and key.
+pub(crate) fn kinds<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<(Kind, String)> {
+    events.into_iter().map(|event| (event.kind(), event.key().unwrap_or_default().to_owned())).collect()
+}
+
+/// The revisions of events.
+pub(crate) fn revisions<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<u64> {
+    events.into_iter().map(|event| event.revision().get()).collect()
+}
