@@ -83,8 +83,7 @@ impl Told {
             "wrote" => {
                 let (label, span, last) = (words.text()?.to_owned(), words.span()?, words.optional()?);
                 let fate = Fate::Done(last.map(str::parse).transpose()?);
-                let callbacks_by = Some(span.returned);
-                self.writes.push(Write { label, hub: self.hub, span, callbacks_by, fate });
+                self.writes.push(Write { label, hub: self.hub, span, cause: None, fate });
             }
             "failed" => self.failures.push(Failure {
                 label: words.text()?.to_owned(),

@@ -67,7 +67,7 @@ fn callback(recording: &Recording, evidence: &Evidence, findings: &mut Findings)
         .collect();
     let mut late = Vec::new();
     for (row, write) in written(recording, evidence) {
-        let Some(by) = write.callbacks_by else { continue };
+        let Some(by) = evidence.callbacks_by(write) else { continue };
         if matches!(recording.end, End::Left(left) if left < by) {
             continue;
         }
@@ -115,6 +115,31 @@ mod tests {
         recording.heard.clear();
         assert_eq!(before_return(&recording, &evidence).len(), 1);
         recording.end = End::Left(Moment::tick(12));
+        assert!(before_return(&recording, &evidence).is_empty());
+    }
+
+    #[test]
+    fn what_a_callback_wrote_is_due_when_the_write_returns_that_it_goes_back_to() {
+        let mut evidence = evidence(3);
+        // The callback for 1 writes 2, whose callback writes 3; the write that made 1 returns at 50.
+        let spans = [(1, 10, 50, None), (2, 15, 20, Some(1)), (3, 30, 35, Some(2))];
+        for (revision, called, returned, cause) in spans {
+            let write = evidence.writes.get_mut(&format!("w{revision}")).unwrap();
+            (write.span, write.cause) = (Span::ticks(called, returned), cause.map(at));
+        }
+        let mut recording = stream([]);
+        recording.source = Source::Callback;
+        let run = |number, from, to| Heard {
+            note: Note::Event(set(number)),
+            span: Span::ticks(from, to),
+            reading: None,
+        };
+        recording.heard = vec![run(1, 12, 22), run(2, 25, 37), run(3, 40, 45)];
+        assert!(before_return(&recording, &evidence).is_empty());
+        recording.heard[2] = run(3, 40, 51);
+        assert_eq!(before_return(&recording, &evidence)[0].revisions, [at(3)]);
+        // Nobody waits in this store for what another store's event brought about.
+        evidence.writes.get_mut("w1").unwrap().hub = 1;
         assert!(before_return(&recording, &evidence).is_empty());
     }
 }

@@ -44,8 +44,7 @@ pub(crate) fn evidence(last: u64) -> Evidence {
     let write = |revision: u64| {
         let span = Span::ticks(10 * revision, 10 * revision + 5);
         let label = format!("w{revision}");
-        let callbacks_by = Some(span.returned);
-        (label.clone(), Write { label, hub: 0, span, callbacks_by, fate: Fate::Done(Some(at(revision))) })
+        (label.clone(), Write { label, hub: 0, span, cause: None, fate: Fate::Done(Some(at(revision))) })
     };
     Evidence { writes: (1..=last).map(write).collect(), ..Evidence::of(log(last)) }
 }

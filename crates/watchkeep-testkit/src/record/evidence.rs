@@ -29,9 +29,8 @@ pub struct Write {
     pub hub: usize,
     /// The call.
     pub span: Span,
-    /// When its callbacks must have run: when it returned or, made inside a callback, when the outermost write of
-    /// its thread did. None when nobody can say.
-    pub callbacks_by: Option<Moment>,
+    /// The event in whose callback it was made, if it was made in one.
+    pub cause: Option<Revision>,
     /// What became of it.
     pub fate: Fate,
 }
@@ -86,5 +85,16 @@ impl Evidence {
     /// The write that made a change, if it is known.
     pub fn write_of(&self, row: &Seen) -> Option<&Write> {
         self.writes.get(row.origin.as_deref()?)
+    }
+
+    /// When the callbacks of a write must have run: when it returned or, made inside a callback, when the write
+    /// returned that it goes back to. The cause counts, not the thread that ran the callback. None where nobody waits:
+    /// the event at the root was announced by the store itself, or through another opened store.
+    pub fn callbacks_by(&self, write: &Write) -> Option<Moment> {
+        let mut root = write;
+        while let Some(cause) = root.cause {
+            root = self.write_of(self.log.get(cause)?).filter(|root| root.hub == write.hub)?;
+        }
+        Some(root.span.returned)
     }
 }

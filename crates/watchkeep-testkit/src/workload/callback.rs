@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use watchkeep::{LagPolicy, Revision};
 
 use super::stage::Stage;
-use super::writer::write_back;
+use super::writer::write;
 use crate::ops::{Condition, Op, Place, Step, Ttl, Write};
 use crate::record::{Beginning, End, Heard, Moment, Note, Recording, Source, Span, Want, WatchSpec};
 use crate::surface::Registered;
@@ -56,16 +56,16 @@ pub(super) fn listen(
         let (Some(stage), Some(told)) = (weak_stage.upgrade(), weak_told.upgrade()) else { return };
         let called = stage.ticker.now();
         count += 1;
-        let origin = match &note {
-            Note::Event(seen) => seen.origin.clone().unwrap_or_default(),
-            _ => String::new(),
+        let (cause, origin) = match &note {
+            Note::Event(seen) => (Some(seen.revision), seen.origin.clone().unwrap_or_default()),
+            _ => (None, String::new()),
         };
         // What callbacks wrote is not answered: it would never end.
         if habit == Habit::WritesBack && count.is_multiple_of(9) && !origin.starts_with("callback") {
             let place = Place { group: "callbacks".to_owned(), key: prefix.clone() };
             let (value, ttl, condition) = (format!("{count}").into(), Ttl::Clear, Condition::Always);
             let op = Op::Write(Write::Set { place, value, ttl, condition, content_type: None });
-            write_back(&stage, number, &Step::whole(op), &format!("{prefix}.{count}"));
+            write(&stage, number, &Step::whole(op), &format!("{prefix}.{count}"), cause);
         }
         let goes = habit == Habit::Goes(count);
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -231,7 +231,7 @@ fn settle(stage: &Arc<Stage>, number: usize) -> Result<Revision, Fault> {
         let place = Place { group: "end".to_owned(), key: number.to_string() };
         let (value, ttl, condition) = ("end".into(), Ttl::Clear, Condition::Always);
         let op = Op::Write(Write::Set { place, value, ttl, condition, content_type: None });
-        writer::write(stage, handle, &Step::whole(op), &format!("callback end {number}.{handle}"), true);
+        writer::write(stage, handle, &Step::whole(op), &format!("callback end {number}.{handle}"), None);
     }
     first.last()
 }

@@ -1,8 +1,6 @@
 //! Writers.
 
-use std::cell::RefCell;
-
-use watchkeep::ErrorKind;
+use watchkeep::{ErrorKind, Revision};
 
 use super::plan::ECHO;
 use super::reader::Seat;
@@ -10,50 +8,24 @@ use super::stage::Stage;
 use crate::ops::{Dice, Draw, Op, Outcome, Place, Read, Refusal, Step};
 use crate::record::{Fate, Write};
 
-thread_local! {
-    /// The writes that callbacks made on this thread while it made a write itself.
-    static INSIDE: RefCell<Option<Vec<Write>>> = const { RefCell::new(None) };
-}
-
-/// Makes a write, recorded. What callbacks write on this thread meanwhile must be called back before it returns.
-pub(super) fn write(stage: &Stage, number: usize, step: &Step, label: &str, unique: bool) -> Outcome {
+/// Makes a write, recorded; inside a callback, with the event that is its cause.
+pub(super) fn write(
+    stage: &Stage,
+    number: usize,
+    step: &Step,
+    label: &str,
+    cause: Option<Revision>,
+) -> Outcome {
     let Some(handle) = stage.handle(number) else {
         return Outcome::Refused(Refusal::Kind(ErrorKind::Closed));
     };
-    let outermost = INSIDE.with_borrow_mut(|inside| {
-        let outermost = inside.is_none();
-        inside.get_or_insert_default();
-        outermost
-    });
     let (outcome, span) = stage.ticker.span(|| handle.perform(step, label));
-    let callbacks_by = outermost.then_some(span.returned);
-    let hub = stage.first_hub + number;
-    let write = Write { label: label.to_owned(), hub, span, callbacks_by, fate: fate(&outcome) };
-    let mut writes = INSIDE.with_borrow_mut(|inside| {
-        let writes = inside.get_or_insert_default();
-        if unique {
-            writes.push(write);
-        }
-        if outermost { inside.take().unwrap_or_default() } else { Vec::new() }
-    });
-    for write in &mut writes {
-        write.callbacks_by = Some(span.returned);
+    // Several writes share this label: which of them made an event, nobody can say.
+    if label != ECHO {
+        let (label, hub) = (label.to_owned(), stage.first_hub + number);
+        stage.records().writes.push(Write { label, hub, span, cause, fate: fate(&outcome) });
     }
-    stage.records().writes.extend(writes);
     outcome
-}
-
-/// Makes a write inside a callback, recorded.
-pub(super) fn write_back(stage: &Stage, number: usize, step: &Step, label: &str) {
-    if INSIDE.with_borrow(Option::is_some) {
-        write(stage, number, step, label, true);
-        return;
-    }
-    // On the store's own thread: no write of this thread returns after it.
-    write(stage, number, step, label, true);
-    if let Some(write) = stage.records().writes.iter_mut().rev().find(|write| write.label == label) {
-        write.callbacks_by = None;
-    }
 }
 
 fn fate(outcome: &Outcome) -> Fate {
@@ -92,7 +64,7 @@ pub(super) fn run(
         let step = resolved(stage, number, draw.change());
         let echo = draw.one_in(6);
         let label = if echo { ECHO.to_owned() } else { format!("{name}.{count}") };
-        let outcome = write(stage, number, &step, &label, !echo);
+        let outcome = write(stage, number, &step, &label, None);
         if let Outcome::Refused(Refusal::Kind(kind)) = outcome
             && !matches!(kind, ErrorKind::Aborted | ErrorKind::TooLarge | ErrorKind::InvalidArgument)
         {
