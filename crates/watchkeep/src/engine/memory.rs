@@ -71,6 +71,11 @@ fn last(log: &[Arc<Change>]) -> Revision {
     log.last().map_or(Revision::ZERO, |change| change.revision)
 }
 
+/// Where the log ends after these commits.
+fn end(base: Revision, commits: &[Revision]) -> Revision {
+    commits.last().copied().unwrap_or(base)
+}
+
 /// What the models do not ask for.
 fn absent<T>() -> Result<T> {
     Err(Reason::Invalid { what: "this engine only sets keys".to_owned() }.into())
@@ -90,16 +95,16 @@ impl MemoryEngine {
 
     /// Commits as another process would: nothing of it is in the feed.
     pub(crate) fn commit_elsewhere(&self) -> Revision {
-        let (_, last, _) = self.commit(1);
-        last
+        let (base, commits, _) = self.commit(&[1]);
+        end(base, &commits)
     }
 
     /// Commits and leaves it in the feed; whoever calls this is alone with it.
     #[cfg(loom)]
     pub(crate) fn commit_here(&self) -> Revision {
-        let (base, last, changes) = self.commit(1);
-        self.feed.push(base, last, changes);
-        last
+        let (base, commits, changes) = self.commit(&[1]);
+        self.feed.push(base, end(base, &commits), changes);
+        end(base, &commits)
     }
 
     /// The last revision.
@@ -107,27 +112,36 @@ impl MemoryEngine {
         last(&lock(&self.log))
     }
 
-    fn commit(&self, events: u64) -> (Revision, Revision, Vec<Arc<Change>>) {
+    /// Commits transactions of so many events; the revision before them, the last of each, and the events.
+    fn commit(&self, transactions: &[u64]) -> (Revision, Vec<Revision>, Vec<Arc<Change>>) {
         let mut log = lock(&self.log);
-        let base = last(&log);
-        let commit = Revision::new(base.get() + events);
-        let revisions = base.get() + 1..=commit.get();
-        let changes: Vec<_> = revisions.map(|revision| change(Revision::new(revision), commit)).collect();
+        let (base, mut commits, mut changes) = (last(&log), Vec::new(), Vec::new());
+        for events in transactions {
+            let before = commits.last().unwrap_or(&base).get();
+            let commit = Revision::new(before + events);
+            changes
+                .extend((before + 1..=commit.get()).map(|revision| change(Revision::new(revision), commit)));
+            commits.push(commit);
+        }
         log.extend(changes.iter().cloned());
-        (base, commit, changes)
+        (base, commits, changes)
     }
 
     /// Commits the leader's own writes and some of those that queued, and passes the turn on.
     fn lead(&self, pen: Pen, own: u64) -> Receipt {
         let taken: Vec<_> = (0..TAKES_ALONG).map_while(|_| self.turn.take_along()).collect();
-        let (base, last, changes) = self.commit(own + taken.len() as u64);
-        self.feed.push(base, last, changes);
+        let transactions: Vec<_> = std::iter::once(own).chain(taken.iter().map(|_| 1)).collect();
+        let (base, commits, changes) = self.commit(&transactions);
+        self.feed.push(base, end(base, &commits), changes);
         self.turn.pass(pen);
-        let receipt = Receipt { outcome: Outcome::Set(last), announced: Some(last) };
-        for job in taken {
-            self.turn.finish(&job, Ok(receipt));
+        let mut receipts = commits
+            .into_iter()
+            .map(|commit| Receipt { outcome: Outcome::Set(commit), announced: Some(commit) });
+        let own = receipts.next();
+        for (job, receipt) in taken.iter().zip(receipts) {
+            self.turn.finish(job, Ok(receipt));
         }
-        receipt
+        own.unwrap_or(Receipt { outcome: Outcome::Set(base), announced: None })
     }
 
     fn lead_background(&self) {

@@ -5,6 +5,7 @@
 //! Waits have no timeouts here: a wake-up that is lost is a deadlock, which shuttle reports. A schedule that fails is
 //! printed; `shuttle::replay` runs it again.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -118,6 +119,44 @@ fn everybody_sees_everything_once_and_in_order() {
         for reader in readers {
             assert_all(&reader.join().unwrap(), engine.end());
         }
+    });
+}
+
+#[test]
+fn a_write_returns_after_all_that_callbacks_wrote_because_of_it() {
+    fn answers_to(root: u64) -> usize {
+        if root == 1 { 2 } else { 1 }
+    }
+    explore("callbacks that write back", || {
+        let (engine, store) = open();
+        // For each answer, the event that it goes back to; and for each call, the same.
+        let (mut answers, called) = (BTreeMap::new(), Seen::default());
+        let (note, weak) = (called.clone(), store.downgrade());
+        let writes_back = move |event: &Event| {
+            let own = event.revision().get();
+            let root = answers.get(&own).copied().unwrap_or(own);
+            note.lock().unwrap().push(root);
+            // Every write is answered, and the answer to the first is answered as well.
+            let answered = answers.values().filter(|answered| **answered == root).count();
+            if answered < answers_to(root)
+                && let Some(store) = weak.upgrade()
+            {
+                answers.insert(store.set("g", "k", "v").unwrap().get(), root);
+            }
+        };
+        store.on_change(writes_back).detach();
+        let writers = [(); 2].map(|()| {
+            let (store, called) = (store.clone(), called.clone());
+            thread::spawn(move || {
+                let own = store.set("g", "k", "v").unwrap().get();
+                let called = called.lock().unwrap();
+                let because = called.iter().filter(|root| **root == own).count();
+                assert_eq!(because, 1 + answers_to(own), "calls because of {own}, among {called:?}");
+            })
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        store.close().unwrap();
+        assert_eq!(engine.end(), Revision::new(5));
     });
 }
 
