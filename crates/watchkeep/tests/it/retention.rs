@@ -44,7 +44,8 @@ fn the_log_keeps_about_as_many_events_as_it_may_and_never_fewer() -> Result {
     for round in 0..5 {
         (0..900).try_for_each(|n| store.set("g", &(n % 10).to_string(), "v").map(drop))?;
         let most = 1_000 + 1_000 / 8;
-        eventually("it is trimmed", || Ok(round == 0 || store.stats()?.log_events <= most))?;
+        // At exactly that many it is trimmed again.
+        eventually("it is trimmed", || Ok(round == 0 || store.stats()?.log_events < most))?;
         let seen = whole(&store)?;
         assert!(seen.len() as u64 >= 1_000.min(store.last_revision()?.get()), "{} events", seen.len());
     }
@@ -77,7 +78,8 @@ fn an_old_transaction_of_any_size_goes_by_age() -> Result {
         store.set("g", "k", "v")?;
         store.set("g", "k", "v")?;
         clock.advance(DAY * 2);
-        eventually(&format!("the {size} events go"), || Ok(store.stats()?.log_events <= 2))?;
+        // And the one after them, maybe a step later: all but the newest is old.
+        eventually(&format!("the {size} events go"), || Ok(store.stats()?.log_events == 1))?;
         whole(&store)?;
     }
     Ok(())
