@@ -373,7 +373,7 @@ fn an_asynchronous_write_is_busy_after_the_busy_timeout_whoever_holds_the_turn()
         entered.recv_timeout(LIMIT)?;
         let (done, result) = mpsc::channel();
         let waiting = thread::spawn(move || done.send(block_on(asynchronous.set("g", "late", "v"))).ok());
-        let refused = result.recv_timeout(LIMIT / 6).map(kind);
+        let refused = result.recv_timeout(LIMIT / 2).map(kind);
         go_on.send(())?;
         long.join().map_err(|_| "panicked")??;
         waiting.join().map_err(|_| "panicked")?;

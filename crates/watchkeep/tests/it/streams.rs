@@ -55,11 +55,11 @@ fn by_turns(watcher: &mut Watcher, number: usize) -> Result<Vec<(u64, bool)>> {
     let mut seen = Vec::new();
     while seen.len() < number {
         let event = match seen.len() % 4 {
-            0 => watcher.recv_timeout(LIMIT / 6),
+            0 => watcher.recv_timeout(LIMIT),
             // A poll that is given up may have sent for something: it must not be lost, nor come twice.
             1 => {
                 let polled = poll_once(pin!(next(watcher)));
-                polled.unwrap_or_else(|| watcher.recv_timeout(LIMIT / 6))
+                polled.unwrap_or_else(|| watcher.recv_timeout(LIMIT))
             }
             2 => block_on(next(watcher)),
             _ => watcher.try_recv(),
