@@ -1,7 +1,7 @@
 //! Watching: every filter and option, what a watcher sees and what not.
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -340,14 +340,20 @@ fn a_progress_mark_is_never_ahead_of_an_event_that_comes_after_it() -> Result {
             Filter::key_name("x"),
             WatchOptions::new().progress(Duration::from_millis(1)).buffer(2),
         )?;
+        let marked = Arc::new(AtomicBool::new(false));
         let writer = {
-            let (store, clock) = (store.clone(), clock.clone());
-            thread::spawn(move || {
+            let (store, clock, marked) = (store.clone(), clock.clone(), marked.clone());
+            thread::spawn(move || -> Result {
                 for number in 0..1_500 {
                     store.set("g", if number % 3 == 0 { "x" } else { "y" }, number.to_string())?;
                     clock.advance(Duration::from_millis(1));
                 }
-                store.close()
+                // The reader may have been behind all the time, and then gets no mark.
+                eventually("a mark", || {
+                    clock.advance(Duration::from_millis(1));
+                    Ok(marked.load(Ordering::SeqCst))
+                })?;
+                Ok(store.close()?)
             })
         };
         let (mut last, mut events, mut marks) = (Revision::ZERO, 0, 0);
@@ -362,6 +368,7 @@ fn a_progress_mark_is_never_ahead_of_an_event_that_comes_after_it() -> Result {
                     assert!(at >= last);
                     last = at;
                     marks += 1;
+                    marked.store(true, Ordering::SeqCst);
                 }
                 other => return Err(format!("unexpected: {other:?}").into()),
             }
