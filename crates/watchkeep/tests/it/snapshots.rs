@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, lines, next, within_limit};
+use crate::support::{LIMIT, Result, eventually, lines, next, within_limit};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
     WatchOptions,
@@ -173,12 +173,18 @@ fn folding_a_snapshot_watch_up_to_ready_gives_exactly_the_state_while_writers_wr
             let filter = filters[round % filters.len()].clone();
             let policy = if round % 5 == 4 { LagPolicy::Latest } else { LagPolicy::CatchUp };
             let options = WatchOptions::new().snapshot().buffer([1, 16, 300][round % 3]).policy(policy);
+            let is_ready = AtomicBool::new(false);
             thread::scope(|scope| -> Result {
                 let writers: Vec<_> = (0..3)
                     .map(|n| {
                         scope.spawn({
-                            let store = &store;
-                            move || scribble(store, round as u64 * 3 + n)
+                            let (store, is_ready) = (&store, &is_ready);
+                            move || {
+                                scribble(store, round as u64 * 3 + n)?;
+                                // However fast they were, something is written after it was ready.
+                                eventually("it is ready", || Ok(is_ready.load(Ordering::SeqCst)))?;
+                                Ok(store.set("g4", "000", "later").map(drop)?)
+                            }
                         })
                     })
                     .collect();
@@ -196,9 +202,12 @@ fn folding_a_snapshot_watch_up_to_ready_gives_exactly_the_state_while_writers_wr
                 };
                 let expected = state_at(&store, filter.clone(), ready)?;
                 assert_eq!(state, expected, "round {round}, {filter:?}, at {ready}");
-                moved += u64::from(store.last_revision()? > ready);
+                is_ready.store(true, Ordering::SeqCst);
                 // And what comes then goes on from there, to the end.
-                writers.into_iter().try_for_each(|writer| writer.join().map_err(|_| "panicked")?)?;
+                writers
+                    .into_iter()
+                    .try_for_each(|writer| -> Result { writer.join().map_err(|_| "panicked")? })?;
+                moved += u64::from(store.last_revision()? > ready);
                 let mut last = ready;
                 while let Some(item) = items.try_recv() {
                     let item = item?;
