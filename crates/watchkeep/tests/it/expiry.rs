@@ -36,6 +36,16 @@ impl Clock for Quiet {
     }
 }
 
+/// The same for one thread; for all others, the store's own above all, time stands still.
+#[derive(Debug)]
+struct Mine(Arc<Quiet>, thread::ThreadId);
+
+impl Clock for Mine {
+    fn now(&self) -> Timestamp {
+        if thread::current().id() == self.1 { self.0.now() } else { Timestamp::from_millis(1_000_000) }
+    }
+}
+
 fn quiet() -> Result<(Arc<Quiet>, Store)> {
     let clock = Arc::new(Quiet::default());
     clock.set(1_000_000);
@@ -289,9 +299,11 @@ fn deleting_a_group_with_thousands_of_due_keys_announces_each_first() -> Result 
 
 #[test]
 fn purge_expired_returns_how_many_and_only_those_of_its_namespace() -> Result {
-    let (clock, store) = quiet()?;
+    let clock = Arc::new(Quiet::default());
+    clock.set(1_000_000);
+    let store =
+        Options::new().clock(Arc::new(Mine(clock.clone(), thread::current().id()))).open_in_memory()?;
     let tenant = store.scoped("t")?;
-    let mut exact = 0;
     for round in 1..=30_i64 {
         for key in 0..10 {
             tenant.set_with_ttl("g", &key.to_string(), "v", SECOND)?;
@@ -301,17 +313,14 @@ fn purge_expired_returns_how_many_and_only_those_of_its_namespace() -> Result {
         }
         assert_eq!(store.purge_expired()?, 0);
         clock.set(1_000_000 + round * 1_000);
-        // Now and then the timer is faster.
         let purged = (
             tenant.purge_expired()?,
             tenant.purge_expired()?,
             store.purge_expired()?,
             store.purge_expired()?,
         );
-        assert!(purged.0 <= 10 && purged.2 <= 4 && purged.1 + purged.3 == 0, "{purged:?}");
-        exact += u32::from(purged == (10, 0, 4, 0));
+        assert_eq!(purged, (10, 0, 4, 0), "round {round}");
     }
-    assert!(exact > 15, "exact only {exact} times of 30");
     assert!(store.check()?.is_ok());
     Ok(())
 }
@@ -418,7 +427,7 @@ fn expiry_comes_on_time_by_the_machine_s_clock() -> Result {
         let event = next(&mut watcher)?;
         assert_eq!(event.kind(), Kind::Expire);
         let late = event.timestamp().since(deadline);
-        assert!(event.timestamp() >= deadline && late < SECOND, "{late:?} late");
+        assert!(event.timestamp() >= deadline && late < LIMIT, "{late:?} late");
     }
     Ok(())
 }
