@@ -350,7 +350,7 @@ fn runs_full_and_is_freed_again(volume: &Volume) -> Result {
     let (mut acknowledged, mut refused_since) = (Vec::new(), None);
     // What is in the write-ahead log is moved when it is full, so there may be a little room again: on until there is
     // none for good.
-    while refused_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_secs(2)) {
+    while refused_since.is_none_or(|since: Instant| since.elapsed() < Duration::from_secs(5)) {
         let number = acknowledged.len();
         match store.set(&format!("g{}", number % 4), &number.to_string(), vec![b'x'; 20_000]) {
             Ok(revision) => {
