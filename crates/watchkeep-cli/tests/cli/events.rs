@@ -90,7 +90,8 @@ fn people_read_a_line_for_each_event() {
 fn marks_are_objects_too() {
     let at = Sandbox::new();
     at.ok(&["set", "config", "theme", "dark"]);
-    let lines = at.json_lines(&["watch", "--snapshot", "--progress", "1ms", "--timeout", "100ms", "--json"]);
+    let mut watch = at.start(&["watch", "--snapshot", "--progress", "1ms", "--json"]);
+    let lines = [(); 3].map(|()| watch.json());
     assert_eq!(lines[0]["value"], "dark");
     let cursor = &lines[0]["cursor"];
     assert_eq!(lines[1], json!({ "kind": "ready", "revision": 1, "cursor": cursor }));

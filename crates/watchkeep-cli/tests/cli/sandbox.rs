@@ -129,6 +129,13 @@ impl Running {
         );
     }
 
+    /// Whether it has a handler for the signal of this number.
+    pub(crate) fn catches(&self, number: u32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << (number - 1)) != 0
+    }
+
     pub(crate) fn close_output(&mut self) {
         self.stdout = None;
     }

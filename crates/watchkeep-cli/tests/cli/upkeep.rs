@@ -102,7 +102,9 @@ fn every_file_is_its_owner_s_whatever_the_umask() {
     let output = shell(
         &at,
         "umask 000; watchkeep set a b c && watchkeep backup saved.db && watchkeep --store new.db restore saved.db && \
-         { watchkeep watch --timeout 2s & } && sleep 1 && stat -c '%a %n' * && wait",
+         { watchkeep watch & } && n=0 && \
+         until [ -e watchkeep.db-wal ] && [ -e watchkeep.db-shm ] || [ $n = 600 ]; do sleep 0.1; n=$((n + 1)); done && \
+         stat -c '%a %n' *; kill $! && wait",
     );
     let text = String::from_utf8(output.stdout).unwrap();
     let files: Vec<_> = text.lines().filter(|line| line.contains(".db") && !line.contains(':')).collect();
