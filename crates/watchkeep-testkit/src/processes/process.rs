@@ -20,7 +20,7 @@ use crate::record::{WatchSpec, Write};
 use crate::surface::Fault;
 
 /// Far longer than anything takes that goes right, also on a machine that does much else.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A write that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,16 @@ impl Process {
     pub fn watch(&mut self, name: &str, after: &str, slow_ms: u64) -> Result<(), Fault> {
         self.tell(&format!("watch {name} {after} 16 {slow_ms}"))?;
         self.wait_for("it watches", |told| told.streams.contains_key(name))
+    }
+
+    /// Tells it to register a callback, and waits until it has.
+    ///
+    /// # Errors
+    ///
+    /// When it does not.
+    pub fn call_back(&mut self, name: &str) -> Result<(), Fault> {
+        self.tell(&format!("callback {name}"))?;
+        self.wait_for("it is called back", |told| told.streams.contains_key(name))
     }
 
     /// What it has told so far.

@@ -15,8 +15,9 @@ fn start(crowd: &mut Crowd, commits: u64, how: &str) -> Result<(Vec<Process>, Ve
     for process in &mut watching {
         process.watch("all", "0", 0)?;
     }
+    // Whoever writes begins when all of them hear.
     for process in &mut writing {
-        process.tell("callback own")?;
+        process.call_back("own")?;
     }
     for (label, process) in writing.iter_mut().enumerate() {
         process.tell(&format!("write w{label} 0 {} {how} 8", commits / 4))?;
@@ -96,9 +97,9 @@ fn they_see_it_with_full_durability_with_transactions_and_expiry_amidst_checkpoi
 fn they_see_it_though_members_are_killed_and_the_wake_file_is_deleted() -> Result {
     let mut crowd = Crowd::new(Durability::Relaxed)?;
     let (mut watching, mut writing) = start(&mut crowd, 8_000, "plain")?;
-    let mut gone = Vec::new();
+    let (mut gone, mut random) = (Vec::new(), fastrand::Rng::with_seed(12));
     for kill in 0..12_u64 {
-        pause(Duration::from_millis(fastrand::u64(5..60)));
+        pause(Duration::from_millis(random.u64(5..60)));
         if kill.is_multiple_of(3) {
             std::fs::remove_file(crowd.beside("-wake")).ok();
         }
@@ -111,7 +112,7 @@ fn they_see_it_though_members_are_killed_and_the_wake_file_is_deleted() -> Resul
         } else {
             gone.push(writing.remove(0).kill()?);
             let mut process = crowd.process()?;
-            process.tell("callback own")?;
+            process.call_back("own")?;
             process.tell(&format!("write again{kill} 0 500 plain 8"))?;
             writing.push(process);
         }

@@ -69,7 +69,7 @@ fn nothing_but_sqlite_opens_the_files_in_any_process() -> Result {
     let mut other = crowd.process()?;
     for process in [&mut traced, &mut other] {
         process.watch("all", "now", 0)?;
-        process.tell("callback own")?;
+        process.call_back("own")?;
         process.tell("write mine 0 50 mixed 8")?;
         process.wait_for("it writes", |told| told.has_said("done"))?;
     }

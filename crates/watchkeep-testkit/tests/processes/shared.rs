@@ -14,7 +14,7 @@ fn each_expiry_is_announced_once_and_seen_by_all() -> Result {
     let mut processes = crowd.processes(4)?;
     for process in &mut processes {
         process.watch("all", "now", 0)?;
-        process.tell("callback own")?;
+        process.call_back("own")?;
     }
     processes[0].tell("expire 1000 300")?;
     let expired = |heard: &watchkeep_testkit::record::Heard| {
@@ -79,7 +79,8 @@ fn watchers_of_another_process_that_do_not_read_let_the_write_ahead_log_start_ag
     let mut crowd = Crowd::new(Durability::Relaxed)?;
     let (mut watching, mut writing) = (crowd.process()?, crowd.process()?);
     watching.tell("idle")?;
-    watching.watch("slow", "now", 5)?;
+    // So slow that it is behind however long this takes.
+    watching.watch("slow", "now", 100)?;
     writing.tell("write w 0 5000 plain 1000")?;
     let (mut most, mut looks) = (0, 0);
     while !writing.told(|told| told.has_said("done") || told.over) {
