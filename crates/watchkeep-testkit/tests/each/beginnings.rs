@@ -159,7 +159,7 @@ fn bookmarkable() -> Result<(), Fault> {
             store.set("busy", "k", "v")?;
         }
         clock.advance(Duration::from_millis(50));
-        let item = watcher.items().recv_timeout(Duration::from_secs(10)).ok_or("no mark came")??;
+        let item = watcher.items().recv_timeout(Duration::from_secs(60)).ok_or("no mark came")??;
         let Item::Progress(mark) = item else { return Err(format!("{item:?} is no mark").into()) };
         assert_eq!(mark, store.last_revision()?);
         assert!(mark > last_mark);

@@ -59,7 +59,7 @@ fn never_blocks() -> Result<(), Fault> {
     )?;
     // All watchers of a policy hold the same values, at most a buffer's worth. Nothing else holds any.
     assert!(held <= 3 * 16, "{held} values are held in memory");
-    assert!(slowest < Duration::from_secs(5), "a write took {slowest:?}");
+    assert!(slowest < Duration::from_secs(30), "a write took {slowest:?}");
 
     // What was not held is not lost to who asked for everything, and counted for who asked for no more.
     for (number, watcher) in watchers.iter_mut().enumerate().step_by(101) {

@@ -30,7 +30,7 @@ fn expiry_on_time_by_a_moved_clock() -> Result<(), Fault> {
         assert!(!store.contains("g", &key)?, "{key} is still there");
         assert_eq!(store.count("g")?, 50 - number);
         assert_eq!(store.entries("g").count(), usize::try_from(50 - number)?);
-        let event = watcher.recv_timeout(Duration::from_secs(10)).ok_or("no expiry came")??;
+        let event = watcher.recv_timeout(Duration::from_secs(60)).ok_or("no expiry came")??;
         assert_eq!(
             (event.key(), event.value().map(|value| value.to_string_lossy().into_owned())),
             (Some(&*key), Some(number.to_string()))
@@ -55,7 +55,7 @@ fn what_expired_while_the_store_was_closed_is_announced() -> Result<(), Fault> {
     let store = open()?;
     assert!(store.get("g", "k")?.is_none());
     let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().after(set))?;
-    let event = watcher.recv_timeout(Duration::from_secs(10)).ok_or("no expiry came")??;
+    let event = watcher.recv_timeout(Duration::from_secs(60)).ok_or("no expiry came")??;
     assert_eq!((event.kind(), event.key()), (Kind::Expire, Some("k")));
     Ok(())
 }
