@@ -123,7 +123,19 @@ fn a_holder_that_was_stopped_and_overtaken_acknowledges_nothing_and_is_told() {
     at.ok(&["set", "g", "a", "v"]);
     assert_eq!(first.json()["revision"], 1);
     eventually("it is acknowledged", || listed(&at)["acked"] == 1);
-    first.signal("STOP");
+    // Not amidst a sign of life: then it would stand still with the lock, and everybody would wait for it.
+    let file = rusqlite::Connection::open(at.path("watchkeep.db")).unwrap();
+    file.busy_timeout(Duration::ZERO).unwrap();
+    eventually("it stands still, and holds no lock", || {
+        first.signal("STOP");
+        eventually("it stands still", || first.is_stopped());
+        let free = file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok();
+        if !free {
+            first.signal("CONT");
+        }
+        free
+    });
+    drop(file);
     let mut second = holder(&at, &["--wait", "--json"]);
     for key in ["b", "c"] {
         at.ok(&["set", "g", key, "v"]);
