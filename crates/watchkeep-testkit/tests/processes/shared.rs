@@ -90,7 +90,8 @@ fn watchers_of_another_process_that_do_not_read_let_the_write_ahead_log_start_ag
     }
     assert_eq!(writing.told(|told| told.writes.len()), 5_000);
     assert!(looks > 20 && most > 0, "{looks} looks");
-    assert!(most < 16 << 20, "{most} bytes");
+    // A log that never started again would have 60 MB; how much of it there is depends on whose turn it is.
+    assert!(most < 40 << 20, "{most} bytes");
     assert!(watching.told(|told| told.position("slow")) < crowd.store.last_revision()?, "it is slow");
     Ok(())
 }
