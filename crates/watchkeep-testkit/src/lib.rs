@@ -37,6 +37,7 @@ pub mod processes;
 pub mod promises;
 pub mod record;
 pub mod runner;
+pub mod size;
 pub mod surface;
 pub mod witness;
 pub mod workload;

@@ -123,7 +123,7 @@ fn points(arguments: &Arguments, workload: Workload, from: u64) -> Result<Row, F
         io::KINDS.iter().filter(|(_, name)| arguments.kind.as_deref().is_none_or(|kind| kind == *name))
     {
         for sticky in [false, true] {
-            row.add(io::sweep(workload, *what, sticky, from)?);
+            row.add(io::sweep(workload, *what, sticky, from, 1)?);
         }
     }
     Ok(row)

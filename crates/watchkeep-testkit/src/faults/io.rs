@@ -24,15 +24,15 @@ pub const KINDS: [(What, &str); 6] = [
     (What::Any, "any"),
 ];
 
-/// Lets each operation of a kind fail, beginning with one of them, until none is left. The seed of what is wrong is
-/// the number of the operation.
+/// Lets operations of a kind fail, one in `every`, beginning with `from`, until none is left. The seed of what is wrong
+/// is the number of the operation.
 ///
 /// # Errors
 ///
 /// When the workload cannot be run at all.
-pub fn sweep(workload: Workload, what: What, sticky: bool, from: u64) -> Result<Row, Fault> {
+pub fn sweep(workload: Workload, what: What, sticky: bool, from: u64, every: usize) -> Result<Row, Fault> {
     let mut row = Row::default();
-    for nth in from.. {
+    for nth in (from..).step_by(every) {
         match point(workload, DiskFault { what, nth, sticky })? {
             Point::Unmet => break,
             Point::Fine => row.fine([]),

@@ -71,6 +71,12 @@ impl Row {
         self.wrong.extend(other.wrong.into_iter().take(room));
     }
 
+    /// Prints it as a line that `scripts/evidence` reads, where the test's output is shown.
+    #[expect(clippy::print_stdout, reason = "a test's output is shown or not by the test harness")]
+    pub fn print(&self, name: &str) {
+        println!("evidence: {name} {self}");
+    }
+
     /// How many rounds came to this.
     pub fn count(&self, what: &str) -> u64 {
         self.counts.get(what).copied().unwrap_or(0)

@@ -11,8 +11,8 @@ use watchkeep::{
 
 /// Names the store to the processes that the test starts: this same file, as the test [`handler`].
 const CHILD: &str = "WATCHKEEP_TEST_STORE";
-const EVENTS: u64 = 2_400;
-const KILLS: u64 = 12;
+const EVENTS: u64 = 800;
+const KILLS: u64 = 4;
 
 /// In a process of its own: handles events until it is killed, or comes to the last.
 #[test]

@@ -350,24 +350,24 @@ fn what_was_deleted_with_its_group_expires_for_nobody() -> Result {
 }
 
 #[test]
-fn writers_come_in_between_while_100_000_keys_expire() -> Result {
+fn writers_come_in_between_while_20_000_keys_expire() -> Result {
     let clock = Arc::new(ManualClock::default());
     let store = Options::new().clock(clock.clone()).retention(Retention::FOREVER).open_in_memory()?;
     for part in 0..20 {
         store.transaction(|tx| {
-            (0..5_000).try_for_each(|n| tx.set_with_ttl("g", &format!("{part}-{n}"), "v", SECOND))
+            (0..1_000).try_for_each(|n| tx.set_with_ttl("g", &format!("{part}-{n}"), "v", SECOND))
         })?;
     }
     let before = store.last_revision()?;
     clock.advance(SECOND);
     // As long as it goes on, one write after the other.
     let mut written = 0;
-    while store.last_revision()?.get() < before.get() + 100_000 + written {
+    while store.last_revision()?.get() < before.get() + 20_000 + written {
         store.set("h", "k", written.to_string())?;
         written += 1;
         assert!(written < 1_000_000, "it does not come to an end");
     }
-    eventually("the last ones", || Ok(store.last_revision()?.get() == before.get() + 100_000 + written))?;
+    eventually("the last ones", || Ok(store.last_revision()?.get() == before.get() + 20_000 + written))?;
     assert!(written > 20, "only {written} writes came in between");
     // No transaction expires many, and between two steps there is room for others.
     let (mut expired, mut steps, mut longest) = (0_u64, 0_u64, 0);
@@ -380,8 +380,8 @@ fn writers_come_in_between_while_100_000_keys_expire() -> Result {
             steps += u64::from(size == 0);
         }
     }
-    assert_eq!(expired, 100_000);
-    assert!(longest <= 256 && steps >= 390, "{steps} steps, the longest of {longest}");
+    assert_eq!(expired, 20_000);
+    assert!(longest <= 256 && steps >= 78, "{steps} steps, the longest of {longest}");
     assert_eq!(
         (store.count("g")?, store.stats()?.bytes),
         (0, u64::try_from(1 + (written - 1).to_string().len())?)

@@ -496,7 +496,7 @@ fn many_threads_through_two_handles_on_one_file_lose_and_reorder_nothing() -> Re
 
 #[test]
 fn threads_that_open_one_new_file_together_all_get_the_same_store() -> Result {
-    for _ in 0..20 {
+    for _ in 0..5 {
         let place = place()?;
         let start = Arc::new(std::sync::Barrier::new(4));
         let openers: Vec<_> = (0..4)
