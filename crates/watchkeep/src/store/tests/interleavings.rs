@@ -6,8 +6,10 @@
 //! printed; `shuttle::replay` runs it again.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_core::Stream;
@@ -22,8 +24,12 @@ use crate::store::core::Core;
 use crate::types::tests::schedules::Schedules;
 use crate::{Event, Filter, Options, Result, Revision, Store, WatchOptions, Watcher};
 
-/// How many schedules of each model each scheduler draws.
-const SCHEDULES: usize = 20_000;
+/// How many schedules of each model each scheduler draws, unless `WATCHKEEP_SCHEDULES` says otherwise. A bug that was
+/// put in shows within some hundred; `scripts/evidence` draws more.
+const SCHEDULES: usize = 1_000;
+
+/// What the schedulers draw from, unless `WATCHKEEP_SEED` says otherwise.
+const SEED: u64 = 14;
 
 /// At how many places the second scheduler interrupts a thread that could go on.
 const DEPTH: usize = 4;
@@ -32,9 +38,15 @@ type Seen = Arc<std::sync::Mutex<Vec<u64>>>;
 
 /// Runs a model in so many schedules of each scheduler.
 fn explore(name: &str, model: fn()) {
-    run(RandomScheduler::new(SCHEDULES), Schedules::of(format!("shuttle: {name}, at random")), model);
+    let (seed, schedules) = (setting("WATCHKEEP_SEED", SEED), setting("WATCHKEEP_SCHEDULES", SCHEDULES));
+    let random = format!("shuttle: {name}, at random");
+    run(RandomScheduler::new_from_seed(seed, schedules), Schedules::of(random), model);
     let few = format!("shuttle: {name}, with {DEPTH} interruptions");
-    run(PctScheduler::new(DEPTH, SCHEDULES), Schedules::of(few), model);
+    run(PctScheduler::new_from_seed(seed, DEPTH, schedules), Schedules::of(few), model);
+}
+
+fn setting<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |given| given.parse().unwrap())
 }
 
 fn run(scheduler: impl Scheduler + 'static, schedules: Schedules, model: fn()) {
