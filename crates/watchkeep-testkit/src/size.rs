@@ -1,14 +1,17 @@
 //! How large a test is.
 
+/// The variable that says how large.
+pub(crate) const VARIABLE: &str = "WATCHKEEP_TEST_SCALE";
+
 /// How many times larger the tests are than they need to be; 1 unless `WATCHKEEP_TEST_SCALE` says otherwise.
 ///
 /// # Panics
 ///
 /// When the variable is not a number above 0: a run that was meant to be large must not pass as a small one.
 pub fn scale() -> u64 {
-    let Some(given) = std::env::var_os("WATCHKEEP_TEST_SCALE") else { return 1 };
+    let Some(given) = std::env::var_os(VARIABLE) else { return 1 };
     let scale = given.to_str().and_then(|given| given.parse().ok()).filter(|scale| *scale > 0);
-    assert!(scale.is_some(), "WATCHKEEP_TEST_SCALE is {given:?}; set it to a number above 0");
+    assert!(scale.is_some(), "{VARIABLE} is {given:?}; set it to a number above 0");
     scale.unwrap_or(1)
 }
 
