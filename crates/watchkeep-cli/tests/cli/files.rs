@@ -190,7 +190,7 @@ fn colour_is_for_terminals_and_never_in_values() {
 #[test]
 fn the_demo_proves_itself_and_leaves_a_file() {
     let at = Sandbox::new();
-    let proof = at.json(&["demo", "--seconds", "1", "--json"]);
+    let proof = at.json(&["demo", "--seconds", "3", "--json"]);
     assert!(proof["log_events"].as_u64() > Some(20), "{proof}");
     for watcher in ["live", "slow"] {
         assert_eq!(proof[watcher]["events"], proof["log_events"]);
@@ -200,10 +200,10 @@ fn the_demo_proves_itself_and_leaves_a_file() {
     }
     assert!(at.ok(&["--store", "watchkeep-demo.db", "check"]).starts_with("ok"));
     at.ok(&["set", "a", "b", "c"]);
-    assert!(at.fails(1, &["--store", "watchkeep.db", "demo", "--seconds", "1"]).contains("other data"));
+    assert!(at.fails(1, &["--store", "watchkeep.db", "demo", "--seconds", "3"]).contains("other data"));
     // Again, on the file that it left; and a variable does not send it into somebody's data.
     let elsewhere =
-        at.command(&["demo", "--seconds", "1"]).env("WATCHKEEP_STORE", "watchkeep.db").output().unwrap();
+        at.command(&["demo", "--seconds", "3"]).env("WATCHKEEP_STORE", "watchkeep.db").output().unwrap();
     let screen = String::from_utf8(elsewhere.stdout).unwrap();
     assert!(elsewhere.status.success() && screen.contains("live watcher"), "{screen}");
     // The commands in the end bear the path of this build.
@@ -231,7 +231,7 @@ fn a_reader_that_is_killed_gets_all_that_was_written_meanwhile() {
 #[test]
 fn two_demos_share_a_file_and_each_proves_itself() {
     let at = Sandbox::new();
-    let demos = [(); 2].map(|()| at.start(&["demo", "--seconds", "1", "--json"]));
+    let demos = [(); 2].map(|()| at.start(&["demo", "--seconds", "3", "--json"]));
     for demo in demos {
         let (status, proof, errors) = demo.end();
         assert!(status.success() && errors.is_empty(), "{proof} {errors}");

@@ -21,7 +21,7 @@ use crate::types::value::Value;
 
 use super::feed::Feed;
 use super::signal::Signal;
-use super::turn::{Admission, Turn};
+use super::turn::{Admission, Job, Turn};
 use super::{
     Author, Completion, Engine, Held, LogPage, Op, Outcome, Read, Receipt, Sealed, Totals, Transact, Write,
 };
@@ -133,14 +133,16 @@ impl MemoryEngine {
         let transactions: Vec<_> = std::iter::once(own).chain(taken.iter().map(|_| 1)).collect();
         let (base, commits, changes) = self.commit(&transactions);
         self.feed.push(base, end(base, &commits), changes);
-        self.turn.pass(pen);
         let mut receipts = commits
             .into_iter()
             .map(|commit| Receipt { outcome: Outcome::Set(commit), announced: Some(commit) });
         let own = receipts.next();
-        for (job, receipt) in taken.iter().zip(receipts) {
-            self.turn.finish(job, Ok(receipt));
-        }
+        let (background, waiting): (Vec<_>, Vec<_>) =
+            taken.iter().zip(receipts).partition(|(job, _)| job.background);
+        let finish = |(job, receipt): (&Arc<Job<Pen>>, _)| self.turn.finish(job, Ok(receipt));
+        background.into_iter().for_each(finish);
+        self.turn.pass(pen);
+        waiting.into_iter().for_each(finish);
         own.unwrap_or(Receipt { outcome: Outcome::Set(base), announced: None })
     }
 

@@ -128,15 +128,20 @@ impl SqliteEngine {
                 }
             }
         }
-        let (taken, announced) = (std::mem::take(&mut lead.taken), lead.announced);
+        let announced = lead.announced;
+        let (background, waiting): (Vec<_>, Vec<_>) =
+            lead.taken.drain(..).partition(|taken| taken.job.background);
+        let finish = |Taken { job, result, .. }: Taken| {
+            let lost = || Err(Reason::WorkerDied { what: "a commit" }.into());
+            self.turn.finish(&job, result.unwrap_or_else(lost));
+        };
+        // A close waits for the turn, and then completes for the last time what has no thread of its own.
+        background.into_iter().for_each(finish);
         drop(lead);
         if let (Some(last), Some(wake)) = (announced, &self.wake) {
             wake.announce(last);
         }
-        for Taken { job, result, .. } in taken {
-            self.turn
-                .finish(&job, result.unwrap_or_else(|| Err(Reason::WorkerDied { what: "a commit" }.into())));
-        }
+        waiting.into_iter().for_each(finish);
         own_result.unwrap_or(Ok(OwnDone::Others))
     }
 

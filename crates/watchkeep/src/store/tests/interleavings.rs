@@ -192,6 +192,20 @@ fn transactions_and_futures_take_their_turns() {
 }
 
 #[test]
+fn a_future_is_answered_whenever_the_store_closes() {
+    explore("a future beside the close", || {
+        let (engine, store) = open();
+        let future = store.to_async().set("g", "k", "v");
+        // It may lead, and take the future's write along, while the store closes.
+        let writer = writer(&store, 1);
+        let closing = thread::spawn(move || store.close().unwrap());
+        let told = block_on(future).unwrap();
+        [writer, closing].into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(told >= Revision::new(1) && told <= engine.end());
+    });
+}
+
+#[test]
 fn a_callback_closes_the_store() {
     explore("a callback closes", || {
         let (engine, store) = open();
