@@ -153,7 +153,9 @@ def run_interleavings(unit):
     checker, name, schedules = INTERLEAVINGS[unit.done % len(INTERLEAVINGS)]
     flags = ["--cfg", checker, "--cfg", "watchkeep_portable", "-C", "opt-level=2"]
     binary = os.path.relpath(test_binary(unit, *flags, features=["--all-features"]), unit.root)
-    environment = {"WATCHKEEP_SCHEDULES": str(schedules)} if schedules else {}
+    # Another seed for each unit, and none that the ordinary tests draw from.
+    drawn = {"WATCHKEEP_SCHEDULES": str(schedules), "WATCHKEEP_SEED": str(1_000 + unit.done)}
+    environment = drawn if schedules else {}
     threads = ["--test-threads=1"] if checker == "loom" else []
     code, output = unit.run(binary, name, "--nocapture", *threads, **environment)
     rounds, counts, models = 0, Counter(), set()
