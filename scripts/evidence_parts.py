@@ -272,13 +272,17 @@ def run_latency(unit):
 
 def run_busy(unit):
     command, each = ("scripts/test", "test", "races"), unit.figures.get("each", [])
-    unit.prepare(*command)  # alone, so that everything is built
-    with unit.loaded(LOOPS):
-        code, output = unit.run(*command)
+    try:
+        unit.prepare(*command)  # alone, so that everything is built
+        with unit.loaded(LOOPS):
+            code, output = unit.run(*command)
+    except NotRun:  # not even alone
+        code, output = 1, unit.output
     wrong = unit.figures.get("wrong", 0) + (1 if code else 0)
     if code:
         kept = next(log for n in range(1, 10_000) if not (log := unit.work / f"busy-{n}.log").exists())
         kept.write_text(output, encoding="utf-8")
+        unit.again = f"scripts/evidence {unit.part.name}"
         unit.output += f"\nthe whole output: {kept.relative_to(unit.root)}\n"
         return Found(0, unit.figures.get("rounds", 0) + 1, wrong, each=[], total=True)
     each = [*each, round(unit.seconds)]
