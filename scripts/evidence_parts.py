@@ -126,8 +126,9 @@ def tests(target, name):
     """The tests of that name, at the size of the unit. A unit that fails has not been done."""
 
     def run(unit):
-        scale = {"WATCHKEEP_TEST_SCALE": str(unit.size)} if (target, name) != ("evidence", "expiry") else {}
         unit.prepare(*RELEASE, target, "--no-run")
+        # Without this the tests print no line of figures.
+        scale = {"WATCHKEEP_TEST_SCALE": str(unit.size)}
         code, output = unit.run(*RELEASE, target, "--", name, "--nocapture", "--test-threads=1", **scale)
         rounds, wrong, counts = evidence_lines(output)
         if not code and not counts:
@@ -159,10 +160,10 @@ def run_interleavings(unit):
     threads = ["--test-threads=1"] if checker == "loom" else []
     code, output = unit.run(binary, name, "--nocapture", *threads, **environment)
     rounds, counts, models = 0, Counter(), set()
-    for model, count in re.findall(rf"{checker}: ([^\n]*?): (\d+) schedules", output):
-        model, _, how = model.partition(", ")
+    line = rf"{checker}: ([^\n]*?)(, at random|, with \d+ interruptions)?: (\d+) schedules"
+    for model, how, count in re.findall(line, output):
         models.add(model)
-        counts[f"{checker}-{'at-random' if how == 'at random' else 'interrupted'}" if how else checker] += int(count)
+        counts[checker + {"": "", ", at random": "-at-random"}.get(how, "-interrupted")] += int(count)
         rounds += int(count)
     if not models:
         raise NotRun(f"{checker} printed no schedules")
@@ -296,24 +297,48 @@ def parts(root):
         Part("sync", "syncs fail, then the power goes, `Full`", 10_000, "cuts", 1_000, 3_000, fault("sync")),
         Part("relaxed", "the power goes at any moment, `Relaxed`", 10_000, "cuts", 1_000, 3_000, fault("relaxed")),
         Part("flips", "a bit of a closed file flips", 100_000, "flips", 1_000, 10_000, fault("flips")),
-        Part("wal", "a bit of the write-ahead log flips, or it is cut off", 10_000, "flips and cuts", 1_000, 3_000, fault("wal")),
+        Part(
+            "wal", "a bit of the write-ahead log flips, or it is cut off",
+            10_000, "flips and cuts", 1_000, 3_000, fault("wal"),
+        ),
         Part("kill", "processes on one file are killed", 300, "kills", 15, 45, fault("kill")),
         Part("ext4", "the power goes under a real ext4, `Full`", 200, "cuts", 10, 30, fault("ext4")),
         Part("ext4-relaxed", "the power goes under a real ext4, `Relaxed`", 200, "cuts", 10, 30, fault("ext4-relaxed")),
         Part("io", "every single operation of SQLite fails", len(workloads(root)), "workloads", 1, 1, run_io),
         Part("promises", "generated workloads against the promises of the watch", 2_000, "seeds", 20, 20, run_promises),
-        Part("callers", "calls of concurrent callers are linearizable", 10, "times the usual size", 1, 10, tests("it", "endurance::linearizable::")),
-        Part("histories", "histories of concurrent callers, before two checkers", 10, "times the usual size", 1, 10, tests("it", "endurance::histories::")),
-        Part("churn", "watchers come and go beside a writer", 10, "times the usual size", 1, 10, tests("it", "endurance::churn::")),
-        Part("processes", "several processes on one file", 10, "times the usual size", 1, 10, tests("it", "processes::")),
+        Part(
+            "callers", "calls of concurrent callers are linearizable",
+            10, "times the usual size", 1, 10, tests("it", "endurance::linearizable::"),
+        ),
+        Part(
+            "histories", "histories of concurrent callers, before two checkers",
+            10, "times the usual size", 1, 10, tests("it", "endurance::histories::"),
+        ),
+        Part(
+            "churn", "watchers come and go beside a writer",
+            10, "times the usual size", 1, 10, tests("it", "endurance::churn::"),
+        ),
+        Part(
+            "processes", "several processes on one file",
+            10, "times the usual size", 1, 10, tests("it", "processes::"),
+        ),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),
-        Part("interleavings", "interleavings of threads, under two model checkers", len(INTERLEAVINGS), "runs", 1, 1, run_interleavings),
+        Part(
+            "interleavings", "interleavings of threads, under two model checkers",
+            len(INTERLEAVINGS), "runs", 1, 1, run_interleavings,
+        ),
         Part("fuzz", "made-up bytes for every fuzz target", 10 * len(fuzz_targets(root)), "minutes", 1, 1, run_fuzz),
-        Part("mutants", "bugs that are put in, each caught by a test", len(mutants(root)), "mutants", 1, 1, run_mutants),
+        Part(
+            "mutants", "bugs that are put in, each caught by a test",
+            len(mutants(root)), "mutants", 1, 1, run_mutants,
+        ),
         Part("features", "the library with each feature alone, and without eventfd", 1, "runs", 1, 1, run_features),
         Part("licences", "licences and sources of the dependencies", 1, "runs", 1, 1, run_licences),
         Part("advisories", "known vulnerabilities of the dependencies", 1, "runs", 1, 1, run_advisories),
         Part("latency", "from a commit in one process to the event in another", 2, "runs", 1, 1, run_latency),
-        Part("busy", "`scripts/test test races` green in a row, while six busy loops run beside it", 20, "runs", 1, 1, run_busy),
+        Part(
+            "busy", "`scripts/test test races` green in a row, while six busy loops run beside it",
+            20, "runs", 1, 1, run_busy,
+        ),
     ]
