@@ -19,6 +19,8 @@ from typing import Callable
 CARGO_DENY, CARGO_FUZZ = "0.20.2", "0.13.2"
 RELEASE = ("cargo", "test", "--release", "-q", "-p", "watchkeep-testkit", "--test")
 LOOPS = 6
+# The exit codes of `faults` and `promises`: nothing wrong, something wrong, could not be run. Any other is a crash.
+ENDED = (0, 1, 2)
 
 
 class NotRun(Exception):
@@ -72,9 +74,11 @@ def faults_binary(unit):
 def fault(name):
     def run(unit):
         binary, state = faults_binary(unit), f"target/evidence/faults-{unit.tree}"
-        _, output = unit.run(binary, name, "--rounds", str(unit.done + unit.size), "--state", state)
+        code, output = unit.run(binary, name, "--rounds", str(unit.done + unit.size), "--state", state)
+        if code not in ENDED:
+            return Found(wrong=1)
         rounds, wrong, counts = row(output, name)
-        # Another run may have lost its figures, but not the state.
+        # What was wrong stays, also where the state file was lost.
         return Found(rounds, rounds, max(wrong, unit.figures.get("wrong", 0)), counts, total=True)
 
     return run
@@ -87,7 +91,9 @@ def workloads(root):
 
 def run_io(unit):
     workload = workloads(unit.root)[unit.done % len(workloads(unit.root))]
-    _, output = unit.run(faults_binary(unit), "io", "--workload", workload)
+    code, output = unit.run(faults_binary(unit), "io", "--workload", workload)
+    if code not in ENDED:
+        return Found(wrong=1)
     rounds, wrong, counts = row(output, "io")
     return Found(1, rounds, wrong, counts | {f"of-{workload}": rounds})
 
@@ -96,6 +102,8 @@ def run_promises(unit):
     faults_binary(unit)
     first = unit.done + 1
     code, output = unit.run("target/release/promises", "--seeds", f"{first}..{first + unit.size}")
+    if code not in ENDED:
+        return Found(wrong=1)
     summary = re.search(r"^(\d+) rounds: (.*); (\d+) violations, (\d+) faults$", output, re.MULTILINE)
     model = re.search(r"(\d+) operations against the model", output)
     if not summary or not model:
