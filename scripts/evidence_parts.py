@@ -1,0 +1,352 @@
+"""The parts of scripts/evidence: what each runs for a unit, and how it reads what came of it.
+
+A part adds up what its units found. Only what a unit needs beside its figures, the state file of the binary `faults`,
+lies under target/evidence.
+"""
+
+import dataclasses
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+import statistics
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Callable
+
+CARGO_DENY, CARGO_FUZZ = "0.20.2", "0.13.2"
+RELEASE = ("cargo", "test", "--release", "-q", "-p", "watchkeep-testkit", "--test")
+LOOPS = 6
+# The exit codes of `faults` and `promises`: nothing wrong, something wrong, could not be run. Any other is a crash.
+ENDED = (0, 1, 2)
+
+
+class NotRun(Exception):
+    """A unit could not be run at all, which says nothing about the library."""
+
+
+@dataclasses.dataclass
+class Found:
+    """What a unit came to."""
+
+    done: int = 0  # of the goal
+    rounds: int = 0
+    wrong: int = 0
+    counts: dict = dataclasses.field(default_factory=dict)
+    text: list | None = None  # lines that replace those before
+    each: list | None = None  # one figure for each unit
+    total: bool = False  # these are sums already, over all units
+    left: str = ""  # why it is not tried again in this run
+
+
+@dataclasses.dataclass
+class Part:
+    name: str
+    what: str
+    goal: int
+    unit: str  # what `done` and `goal` count
+    small: int  # how much the first unit does
+    step: int  # and every other
+    run: Callable
+
+
+def counted(words):
+    """What `key=number ...` says."""
+    return {key: int(number) for key, number in re.findall(r"([\w-]+)=(\d+)", words)}
+
+
+def row(text, name):
+    """The last line `name: rounds=.. wrong=..` of the binary `faults`, as rounds, wrong and the other counts."""
+    lines = re.findall(rf"^{re.escape(name)}: (rounds=\d+ wrong=\d+[^;\n]*)", text, re.MULTILINE)
+    if not lines:
+        raise NotRun(f"no line of {name} was printed")
+    counts = counted(lines[-1])
+    return counts.pop("rounds"), counts.pop("wrong"), counts
+
+
+def faults_binary(unit):
+    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-testkit", "--bin", "faults", "--bin", "promises")
+    return "target/release/faults"
+
+
+def fault(name):
+    def run(unit):
+        binary, state = faults_binary(unit), f"target/evidence/faults-{unit.tree}"
+        code, output = unit.run(binary, name, "--rounds", str(unit.done + unit.size), "--state", state)
+        if code not in ENDED:
+            return Found(wrong=1)
+        rounds, wrong, counts = row(output, name)
+        # What was wrong stays, also where the state file was lost.
+        return Found(rounds, rounds, max(wrong, unit.figures.get("wrong", 0)), counts, total=True)
+
+    return run
+
+
+def workloads(root):
+    source = (root / "crates/watchkeep-testkit/src/faults/workload.rs").read_text(encoding="utf-8")
+    return re.findall(r'Workload::\w+ => "([\w-]+)"', source)
+
+
+def run_io(unit):
+    workload = workloads(unit.root)[unit.done % len(workloads(unit.root))]
+    code, output = unit.run(faults_binary(unit), "io", "--workload", workload)
+    if code not in ENDED:
+        return Found(wrong=1)
+    rounds, wrong, counts = row(output, "io")
+    return Found(1, rounds, wrong, counts | {f"of-{workload}": rounds})
+
+
+def run_promises(unit):
+    faults_binary(unit)
+    first = unit.done + 1
+    code, output = unit.run("target/release/promises", "--seeds", f"{first}..{first + unit.size}")
+    if code not in ENDED:
+        return Found(wrong=1)
+    summary = re.search(r"^(\d+) rounds: (.*); (\d+) violations, (\d+) faults$", output, re.MULTILINE)
+    model = re.search(r"(\d+) operations against the model", output)
+    if not summary or not model:
+        raise NotRun("no table was printed")
+    counts = {what.replace(" ", "-"): int(number) for number, what in re.findall(r"(\d+) ([a-z ]+)", summary[2])}
+    counts["operations-against-the-model"] = int(model[1])
+    for promise, streams, events, _ in re.findall(r"^([a-z_]+) +(\d+) +(\d+) +(\d+)$", output, re.MULTILINE):
+        counts |= {f"{promise}-streams": int(streams), f"{promise}-events": int(events)}
+    before, text = unit.figures.get("counts", {}), ["| promise | streams | events |", "|---|---:|---:|"]
+    for name in [name.removesuffix("-streams") for name in counts if name.endswith("-streams")]:
+        sums = [counts[key] + before.get(key, 0) for key in (f"{name}-streams", f"{name}-events")]
+        text.append(f"| `{name}` | {sums[0]:,} | {sums[1]:,} |")
+    return Found(unit.size, int(summary[1]), max(int(summary[3]) + int(summary[4]), code), counts, text)
+
+
+def evidence_lines(output):
+    """The lines `evidence: <name> rounds=.. wrong=.. key=..` of tests, summed."""
+    rounds, wrong, counts = 0, 0, Counter()
+    for name, words in re.findall(r"evidence: ([\w-]+) (rounds=\d+ wrong=\d+[^\n]*)", output):
+        found = counted(words)
+        counts[name] += found["rounds"]
+        rounds, wrong = rounds + found.pop("rounds"), wrong + found.pop("wrong")
+        counts.update({f"{name}-{key}": number for key, number in found.items()})
+    return rounds, wrong, dict(counts)
+
+
+def tests(target, name):
+    """The tests of that name, at the size of the unit. A unit that fails has not been done."""
+
+    def run(unit):
+        unit.prepare(*RELEASE, target, "--no-run")
+        # Without this the tests print no line of figures.
+        scale = {"WATCHKEEP_TEST_SCALE": str(unit.size)}
+        code, output = unit.run(*RELEASE, target, "--", name, "--nocapture", "--test-threads=1", **scale)
+        rounds, wrong, counts = evidence_lines(output)
+        if not code and not counts:
+            raise NotRun("no line `evidence: ...` was printed")
+        return Found(0 if code else unit.size, rounds, max(wrong, 1 if code else 0), counts)
+
+    return run
+
+
+# The checker, the tests and the number of schedules: a few, all of loom's, many.
+INTERLEAVINGS = [("shuttle", "interleavings", 2_000), ("loom", "joining", None), ("shuttle", "interleavings", 20_000)]
+
+
+def test_binary(unit, *flags, features=()):
+    """The library's unit tests, built with flags for itself alone."""
+    command = ["cargo", "rustc", "-q", "-p", "watchkeep", *features, "--lib", "--profile", "test"]
+    printed = unit.prepare(*command, "--message-format=json", "--", *flags)
+    lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    return [line["executable"] for line in lines if line.get("executable")][-1]
+
+
+def run_interleavings(unit):
+    checker, name, schedules = INTERLEAVINGS[unit.done % len(INTERLEAVINGS)]
+    flags = ["--cfg", checker, "--cfg", "watchkeep_portable", "-C", "opt-level=2"]
+    binary = os.path.relpath(test_binary(unit, *flags, features=["--all-features"]), unit.root)
+    # Another seed for each unit, and none that the ordinary tests draw from.
+    drawn = {"WATCHKEEP_SCHEDULES": str(schedules), "WATCHKEEP_SEED": str(1_000 + unit.done)}
+    environment = drawn if schedules else {}
+    threads = ["--test-threads=1"] if checker == "loom" else []
+    code, output = unit.run(binary, name, "--nocapture", *threads, **environment)
+    rounds, counts, models = 0, Counter(), set()
+    line = rf"{checker}: ([^\n]*?)(, at random|, with \d+ interruptions)?: (\d+) schedules"
+    for model, how, count in re.findall(line, output):
+        models.add(model)
+        counts[checker + {"": "", ", at random": "-at-random"}.get(how, "-interrupted")] += int(count)
+        rounds += int(count)
+    if not models:
+        raise NotRun(f"{checker} printed no schedules")
+    counts[f"{checker}-models"] = len(models)
+    return Found(0 if code else 1, rounds, 1 if code else 0, dict(counts))
+
+
+def cargo_tool(unit, name, version):
+    code, _ = unit.run("cargo", name, "--version")
+    if code:
+        unit.prepare("cargo", "install", f"cargo-{name}", "--locked", "--version", version)
+    unit.seconds = 0.0
+
+
+def fuzz_targets(root):
+    return sorted(path.stem for path in (root / "fuzz/targets").glob("*.rs"))
+
+
+def run_fuzz(unit):
+    """A minute of one target. What it finds new is thrown away; an input that it fails on is kept by cargo-fuzz."""
+    cargo_tool(unit, "fuzz", CARGO_FUZZ)
+    # libFuzzer needs flags of the compiler that the stable one takes only so.
+    stable = {"RUSTC_BOOTSTRAP": "1"}
+    unit.prepare("cargo", "fuzz", "build", **stable)
+    targets = fuzz_targets(unit.root)
+    target = targets[unit.done % len(targets)]
+    with tempfile.TemporaryDirectory(dir=unit.work) as scratch:
+        # The first folder is written to.
+        folders = [os.path.relpath(scratch, unit.root), f"fuzz/corpus/{target}"]
+        code, output = unit.run("cargo", "fuzz", "run", target, *folders, "--", "-max_total_time=60", **stable)
+    inputs = re.search(r"^Done ([1-9]\d*) runs in ", output, re.MULTILINE)
+    artifact = re.search(r"fuzz/artifacts/\S+", output)
+    if code and artifact:
+        unit.again = f"RUSTC_BOOTSTRAP=1 cargo fuzz run {target} {artifact[0]}"
+    if not code and not inputs:
+        raise NotRun("libFuzzer did not say how many inputs it tried")
+    rounds = int(inputs[1]) if inputs else 0
+    return Found(0 if code else 1, rounds, 1 if code else 0, {target: rounds} if rounds else {})
+
+
+def mutants(root):
+    loader = importlib.machinery.SourceFileLoader("mutants", str(root / "scripts/mutants"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("mutants", loader))
+    loader.exec_module(module)
+    return module.MUTANTS
+
+
+def run_mutants(unit):
+    mutant = mutants(unit.root)[unit.done]
+    code, output = unit.run("scripts/mutants", str(mutant.number))
+    said = re.search(rf"^mutant +{mutant.number}: (caught|SURVIVED)", output, re.MULTILINE)
+    if not said:
+        raise NotRun(f"scripts/mutants {mutant.number} ended with {code}")
+    test = mutant.test.split()[-1]
+    text = unit.figures.get("text") or ["| bug | test | result |", "|---|---|---|"]
+    text = [*text, f"| {mutant.what} | `{test}` | {said[1].lower()} |"]
+    return Found(1, 1, 1 if code else 0, {"caught": 1 if said[1] == "caught" else 0}, text)
+
+
+def run_features(unit):
+    metadata = json.loads(unit.prepare("cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"))
+    [features] = [package["features"] for package in metadata["packages"] if package["name"] == "watchkeep"]
+    features = sorted(features.keys() - {"default"})
+    chosen = [[]] + [["--features", feature] for feature in features]
+    clippy = ("cargo", "clippy", "-q", "-p", "watchkeep")
+    portable = ("--cfg", "watchkeep_portable")
+    commands = [(*clippy, "--no-default-features", *choice, "--", "-D", "warnings") for choice in chosen]
+    commands.append((*clippy, "--all-targets", "--", "-D", "warnings", *portable))
+    for command in commands:
+        if unit.run(*command)[0]:
+            return Found(0, 1, 1, {})
+    code, output = unit.run(os.path.relpath(test_binary(unit, *portable), unit.root), "signal")
+    passed = re.search(r"(\d+) passed", output)
+    if not code and (not passed or passed[1] == "0"):
+        raise NotRun("there are no tests of the portable signal")
+    return Found(0 if code else 1, 1, 1 if code else 0, {"builds": len(commands), "features": len(features)})
+
+
+def run_licences(unit):
+    cargo_tool(unit, "deny", CARGO_DENY)
+    # cargo-deny reads the whole tree, the crates for other systems included.
+    unit.prepare("cargo", "fetch", "--locked")
+    code, _ = unit.run("cargo", "deny", "--offline", "check", "licenses", "bans", "sources")
+    return Found(0 if code else 1, 1, 1 if code else 0)
+
+
+def run_advisories(unit):
+    cargo_tool(unit, "deny", CARGO_DENY)
+    code, output = unit.run("cargo", "deny", "check", "advisories")
+    if code and "advisories FAILED" not in output:
+        return Found(left="the database of advisories was not reached", text=["not reached"], total=True)
+    return Found(0 if code else 1, 1, 1 if code else 0, text=["checked"])
+
+
+def run_latency(unit):
+    seconds, repeats = ("2", "3") if unit.figures else ("1", "1")
+    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-bench")
+    command = ("cargo", "run", "--release", "-q", "-p", "watchkeep-bench", "--", "processes")
+    code, output = unit.run(*command, "--seconds", seconds, "--repeats", repeats)
+    tables = re.findall(r"(?:^\|[^\n]*\n)+", output, re.MULTILINE)
+    if code or not tables:
+        raise NotRun(f"the benchmark ended with {code}")
+    counts = {"seconds": int(seconds), "repeats": int(repeats), "cores": os.cpu_count()}
+    rounds = unit.done + 1
+    return Found(rounds, rounds, 0, counts, "\n".join(tables).rstrip("\n").split("\n"), total=True)
+
+
+def run_busy(unit):
+    command, each = ("scripts/test", "test", "races"), unit.figures.get("each", [])
+    try:
+        unit.prepare(*command)  # alone, so that everything is built
+        with unit.loaded(LOOPS):
+            code, output = unit.run(*command)
+    except NotRun:  # not even alone
+        code, output = 1, unit.output
+    wrong = unit.figures.get("wrong", 0) + (1 if code else 0)
+    if code:
+        kept = next(log for n in range(1, 10_000) if not (log := unit.work / f"busy-{n}.log").exists())
+        kept.write_text(output, encoding="utf-8")
+        unit.again = f"scripts/evidence {unit.part.name}"
+        unit.output += f"\nthe whole output: {kept.relative_to(unit.root)}\n"
+        return Found(0, unit.figures.get("rounds", 0) + 1, wrong, each=[], total=True)
+    each = [*each, round(unit.seconds)]
+    counts = {"least": min(each), "median": round(statistics.median(each)), "most": max(each), "loops": LOOPS}
+    return Found(len(each), unit.figures.get("rounds", 0) + 1, wrong, counts, each=each, total=True)
+
+
+def parts(root):
+    return [
+        Part("power", "the power goes at any moment, `Full`", 100_000, "cuts", 1_000, 10_000, fault("power")),
+        Part("sync", "syncs fail, then the power goes, `Full`", 10_000, "cuts", 1_000, 3_000, fault("sync")),
+        Part("relaxed", "the power goes at any moment, `Relaxed`", 10_000, "cuts", 1_000, 3_000, fault("relaxed")),
+        Part("flips", "a bit of a closed file flips", 100_000, "flips", 1_000, 10_000, fault("flips")),
+        Part(
+            "wal", "a bit of the write-ahead log flips, or it is cut off",
+            10_000, "flips and cuts", 1_000, 3_000, fault("wal"),
+        ),
+        Part("kill", "processes on one file are killed", 300, "kills", 15, 45, fault("kill")),
+        Part("ext4", "the power goes under a real ext4, `Full`", 200, "cuts", 10, 30, fault("ext4")),
+        Part("ext4-relaxed", "the power goes under a real ext4, `Relaxed`", 200, "cuts", 10, 30, fault("ext4-relaxed")),
+        Part("io", "every single operation of SQLite fails", len(workloads(root)), "workloads", 1, 1, run_io),
+        Part("promises", "generated workloads against the promises of the watch", 2_000, "seeds", 20, 20, run_promises),
+        Part(
+            "callers", "calls of concurrent callers are linearizable",
+            10, "times the usual size", 1, 10, tests("it", "endurance::linearizable::"),
+        ),
+        Part(
+            "histories", "histories of concurrent callers, before two checkers",
+            10, "times the usual size", 1, 10, tests("it", "endurance::histories::"),
+        ),
+        Part(
+            "churn", "watchers come and go beside a writer",
+            10, "times the usual size", 1, 10, tests("it", "endurance::churn::"),
+        ),
+        Part(
+            "processes", "several processes on one file",
+            10, "times the usual size", 1, 10, tests("it", "processes::"),
+        ),
+        Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
+        Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),
+        Part(
+            "interleavings", "interleavings of threads, under two model checkers",
+            len(INTERLEAVINGS), "runs", 1, 1, run_interleavings,
+        ),
+        Part("fuzz", "made-up bytes for every fuzz target", 10 * len(fuzz_targets(root)), "minutes", 1, 1, run_fuzz),
+        Part(
+            "mutants", "bugs that are put in, each caught by a test",
+            len(mutants(root)), "mutants", 1, 1, run_mutants,
+        ),
+        Part("features", "the library with each feature alone, and without eventfd", 1, "runs", 1, 1, run_features),
+        Part("licences", "licences and sources of the dependencies", 1, "runs", 1, 1, run_licences),
+        Part("advisories", "known vulnerabilities of the dependencies", 1, "runs", 1, 1, run_advisories),
+        Part("latency", "from a commit in one process to the event in another", 2, "runs", 1, 1, run_latency),
+        Part(
+            "busy", "`scripts/test test races` green in a row, while six busy loops run beside it",
+            20, "runs", 1, 1, run_busy,
+        ),
+    ]
