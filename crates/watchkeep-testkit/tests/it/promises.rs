@@ -15,7 +15,7 @@ fn run(site: Box<dyn Site>, seed: u64, report: &mut Report) -> Result<(), Fault>
 #[test]
 fn files_keep_the_promises() -> Result<(), Fault> {
     let mut report = Report::default();
-    for seed in 1..=scaled(20) {
+    for seed in 1..=scaled(12) {
         run(Box::new(File::new()?), seed, &mut report)?;
     }
     assert!(report.is_clean(), "{report}");
