@@ -195,6 +195,7 @@ def run_fuzz(unit):
     cargo_tool(unit, "fuzz", CARGO_FUZZ)
     # libFuzzer needs flags of the compiler that the stable one takes only so.
     stable = {"RUSTC_BOOTSTRAP": "1"}
+    unit.prepare("cargo", "fetch", "--locked", "--manifest-path", "fuzz/Cargo.toml")
     unit.prepare("cargo", "fuzz", "build", **stable)
     targets = fuzz_targets(unit.root)
     target = targets[unit.done % len(targets)]
