@@ -1,6 +1,6 @@
 //! Generated courses of a named consumer, held against what it promises.
 //!
-//! A failing seed is run again with `WATCHKEEP_SEED=<seed> cargo test -p watchkeep-testkit --test consumers`.
+//! A failing seed is run again with `WATCHKEEP_SEED=<seed> cargo test -p watchkeep-testkit --test it consumers`.
 
 use watchkeep_testkit::consumers::{Course, Load, Step, at_least_once, exactly_once, round};
 use watchkeep_testkit::size::scaled;

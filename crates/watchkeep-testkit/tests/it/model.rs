@@ -1,6 +1,6 @@
 //! Generated operations on a store and on the model of it: every result, every row of the log, every entry.
 //!
-//! A failing seed is replayed with `WATCHKEEP_SEED=<seed> cargo test -p watchkeep-testkit --test model`; a failing
+//! A failing seed is replayed with `WATCHKEEP_SEED=<seed> cargo test -p watchkeep-testkit --test it model`; a failing
 //! sequence of proptest is shrunk, and kept in `proptest-regressions`.
 
 use proptest::prelude::{ProptestConfig, TestCaseError, proptest};
