@@ -164,7 +164,7 @@ def run_interleavings(unit):
     binary = os.path.relpath(test_binary(unit, *flags, features=["--all-features"]), unit.root)
     # Another seed for each unit, and none that the ordinary tests draw from.
     drawn = {"WATCHKEEP_SCHEDULES": str(schedules), "WATCHKEEP_SEED": str(1_000 + unit.done)}
-    environment = drawn if schedules else {}
+    environment = drawn if schedules else {"WATCHKEEP_PREEMPTIONS": "3"}
     threads = ["--test-threads=1"] if checker == "loom" else []
     code, output = unit.run(binary, name, "--nocapture", *threads, **environment)
     rounds, counts, models = 0, Counter(), set()

@@ -6,10 +6,8 @@
 //! printed; `shuttle::replay` runs it again.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_core::Stream;
@@ -21,12 +19,12 @@ use shuttle::{Config, Runner};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::store::core::Core;
-use crate::types::tests::schedules::Schedules;
+use crate::types::tests::schedules::{Schedules, setting};
 use crate::{Event, Filter, Options, Result, Revision, Store, WatchOptions, Watcher};
 
 /// How many schedules of each model each scheduler draws, unless `WATCHKEEP_SCHEDULES` says otherwise. A bug that was
 /// put in shows within some hundred; `scripts/evidence` draws more.
-const SCHEDULES: usize = 1_000;
+const SCHEDULES: usize = 500;
 
 /// What the schedulers draw from, unless `WATCHKEEP_SEED` says otherwise.
 const SEED: u64 = 14;
@@ -43,10 +41,6 @@ fn explore(name: &str, model: fn()) {
     run(RandomScheduler::new_from_seed(seed, schedules), Schedules::of(random), model);
     let few = format!("shuttle: {name}, with {DEPTH} interruptions");
     run(PctScheduler::new_from_seed(seed, DEPTH, schedules), Schedules::of(few), model);
-}
-
-fn setting<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
-    std::env::var(name).map_or(default, |given| given.parse().unwrap())
 }
 
 fn run(scheduler: impl Scheduler + 'static, schedules: Schedules, model: fn()) {

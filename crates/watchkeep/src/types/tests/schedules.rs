@@ -1,6 +1,13 @@
-//! Counts the interleavings that a model checker runs.
+//! How many interleavings a model checker runs, as asked and as counted.
 
+use std::fmt::Debug;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the environment says of this name, or the default.
+pub(crate) fn setting<T: FromStr<Err: Debug>>(name: &str, default: T) -> T {
+    std::env::var(name).map_or(default, |given| given.parse().unwrap())
+}
 
 /// How many interleavings of a model were run. It is told when that ends, by a failure, too.
 pub(crate) struct Schedules {

@@ -14,13 +14,13 @@ use crate::engine::workers::Workers;
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
-use crate::types::tests::schedules::Schedules;
+use crate::types::tests::schedules::{Schedules, setting};
 use crate::types::watching::{LagPolicy, WatchOptions};
 use crate::watch::Hub;
 use crate::watch::watcher::Watcher;
 
-/// How often a thread is interrupted at the most where it could go on.
-const PREEMPTIONS: usize = 3;
+/// How often a thread is interrupted at most where it could go on, unless `WATCHKEEP_PREEMPTIONS` says otherwise.
+const PREEMPTIONS: usize = 2;
 
 /// A hub over an engine.
 struct Scene {
@@ -75,7 +75,7 @@ fn take(watcher: &mut Watcher, events: u64) {
 fn explore(name: &'static str, model: impl Fn() + Sync + Send + 'static) {
     let schedules = Schedules::of(format!("loom: {name}"));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.preemption_bound = Some(setting("WATCHKEEP_PREEMPTIONS", PREEMPTIONS));
     builder.max_branches = 20_000;
     builder.check(move || {
         schedules.count();
