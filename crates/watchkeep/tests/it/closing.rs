@@ -250,8 +250,8 @@ fn no_thread_outlives_the_store() -> Result {
             .args(["--exact", "closing::no_thread_outlives_the_store", "--test-threads=1", "--nocapture"])
             .env("WATCHKEEP_TEST_ALONE", "1")
             .output()?;
-        let text = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&text));
+        let text = String::from_utf8([output.stdout, output.stderr].concat())?;
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
         return Ok(());
     }
     let count = || -> Result<usize> { Ok(std::fs::read_dir("/proc/self/task")?.count()) };
