@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable
 
 CARGO_DENY, CARGO_FUZZ = "0.20.2", "0.13.2"
-RELEASE = ("cargo", "test", "--release", "-q", "-p", "watchkeep-testkit", "--test")
+RELEASE = ("cargo", "test", "--release", "-q", "-p")
 LOOPS = 6
 # The exit codes of `faults` and `promises`: nothing wrong, something wrong, could not be run. Any other is a crash.
 ENDED = (0, 1, 2)
@@ -107,6 +107,8 @@ def run_promises(unit):
     summary = re.search(r"^(\d+) rounds: (.*); (\d+) violations, (\d+) faults$", output, re.MULTILINE)
     model = re.search(r"(\d+) operations against the model", output)
     if not summary or not model:
+        if code == 1:
+            return Found(wrong=1)
         raise NotRun("no table was printed")
     counts = {what.replace(" ", "-"): int(number) for number, what in re.findall(r"(\d+) ([a-z ]+)", summary[2])}
     counts["operations-against-the-model"] = int(model[1])
@@ -130,17 +132,20 @@ def evidence_lines(output):
     return rounds, wrong, dict(counts)
 
 
-def tests(target, name):
+def tests(target, name, package="watchkeep-testkit"):
     """The tests of that name, at the size of the unit. A unit that fails has not been done."""
+    program = (*RELEASE, package, "--test", target)
 
     def run(unit):
-        unit.prepare(*RELEASE, target, "--no-run")
+        unit.prepare(*program, "--no-run")
         # Without this the tests print no line of figures.
         scale = {"WATCHKEEP_TEST_SCALE": str(unit.size)}
-        code, output = unit.run(*RELEASE, target, "--", name, "--nocapture", "--test-threads=1", **scale)
+        code, output = unit.run(*program, "--", name, "--nocapture", "--test-threads=1", **scale)
         rounds, wrong, counts = evidence_lines(output)
-        if not code and not counts:
-            raise NotRun("no line `evidence: ...` was printed")
+        passed = re.search(r"^test result: ok\. ([1-9]\d*) passed", output, re.MULTILINE)
+        if not code and not passed:
+            raise NotRun("no test was run")
+        counts["tests"] = int(passed[1]) if passed else 0
         return Found(0 if code else unit.size, rounds, max(wrong, 1 if code else 0), counts)
 
     return run
@@ -153,7 +158,7 @@ INTERLEAVINGS = [("shuttle", "interleavings", 2_000), ("loom", "joining", None),
 def test_binary(unit, *flags, features=()):
     """The library's unit tests, built with flags for itself alone."""
     command = ["cargo", "rustc", "-q", "-p", "watchkeep", *features, "--lib", "--profile", "test"]
-    printed = unit.prepare(*command, "--message-format=json", "--", *flags)
+    printed = unit.prepare(*command, "--message-format=json-render-diagnostics", "--", *flags)
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     return [line["executable"] for line in lines if line.get("executable")][-1]
 
@@ -173,7 +178,7 @@ def run_interleavings(unit):
         models.add(model)
         counts[checker + {"": "", ", at random": "-at-random"}.get(how, "-interrupted")] += int(count)
         rounds += int(count)
-    if not models:
+    if not models and not code:
         raise NotRun(f"{checker} printed no schedules")
     counts[f"{checker}-models"] = len(models)
     return Found(0 if code else 1, rounds, 1 if code else 0, dict(counts))
@@ -240,6 +245,7 @@ def run_features(unit):
     clippy = ("cargo", "clippy", "-q", "-p", "watchkeep")
     portable = ("--cfg", "watchkeep_portable")
     commands = [(*clippy, "--no-default-features", *choice, "--", "-D", "warnings") for choice in chosen]
+    commands.append(("cargo", "test", "-q", "-p", "watchkeep-bench"))
     commands.append((*clippy, "--all-targets", "--", "-D", "warnings", *portable))
     for command in commands:
         if unit.run(*command)[0]:
@@ -263,7 +269,8 @@ def run_advisories(unit):
     cargo_tool(unit, "deny", CARGO_DENY)
     code, output = unit.run("cargo", "deny", "check", "advisories")
     if code and "advisories FAILED" not in output:
-        return Found(left="the database of advisories was not reached", text=["not reached"], total=True)
+        wrong = unit.figures.get("wrong", 0)
+        return Found(0, wrong, wrong, left="the database of advisories was not reached", text=["not reached"], total=True)
     return Found(0 if code else 1, 1, 1 if code else 0, text=["checked"])
 
 
@@ -330,6 +337,12 @@ def parts(root):
         Part(
             "processes", "several processes on one file",
             10, "times the usual size", 1, 10, tests("it", "processes::"),
+        ),
+        Part("consumers", "courses of named consumers", 10, "times the usual size", 1, 10, tests("it", "consumers::")),
+        Part("model", "generated operations against the model", 10, "times the usual size", 1, 10, tests("it", "model::")),
+        Part(
+            "library", "the library's own tests, with the loops of those that race made longer",
+            5, "times the usual size", 1, 5, tests("it", "", "watchkeep"),
         ),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::{block_on, next, poll_once};
-use crate::support::{LIMIT, Result, eventually, line, within_limit};
+use crate::support::{LIMIT, Result, eventually, line, scaled, within_limit};
 use futures_executor::ThreadPool;
 use watchkeep::{
     DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Retention, Revision, SetOptions, Store,
@@ -198,7 +198,7 @@ fn after_the_close_every_future_of_a_write_fails_with_closed() -> Result {
 #[test]
 fn writes_asked_for_while_the_store_closes_are_all_answered() -> Result {
     within_limit(|| {
-        for _ in 0..8 {
+        for _ in 0..scaled(8)? {
             let store = Store::open_in_memory()?;
             let asynchronous = store.to_async();
             let (begun, some) = mpsc::channel();
@@ -261,7 +261,7 @@ fn after_the_close_every_other_future_fails_with_closed_and_streams_drain() -> R
 #[test]
 fn what_was_asked_for_before_the_close_is_done_before_it_or_refused_and_never_forgotten() -> Result {
     within_limit(|| {
-        for round in 0..10 {
+        for round in 0..scaled(10)? {
             let folder = tempfile::tempdir()?;
             let path = folder.path().join("app.db");
             let store = Options::new().durability(watchkeep::Durability::Relaxed).open(&path)?;

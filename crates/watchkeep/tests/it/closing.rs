@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 
-use crate::support::{LIMIT, Result, eventually, lines, next, revisions, within_limit};
+use crate::support::{LIMIT, Result, eventually, lines, next, revisions, scaled, within_limit};
 use watchkeep::{
     Error, ErrorKind, Filter, Item, ListOptions, Options, Quota, Revision, Store, WatchOptions, Watcher,
 };
@@ -72,7 +72,7 @@ fn a_lagging_watcher_drains_buffer_then_log_in_order_after_the_close() -> Result
 
 #[test]
 fn many_lagging_watchers_drain_completely_whatever_moment_the_close_comes() -> Result {
-    for round in 0..3 {
+    for round in 0..scaled(3)? {
         for (name, store, _folder) in both()? {
             let buffers = [1, 3, 16];
             let watchers: Vec<_> = (0..24)
@@ -107,7 +107,7 @@ fn many_lagging_watchers_drain_completely_whatever_moment_the_close_comes() -> R
 fn the_close_may_come_between_any_two_reads_of_the_log() -> Result {
     // Pages too large for the shared cache, so that everybody reads the file all the time.
     let value = vec![b'x'; 60_000];
-    for round in 0..2 {
+    for round in 0..scaled(2)? {
         for (name, store, _folder) in both()? {
             store.transaction(|tx| {
                 (0..250).try_for_each(|n| tx.set("g", &format!("{n}"), value.as_slice()))

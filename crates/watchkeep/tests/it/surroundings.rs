@@ -80,18 +80,19 @@ fn a_replaced_file_ends_the_store_and_the_other_file_is_left_alone() -> Result {
 }
 
 #[test]
-fn a_log_that_is_cut_off_below_a_watch_ends_it_with_an_error() -> Result {
+fn a_log_that_is_cut_off_below_a_watch_is_an_error_where_it_is_read() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
     let store = Store::open(&path)?;
     let mut watcher = store.watch("*", "*");
-    (0..3).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
-    take(&mut watcher, 3)?;
+    // Nothing moves into the file meanwhile, and it is more than any cache holds: what goes is missed.
+    let _held = store.snapshot()?;
+    store.transaction(|tx| (0..200).try_for_each(|n| tx.set("g", &n.to_string(), vec![b'x'; 60_000])))?;
     // By another program: this process must not open the file.
     let script = "truncate -s 0 \"$1-wal\"";
     assert!(Command::new("sh").args(["-c", script, "cut"]).arg(&path).status()?.success());
-    let told = watcher.recv_timeout(LIMIT).ok_or("it waits in silence")?;
-    let kind = told.err().ok_or("an event came of nothing")?.kind();
+    let told = std::iter::from_fn(|| watcher.recv_timeout(LIMIT)).find_map(|event| event.err());
+    let kind = told.ok_or("it waits in silence")?.kind();
     assert!(matches!(kind, ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Replaced), "{kind:?}");
     Ok(())
 }

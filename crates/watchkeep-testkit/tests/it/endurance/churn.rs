@@ -61,7 +61,7 @@ fn watchers_that_come_and_go_leave_nothing_behind() -> Result<(), Fault> {
         stop.store(true, Ordering::Relaxed);
         let slowest = writer.join().map_err(|_| "the writer panicked")??;
         churned?;
-        assert!(slowest < Duration::from_secs(5), "a write took {slowest:?}");
+        assert!(slowest < Duration::from_secs(30), "a write took {slowest:?}");
         assert_eq!(store.stats()?.watchers, 0);
         Row { rounds: scaled(2_000), counts: [("at-once".to_owned(), OPEN as u64)].into(), ..Row::default() }
             .print("churn");

@@ -128,7 +128,8 @@ impl SqliteEngine {
                 }
             }
         }
-        let announced = lead.announced;
+        let mut announced = lead.announced.zip(self.wake.as_ref());
+        let mut wake_others = || announced.take().into_iter().for_each(|(last, wake)| wake.announce(last));
         let (background, waiting): (Vec<_>, Vec<_>) =
             lead.taken.drain(..).partition(|taken| taken.job.background);
         let finish = |Taken { job, result, .. }: Taken| {
@@ -136,11 +137,13 @@ impl SqliteEngine {
             self.turn.finish(&job, result.unwrap_or_else(lost));
         };
         // A close waits for the turn, and then completes for the last time what has no thread of its own.
+        if !background.is_empty() {
+            // A process may end once its future has resolved.
+            wake_others();
+        }
         background.into_iter().for_each(finish);
         drop(lead);
-        if let (Some(last), Some(wake)) = (announced, &self.wake) {
-            wake.announce(last);
-        }
+        wake_others();
         waiting.into_iter().for_each(finish);
         own_result.unwrap_or(Ok(OwnDone::Others))
     }

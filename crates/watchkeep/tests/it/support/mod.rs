@@ -32,6 +32,12 @@ pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Se
     }
 }
 
+/// How often a test tries something that hits seldom, times what `WATCHKEEP_TEST_SCALE` says.
+pub(crate) fn scaled(times: u64) -> Result<u64> {
+    let scale = std::env::var_os("WATCHKEEP_TEST_SCALE").unwrap_or_else(|| "1".into());
+    Ok(times * scale.to_str().ok_or("WATCHKEEP_TEST_SCALE is not a number")?.parse::<u64>()?)
+}
+
 /// Waits for what another thread will do, looking again every few milliseconds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result {
     let (_never, pause) = mpsc::channel::<()>();
