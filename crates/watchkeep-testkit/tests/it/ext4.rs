@@ -32,14 +32,15 @@ fn nothing_that_a_process_was_told_is_lost() -> Result<(), Fault> {
 fn at_relaxed_durability_whole_transactions_go_from_the_end() -> Result<(), Fault> {
     let all = cuts(scaled(4), Durability::Relaxed, Durability::Relaxed)?;
     assert_eq!(all.problem(), None);
-    // A cut takes something in 19 of 20 rounds, and a seed does not repeat a round exactly.
-    assert!(all.count("lost") > 0, "the cuts take nothing: {all}");
+    // A cut takes something in 19 of 20 rounds. A seed does not repeat a round exactly: that it takes nothing in more
+    // than three of four must not happen by chance.
+    assert!(all.count("lost") >= all.rounds / 4, "the cuts take hardly anything: {all}");
     Ok(())
 }
 
 #[test]
 fn a_file_that_is_not_synced_for_each_commit_is_found_out() -> Result<(), Fault> {
-    let all = cuts(4, Durability::Relaxed, Durability::Full)?;
-    assert!(all.broken > 0, "{all}");
+    let all = cuts(scaled(4), Durability::Relaxed, Durability::Full)?;
+    assert!(all.broken >= all.rounds / 4, "{all}");
     Ok(())
 }
