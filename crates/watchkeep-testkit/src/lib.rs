@@ -9,6 +9,7 @@
 //!   stream that it finds fault with.
 //!
 //! * [`witness`]: whether what concurrent callers were told of single keys is linearizable.
+//! * [`availability`]: whether every call is answered, and what was acknowledged is told, in time.
 //! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
 //!
 //! The first two talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
@@ -27,6 +28,7 @@
 //!
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
+pub mod availability;
 pub mod consumers;
 pub mod faults;
 pub mod fuzz;

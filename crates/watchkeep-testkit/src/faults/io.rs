@@ -72,7 +72,11 @@ pub fn point(workload: Workload, fault: DiskFault) -> Result<Point, Fault> {
 /// The error of a disk, by its kind.
 fn by_kind(during: &str, error: &Error) -> Result<(), String> {
     match error.kind() {
-        ErrorKind::Io | ErrorKind::Full | ErrorKind::UnknownOutcome | ErrorKind::ReadOnly => Ok(()),
+        ErrorKind::Io
+        | ErrorKind::Full
+        | ErrorKind::UnknownOutcome
+        | ErrorKind::Poisoned
+        | ErrorKind::ReadOnly => Ok(()),
         _ => Err(format!("{during} a failure of the disk is told as {error:?}")),
     }
 }
@@ -145,7 +149,7 @@ fn after(stage: &mut Stage, fault: DiskFault) -> Result<(), String> {
             }
         }
         // It refuses, and says what to do.
-        Some(Err(error)) if error.kind() == ErrorKind::Io && error.to_string().contains("open it again") => {}
+        Some(Err(error)) if error.kind() == ErrorKind::Poisoned => {}
         Some(Err(error)) => return Err(failed(&error)),
         None => {}
     }

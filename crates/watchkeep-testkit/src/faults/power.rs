@@ -118,7 +118,7 @@ fn run_failing(stage: &mut Stage, steps: u64, dice: &mut Dice) -> Result<(), Str
         let Err(error) = done else { continue };
         let Some(from) = since.take() else { return Err(failed(error)) };
         stage.disk.heal();
-        if error.kind() != ErrorKind::UnknownOutcome && error.kind() != ErrorKind::Io {
+        if !matches!(error.kind(), ErrorKind::UnknownOutcome | ErrorKind::Poisoned | ErrorKind::Io) {
             return Err(format!("a failed sync is told as {error:?}"));
         }
         stage.ledger().doubt(from);

@@ -27,7 +27,7 @@ fn waker() -> Waker {
 }
 
 /// Runs a future to its end on this thread.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let (waker, mut future) = (waker(), pin!(future));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {

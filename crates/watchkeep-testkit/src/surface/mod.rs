@@ -14,7 +14,7 @@ use watchkeep::{Revision, Timestamp};
 use crate::ops::{Outcome, Step};
 use crate::record::{Note, Seen, Want, WatchSpec};
 
-pub(crate) use asynchronous::block_on;
+pub use asynchronous::block_on;
 pub use site::{Capabilities, File, Memory, Site};
 
 /// Something that a suite did not expect to fail, and can only report.

@@ -31,7 +31,9 @@ pub(super) fn write(
 fn fate(outcome: &Outcome) -> Fate {
     match outcome {
         Outcome::At(revision) | Outcome::Committed(_, revision) => Fate::Done(Some(*revision)),
-        Outcome::Refused(Refusal::Kind(ErrorKind::UnknownOutcome | ErrorKind::Io)) => Fate::Unknown,
+        Outcome::Refused(Refusal::Kind(ErrorKind::UnknownOutcome | ErrorKind::Poisoned | ErrorKind::Io)) => {
+            Fate::Unknown
+        }
         Outcome::Refused(_) => Fate::Undone,
         _ => Fate::Done(None),
     }

@@ -1,6 +1,7 @@
 //! The promises on the library, in one program, so that SQLite is linked once. Each test has a size at which a bug
 //! that is put in shows; `scripts/evidence` runs the same tests larger (`WATCHKEEP_TEST_SCALE`).
 
+mod availability;
 mod bad_bytes;
 mod consumers;
 mod corpus;

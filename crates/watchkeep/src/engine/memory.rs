@@ -146,10 +146,9 @@ impl MemoryEngine {
         own.unwrap_or(Receipt { outcome: Outcome::Set(base), announced: None })
     }
 
-    fn lead_background(&self) {
-        while let Some((pen, _)) = self.turn.lead_for_background() {
-            self.lead(pen, 0);
-        }
+    /// Commits some of what was submitted; whether there was any.
+    fn lead_background(&self) -> bool {
+        self.turn.lead_for_background().map(|(pen, _)| self.lead(pen, 0)).is_some()
     }
 
     fn reads(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
@@ -296,10 +295,14 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn poison(&self, error: &Error) {
+        self.turn.poison(error);
+    }
+
     fn seal(&self) -> Result<()> {
         self.turn.refuse();
         loop {
-            self.lead_background();
+            while self.lead_background() {}
             if self.turn.close().is_some() {
                 return Ok(());
             }

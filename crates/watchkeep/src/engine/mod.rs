@@ -113,6 +113,11 @@ impl Op {
             _ => 64,
         }
     }
+
+    /// Whether it keeps a consumer that is held.
+    pub(crate) fn is_sign_of_life(&self) -> bool {
+        matches!(self, Op::Consumer { act: Act::Keep { .. }, .. })
+    }
 }
 
 /// What an operation did.
@@ -122,6 +127,8 @@ pub(crate) enum Outcome {
     Set(Revision),
     /// How many keys were removed, or touched.
     Keys(u64),
+    /// How many due keys were removed in one step, and whether there may be more.
+    Reaped { keys: u64, more: bool },
     /// A consumer is held under this number; zero when it is not held.
     Consumer(u64),
 }
@@ -129,9 +136,14 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub(crate) fn keys(self) -> u64 {
         match self {
-            Outcome::Keys(keys) => keys,
+            Outcome::Keys(keys) | Outcome::Reaped { keys, .. } => keys,
             Outcome::Set(_) | Outcome::Consumer(_) => 1,
         }
+    }
+
+    /// Of a step: whether there may be more to do.
+    pub(crate) fn has_more(self) -> bool {
+        matches!(self, Outcome::Reaped { more: true, .. })
     }
 
     pub(crate) fn was_there(self) -> Result<bool> {
@@ -273,7 +285,8 @@ pub(crate) trait Engine: Send + Sync {
     fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed>;
     /// Queues a write; the signal is raised when the store's thread has something to do for it.
     fn submit(&self, write: Write, done: Completion);
-    /// Commits what was submitted and not taken along by others, and gives back what is committed.
+    /// Commits some of what was submitted and not taken along by others, and gives back what is committed. The signal
+    /// is raised when there is more.
     fn settle(&self) -> Vec<(Completion, Result<Receipt>)>;
 
     /// One statement's worth of reading.
@@ -313,6 +326,8 @@ pub(crate) trait Engine: Send + Sync {
     fn refuse_nested(&self) -> Result<()>;
     /// Refuses, on a thread that is inside a transaction's closure of this engine, what would wait for its end.
     fn refuse_own_turn(&self) -> Result<()>;
+    /// Refuses new writes, and fails those that wait, with this error from now on.
+    fn poison(&self, error: &Error);
     /// Refuses new writes and waits for those that are under way.
     fn seal(&self) -> Result<()>;
     /// Refuses reads as well, and lets go of the file; a private one goes with it, unless somebody still drains it.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::signal::Signal;
 use crate::engine::{Completion, Receipt, Write};
 use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{QUEUED_BYTES, QUEUED_JOBS};
 use crate::types::sync::{Condvar, Mutex, lock};
 
 /// A place in the queue.
@@ -15,9 +16,12 @@ pub(super) struct Job<W> {
     /// What to commit; none for a closure, which only its own thread can run.
     pub(super) write: Option<Write>,
     queued: Instant,
-    deadline: Instant,
+    /// None: later than can be told.
+    deadline: Option<Instant>,
     state: Mutex<State<W>>,
     changed: Condvar,
+    /// What it weighs in the queue.
+    weight: usize,
     /// Nobody's thread waits: the store's thread leads when no other writer does, and completes it.
     pub(super) background: bool,
     completion: Mutex<Option<Completion>>,
@@ -37,9 +41,65 @@ struct Queue<W> {
     /// The connection that writes, while nobody leads.
     writer: Option<W>,
     jobs: VecDeque<Arc<Job<W>>>,
+    /// What the jobs weigh.
+    weight: usize,
     closed: bool,
+    /// Nothing is written any more, and this is why.
+    broken: Option<Error>,
     /// The connection is closed.
     gone: bool,
+}
+
+impl<W> Queue<W> {
+    /// Why no job is taken in.
+    fn refusal(&self) -> Option<Error> {
+        if self.closed { Some(Reason::Closed.into()) } else { self.broken.clone() }
+    }
+
+    fn push_back(&mut self, job: Arc<Job<W>>) {
+        self.weight += job.weight;
+        self.jobs.push_back(job);
+    }
+
+    fn push_front(&mut self, job: Arc<Job<W>>) {
+        self.weight += job.weight;
+        self.jobs.push_front(job);
+    }
+
+    fn remove(&mut self, place: usize) -> Option<Arc<Job<W>>> {
+        let job = self.jobs.remove(place)?;
+        self.weight -= job.weight;
+        Some(job)
+    }
+
+    /// Takes out those that match.
+    fn take(&mut self, matches: impl FnMut(&Arc<Job<W>>) -> bool) -> VecDeque<Arc<Job<W>>> {
+        let (taken, kept): (VecDeque<_>, _) = std::mem::take(&mut self.jobs).into_iter().partition(matches);
+        self.jobs = kept;
+        self.weight -= taken.iter().map(|job| job.weight).sum::<usize>();
+        taken
+    }
+}
+
+impl<W> Job<W> {
+    fn new(write: Option<Write>, timeout: Duration, completion: Option<Completion>) -> Arc<Job<W>> {
+        let now = Instant::now();
+        Arc::new(Job {
+            weight: write.as_ref().map_or(0, |write| write.op.weight()),
+            write,
+            queued: now,
+            deadline: now.checked_add(timeout),
+            state: Mutex::new(State::Queued),
+            changed: Condvar::new(),
+            background: completion.is_some(),
+            completion: Mutex::new(completion),
+        })
+    }
+
+    /// How long it may still wait.
+    fn left(&self) -> Duration {
+        self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// The turn, and those who wait for it.
@@ -64,7 +124,9 @@ impl<W> Turn<W> {
             queue: Mutex::new(Queue {
                 writer: Some(writer),
                 jobs: VecDeque::new(),
+                weight: 0,
                 closed: false,
+                broken: None,
                 gone: false,
             }),
             idle: Condvar::new(),
@@ -85,23 +147,14 @@ impl<W> Turn<W> {
         timeout: Duration,
     ) -> Result<Admission<W>> {
         let mut queue = lock(&self.queue);
-        if queue.closed {
-            return Err(Reason::Closed.into());
+        if let Some(refusal) = queue.refusal() {
+            return Err(refusal);
         }
         if let Some(writer) = queue.writer.take() {
             return Ok(Admission::Lead(writer));
         }
-        let now = Instant::now();
-        let job = Arc::new(Job {
-            write: write(),
-            queued: now,
-            deadline: now + timeout,
-            state: Mutex::new(State::Queued),
-            changed: Condvar::new(),
-            background: false,
-            completion: Mutex::new(None),
-        });
-        queue.jobs.push_back(job.clone());
+        let job = Job::new(write(), timeout, None);
+        queue.push_back(job.clone());
         drop(queue);
         self.wait(&job)
     }
@@ -114,13 +167,13 @@ impl<W> Turn<W> {
                 State::Done(result) => return Ok(Admission::Done(result)),
                 waiting => *state = waiting,
             }
-            let left = job.deadline.saturating_duration_since(Instant::now());
+            let left = job.left();
             // Once a leader has taken it, the outcome is near, and must be known.
             if left.is_zero() && matches!(*state, State::Queued) {
                 drop(state);
                 let mut queue = lock(&self.queue);
                 if let Some(place) = queue.jobs.iter().position(|queued| Arc::ptr_eq(queued, job)) {
-                    queue.jobs.remove(place);
+                    queue.remove(place);
                     return Err(Reason::Busy { waited: job.queued.elapsed() }.into());
                 }
                 drop(queue);
@@ -140,24 +193,23 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Queues a write that nobody's thread waits for.
+    /// Queues a write that nobody's thread waits for. What keeps others waiting no longer than it must goes in however
+    /// long the queue is.
     pub(super) fn submit(&self, write: Write, timeout: Duration, done: Completion) {
-        let now = Instant::now();
+        let urgent = write.op.is_sign_of_life();
         let mut queue = lock(&self.queue);
-        if queue.closed {
+        let full = !urgent
+            && (queue.jobs.len() >= QUEUED_JOBS
+                || (!queue.jobs.is_empty() && queue.weight + write.op.weight() > QUEUED_BYTES));
+        let refusal = queue.refusal();
+        if let Some(refusal) =
+            refusal.or_else(|| full.then(|| Reason::QueueFull { jobs: queue.jobs.len() }.into()))
+        {
             drop(queue);
-            // Nobody settles any more.
-            return done(Err(Reason::Closed.into()));
+            // Nobody would settle it after a close.
+            return done(Err(refusal));
         }
-        queue.jobs.push_back(Arc::new(Job {
-            write: Some(write),
-            queued: now,
-            deadline: now + timeout,
-            state: Mutex::new(State::Queued),
-            changed: Condvar::new(),
-            background: true,
-            completion: Mutex::new(Some(done)),
-        }));
+        queue.push_back(Job::new(Some(write), timeout, Some(done)));
         drop(queue);
         self.signal.raise();
     }
@@ -177,12 +229,24 @@ impl<W> Turn<W> {
 
     /// Fails background jobs: those whose deadline has passed, or all. The others' threads look to themselves.
     pub(super) fn fail_background(&self, error: &Error, all: bool) {
-        let now = Instant::now();
-        let overdue = |job: &Arc<Job<W>>| job.background && (all || job.deadline <= now);
+        let fails = |job: &Arc<Job<W>>| job.background && (all || job.left().is_zero());
         let mut queue = lock(&self.queue);
-        let (failed, kept): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut queue.jobs).into_iter().partition(overdue);
-        queue.jobs = kept;
+        // They came in the order of their deadlines: mostly the first of them tells that there is nothing to do.
+        if !queue.jobs.iter().find(|job| job.background).is_some_and(fails) {
+            return;
+        }
+        let failed = queue.take(fails);
+        drop(queue);
+        for job in failed {
+            self.finish(&job, Err(error.clone()));
+        }
+    }
+
+    /// Refuses new writers, and fails those that wait: nothing is written any more.
+    pub(super) fn poison(&self, error: &Error) {
+        let mut queue = lock(&self.queue);
+        queue.broken.get_or_insert_with(|| error.clone());
+        let failed = queue.take(|_| true);
         drop(queue);
         for job in failed {
             self.finish(&job, Err(error.clone()));
@@ -192,7 +256,8 @@ impl<W> Turn<W> {
     /// The next write that a leader may take along: jobs are taken in order, and a closure stops it.
     pub(super) fn take_along(&self) -> Option<Arc<Job<W>>> {
         let mut queue = lock(&self.queue);
-        let job = queue.jobs.pop_front_if(|job| job.write.is_some())?;
+        queue.jobs.front().filter(|job| job.write.is_some())?;
+        let job = queue.remove(0)?;
         drop(queue);
         *lock(&job.state) = State::Taken;
         Some(job)
@@ -203,7 +268,7 @@ impl<W> Turn<W> {
         let mut queue = lock(&self.queue);
         for job in jobs.rev() {
             *lock(&job.state) = State::Queued;
-            queue.jobs.push_front(job);
+            queue.push_front(job);
         }
     }
 
@@ -227,7 +292,7 @@ impl<W> Turn<W> {
         let mut queue = lock(&self.queue);
         // A background job has no thread to lead on, but whoever leads takes it along.
         let next = queue.jobs.iter().position(|job| !job.background);
-        match next.and_then(|place| queue.jobs.remove(place)) {
+        match next.and_then(|place| queue.remove(place)) {
             Some(next) => {
                 drop(queue);
                 *lock(&next.state) = State::Leads(writer);

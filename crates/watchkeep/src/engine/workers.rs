@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::thread::available_parallelism;
 
 use crate::types::sync::{Condvar, Mutex, lock, thread, thread_local};
 
@@ -27,20 +26,18 @@ pub(crate) struct Workers {
     most: usize,
 }
 
-impl Default for Workers {
-    fn default() -> Self {
-        let most = available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
-        let state = State { tasks: VecDeque::new(), threads: Vec::new(), idle: 0, closed: false };
-        Workers { shared: Arc::new(Shared { state: Mutex::new(state), called: Condvar::new() }), most }
-    }
-}
-
 thread_local! {
     /// Whose worker this thread is.
     static WORKS_FOR: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Workers {
+    /// At most so many threads.
+    pub(crate) fn new(most: usize) -> Workers {
+        let state = State { tasks: VecDeque::new(), threads: Vec::new(), idle: 0, closed: false };
+        Workers { shared: Arc::new(Shared { state: Mutex::new(state), called: Condvar::new() }), most }
+    }
+
     /// Whether the calling thread is one of these.
     pub(crate) fn is_worker(&self) -> bool {
         WORKS_FOR.with(Cell::get) == Arc::as_ptr(&self.shared).addr()
@@ -54,7 +51,8 @@ impl Workers {
             return task();
         }
         state.tasks.push_back(Box::new(task));
-        if state.idle == 0 && state.threads.len() < self.most {
+        // One that is idle takes one task, which may keep it for long.
+        if state.idle < state.tasks.len() && state.threads.len() < self.most {
             let shared = self.shared.clone();
             let builder = thread::Builder::new().name("watchkeep-worker".to_owned());
             match builder.spawn(move || shared.work()) {

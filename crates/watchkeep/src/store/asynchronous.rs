@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::engine::workers::Workers;
 use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::revision::Revision;
-use crate::types::sync::{Mutex, lock};
+use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
@@ -25,8 +26,13 @@ use super::transaction::{Committed, Transaction};
 /// The operations of a [`Store`] as futures.
 ///
 /// Calls never block the thread that polls them. A write is queued for the next group commit as soon as the method
-/// is called, not when it is first polled; reads and transactions run on a few threads of the store's own. All
-/// futures work on any runtime, and watchers are streams themselves.
+/// is called, not when it is first polled; reads and transactions run on a few threads of the store's own, and reads
+/// wait neither for writers nor for closures. All futures work on any runtime, and watchers are streams themselves.
+///
+/// # Load
+///
+/// At most 65,536 writes, or 64 MiB of them, wait for their commit. Past that a write is refused at once, with kind
+/// [`Busy`](crate::ErrorKind::Busy): await some of those that are queued.
 ///
 /// # Cancel safety
 ///
@@ -102,7 +108,7 @@ impl<T> Drop for Sender<T> {
         let waker = slot.waker.take();
         drop(slot);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 }
@@ -171,7 +177,7 @@ impl AsyncStore {
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
         match self.store.core().engine.refuse_nested() {
-            Ok(()) => self.run(f),
+            Ok(()) => self.call(f),
             Err(error) => {
                 let (sender, pending) = slot();
                 sender.send(Err(error));
@@ -180,14 +186,30 @@ impl AsyncStore {
         }
     }
 
-    /// Runs something that blocks on one of the store's threads.
-    fn run<T: Send + 'static>(
+    /// Reads on one of the store's threads, which waits for no writer and runs no closure of a user.
+    fn read<T: Send + 'static>(
         &self,
+        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Pending<Result<T>> {
+        self.run_on(&self.store.core().readers, f)
+    }
+
+    /// Runs something that may take its time on one of the store's threads.
+    fn call<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+    ) -> Pending<Result<T>> {
+        self.run_on(&self.store.core().callers, f)
+    }
+
+    fn run_on<T: Send + 'static>(
+        &self,
+        workers: &Workers,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
         let (sender, pending) = slot();
         let store = self.store.clone();
-        self.store.core().workers.spawn(move || {
+        workers.spawn(move || {
             let result = f(&store);
             drop(store);
             sender.send(result);
@@ -318,7 +340,7 @@ impl AsyncStore {
     /// As [`Store::get`].
     pub async fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
         let (group, key) = (group.to_owned(), key.to_owned());
-        self.run(move |store| store.get(&group, &key)).await
+        self.read(move |store| store.get(&group, &key)).await
     }
 
     /// As [`Store::entry`].
@@ -328,7 +350,7 @@ impl AsyncStore {
     /// As [`Store::entry`].
     pub async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
         let (group, key) = (group.to_owned(), key.to_owned());
-        self.run(move |store| store.entry(&group, &key)).await
+        self.read(move |store| store.entry(&group, &key)).await
     }
 
     /// As [`Store::contains`].
@@ -347,7 +369,7 @@ impl AsyncStore {
     /// As [`Store::count`].
     pub async fn count(&self, group: &str) -> Result<u64> {
         let group = group.to_owned();
-        self.run(move |store| store.count(&group)).await
+        self.read(move |store| store.count(&group)).await
     }
 
     /// As [`Store::count_all`].
@@ -357,7 +379,7 @@ impl AsyncStore {
     /// As [`Store::count_all`].
     pub async fn count_all(&self, group_prefix: &str) -> Result<u64> {
         let prefix = group_prefix.to_owned();
-        self.run(move |store| store.count_all(&prefix)).await
+        self.read(move |store| store.count_all(&prefix)).await
     }
 
     /// As [`Store::page`].
@@ -367,7 +389,7 @@ impl AsyncStore {
     /// As [`Store::page`].
     pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
         let group = group.to_owned();
-        self.run(move |store| store.page(&group, options)).await
+        self.read(move |store| store.page(&group, options)).await
     }
 
     /// As [`Store::backup_with`].
@@ -377,7 +399,7 @@ impl AsyncStore {
     /// As [`Store::backup_with`].
     pub async fn backup(&self, target: impl AsRef<Path>, options: BackupOptions) -> Result<Backup> {
         let target = target.as_ref().to_owned();
-        self.run(move |store| store.backup_with(target, options)).await
+        self.call(move |store| store.backup_with(target, options)).await
     }
 
     /// As [`Store::repair_counters`].
@@ -421,6 +443,6 @@ impl AsyncStore {
         &self,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(f).await
+        self.call(f).await
     }
 }

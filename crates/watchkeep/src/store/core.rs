@@ -1,12 +1,14 @@
 //! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
 
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::thread::available_parallelism;
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::engine::{Author, Engine, Outcome, Sealed, Transact, Write};
 use crate::types::clock::Clock;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{CALLING_THREADS, READING_THREADS};
 use crate::types::options::Options;
 use crate::types::revision::Revision;
 use crate::types::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +26,10 @@ pub(super) struct Core {
     pub(super) options: Options,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) signal: Arc<Signal>,
-    pub(super) workers: Arc<Workers>,
+    /// Read for callers that must not block.
+    pub(super) readers: Arc<Workers>,
+    /// Run what may wait long, for writers or in a user's closure. Nobody who reads waits behind it.
+    pub(super) callers: Workers,
     /// The named consumers that this process holds.
     pub(super) leases: Leases,
     /// The store's thread should end.
@@ -59,15 +64,16 @@ impl Core {
             last = read.last()?;
             Ok(())
         })?;
-        let workers = Arc::new(Workers::default());
-        let hub = Hub::new(engine.clone(), clock.clone(), signal.clone(), workers.clone(), last);
+        let readers = Arc::new(Workers::new(reading_threads()));
+        let hub = Hub::new(engine.clone(), clock.clone(), signal.clone(), readers.clone(), last);
         let core = Arc::new(Core {
             engine,
             hub,
             options,
             clock,
             signal,
-            workers,
+            readers,
+            callers: Workers::new(CALLING_THREADS),
             leases: Leases::default(),
             ending: AtomicBool::new(false),
             close_wanted: AtomicBool::new(false),
@@ -114,12 +120,22 @@ impl Core {
         }
     }
 
-    /// Completes what was submitted and is committed by now.
+    /// Commits some of what was submitted, and completes what is committed by now.
     pub(super) fn settle(&self) {
         for (done, result) in self.engine.settle() {
             self.announce(result.as_ref().ok().and_then(|receipt| receipt.announced));
             done(result);
         }
+    }
+
+    fn is_worker(&self) -> bool {
+        self.readers.is_worker() || self.callers.is_worker()
+    }
+
+    /// Refuses all writes from now on, fails those that wait, and ends all watches.
+    pub(super) fn poison(&self, error: &Error) {
+        self.engine.poison(error);
+        self.hub.poison(error);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -145,7 +161,7 @@ impl Core {
         loop {
             match *closing {
                 // A waker that the closing itself wakes may come back here; and it waits for the workers.
-                Closing::By(thread) if thread == here || self.workers.is_worker() => return Ok(()),
+                Closing::By(thread) if thread == here || self.is_worker() => return Ok(()),
                 Closing::By(_) => {
                     closing = self.closing_done.wait(closing).unwrap_or_else(PoisonError::into_inner)
                 }
@@ -178,15 +194,12 @@ impl Core {
     fn close_now(&self) -> Result<()> {
         self.leases.close(self);
         self.engine.seal()?;
-        let mut last = Revision::ZERO;
-        let read = self.engine.glance(&mut |read| {
-            last = read.last()?;
-            Ok(())
-        });
-        if let Err(error) = read {
-            tracing::warn!(%error, "the last revision could not be read while closing");
+        match self.hub.newest() {
+            Ok(last) => self.announce(Some(last)),
+            Err(error) => {
+                tracing::warn!(%error, "the last revision could not be read while closing");
+            }
         }
-        self.announce(Some(last));
         self.ending.store(true, Ordering::Release);
         self.signal.raise();
         let thread = lock(&self.thread).take();
@@ -196,12 +209,19 @@ impl Core {
             tracing::error!("the store's thread had panicked");
         }
         self.settle();
-        self.workers.close();
+        self.callers.close();
+        self.readers.close();
         let drained = self.hub.close();
         self.hub.forget_callbacks();
         self.engine.close(drained);
         Ok(())
     }
+}
+
+/// One for each core, within reason.
+fn reading_threads() -> usize {
+    let (least, most) = READING_THREADS;
+    available_parallelism().map_or(least, |cores| cores.get().clamp(least, most))
 }
 
 /// What the handles hold: when the last one goes, the store closes.
@@ -214,5 +234,30 @@ impl Drop for Life {
         if let Err(error) = self.core.close() {
             tracing::warn!(%error, "the store could not be closed");
         }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn callbacks_run_on_after_a_fault_that_ended_the_watches() -> Result<()> {
+        let (store, seen) = (Store::open_in_memory()?, Arc::new(Mutex::new(Vec::new())));
+        let called = seen.clone();
+        let subscription =
+            store.on_change(move |event| called.lock().expect("a lock").push(event.revision().get()));
+        let mut watcher = store.watch("*", "*");
+        store.set("g", "k", "1")?;
+        store.core().hub.fail(&Reason::Corrupt { what: "a page".to_owned() }.into());
+        store.set("g", "k", "2")?;
+        assert!(matches!(watcher.recv(), Some(Ok(event)) if event.revision().get() == 1));
+        assert!(watcher.recv().is_some_and(|told| told.is_err()) && watcher.recv().is_none());
+        assert_eq!(*seen.lock().expect("a lock"), [1, 2]);
+        subscription.unregister();
+        Ok(())
     }
 }

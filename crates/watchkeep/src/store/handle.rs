@@ -258,9 +258,10 @@ impl Store {
         let groups = NameRange::prefix(self.scope().prefix());
         let mut purged = 0;
         loop {
-            match self.write(Op::Reap { groups: groups.clone() })?.keys() {
-                0 => return Ok(purged),
-                step => purged += step,
+            let step = self.write(Op::Reap { groups: groups.clone() })?;
+            purged += step.keys();
+            if !step.has_more() {
+                return Ok(purged);
             }
         }
     }

@@ -8,33 +8,56 @@ use crate::engine::{Author, Op, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::limits::{BLIND, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
-use crate::types::revision::Revision;
 use crate::types::sync::atomic::Ordering;
+use crate::types::sync::caught;
 
 use super::core::Core;
 
 /// Runs until the store closes.
 pub(super) fn run(core: &Core) {
-    let (mut woken, mut blind) = (Woken::Timeout, None);
-    while !core.ending.load(Ordering::Acquire) {
-        if core.close_wanted.load(Ordering::Acquire) {
-            if let Err(error) = core.close_here() {
-                tracing::warn!(%error, "the store could not be closed");
-            }
-            return;
-        }
-        let round = round(core).inspect(|_| blind = None).unwrap_or_else(|error| {
-            if !core.is_closed() {
-                tracing::warn!(%error, "the store's thread could not do its round; it tries again");
-            }
-            if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io) {
-                // Whoever waits would wait in silence.
-                if blind.get_or_insert_with(Instant::now).elapsed() >= BLIND {
-                    core.hub.fail(&error);
-                }
-            }
-            Round { pause: POLL, deaf: DEAF }
-        });
+    if caught(|| work(core)).is_some() {
+        return;
+    }
+    // A clock or a subscriber of the user's panicked, or we did. Nobody may wait for this thread in silence.
+    let error = Reason::ThreadDied.into();
+    caught(|| tracing::error!(%error, "the store's thread panicked"));
+    caught(|| core.poison(&error));
+    while caught(|| answer(core)) != Some(Next::End) {
+        core.signal.wait(POLL, true);
+    }
+}
+
+/// Whether the thread goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Round,
+    End,
+}
+
+/// Closes the store when that is wanted, and says whether to go on.
+fn next(core: &Core) -> Next {
+    if core.ending.load(Ordering::Acquire) {
+        return Next::End;
+    }
+    if !core.close_wanted.load(Ordering::Acquire) {
+        return Next::Round;
+    }
+    if let Err(error) = core.close_here() {
+        tracing::warn!(%error, "the store could not be closed");
+    }
+    Next::End
+}
+
+/// What is left to do once the store is poisoned: tell those who wait.
+fn answer(core: &Core) -> Next {
+    core.settle();
+    next(core)
+}
+
+fn work(core: &Core) {
+    let (mut woken, mut faults) = (Woken::Timeout, Faults::default());
+    while next(core) == Next::Round {
+        let round = round(core, &mut faults);
         let (pause, deaf) = (round.pause, if woken == Woken::Heard { round.deaf } else { Duration::ZERO });
         if !deaf.is_zero() {
             woken = core.signal.wait(pause.min(deaf), false);
@@ -43,6 +66,35 @@ pub(super) fn run(core: &Core) {
             }
         }
         woken = core.signal.wait(pause.saturating_sub(deaf), true);
+    }
+}
+
+/// What goes wrong on this thread. One kind of work that fails is reported once, and stops no other.
+#[derive(Default)]
+struct Faults {
+    look: Fault,
+    expiry: Fault,
+    upkeep: Fault,
+}
+
+/// Since when one kind of work fails.
+#[derive(Default)]
+struct Fault(Option<Instant>);
+
+impl Fault {
+    /// What came of the work, if it did not fail; the first of several failures in a row is reported.
+    fn note<T>(&mut self, core: &Core, work: &'static str, result: Result<T>) -> Option<T> {
+        let result = result.inspect_err(|error| {
+            if self.0.is_none() && !core.is_closed() {
+                tracing::warn!(%error, work, "the store's thread could not do a part of its work; it tries again");
+            }
+        });
+        self.0 = if result.is_ok() { None } else { self.0.or_else(|| Some(Instant::now())) };
+        result.ok()
+    }
+
+    fn lasts(&self) -> Duration {
+        self.0.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -55,38 +107,44 @@ struct Round {
 }
 
 /// Does what is to be done now.
-fn round(core: &Core) -> Result<Round> {
+fn round(core: &Core, faults: &mut Faults) -> Round {
+    const REST: Round = Round { pause: POLL, deaf: DEAF };
     // Before anything that may take its time, callbacks above all.
     let lease = core.leases.keep(core);
     core.settle();
     if core.is_closed() {
-        return Ok(Round { pause: POLL, deaf: DEAF });
+        return REST;
     }
     if let Err(error) = core.engine.stand() {
         core.hub.fail(&error);
-        return Ok(Round { pause: POLL, deaf: DEAF });
+        return REST;
     }
     let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
-    let (mut last, told) = (Revision::ZERO, core.hub.last());
-    core.engine.glance(&mut |read| {
-        last = read.last()?;
-        Ok(())
-    })?;
-    if last < told {
-        let what = format!("it went back from revision {told}, which was told, to {last}");
-        core.hub.fail(&Reason::Corrupt { what }.into());
+    let told = core.hub.last();
+    let looked = core.hub.newest();
+    if let Err(error) = &looked
+        && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io)
+        && faults.look.lasts() >= BLIND
+    {
+        // Whoever waits would wait in silence.
+        core.hub.fail(error);
     }
-    let deaf = match (core.hub.is_watched(), core.hub.last() < last) {
+    let last = faults.look.note(core, "looking for what others wrote", looked);
+    if let Some(last) = last.filter(|last| *last < told) {
+        let what = format!("it went back from revision {told}, which was told, to {last}");
+        core.poison(&Reason::Corrupt { what }.into());
+    }
+    let deaf = match (core.hub.is_watched(), last.is_some_and(|last| core.hub.last() < last)) {
         (false, _) => DEAF_UNWATCHED,
         (true, false) => DEAF,
         (true, true) => Duration::ZERO,
     };
-    core.announce(Some(last));
-    let due = expire(core)?;
-    let more = core.engine.maintain()?;
+    core.announce(last);
+    let due = faults.expiry.note(core, "expiry", expire(core)).flatten();
+    let more = faults.upkeep.note(core, "upkeep", core.engine.maintain()).unwrap_or(false);
     let progress = core.hub.progress();
     let pause = [due, progress, lease].into_iter().flatten().fold(poll, Duration::min);
-    Ok(Round { pause: if more { Duration::ZERO } else { pause }, deaf })
+    Round { pause: if more { Duration::ZERO } else { pause }, deaf }
 }
 
 /// Removes what is due, a step at a time; how long until something is due again.

@@ -51,7 +51,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The store was closed, or belongs to the process before a fork: open it again.
     Closed,
-    /// Another writer held the file for too long: try again.
+    /// Another writer held the file for too long, or too many writes are queued: try again.
     Busy,
     /// A write from inside a transaction's closure that does not go through it: use the transaction.
     Nested,
@@ -84,6 +84,9 @@ pub enum ErrorKind {
     Io,
     /// It is not known whether the write is in the file: read it back, or write with a condition.
     UnknownOutcome,
+    /// A write, or the store's own thread, failed in a way that makes it unsafe to go on: close the store, and open it
+    /// again. Until then nothing is written; reads go on.
+    Poisoned,
 }
 
 /// The table of kinds: exit code of the command line, HTTP status.
@@ -113,6 +116,7 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::Json, 1, 422),
     (ErrorKind::Io, 1, 500),
     (ErrorKind::UnknownOutcome, 1, 500),
+    (ErrorKind::Poisoned, 1, 503),
 ];
 
 impl ErrorKind {
@@ -224,6 +228,8 @@ pub(crate) enum Reason {
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
     Busy { waited: Duration },
+    #[error("{jobs} writes are queued already; await some of them, then try again")]
+    QueueFull { jobs: usize },
     #[error("another process has the file locked; try again")]
     Locked(#[source] rusqlite::Error),
     #[error("a transaction on this file is open on this thread; write through it instead")]
@@ -291,6 +297,10 @@ pub(crate) enum Reason {
         "an earlier write failed in a way that makes it unsafe to go on; close the store and open it again"
     )]
     Poisoned,
+    #[error(
+        "the store's own thread panicked, and nothing more is written; close the store and open it again"
+    )]
+    ThreadDied,
     #[error("{what} ended unexpectedly; close the store and open it again")]
     WorkerDied { what: &'static str },
 }
@@ -346,7 +356,9 @@ impl Reason {
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. } => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
-            Reason::Busy { .. } | Reason::Locked(_) | Reason::InUse { .. } => ErrorKind::Busy,
+            Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
+                ErrorKind::Busy
+            }
             Reason::Nested => ErrorKind::Nested,
             Reason::DiskFull(_) | Reason::NoSpace { .. } | Reason::Tight | Reason::NoRevisionLeft => {
                 ErrorKind::Full
@@ -369,8 +381,8 @@ impl Reason {
             | Reason::Sqlite(_)
             | Reason::CannotOpen { .. }
             | Reason::OldSqlite { .. }
-            | Reason::Poisoned
             | Reason::WorkerDied { .. } => ErrorKind::Io,
+            Reason::Poisoned | Reason::ThreadDied => ErrorKind::Poisoned,
             Reason::UnknownOutcome(_) => ErrorKind::UnknownOutcome,
         }
     }
@@ -504,6 +516,6 @@ mod tests {
             assert!((1..=5).contains(exit) && (400..600).contains(status), "{kind:?}");
             assert_eq!(TABLE.iter().position(|other| other.0 == *kind), Some(row), "{kind:?} stands twice");
         }
-        assert_eq!(TABLE.len(), ErrorKind::UnknownOutcome as usize + 1, "a kind is missing");
+        assert_eq!(TABLE.len(), ErrorKind::Poisoned as usize + 1, "a kind is missing");
     }
 }

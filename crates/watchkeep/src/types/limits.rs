@@ -19,6 +19,16 @@ pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
 
+/// How many writes may wait for their commit, and how many bytes of them: past either, asynchronous writes are refused.
+pub(crate) const QUEUED_JOBS: usize = 65_536;
+pub(crate) const QUEUED_BYTES: usize = 64 << 20;
+
+/// How many threads read for asynchronous callers, at the least and at the most: one for each core.
+pub(crate) const READING_THREADS: (usize, usize) = (2, 8);
+/// How many threads run what may wait long for asynchronous callers: transactions, backups, closures. Most of them
+/// wait for the turn, and cost little.
+pub(crate) const CALLING_THREADS: usize = 32;
+
 /// While other processes write, one rests this long after writing for so long; and how many of its own commits in a
 /// row, without one of another's between, it takes for it to be alone again.
 pub(crate) const REST: Duration = Duration::from_micros(250);

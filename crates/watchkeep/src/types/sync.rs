@@ -3,6 +3,7 @@
 //! users.
 
 use std::sync::PoisonError;
+use std::task::Waker;
 
 #[cfg(not(any(loom, shuttle)))]
 mod chosen {
@@ -29,4 +30,23 @@ pub(crate) use chosen::*;
 /// what they guard is changed in steps that stand by themselves.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes a task of a user's runtime. A waker that panics must not keep others from being woken.
+pub(crate) fn wake(waker: Waker) {
+    if caught(|| waker.wake()).is_none() {
+        tracing::error!("waking a task panicked; the store goes on");
+    }
+}
+
+/// What a function returns; none when it panicked.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).ok()
+}
+
+/// The checkers unwind threads that they abandon.
+#[cfg(any(loom, shuttle))]
+pub(crate) fn caught<T>(f: impl FnOnce() -> T) -> Option<T> {
+    Some(f())
 }

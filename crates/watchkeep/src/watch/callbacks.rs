@@ -109,7 +109,8 @@ impl Hub {
         } else {
             // Every kind reaches the feed; each slot chooses for itself.
             let options = WatchOptions::new().buffer(CALLBACK_EVENTS);
-            let shape = Shape::new(Filter::everything().kinds(Kind::ALL), "", &options);
+            let everything = Filter::everything().kinds(Kind::ALL);
+            let shape = Shape { calls_back: true, ..Shape::new(everything, "", &options) };
             let Ok((inbox, start)) = self.register(shape, Start::Now, newest) else {
                 // Closed: nothing will ever happen.
                 return Subscription { slot: None };

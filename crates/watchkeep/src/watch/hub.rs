@@ -26,7 +26,8 @@ struct Watchers {
     index: Index<Arc<Inbox>>,
     by_id: HashMap<u64, Arc<Inbox>>,
     next_id: u64,
-    closed: bool,
+    /// Why nobody is registered any more.
+    refusal: Option<Error>,
 }
 
 /// All watchers and callbacks of a store.
@@ -54,7 +55,7 @@ impl Hub {
         workers: Arc<Workers>,
         last: Revision,
     ) -> Arc<Hub> {
-        let watchers = Watchers { index: Index::default(), by_id: HashMap::new(), next_id: 0, closed: false };
+        let watchers = Watchers { index: Index::default(), by_id: HashMap::new(), next_id: 0, refusal: None };
         Arc::new(Hub {
             engine,
             clock,
@@ -76,7 +77,7 @@ impl Hub {
 
     /// The last revision in the file: where a watch starts. What happens to be dispatched says nothing about it: a
     /// commit that was there before the call is not news.
-    pub(super) fn newest(&self) -> Result<Revision> {
+    pub(crate) fn newest(&self) -> Result<Revision> {
         let mut last = Revision::ZERO;
         self.engine.glance(&mut |read| {
             last = read.last()?;
@@ -94,8 +95,8 @@ impl Hub {
     ) -> Result<(Arc<Inbox>, Revision)> {
         let (wants_progress, time) = (shape.progress.is_some(), self.clock.now());
         let mut watchers = lock(&self.watchers);
-        if watchers.closed {
-            return Err(Reason::Closed.into());
+        if let Some(refusal) = &watchers.refusal {
+            return Err(refusal.clone());
         }
         let now = newest.max(self.last());
         let (mode, start) = match start {
@@ -270,7 +271,13 @@ impl Hub {
         next
     }
 
-    /// Ends all watches with an error: the store lost its file.
+    /// Ends all watches with an error, and refuses new ones.
+    pub(crate) fn poison(&self, error: &Error) {
+        lock(&self.watchers).refusal.get_or_insert_with(|| error.clone());
+        self.fail(error);
+    }
+
+    /// Ends all watches with an error: nothing can be read.
     pub(crate) fn fail(&self, error: &Error) {
         let watchers = lock(&self.watchers);
         let wake: Vec<_> = watchers.by_id.values().filter(|inbox| inbox.fail(error)).cloned().collect();
@@ -281,7 +288,7 @@ impl Hub {
     /// Ends all watches; whether none of them still needs the file.
     pub(crate) fn close(&self) -> bool {
         let mut watchers = lock(&self.watchers);
-        watchers.closed = true;
+        watchers.refusal = Some(Reason::Closed.into());
         let last = self.last();
         let (mut wake, mut drained) = (Vec::new(), true);
         for inbox in watchers.by_id.values() {

@@ -10,7 +10,7 @@ use crate::types::error::Error;
 use crate::types::event::{Change, Event};
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
-use crate::types::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::types::sync::{Condvar, Mutex, MutexGuard, lock, wake};
 use crate::types::watching::{LagPolicy, WatchOptions};
 
 /// Who fills the buffer.
@@ -43,6 +43,8 @@ pub(crate) struct Shape {
     /// The reader looks up in the log what each event replaced.
     pub(super) previous_values: bool,
     pub(super) progress: Option<Duration>,
+    /// It feeds the callbacks, which no error ends: they go on where the log can be read again.
+    pub(super) calls_back: bool,
 }
 
 impl Shape {
@@ -56,6 +58,7 @@ impl Shape {
             keys_only: options.keys_only,
             previous_values: options.previous_values,
             progress: options.progress,
+            calls_back: false,
         }
     }
 
@@ -242,7 +245,7 @@ impl Inbox {
     /// wake the reader.
     pub(super) fn fail(&self, error: &Error) -> bool {
         let mut state = self.lock();
-        if state.ended.is_some() {
+        if state.ended.is_some() || self.shape.calls_back {
             return false;
         }
         state.cut_off();
@@ -269,7 +272,7 @@ impl Inbox {
         let waker = self.lock().waker.take();
         self.arrived.notify_all();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
     }
 

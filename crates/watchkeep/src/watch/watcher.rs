@@ -307,7 +307,7 @@ mod futures {
 
     use super::{Active, Event, Item, Items, Loaded, Patience, Result, Step, Watcher, only_events};
     use crate::types::sync::thread::{self, Thread};
-    use crate::types::sync::{Mutex, lock};
+    use crate::types::sync::{Mutex, lock, wake};
 
     /// Something that a worker fetches.
     pub(super) struct Loading(Arc<Mutex<Slot>>);
@@ -381,7 +381,7 @@ mod futures {
                             slot.loaded = Some(loaded);
                             let waker = slot.waker.clone();
                             drop(slot);
-                            waker.wake();
+                            wake(waker);
                         });
                     }
                     step => return Poll::Ready(step),

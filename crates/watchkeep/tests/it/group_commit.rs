@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::futures::block_on;
+use crate::support::futures::{block_on, poll_once};
 use crate::support::{LIMIT, Result, next, revisions, take, within_limit};
 use rusqlite::Connection;
 use watchkeep::{Durability, ErrorKind, Filter, Options, Revision, SetOptions, Store, WatchOptions};
@@ -341,4 +341,34 @@ fn a_transaction_that_fails_while_it_is_logged_leaves_no_event_behind() -> Resul
 /// Does something on another thread, which may write while this one is inside a transaction.
 fn elsewhere(f: impl FnOnce() + Send) {
     thread::scope(|scope| drop(scope.spawn(f)));
+}
+
+#[test]
+fn asynchronous_writes_are_refused_at_once_when_too_many_bytes_of_them_are_queued() -> Result {
+    let folder = tempfile::tempdir()?;
+    let store = Options::new().busy_timeout(LIMIT).open(folder.path().join("app.db"))?.to_async();
+    let outsider = outsider(store.store())?;
+    outsider.execute_batch("BEGIN IMMEDIATE")?;
+    let value = vec![0; 4 << 20];
+    let mut queued = Vec::new();
+    let refused = loop {
+        let mut write = Box::pin(store.set("g", "k", value.clone()));
+        match poll_once(write.as_mut()) {
+            Some(outcome) => break outcome,
+            None => queued.push(write),
+        }
+        assert!(queued.len() <= 16, "64 MiB are queued, and more is taken in");
+    };
+    let error = refused.err().ok_or("it was committed beside another's lock")?;
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(error.to_string().contains("await"), "{error}");
+    // Nothing of it is lost, and afterwards there is room again.
+    outsider.execute_batch("ROLLBACK")?;
+    let accepted = queued.len();
+    for write in queued {
+        block_on(write)?;
+    }
+    let last = block_on(store.set("g", "k", "v"))?;
+    assert_eq!((accepted, last.get()), (15, 16));
+    Ok(())
 }

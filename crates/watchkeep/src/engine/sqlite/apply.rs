@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Params, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::engine::{Author, Op, Outcome};
 use crate::types::clock::Timestamp;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
 use crate::types::name::NameRange;
@@ -116,11 +116,36 @@ struct Due {
     rowid: i64,
     /// None when the group was deleted.
     group: Option<String>,
-    key: String,
-    revision: Revision,
-    deadline: Option<Timestamp>,
-    content_type: Option<Box<str>>,
-    value: Value,
+    /// None when it cannot be read.
+    key: Option<String>,
+    details: Details,
+}
+
+impl Due {
+    /// A damaged entry goes with the others, once its time has come, and is announced as far as it can be read: left
+    /// where it is, it would come first for ever.
+    fn read(row: &Row<'_>) -> Result<Due> {
+        let mut damage = None;
+        let group: Option<String> = row.get(1)?;
+        let key: Option<String> = readable(row.get(2), &mut damage);
+        let previous = readable(row.get(3), &mut damage);
+        let previous = previous.and_then(|number| readable(Revision::from_i64(number), &mut damage));
+        let details = Details {
+            value: readable(row.get_ref(6).map_err(Error::from).and_then(read_value), &mut damage),
+            content_type: readable(row.get(5), &mut damage).flatten(),
+            deadline: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+            previous,
+        };
+        if let Some(error) = damage {
+            tracing::warn!(%error, group, key, "an entry that was due is damaged; it is removed, and its event says what could be read");
+        }
+        Ok(Due { rowid: row.get(0)?, group, key, details })
+    }
+}
+
+/// What could be read; the damage is noted.
+fn readable<T, E: Into<Error>>(read: std::result::Result<T, E>, damage: &mut Option<Error>) -> Option<T> {
+    read.map_err(|error| damage.get_or_insert(error.into()).clone()).ok()
 }
 
 /// What a logged change says besides its kind and place.
@@ -287,7 +312,7 @@ impl Job<'_, '_> {
             let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);
             // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
             let over = quota.exceeded(namespace, Usage::default(), after).is_some();
-            if over && self.reap(&NameRange::prefix(author.scope.prefix()))? > 0 {
+            if over && self.reap(&NameRange::prefix(author.scope.prefix()))?.has_more() {
                 made_room = true;
                 continue;
             }
@@ -317,17 +342,9 @@ impl Job<'_, '_> {
         let mut rows = statement.query(params)?;
         let (mut due, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
-            let value = read_value(row.get_ref(6)?)?;
-            bytes += value.len();
-            due.push(Due {
-                rowid: row.get(0)?,
-                group: row.get(1)?,
-                key: row.get(2)?,
-                revision: Revision::from_i64(row.get(3)?)?,
-                deadline: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
-                content_type: row.get(5)?,
-                value,
-            });
+            let entry = Due::read(row)?;
+            bytes += entry.details.value.as_deref().map_or(0, <[u8]>::len);
+            due.push(entry);
             if bytes >= BATCH_BYTES {
                 break;
             }
@@ -338,12 +355,13 @@ impl Job<'_, '_> {
     /// Logs that the deadlines of due entries came, with their last values, and removes them.
     fn expire(&mut self, due: Vec<Due>) -> Result<()> {
         let mut gone: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-        for Due { rowid, group, key, revision, deadline, content_type, value } in due {
+        for Due { rowid, group, key, details } in due {
             self.conn().prepare_cached(REMOVE)?.execute([rowid])?;
             let Some(group) = group else { continue };
-            let bytes = len(&key) + len(&value);
-            let details = Details { value: Some(value), content_type, deadline, previous: Some(revision) };
-            self.log(Kind::Expire, &group, Some(&key), details)?;
+            let bytes = key.as_ref().map_or(0, len) + details.value.as_deref().map_or(0, len);
+            if let Some(key) = key {
+                self.log(Kind::Expire, &group, Some(&key), details)?;
+            }
             let (keys, total) = gone.entry(group).or_default();
             (*keys, *total) = (*keys + 1, *total + bytes);
         }
@@ -355,25 +373,18 @@ impl Job<'_, '_> {
         Ok(())
     }
 
-    /// Removes and announces what is due in a range of groups, a bounded number; how many; zero means
-    /// that nothing is due.
-    fn reap(&mut self, groups: &NameRange) -> Result<u64> {
+    /// Removes what is due in a range of groups, a bounded number, and announces what has a group.
+    fn reap(&mut self, groups: &NameRange) -> Result<Outcome> {
         let step = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
         let sql = if *groups == NameRange::prefix("") { DUE_ANYWHERE } else { DUE };
-        loop {
-            let due =
-                self.read_due(sql, params![self.batch.now.as_millis(), groups.lower(), groups.to, step])?;
-            let announced = due.iter().filter(|due| due.group.is_some()).count();
-            let nothing = due.is_empty();
-            self.expire(due)?;
-            if announced > 0 || nothing {
-                return Ok(u64::try_from(announced).unwrap_or(u64::MAX));
-            }
-        }
+        let due = self.read_due(sql, params![self.batch.now.as_millis(), groups.lower(), groups.to, step])?;
+        let (more, keys) = (!due.is_empty(), due.iter().filter(|due| due.group.is_some()).count());
+        self.expire(due)?;
+        Ok(Outcome::Reaped { keys: u64::try_from(keys).unwrap_or(u64::MAX), more })
     }
 
     fn delete_group(&mut self, group: &str) -> Result<u64> {
-        while self.reap(&NameRange::exactly(group))? > 0 {}
+        while self.reap(&NameRange::exactly(group))?.has_more() {}
         let Some(row) = self.counters().group(group)? else { return Ok(0) };
         self.log(Kind::DeleteGroup, group, None, Details::default())?;
         self.counters().bury(&row, group)?;
@@ -433,7 +444,7 @@ impl Job<'_, '_> {
             Op::DeleteGroup { group } => self.delete_group(group).map(Outcome::Keys),
             Op::DeleteGroups { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
             Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
-            Op::Reap { groups } => self.reap(groups).map(Outcome::Keys),
+            Op::Reap { groups } => self.reap(groups),
             Op::Consumer { name, act } => {
                 consumers::apply(self.conn(), self.batch.now, self.last, name, act).map(Outcome::Consumer)
             }
@@ -489,4 +500,52 @@ pub(super) fn sweep(conn: &Connection, step: usize) -> Result<bool> {
         conn.prepare_cached("DELETE FROM wk_dead WHERE group_id = ?1")?.execute([dead])?;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::signal::Signal;
+    use crate::engine::sqlite::SqliteEngine;
+    use crate::engine::{Engine, Write};
+    use crate::types::clock::ManualClock;
+    use crate::types::options::Options;
+
+    /// What a deleted group left behind is nobody's event, and just as much work.
+    #[test]
+    fn a_step_of_expiry_is_bounded_also_where_it_announces_nothing() -> Result<()> {
+        let clock = Arc::new(ManualClock::default());
+        let signal = Arc::new(Signal::new().expect("a signal"));
+        let engine = SqliteEngine::open_private(&Options::new().clock(clock.clone()), signal)?;
+        let write = |op| engine.write(Write { author: Author::default(), op });
+        let ttl = Duration::from_secs(60);
+        for number in 0..2 * REAP_STEP + 10 {
+            write(Op::Set {
+                group: "g".to_owned(),
+                key: number.to_string(),
+                value: Value::from("v"),
+                ttl: Ttl::For(ttl),
+                condition: Condition::Always,
+                content_type: None,
+            })?;
+        }
+        write(Op::DeleteGroup { group: "g".to_owned() })?;
+        clock.advance(ttl);
+        let mut left = Vec::new();
+        loop {
+            let step = write(Op::Reap { groups: NameRange::prefix("") })?;
+            assert_eq!((step.outcome.keys(), step.announced), (0, None));
+            if !step.outcome.has_more() {
+                break;
+            }
+            let count = "SELECT count(*) FROM wk_entries";
+            left.push(engine.pool.with(|conn| Ok(conn.query_row(count, [], |row| row.get::<_, i64>(0))?))?);
+        }
+        let step = i64::try_from(REAP_STEP).unwrap_or(0);
+        assert_eq!(left, [step + 10, 10, 0]);
+        Ok(())
+    }
 }

@@ -35,12 +35,23 @@ pub(super) enum OwnDone {
 }
 
 /// Holds the turn; passes it on whatever happens, with what it took along given back.
-struct Lead<'e> {
+pub(super) struct Lead<'e> {
     turn: &'e Turn<Writer>,
     writer: Option<Writer>,
     taken: Vec<Taken>,
     /// The last revision that was committed, if anything was announced.
     announced: Option<Revision>,
+}
+
+impl<'e> Lead<'e> {
+    pub(super) fn new(turn: &'e Turn<Writer>, writer: Writer) -> Lead<'e> {
+        Lead { turn, writer: Some(writer), taken: Vec::new(), announced: None }
+    }
+
+    /// Does something with the turn, and passes it.
+    pub(super) fn with<T>(mut self, f: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
+        self.writer.as_mut().map_or_else(|| Err(Reason::Closed.into()), f)
+    }
 }
 
 struct Taken {
@@ -74,7 +85,7 @@ impl Taken {
 
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
-        // Only a panicking closure leaves jobs behind: they wait for the next leader.
+        // Only a panic leaves jobs behind: they wait for the next leader.
         self.turn.give_back(self.taken.drain(..).map(|taken| taken.job));
         if let Some(writer) = self.writer.take() {
             writer.roll_back();
@@ -108,7 +119,7 @@ enum Broken {
 impl SqliteEngine {
     /// Commits the leader's own write and what can be taken along, then passes the turn.
     pub(super) fn lead(&self, writer: Writer, mut own: Own<'_>, queued: Instant) -> Result<OwnDone> {
-        let mut lead = Lead { turn: &self.turn, writer: Some(writer), taken: Vec::new(), announced: None };
+        let mut lead = Lead::new(&self.turn, writer);
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
             let attempt = self.attempt(&mut lead, &mut own, &mut own_result, queued);

@@ -14,6 +14,7 @@ use crate::types::options::Retention;
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
 
+use super::lead::Lead;
 use super::writer::Writer;
 use super::{SqliteEngine, apply, consumers, log, place, reserve, retention};
 use crate::engine::Engine;
@@ -64,11 +65,7 @@ impl SqliteEngine {
     fn with_turn<T>(&self, f: impl FnOnce(&mut Writer, Instant) -> Result<T>) -> Result<T> {
         let queued = Instant::now();
         match self.turn.enter(|| None, self.busy_timeout)? {
-            Admission::Lead(mut writer) => {
-                let result = f(&mut writer, queued);
-                self.turn.pass(writer);
-                result
-            }
+            Admission::Lead(writer) => Lead::new(&self.turn, writer).with(|writer| f(writer, queued)),
             // Only a write as data is ever done by others.
             Admission::Done(result) => {
                 Err(result.err().unwrap_or_else(|| crate::types::error::Reason::Closed.into()))

@@ -214,13 +214,13 @@ impl SqliteEngine {
         Ok(announced)
     }
 
-    /// Commits what was submitted and not taken along by others.
-    fn lead_background(&self) {
-        while let Some((writer, queued)) = self.turn.lead_for_background() {
-            if let Err(error) = self.lead(writer, Own::Others, queued) {
-                tracing::warn!(%error, "writes in the background could not be committed");
-            }
+    /// Commits some of what was submitted and not taken along by others; whether there was any.
+    fn lead_background(&self) -> bool {
+        let Some((writer, queued)) = self.turn.lead_for_background() else { return false };
+        if let Err(error) = self.lead(writer, Own::Others, queued) {
+            tracing::warn!(%error, "writes in the background could not be committed");
         }
+        true
     }
 
     fn commit(&self, write: &Write) -> Result<Receipt> {
@@ -409,6 +409,10 @@ impl Engine for SqliteEngine {
         nesting::refuse_turn(self.turn.address())
     }
 
+    fn poison(&self, error: &Error) {
+        self.turn.poison(error);
+    }
+
     fn seal(&self) -> Result<()> {
         if self.ballast.is_tight() {
             // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
@@ -417,7 +421,7 @@ impl Engine for SqliteEngine {
         }
         self.turn.refuse();
         loop {
-            self.lead_background();
+            while self.lead_background() {}
             if let Some(mut writer) = self.turn.close() {
                 let alone = self.wake.as_ref().is_some_and(Wake::leave);
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.

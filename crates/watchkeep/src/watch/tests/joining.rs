@@ -36,7 +36,7 @@ impl Scene {
             engine.clone(),
             Arc::new(ManualClock::default()),
             signal,
-            Arc::new(Workers::default()),
+            Arc::new(Workers::new(2)),
             Revision::ZERO,
         );
         Scene { engine, hub }
