@@ -12,8 +12,8 @@ impl Store {
     /// Copies the whole store into a new file while writers go on: everything up to one revision, the log and the
     /// retention included, and in an [adopted](crate::Options::adopt) file what belongs to others, too.
     ///
-    /// The copy has a new identity, so it refuses cursors of this store. It is made under the name of the target with
-    /// `-partial` behind it, synced, and then renamed: under the target's name there is a whole backup or nothing.
+    /// The copy has a new identity, so it refuses cursors of this store. It is made under another name beside the
+    /// target, synced, and then renamed: under the target's name there is a whole backup or nothing.
     /// While it is made the write-ahead log grows by what is written.
     ///
     /// ```
@@ -35,8 +35,8 @@ impl Store {
     /// # Errors
     ///
     /// `InvalidArgument` when something has the target's name already, and on a scoped handle; `NotFound` when its
-    /// folder is missing; `Full` when there is no room for it; `ReadOnly` when nothing can be written there; `Busy`
-    /// when another backup to the same target is under way; `Aborted` by its progress; `Corrupt`, `Closed`, `Io`.
+    /// folder is missing; `Full` when there is no room for it; `ReadOnly` when nothing can be written there; `Aborted`
+    /// by its progress; `Corrupt`, `Closed`, `Io`.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         self.backup_with(target, BackupOptions::new())
     }

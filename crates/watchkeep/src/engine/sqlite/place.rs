@@ -1,6 +1,6 @@
 //! Where a file lies, looked at without opening it: what kind of file it is, on what file system, with how much room.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -115,6 +115,18 @@ pub(super) fn make_private(path: &Path) {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn make_private(_: &Path) {}
+
+/// Only the owner of a file of ours reads and writes it, whatever the umask made of the rights that it was made with.
+#[cfg(unix)]
+pub(super) fn restrict(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict(_: &File) -> io::Result<()> {
+    Ok(())
+}
 
 /// Gives a file another name, unless that is taken.
 pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
