@@ -149,6 +149,14 @@ pub(crate) enum Reason {
     )]
     HardLinks { path: PathBuf, names: u64 },
     #[error(
+        "{path:?} is mounted without the folder that it lies in, and its write-ahead log lies beside it there; mount its folder instead"
+    )]
+    MountedAlone { path: PathBuf },
+    #[error(
+        "{path:?} is too long: its {part} has {len} bytes, and at most {limit} leave room for the files beside it; choose a shorter one"
+    )]
+    TooLong { path: PathBuf, part: &'static str, len: usize, limit: usize },
+    #[error(
         "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist on it (Options::network, --network)"
     )]
     NetworkFileSystem { path: PathBuf, system: &'static str },
@@ -339,6 +347,8 @@ impl Reason {
             Reason::BadNamespace { .. } | Reason::BadConsumer { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
             | Reason::HardLinks { .. }
+            | Reason::MountedAlone { .. }
+            | Reason::TooLong { .. }
             | Reason::NetworkFileSystem { .. }
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }

@@ -107,6 +107,11 @@ pub(crate) const BALLAST_ROOM: u64 = 2 * BALLAST_BYTES;
 pub(crate) const SCARCE: u64 = 64 << 20;
 pub(crate) const SCARCE_PAGES: u64 = 256;
 
+/// The longest path that SQLite opens, with what it puts behind it, in bytes.
+pub(crate) const SQLITE_PATH: usize = 512;
+/// The longest name in a folder where the file system does not say, in bytes.
+pub(crate) const NAME_MAX: usize = 255;
+
 /// How often a busy writer looks whether its files are still the ones that it opened.
 pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);
 

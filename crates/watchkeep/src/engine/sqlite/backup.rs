@@ -25,10 +25,13 @@ use super::{consumers, log, reserve};
 /// The name of a copy that is not complete is that of its target with this behind it, and so many drawn characters.
 const PARTIAL: &str = "-partial-";
 const PARTIAL_DRAWN: usize = 8;
+/// How many bytes are put behind the target's name, with those that SQLite adds.
+pub(super) const BEHIND_TARGET: usize = PARTIAL.len() + PARTIAL_DRAWN + JOURNAL.len();
 
 /// Copies what a connection sees to where nothing is yet.
 pub(super) fn backup(source: &Connection, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
     let target = absolute(target)?;
+    place::refuse_long(&target, BEHIND_TARGET)?;
     refuse_taken(&target, true)?;
     let copy = copy(source, &target, options)?;
     copy.publish(&target)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM, MIN_FREE, SCARCE};
 
-use super::place::{beside, folder_of, free};
+use super::place::{BALLAST, beside, folder_of, free};
 
 /// The ballast of a store.
 ///
@@ -24,7 +24,7 @@ pub(super) struct Ballast {
 
 impl Ballast {
     pub(super) fn of(store: &Path, wanted: bool) -> Ballast {
-        let path = wanted.then(|| beside(store, "-ballast"));
+        let path = wanted.then(|| beside(store, BALLAST));
         Ballast { path, tight: AtomicBool::new(false), scarce: AtomicBool::new(false) }
     }
 
