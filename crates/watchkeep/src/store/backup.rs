@@ -5,7 +5,10 @@ use std::path::Path;
 use crate::engine::sqlite;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::error::Result;
+use crate::types::sync::lock;
+use crate::types::sync::thread::{ThreadId, current};
 
+use super::core::Core;
 use super::handle::Store;
 
 impl Store {
@@ -41,14 +44,17 @@ impl Store {
         self.backup_with(target, BackupOptions::new())
     }
 
-    /// A [`backup`](Store::backup) that tells how far it is, and can be given up.
+    /// A [`backup`](Store::backup) that tells how far it is, and can be given up. The progress may use the store; a
+    /// [`close`](Store::close) in it takes place when the backup is complete.
     ///
     /// # Errors
     ///
     /// As [`backup`](Store::backup).
     pub fn backup_with(&self, target: impl AsRef<Path>, mut options: BackupOptions) -> Result<Backup> {
         self.refuse_scope("it is backed up")?;
-        self.core().engine.backup(target.as_ref(), &mut options)
+        let core = self.core();
+        let _here = Here::enter(core);
+        core.engine.backup(target.as_ref(), &mut options)
     }
 
     /// Makes a store of a backup, or of any file of a store: looks it over, then copies it to the store's place, each
@@ -81,5 +87,25 @@ impl Store {
         options: BackupOptions,
     ) -> Result<Backup> {
         sqlite::restore(backup.as_ref(), path.as_ref(), options)
+    }
+}
+
+/// This thread makes a backup.
+struct Here<'c>(&'c Core, ThreadId);
+
+impl Here<'_> {
+    fn enter(core: &Core) -> Here<'_> {
+        let here = current().id();
+        lock(&core.backing_up).push(here);
+        Here(core, here)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        let mut threads = lock(&self.0.backing_up);
+        if let Some(place) = threads.iter().position(|thread| *thread == self.1) {
+            threads.swap_remove(place);
+        }
     }
 }

@@ -190,6 +190,30 @@ fn progress_goes_up_to_the_whole_and_may_give_up() -> Result {
 }
 
 #[test]
+fn a_close_that_a_backup_s_progress_asks_for_comes_after_the_backup() -> Result {
+    crate::support::within_limit(|| {
+        let (folder, store) = store()?;
+        for (name, asynchronous) in [("copy.db", false), ("async.db", true)] {
+            let (store, target) = (Store::open(store.path())?, folder.path().join(name));
+            let inner = store.clone();
+            let options = BackupOptions::new().on_progress(move |_| {
+                inner.close().unwrap();
+                ControlFlow::Continue(())
+            });
+            let backup = if asynchronous {
+                futures_executor::block_on(store.to_async().backup(&target, options))?
+            } else {
+                store.backup_with(&target, options)?
+            };
+            assert_eq!(Store::open(&target)?.id(), backup.store);
+            store.close()?;
+            assert_eq!(refusal(store.get("g", "k")), ErrorKind::Closed);
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn of_two_backups_to_one_target_the_one_that_is_complete_first_stays() -> Result {
     let (folder, store) = store()?;
     let target = folder.path().join("copy.db");
