@@ -169,7 +169,7 @@ impl Options {
     }
 
     /// Whether an SQLite file that holds other tables gets ours beside them. False unless set; otherwise such a
-    /// file is an error of kind [`ForeignFile`](crate::ErrorKind::ForeignFile).
+    /// file is an error of kind [`ForeignFile`](crate::ErrorKind::ForeignFile), and so is one whose texts are not UTF-8.
     #[must_use]
     pub fn adopt(mut self, adopt: bool) -> Options {
         self.adopt = adopt;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::Result;
+use rusqlite::Connection;
 use tempfile::TempDir;
 use watchkeep::{BackupOptions, ErrorKind, Options, Store};
 
@@ -101,6 +102,44 @@ fn a_name_or_path_that_is_too_long_is_refused_in_words_and_nothing_is_made() -> 
     let restored = Store::restore(folder.join(&target), deep.join("app.db"), BackupOptions::new());
     refused_as_too_long(restored.map(drop))?;
     assert_eq!(fs::read_dir(&deep)?.count(), 0, "something was made");
+    Ok(())
+}
+
+#[test]
+fn a_file_whose_texts_are_not_utf_8_is_foreign_whatever_tables_it_has() -> Result {
+    let (folder, ours) = closed()?;
+    let source = Connection::open(&ours)?;
+    let schema: Vec<String> = source
+        .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%'")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let meta: Vec<(String, rusqlite::types::Value)> = source
+        .prepare("SELECT name, value FROM wk_meta")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for encoding in ["UTF-16le", "UTF-16be"] {
+        let path = folder.path().join(format!("{encoding}.db"));
+        let conn = Connection::open(&path)?;
+        conn.execute_batch(&format!("PRAGMA encoding = '{encoding}'; CREATE TABLE notes (text)"))?;
+        let refused = |options: Options| -> Result {
+            let error = options.open(&path).err().ok_or("it was opened")?;
+            assert_eq!(error.kind(), ErrorKind::ForeignFile, "{error}");
+            assert!(error.to_string().contains("UTF-8"), "{error}");
+            Ok(())
+        };
+        refused(Options::new().adopt(true))?;
+        let tables: i64 = conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        assert_eq!(tables, 1, "nothing was made in it");
+        // Exactly our tables and rows: texts compare by other bytes than those that we look for.
+        conn.execute_batch(&schema.join(";"))?;
+        for (name, value) in &meta {
+            conn.execute("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)", (name, value))?;
+        }
+        conn.close().map_err(|(_, error)| error)?;
+        refused(Options::new())?;
+        let restored = Store::restore(&path, folder.path().join("new.db"), BackupOptions::new());
+        assert_eq!(restored.map_err(|error| error.kind()), Err(ErrorKind::ForeignFile));
+    }
     Ok(())
 }
 

@@ -62,6 +62,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     if !options.create {
         return Err(foreign(path, "it is an empty file").into());
     }
+    refuse_encoding(&conn, path)?;
     writable(&conn, path)?;
     if is_missing {
         restrict(path)?;
@@ -104,7 +105,19 @@ fn writable(conn: &Connection, path: &Path) -> Result<()> {
     if conn.is_readonly("main")? { Err(Reason::ReadOnly { path: path.to_owned() }.into()) } else { Ok(()) }
 }
 
+/// Names are compared by their bytes, which are those of UTF-8 in our ranges of names.
+fn refuse_encoding(conn: &Connection, path: &Path) -> Result<()> {
+    let encoding: String = conn
+        .pragma_query_value(None, "encoding", |row| row.get(0))
+        .map_err(|error| unreadable(path, error))?;
+    match encoding.as_str() {
+        "UTF-8" => Ok(()),
+        other => Err(foreign(path, &format!("its texts are {other}, and those of a store UTF-8")).into()),
+    }
+}
+
 fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
+    refuse_encoding(conn, path)?;
     let format: Option<i64> = meta(conn, "format").map_err(|error| unreadable(path, error))?;
     match format {
         Some(FORMAT) => {}
