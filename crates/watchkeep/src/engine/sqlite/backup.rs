@@ -149,7 +149,7 @@ impl Partial {
         let mut builder = tempfile::Builder::new();
         builder.prefix(name.file_name().unwrap_or_default()).rand_bytes(PARTIAL_DRAWN);
         let file = builder.tempfile_in(folder_of(target)).map_err(|cause| io_failed(target, cause))?;
-        place::restrict(file.as_file()).map_err(|cause| io_failed(target, cause))?;
+        place::restrict_open(file.as_file()).map_err(|cause| io_failed(target, cause))?;
         Ok(Partial { file })
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM, MIN_FREE, SCARCE};
 
-use super::place::{BALLAST, beside, folder_of, free};
+use super::place::{BALLAST, beside, folder_of, free, restrict_open};
 
 /// The ballast of a store.
 ///
@@ -83,6 +83,7 @@ fn fill(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
+    restrict_open(&file)?;
     // What cannot be compressed takes up room on every file system.
     let mut chunk = [0; 64 << 10];
     for _ in 0..BALLAST_BYTES / chunk.len() as u64 {

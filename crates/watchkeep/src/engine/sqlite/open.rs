@@ -65,7 +65,8 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     refuse_encoding(&conn, path)?;
     writable(&conn, path)?;
     if is_missing {
-        restrict(path)?;
+        let failed = |cause| Reason::Io { what: format!("the rights of {path:?} could not be set"), cause };
+        place::restrict(path).map_err(failed)?;
     }
     create(&mut conn, !tables.others, options)?;
     let identity = agree(trusted(&conn, path)?, options)?;
@@ -184,20 +185,6 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
     Ok(())
 }
 
-/// Only its owner reads and writes a new file; SQLite gives its companions the same rights.
-#[cfg(unix)]
-fn restrict(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|cause| {
-        Reason::Io { what: format!("the rights of {path:?} could not be set"), cause }.into()
-    })
-}
-
-#[cfg(not(unix))]
-fn restrict(_: &Path) -> Result<()> {
-    Ok(())
-}
-
 pub(super) fn foreign(path: &Path, what: &str) -> Reason {
     Reason::ForeignFile { path: path.to_owned(), what: format!("{what}; name another file") }
 }
@@ -210,16 +197,23 @@ pub(super) fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 pub(super) fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+    let folder = place::folder_of(path);
     let denied = || {
-        let there = |path: &Path| place::is_there(path) && !place::may_write(path);
-        there(path) || there(place::folder_of(path)) || place::is_read_only(place::folder_of(path))
+        let companions = [place::WAL, place::INDEX, place::JOURNAL].map(|suffix| place::beside(path, suffix));
+        let locked = |path: &Path| place::is_there(path) && !place::may_write(path);
+        std::iter::once(path.to_owned())
+            .chain(companions)
+            .find(|path| locked(path))
+            .or_else(|| (locked(folder) || place::is_read_only(folder)).then(|| path.to_owned()))
     };
     match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             Reason::ReadOnly { path: path.to_owned() }.into()
         }
-        Some(ErrorCode::CannotOpen) if denied() => Reason::ReadOnly { path: path.to_owned() }.into(),
-        Some(ErrorCode::CannotOpen) => Reason::CannotOpen { path: path.to_owned(), cause: error }.into(),
+        Some(ErrorCode::CannotOpen) => match denied() {
+            Some(path) => Reason::ReadOnly { path }.into(),
+            None => Reason::CannotOpen { path: path.to_owned(), cause: error }.into(),
+        },
         _ => error.into(),
     }
 }

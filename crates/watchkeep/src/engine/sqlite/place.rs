@@ -159,21 +159,36 @@ fn name_max(_: &Path) -> usize {
 pub(super) fn make_private(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     // Where it fails SQLite makes the file, or says why it cannot be made.
-    let _ = mknodat(CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0);
+    if mknodat(CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0).is_ok() {
+        // The umask may have taken even its owner's rights.
+        let _ = restrict(path);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn make_private(_: &Path) {}
 
-/// Only the owner of a file of ours reads and writes it, whatever the umask made of the rights that it was made with.
+/// Only its owner reads and writes a new file, whatever the umask; SQLite gives its companions the same rights.
 #[cfg(unix)]
-pub(super) fn restrict(file: &File) -> io::Result<()> {
+pub(super) fn restrict(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+/// The same, of a file that is open.
+#[cfg(unix)]
+pub(super) fn restrict_open(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
 #[cfg(not(unix))]
-pub(super) fn restrict(_: &File) -> io::Result<()> {
+pub(super) fn restrict(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict_open(_: &File) -> io::Result<()> {
     Ok(())
 }
 
