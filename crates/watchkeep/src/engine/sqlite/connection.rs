@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::types::error::Result;
+use crate::types::error::{Reason, Result};
 use crate::types::limits::CHECKPOINT_PAGES;
 
 use super::open::cannot_open;
@@ -137,6 +137,22 @@ pub(super) fn write_ahead(conn: &Connection) -> Result<()> {
                     && start.elapsed() < OPENING =>
             {
                 nap(Duration::from_millis(1));
+            }
+            done => return Ok(done.map(drop)?),
+        }
+    }
+}
+
+/// Begins a transaction that writes, waiting for other processes; SQLite itself does not wait on this connection.
+pub(super) fn begin(conn: &Connection, since: Instant, timeout: Duration) -> Result<()> {
+    loop {
+        match conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                if since.elapsed() >= timeout {
+                    return Err(Reason::Busy { waited: since.elapsed() }.into());
+                }
+                // The spread keeps waiting processes from starving each other in step.
+                nap(Duration::from_micros(fastrand::u64(100..400)));
             }
             done => return Ok(done.map(drop)?),
         }

@@ -122,7 +122,8 @@ impl SqliteEngine {
         if let Some(wake) = &wake
             && wake.enter()? == Presence::Alone
         {
-            let recovered = if relaxed { reserve::recover(&conn, options.clock.now()) } else { Ok(()) };
+            let recover = || reserve::recover(&conn, options.clock.now(), options.busy_timeout);
+            let recovered = if relaxed { recover() } else { Ok(()) };
             wake.admit_others();
             recovered?;
         }
