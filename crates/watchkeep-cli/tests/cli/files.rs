@@ -100,6 +100,30 @@ fn what_only_reads_never_makes_the_file() {
 }
 
 #[test]
+fn what_only_reads_never_makes_the_ballast() {
+    let at = Sandbox::new();
+    at.ok(&["set", "a", "b", "v"]);
+    let ballast = at.path("watchkeep.db-ballast");
+    std::fs::remove_file(&ballast).unwrap();
+    for args in [
+        &["get", "a", "b"][..],
+        &["list", "a"],
+        &["groups"],
+        &["count"],
+        &["watch", "--snapshot", "--timeout", "200ms"],
+        &["history"],
+        &["stats"],
+        &["check"],
+        &["backup", "copy.db"],
+    ] {
+        at.ok(args);
+        assert!(!ballast.exists(), "{args:?}");
+    }
+    at.ok(&["delete", "a", "b"]);
+    assert_eq!(ballast.metadata().unwrap().len(), 4 << 20);
+}
+
+#[test]
 fn the_store_is_named_by_option_or_environment() {
     let at = Sandbox::new();
     at.ok(&["set", "a", "b", "default"]);

@@ -186,7 +186,8 @@ impl Options {
     }
 
     /// Whether a file of 4 MiB, named like the store with `-ballast` behind it, is kept beside the store and given
-    /// back when the disk is full, so that deleting works again. True unless set. A private store has none.
+    /// back when the disk is full, so that deleting works again. True unless set. The first write through this handle
+    /// makes it; a private store has none.
     #[must_use]
     pub fn ballast(mut self, ballast: bool) -> Options {
         self.ballast = ballast;

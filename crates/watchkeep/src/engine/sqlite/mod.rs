@@ -159,6 +159,7 @@ impl SqliteEngine {
 
     /// A writer looks at its files only now and then; in between it asks what is known, which costs 1 % of a relaxed set.
     fn may_write(&self) -> Result<()> {
+        self.ballast.want();
         if self.ballast.is_tight() {
             // There may be room again by now.
             self.ballast.keep();
