@@ -72,6 +72,10 @@ pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
 /// The write-ahead log is moved into the file when it has grown by this.
 pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 
+/// What the write-ahead log keeps of its length, in bytes, when it begins again from its start. It is well above what
+/// [`CHECKPOINT_PAGES`] usually let it come to, so that usual writes find room in it that is allocated already.
+pub(crate) const WAL_KEPT: i64 = 16 << 20;
+
 /// Read connections that are kept when nobody uses them.
 pub(crate) const IDLE_READERS: usize = 8;
 

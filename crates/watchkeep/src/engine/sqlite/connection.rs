@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::CHECKPOINT_PAGES;
+use crate::types::limits::{CHECKPOINT_PAGES, WAL_KEPT};
 
 use super::open::cannot_open;
 
@@ -174,6 +174,7 @@ pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> 
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     // The leader waits for other processes itself, as long as its own deadline allows.
     conn.busy_timeout(Duration::ZERO)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::os::raw::c_int| {
         wal.grew_to(u64::try_from(pages).unwrap_or(0));
         Ok(())
