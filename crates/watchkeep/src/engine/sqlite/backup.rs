@@ -122,7 +122,7 @@ fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions)
         }
     }
     drop(copying);
-    let store = StoreId::random();
+    let store = StoreId::random()?;
     conn.execute("UPDATE wk_meta SET value = ?1 WHERE name = 'store'", [store.as_str()])?;
     // The copy is whole, so nothing is lost in it, and nobody holds its consumers.
     reserve::release_here(&conn)?;

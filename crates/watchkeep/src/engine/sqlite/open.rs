@@ -170,9 +170,9 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
         tx.execute_batch(TABLES)?;
         let mut set = tx.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
         set.execute(params!["format", FORMAT])?;
-        set.execute(params!["store", StoreId::random().as_str()])?;
+        set.execute(params!["store", StoreId::random()?.as_str()])?;
         set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
-        set.execute(params!["salt", Salt::random().number()])?;
+        set.execute(params!["salt", Salt::random()?.number()])?;
         set.execute(params!["trimmed", 0])?;
         drop(set);
         retention::write(&tx, &options.retention.unwrap_or_default())?;

@@ -208,7 +208,7 @@ mod tests {
     fn log_with(events: &[u64], gaps: &[(u64, u64)]) -> Result<Connection> {
         let conn = Connection::open_in_memory()?;
         conn.execute_batch(TABLES)?;
-        let salt = Salt::random();
+        let salt = Salt::random()?;
         for &event in events {
             let at = Revision::new(event);
             let change = Change { kind: Kind::Set, previous: None, ..gap(at, at, Timestamp::default())? };
