@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::Result;
+use crate::support::{LIMIT, Result, eventually};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchkeep::{BackupOptions, ErrorKind, Options, Store};
@@ -140,6 +140,32 @@ fn a_file_whose_texts_are_not_utf_8_is_foreign_whatever_tables_it_has() -> Resul
         let restored = Store::restore(&path, folder.path().join("new.db"), BackupOptions::new());
         assert_eq!(restored.map_err(|error| error.kind()), Err(ErrorKind::ForeignFile));
     }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_is_overwritten_in_place_is_noticed_after_the_next_write() -> Result {
+    let folder = tempfile::tempdir()?;
+    let (path, other) = (folder.path().join("app.db"), folder.path().join("other.db"));
+    for (path, writes) in [(&path, 1), (&other, 50)] {
+        let store = Store::open(path)?;
+        (0..writes).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
+        store.close()?;
+    }
+    let store = Store::open(&path)?;
+    let mut watcher = store.watch("nothing", "*");
+    // By another program: this process must not open the file.
+    assert!(Command::new("cp").args([&other, &path]).status()?.success());
+    // Until then it is a mixture of both, and whatever is done with it may fail.
+    eventually("it is noticed", || {
+        store.set("g", "0", "v").ok();
+        let read = store.get("g", "0").err();
+        Ok(read.is_some_and(|error| {
+            error.kind() == ErrorKind::Replaced && error.to_string().contains("overwritten")
+        }))
+    })?;
+    let told = watcher.recv_timeout(LIMIT).ok_or("it ended in silence")?.err().ok_or("an event too many")?;
+    assert!(matches!(told.kind(), ErrorKind::Replaced | ErrorKind::Corrupt), "{told}");
     Ok(())
 }
 

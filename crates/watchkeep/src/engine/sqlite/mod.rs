@@ -333,7 +333,11 @@ impl Engine for SqliteEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         // Forgotten first: a deadline that is set while we look raises the signal.
         self.next_deadline.store(i64::MAX, Ordering::Relaxed);
-        let next = self.pool.with(read::next_deadline)?;
+        let (id, next) = self.pool.with(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
+        if id != self.id {
+            // Its inode is the same, so a look at it tells nothing.
+            return Err(self.guard.lose(Reason::Replaced { path: self.path.clone(), what: "overwritten" }));
+        }
         if let Some(next) = next {
             self.next_deadline.fetch_min(next.as_millis(), Ordering::Relaxed);
         }

@@ -128,9 +128,8 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         _ => return Err(foreign(path, "its table wk_meta names no format").into()),
     }
     let damaged = |what: &str| Error::from(Reason::Corrupt { what: what.to_owned() });
-    let id: Option<String> = meta(conn, "store")?;
+    let id = identity(conn)?;
     let durability: Option<String> = meta(conn, "durability")?;
-    let id = id.and_then(|id| id.parse().ok()).ok_or_else(|| damaged("wk_meta has no store id"))?;
     let durability = [Durability::Full, Durability::Relaxed]
         .into_iter()
         .find(|known| durability.as_deref() == Some(known.as_str()))
@@ -139,8 +138,17 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
     Ok(Identity { id, durability })
 }
 
+/// Which store it is.
+pub(super) fn identity(conn: &Connection) -> Result<StoreId> {
+    let id: Option<String> = meta(conn, "store")?;
+    let missing = || Reason::Corrupt { what: "wk_meta has no store id".to_owned() };
+    Ok(id.and_then(|id| id.parse().ok()).ok_or_else(missing)?)
+}
+
 fn meta<T: rusqlite::types::FromSql>(conn: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
-    conn.query_row("SELECT value FROM wk_meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+    conn.prepare_cached("SELECT value FROM wk_meta WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()
 }
 
 fn agree(identity: Identity, options: &Options) -> Result<Identity> {
