@@ -1,8 +1,75 @@
 //! The file as a whole: where it comes from, which are refused, `stats`, `compact`, `check`, usage, output.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::sandbox::{Sandbox, one_error};
+
+/// Who is bound by permissions, as root is not.
+const USER: u32 = 65_534;
+
+/// A sandbox of a user who is not root, with the binary in it, as the user may not look where it lies.
+fn of_a_user() -> Sandbox {
+    let at = Sandbox::new();
+    let program = assert_cmd::cargo::cargo_bin!("watchkeep");
+    if std::fs::hard_link(program, at.path("program")).is_err() {
+        std::fs::copy(program, at.path("program")).unwrap();
+    }
+    if at.path(".").metadata().unwrap().uid() == 0 {
+        chown(at.path("."), Some(USER), Some(USER)).unwrap();
+    }
+    at
+}
+
+/// A shell in the sandbox, as its user.
+fn shell(at: &Sandbox, script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).current_dir(at.path("."));
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(USER).gid(USER);
+    }
+    command
+}
+
+#[test]
+fn a_store_and_what_lies_beside_it_are_its_owner_s_whatever_the_umask() {
+    for umask in ["0777", "0"] {
+        let at = of_a_user();
+        let mut writes =
+            shell(&at, &format!("umask {umask}; ./program set g k v && ./program backup saved.db"));
+        let output = writes.output().unwrap();
+        assert!(output.status.success(), "{umask}: {}", String::from_utf8_lossy(&output.stderr));
+        let mut watches = shell(&at, &format!("umask {umask}; exec ./program watch --snapshot --json"));
+        let running = at.start_command(&mut watches).until_ready();
+        let mut files = 0;
+        for file in std::fs::read_dir(at.path(".")).unwrap() {
+            let file = file.unwrap();
+            if file.file_name() != "program" {
+                assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{umask}: {file:?}");
+                files += 1;
+            }
+        }
+        assert_eq!(files, 6, "the store, its log, index, wake file and ballast, and the backup");
+        running.signal("TERM");
+        running.end();
+    }
+}
+
+#[test]
+fn companions_that_may_not_be_written_are_named() {
+    for suffix in ["-wal", "-shm"] {
+        let at = of_a_user();
+        assert!(shell(&at, "./program set g k v").status().unwrap().success());
+        let theirs = at.path(&format!("watchkeep.db{suffix}"));
+        std::fs::write(&theirs, "").unwrap();
+        std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0)).unwrap();
+        let error = one_error(&["set"], 1, shell(&at, "./program set g k v").output().unwrap());
+        assert!(error.contains(&format!("watchkeep.db{suffix}\" cannot be written")), "{error}");
+    }
+}
 
 #[test]
 fn what_only_reads_never_makes_the_file() {
@@ -30,6 +97,30 @@ fn what_only_reads_never_makes_the_file() {
         assert!(error.contains("watchkeep.db"), "{error}");
         assert_eq!(std::fs::read_dir(at.path(".")).unwrap().count(), 0, "{args:?} left a file");
     }
+}
+
+#[test]
+fn what_only_reads_never_makes_the_ballast() {
+    let at = Sandbox::new();
+    at.ok(&["set", "a", "b", "v"]);
+    let ballast = at.path("watchkeep.db-ballast");
+    std::fs::remove_file(&ballast).unwrap();
+    for args in [
+        &["get", "a", "b"][..],
+        &["list", "a"],
+        &["groups"],
+        &["count"],
+        &["watch", "--snapshot", "--timeout", "200ms"],
+        &["history"],
+        &["stats"],
+        &["check"],
+        &["backup", "copy.db"],
+    ] {
+        at.ok(args);
+        assert!(!ballast.exists(), "{args:?}");
+    }
+    at.ok(&["delete", "a", "b"]);
+    assert_eq!(ballast.metadata().unwrap().len(), 4 << 20);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn absent<T>() -> Result<T> {
 impl MemoryEngine {
     pub(crate) fn new(signal: Arc<Signal>) -> Arc<MemoryEngine> {
         Arc::new(MemoryEngine {
-            id: StoreId::random(),
+            id: StoreId::MODEL,
             path: PathBuf::new(),
             turn: Turn::new(Pen, signal),
             feed: Feed::default(),

@@ -5,15 +5,18 @@ use std::path::Path;
 use crate::engine::sqlite;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::error::Result;
+use crate::types::sync::lock;
+use crate::types::sync::thread::{ThreadId, current};
 
+use super::core::Core;
 use super::handle::Store;
 
 impl Store {
     /// Copies the whole store into a new file while writers go on: everything up to one revision, the log and the
     /// retention included, and in an [adopted](crate::Options::adopt) file what belongs to others, too.
     ///
-    /// The copy has a new identity, so it refuses cursors of this store. It is made under the name of the target with
-    /// `-partial` behind it, synced, and then renamed: under the target's name there is a whole backup or nothing.
+    /// The copy has a new identity, so it refuses cursors of this store. It is made under another name beside the
+    /// target, synced, and then renamed: under the target's name there is a whole backup or nothing.
     /// While it is made the write-ahead log grows by what is written.
     ///
     /// ```
@@ -35,20 +38,23 @@ impl Store {
     /// # Errors
     ///
     /// `InvalidArgument` when something has the target's name already, and on a scoped handle; `NotFound` when its
-    /// folder is missing; `Full` when there is no room for it; `ReadOnly` when nothing can be written there; `Busy`
-    /// when another backup to the same target is under way; `Aborted` by its progress; `Corrupt`, `Closed`, `Io`.
+    /// folder is missing; `Full` when there is no room for it; `ReadOnly` when nothing can be written there; `Aborted`
+    /// by its progress; `Corrupt`, `Closed`, `Io`.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         self.backup_with(target, BackupOptions::new())
     }
 
-    /// A [`backup`](Store::backup) that tells how far it is, and can be given up.
+    /// A [`backup`](Store::backup) that tells how far it is, and can be given up. The progress may use the store; a
+    /// [`close`](Store::close) in it takes place when the backup is complete.
     ///
     /// # Errors
     ///
     /// As [`backup`](Store::backup).
     pub fn backup_with(&self, target: impl AsRef<Path>, mut options: BackupOptions) -> Result<Backup> {
         self.refuse_scope("it is backed up")?;
-        self.core().engine.backup(target.as_ref(), &mut options)
+        let core = self.core();
+        let _here = Here::enter(core);
+        core.engine.backup(target.as_ref(), &mut options)
     }
 
     /// Makes a store of a backup, or of any file of a store: looks it over, then copies it to the store's place, each
@@ -81,5 +87,25 @@ impl Store {
         options: BackupOptions,
     ) -> Result<Backup> {
         sqlite::restore(backup.as_ref(), path.as_ref(), options)
+    }
+}
+
+/// This thread makes a backup.
+struct Here<'c>(&'c Core, ThreadId);
+
+impl Here<'_> {
+    fn enter(core: &Core) -> Here<'_> {
+        let here = current().id();
+        lock(&core.backing_up).push(here);
+        Here(core, here)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        let mut threads = lock(&self.0.backing_up);
+        if let Some(place) = threads.iter().position(|thread| *thread == self.1) {
+            threads.swap_remove(place);
+        }
     }
 }

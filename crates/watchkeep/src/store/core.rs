@@ -36,6 +36,8 @@ pub(super) struct Core {
     pub(super) ending: AtomicBool,
     /// The store's thread should close the store: it was asked for where nobody may wait for it.
     pub(super) close_wanted: AtomicBool,
+    /// The threads that make a backup: its progress runs on them, while the close waits for its reading.
+    pub(super) backing_up: Mutex<Vec<ThreadId>>,
     closing: Mutex<Closing>,
     closing_done: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -77,6 +79,7 @@ impl Core {
             leases: Leases::default(),
             ending: AtomicBool::new(false),
             close_wanted: AtomicBool::new(false),
+            backing_up: Mutex::default(),
             closing: Mutex::new(Closing::Not),
             closing_done: Condvar::new(),
             thread: Mutex::new(None),
@@ -143,20 +146,21 @@ impl Core {
     }
 
     /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
-    /// a callback or on the store's own thread, it is only asked for, and the store's thread does it.
+    /// a callback, in the progress of a backup or on the store's own thread, it is only asked for, and the store's
+    /// thread does it.
     pub(super) fn close(&self) -> Result<()> {
         if self.engine.is_forked() {
             // Its threads and its locks are the other process's; there is nothing to wait for here.
             return Ok(());
         }
-        let own_thread = self.thread_id.get() == Some(&current().id());
-        if own_thread || self.hub.in_callback() {
+        let here = current().id();
+        let own_thread = self.thread_id.get() == Some(&here);
+        if own_thread || self.hub.in_callback() || lock(&self.backing_up).contains(&here) {
             self.close_wanted.store(true, Ordering::Release);
             self.signal.raise();
             return Ok(());
         }
         self.engine.refuse_own_turn()?;
-        let here = current().id();
         let mut closing = lock(&self.closing);
         loop {
             match *closing {

@@ -486,8 +486,8 @@ impl Store {
     }
 
     /// Closes the store: waits for what is under way, ends every watcher after it has drained, and makes every later
-    /// call, through whatever handle, fail with kind `Closed`. Closing twice does nothing; inside a callback it is
-    /// only asked for, and happens soon after.
+    /// call, through whatever handle, fail with kind `Closed`. Closing twice does nothing. Inside a callback or the
+    /// progress of a backup it is only asked for, and happens soon after; the backup is completed before.
     ///
     /// # Errors
     ///

@@ -153,6 +153,14 @@ pub(crate) enum Reason {
     )]
     HardLinks { path: PathBuf, names: u64 },
     #[error(
+        "{path:?} is mounted without the folder that it lies in, and its write-ahead log lies beside it there; mount its folder instead"
+    )]
+    MountedAlone { path: PathBuf },
+    #[error(
+        "{path:?} is too long: its {part} has {len} bytes, and at most {limit} leave room for the files beside it; choose a shorter one"
+    )]
+    TooLong { path: PathBuf, part: &'static str, len: usize, limit: usize },
+    #[error(
         "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist on it (Options::network, --network)"
     )]
     NetworkFileSystem { path: PathBuf, system: &'static str },
@@ -224,6 +232,8 @@ pub(crate) enum Reason {
         "the {what} has {len} bytes, the limit is {limit}; shorten it, or raise the limit when opening the store"
     )]
     TooLarge { what: &'static str, len: usize, limit: usize },
+    #[error("it is larger than SQLite stores in one row; make it smaller, or split it")]
+    TooLargeForSqlite(#[source] rusqlite::Error),
     #[error("the store is closed; open it again")]
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
@@ -314,6 +324,9 @@ fn advice(error: &rusqlite::Error) -> &'static str {
         Some(ErrorCode::SystemIoFailure) => {
             "see that its disk works, and that it does not reach a limit of the file size (ulimit -f)"
         }
+        Some(ErrorCode::OutOfMemory) => {
+            "there is not enough memory; free some, or raise its limit (ulimit -v)"
+        }
         _ => "see that it is a file of ours on a disk that works",
     }
 }
@@ -349,12 +362,14 @@ impl Reason {
             Reason::BadNamespace { .. } | Reason::BadConsumer { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
             | Reason::HardLinks { .. }
+            | Reason::MountedAlone { .. }
+            | Reason::TooLong { .. }
             | Reason::NetworkFileSystem { .. }
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }
             | Reason::BadDeadline
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
-            Reason::TooLarge { .. } => ErrorKind::TooLarge,
+            Reason::TooLarge { .. } | Reason::TooLargeForSqlite(_) => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
             Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
                 ErrorKind::Busy
@@ -465,7 +480,11 @@ impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Error {
         use rusqlite::ErrorCode;
         let reason = match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Reason::Locked(error),
+            // The last: others opened or recovered the file in each of many tries.
+            Some(
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed,
+            ) => Reason::Locked(error),
+            Some(ErrorCode::TooBig) => Reason::TooLargeForSqlite(error),
             Some(ErrorCode::DiskFull) => Reason::DiskFull(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Reason::CorruptFile(error),
             Some(ErrorCode::ReadOnly) => Reason::ReadOnlyFile(error),
@@ -508,6 +527,25 @@ mod tests {
         let error = Error::abort("no");
         assert_eq!(error.kind(), ErrorKind::Aborted);
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn what_sqlite_says_becomes_what_a_caller_can_do() {
+        use rusqlite::ffi;
+        let told = |code| Error::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for (code, kind, word) in [
+            (ffi::SQLITE_BUSY, ErrorKind::Busy, "try again"),
+            (ffi::SQLITE_PROTOCOL, ErrorKind::Busy, "try again"),
+            (ffi::SQLITE_FULL, ErrorKind::Full, "make room"),
+            (ffi::SQLITE_TOOBIG, ErrorKind::TooLarge, "smaller"),
+            (ffi::SQLITE_NOMEM, ErrorKind::Io, "memory"),
+            (ffi::SQLITE_IOERR, ErrorKind::Io, "ulimit -f"),
+            (ffi::SQLITE_CORRUPT, ErrorKind::Corrupt, "backup"),
+            (ffi::SQLITE_READONLY, ErrorKind::ReadOnly, "permissions"),
+        ] {
+            let error = told(code);
+            assert!(error.kind() == kind && error.to_string().contains(word), "{code}: {error:?} {error}");
+        }
     }
 
     #[test]

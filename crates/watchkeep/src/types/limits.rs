@@ -82,6 +82,10 @@ pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
 /// The write-ahead log is moved into the file when it has grown by this.
 pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 
+/// What the write-ahead log keeps of its length, in bytes, when it begins again from its start. It is well above what
+/// [`CHECKPOINT_PAGES`] usually let it come to, so that usual writes find room in it that is allocated already.
+pub(crate) const WAL_KEPT: i64 = 16 << 20;
+
 /// Read connections that are kept when nobody uses them.
 pub(crate) const IDLE_READERS: usize = 8;
 
@@ -116,6 +120,11 @@ pub(crate) const BALLAST_ROOM: u64 = 2 * BALLAST_BYTES;
 /// [`SCARCE_PAGES`], because on a full disk a log that is much longer than the ballast could not be moved any more.
 pub(crate) const SCARCE: u64 = 64 << 20;
 pub(crate) const SCARCE_PAGES: u64 = 256;
+
+/// The longest path that SQLite opens, with what it puts behind it, in bytes.
+pub(crate) const SQLITE_PATH: usize = 512;
+/// The longest name in a folder where the file system does not say, in bytes.
+pub(crate) const NAME_MAX: usize = 255;
 
 /// How often a busy writer looks whether its files are still the ones that it opened.
 pub(crate) const GUARD_EVERY: Duration = Duration::from_millis(10);

@@ -169,7 +169,7 @@ impl Options {
     }
 
     /// Whether an SQLite file that holds other tables gets ours beside them. False unless set; otherwise such a
-    /// file is an error of kind [`ForeignFile`](crate::ErrorKind::ForeignFile).
+    /// file is an error of kind [`ForeignFile`](crate::ErrorKind::ForeignFile), and so is one whose texts are not UTF-8.
     #[must_use]
     pub fn adopt(mut self, adopt: bool) -> Options {
         self.adopt = adopt;
@@ -186,7 +186,8 @@ impl Options {
     }
 
     /// Whether a file of 4 MiB, named like the store with `-ballast` behind it, is kept beside the store and given
-    /// back when the disk is full, so that deleting works again. True unless set. A private store has none.
+    /// back when the disk is full, so that deleting works again. True unless set. The first write through this handle
+    /// makes it; a private store has none.
     #[must_use]
     pub fn ballast(mut self, ballast: bool) -> Options {
         self.ballast = ballast;

@@ -74,15 +74,32 @@ pub struct StoreId([u8; 8]);
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 impl StoreId {
-    pub(crate) fn random() -> StoreId {
-        let draw = || ALPHABET.get(fastrand::usize(..ALPHABET.len())).copied().unwrap_or(b'0');
-        StoreId(std::array::from_fn(|_| draw()))
+    /// What the models' engine has.
+    #[cfg(all(test, any(loom, shuttle)))]
+    pub(crate) const MODEL: StoreId = StoreId(*b"00000000");
+
+    /// Drawn by the operating system: that two stores differ is all that keeps one from taking the other's cursors.
+    pub(crate) fn random() -> Result<StoreId> {
+        let bytes: [u8; 8] = random()?;
+        let letter = |byte: u8| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0');
+        Ok(StoreId(bytes.map(letter)))
     }
 
     /// The identity as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+}
+
+/// Bytes drawn by the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|cause| Reason::Io {
+        what: "the operating system draws no random numbers; see that getrandom or /dev/urandom works"
+            .to_owned(),
+        cause: std::io::Error::other(cause),
+    })?;
+    Ok(bytes)
 }
 
 impl fmt::Display for StoreId {
@@ -182,8 +199,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn identities_come_from_the_operating_system() -> Result<()> {
+        // Machines that were started from one image may be alike in everything else.
+        fastrand::seed(7);
+        let first = StoreId::random()?;
+        fastrand::seed(7);
+        assert_ne!(first, StoreId::random()?);
+        assert_eq!(first.as_str().parse::<StoreId>()?, first);
+        Ok(())
+    }
+
+    #[test]
     fn a_cursor_survives_its_text_and_nothing_else_parses() -> Result<()> {
-        let cursor = Cursor::new(StoreId::random(), Revision::new(77));
+        let cursor = Cursor::new(StoreId::random()?, Revision::new(77));
         assert_eq!(cursor.to_string().parse::<Cursor>()?, cursor);
         for bad in [
             "",

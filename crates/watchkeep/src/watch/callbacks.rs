@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
@@ -77,8 +78,11 @@ pub(crate) struct Callbacks {
 }
 
 thread_local! {
-    /// The stores in whose callback this thread is, and the event to which what it writes there goes back.
-    static INSIDE: RefCell<Vec<(usize, Revision)>> = const { RefCell::new(Vec::new()) };
+    /// The stores in whose callback this thread is, and the event to which what it writes there goes back. It has no
+    /// destructor: a store may be used and closed by the destructors that run when a thread ends. So what is empty must
+    /// hold no memory.
+    static INSIDE: ManuallyDrop<RefCell<Vec<(usize, Revision)>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 impl Hub {
@@ -264,7 +268,13 @@ fn call_all(hub: &Hub, item: &Item) {
             call(slot, item);
         }
     }
-    INSIDE.with(|inside| inside.borrow_mut().pop());
+    INSIDE.with(|inside| {
+        let mut inside = inside.borrow_mut();
+        inside.pop();
+        if inside.is_empty() {
+            *inside = Vec::new();
+        }
+    });
 }
 
 fn call(slot: &Slot, item: &Item) {

@@ -190,23 +190,69 @@ fn progress_goes_up_to_the_whole_and_may_give_up() -> Result {
 }
 
 #[test]
-fn two_backups_to_one_target_do_not_meet_and_one_that_was_killed_is_cleared_away() -> Result {
+fn a_close_that_a_backup_s_progress_asks_for_comes_after_the_backup() -> Result {
+    crate::support::within_limit(|| {
+        let (folder, store) = store()?;
+        for (name, asynchronous) in [("copy.db", false), ("async.db", true)] {
+            let (store, target) = (Store::open(store.path())?, folder.path().join(name));
+            let inner = store.clone();
+            let options = BackupOptions::new().on_progress(move |_| {
+                inner.close().unwrap();
+                ControlFlow::Continue(())
+            });
+            let backup = if asynchronous {
+                futures_executor::block_on(store.to_async().backup(&target, options))?
+            } else {
+                store.backup_with(&target, options)?
+            };
+            assert_eq!(Store::open(&target)?.id(), backup.store);
+            store.close()?;
+            assert_eq!(refusal(store.get("g", "k")), ErrorKind::Closed);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn of_two_backups_to_one_target_the_one_that_is_complete_first_stays() -> Result {
     let (folder, store) = store()?;
-    let (target, partial) = (folder.path().join("copy.db"), folder.path().join("copy.db-partial"));
+    let target = folder.path().join("copy.db");
     let (inner, second) = (store.clone(), target.clone());
+    let (made, first) = std::sync::mpsc::channel();
     let options = BackupOptions::new().on_progress(move |_| {
-        assert_eq!(refusal(inner.backup(&second)), ErrorKind::Busy);
+        made.send(inner.backup(&second)).ok();
         ControlFlow::Continue(())
     });
-    store.backup_with(&target, options)?;
-    fs::remove_file(&target)?;
-    // What a killed process leaves: half a copy, and nobody who holds it.
-    fs::write(&partial, "half a copy")?;
-    fs::write(folder.path().join("copy.db-partial-wal"), "and its log")?;
-    store.backup(&target)?;
+    assert_eq!(refusal(store.backup_with(&target, options)), ErrorKind::InvalidArgument);
+    let first = first.recv()??;
     assert_eq!(others(folder.path())?, ["copy.db"]);
-    assert_eq!(Store::open(&target)?.check()?.problems, Vec::<String>::new());
+    assert_eq!(Store::open(&target)?.id(), first.store);
     Ok(())
+}
+
+#[test]
+fn whatever_lies_beside_the_target_is_left_alone_and_hinders_no_backup_or_restore() -> Result {
+    crate::support::within_limit(|| {
+        let (folder, backup, path) = saved()?;
+        let store = Store::open(folder.path().join("app.db"))?;
+        let at = |name: &str| folder.path().join(name);
+        let script = r#"cd "$0" && mkdir folder.db-partial && mkfifo pipe.db-partial && echo mine > file.db-partial
+            ln -s file.db-partial link.db-partial && ln -s nowhere dangling.db-partial && mkdir new.db-partial"#;
+        assert!(std::process::Command::new("sh").args(["-c", script]).arg(folder.path()).status()?.success());
+        let before = others(folder.path())?;
+        for name in ["folder.db", "pipe.db", "file.db", "link.db", "dangling.db"] {
+            store.backup(at(name))?;
+            assert_eq!(Store::open(at(name))?.count("t:g")?, 2_000);
+            assert!(at(&format!("{name}-partial")).symlink_metadata().is_ok(), "{name}");
+            fs::remove_file(at(name))?;
+            fs::remove_file(at(&format!("{name}-ballast"))).ok();
+        }
+        restore(&backup, &path, false)?;
+        fs::remove_file(&path)?;
+        assert_eq!(others(folder.path())?, before);
+        assert_eq!(fs::read(at("file.db-partial"))?, b"mine\n");
+        Ok(())
+    })
 }
 
 #[test]

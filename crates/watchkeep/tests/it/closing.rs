@@ -522,3 +522,63 @@ fn a_snapshot_that_is_under_way_ends_with_an_error_not_with_silence() -> Result 
     assert!(complete || told, "neither ready nor an error");
     Ok(())
 }
+
+/// What a thread keeps until it ends: dropped after what the library keeps for the thread, which it first used later.
+struct Kept(Store);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let written = self.0.set("g", "last", "words");
+        let nested = self.0.transaction(|tx| {
+            tx.set("g", "inner", "v")?;
+            assert_eq!(self.0.set("g", "nested", "v").map_err(|error| error.kind()), Err(ErrorKind::Nested));
+            Ok(())
+        });
+        let closed = self.0.close();
+        assert!(written.is_ok() && nested.is_ok() && closed.is_ok(), "{written:?} {nested:?} {closed:?}");
+    }
+}
+
+#[test]
+fn a_store_that_a_thread_keeps_may_be_used_and_is_closed_when_the_thread_ends() -> Result {
+    thread_local! {
+        static KEPT: std::cell::RefCell<Option<Kept>> = const { std::cell::RefCell::new(None) };
+    }
+    let uses: [fn(&Store) -> Result; 4] = [
+        |_| Ok(()),
+        |store| Ok(store.set("g", "k", "v").map(|_| ())?),
+        |store| Ok(store.transaction(|tx| tx.set("g", "k", "v")).map(|_| ())?),
+        |store| {
+            // A callback that writes: its own writes must not wait for it.
+            let inner = store.clone();
+            store
+                .on_change(move |event| {
+                    if event.key() == Some("last") {
+                        inner.set("g", "told", "v").unwrap();
+                    }
+                })
+                .detach();
+            Ok(store.set("g", "k", "v").map(|_| ())?)
+        },
+    ];
+    for used in uses {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("app.db");
+        let opened = path.clone();
+        within_limit(move || {
+            let thread = thread::spawn(move || -> Result {
+                KEPT.with(|kept| -> Result {
+                    let store = Store::open(&opened)?;
+                    let watcher = store.watch("*", "*");
+                    *kept.borrow_mut() = Some(Kept(store));
+                    drop(watcher);
+                    used(&kept.borrow().as_ref().ok_or("it is gone")?.0)
+                })
+            });
+            thread.join().map_err(|_| "panicked")?
+        })?;
+        assert!(!path.with_file_name("app.db-wal").exists(), "it is closed");
+        assert_eq!(Store::open(&path)?.get("g", "last")?.ok_or("it is missing")?, "words");
+    }
+    Ok(())
+}

@@ -179,3 +179,18 @@ fn the_write_ahead_log_does_not_grow_without_bound_while_writers_write() -> Resu
         Ok(store.stats()?.wal_bytes <= most)
     })
 }
+
+#[test]
+fn a_write_ahead_log_that_grew_beside_a_reader_is_cut_when_the_reader_is_gone() -> Result {
+    let folder = tempfile::tempdir()?;
+    let store = Options::new().durability(Durability::Relaxed).open(folder.path().join("app.db"))?;
+    let snapshot = store.snapshot()?;
+    while store.stats()?.wal_bytes < 40_000_000 {
+        store.set("g", "k", vec![b'x'; 500_000])?;
+    }
+    drop(snapshot);
+    eventually("it is cut", || {
+        store.set("g", "k", "v")?;
+        Ok(store.stats()?.wal_bytes <= 16 << 20)
+    })
+}

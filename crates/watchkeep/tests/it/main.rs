@@ -19,6 +19,7 @@ mod group_commit;
 mod lag_policies;
 mod listing;
 mod open;
+mod places;
 mod quotas;
 mod relaxed;
 mod retention;

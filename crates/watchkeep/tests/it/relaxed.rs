@@ -182,3 +182,62 @@ fn who_wrongly_takes_itself_for_the_last_takes_no_reservation_from_others() -> R
     }
     Ok(())
 }
+
+/// A folder at the wake file's name: whoever opens the store takes itself for alone.
+fn without_wake_file() -> Result<(tempfile::TempDir, std::path::PathBuf)> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    std::fs::create_dir(folder.path().join("app.db-wake"))?;
+    Ok((folder, path))
+}
+
+#[test]
+fn an_opening_that_must_recover_waits_for_whoever_has_the_file_locked() -> Result {
+    let (_folder, path) = without_wake_file()?;
+    let relaxed = Options::new().durability(Durability::Relaxed).busy_timeout(crate::support::LIMIT);
+    let store = relaxed.clone().open(&path)?;
+    store.set("g", "k", "v")?;
+    let shell = rusqlite::Connection::open(&path)?;
+    shell.execute_batch("BEGIN IMMEDIATE")?;
+    let hasty = relaxed.clone().busy_timeout(std::time::Duration::from_millis(1)).open(&path);
+    assert_eq!(hasty.err().ok_or("it was opened")?.kind(), ErrorKind::Busy);
+    let (opened, done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| opened.send(relaxed.open(&path)));
+        // Long enough for it to get there, mostly; when it does not, nothing is seen.
+        let early = done.recv_timeout(std::time::Duration::from_millis(200));
+        shell.execute_batch("COMMIT")?;
+        assert!(early.is_err(), "it did not wait: {early:?}");
+        done.recv_timeout(crate::support::LIMIT)??.set("g", "k", "v")?;
+        Ok(())
+    })
+}
+
+#[test]
+fn whoever_opens_at_once_without_a_wake_file_waits_for_the_others() -> Result {
+    let (_folder, path) = without_wake_file()?;
+    let relaxed = Options::new().durability(Durability::Relaxed).busy_timeout(crate::support::LIMIT);
+    let store = relaxed.clone().open(&path)?;
+    std::thread::scope(|scope| {
+        let write = |thread: u64| {
+            let (relaxed, path) = (relaxed.clone(), &path);
+            move || -> Result {
+                for n in 0..8 {
+                    let store = relaxed.clone().open(path)?;
+                    store.set("g", &format!("{thread}-{n}"), "v")?;
+                    store.close()?;
+                }
+                Ok(())
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|thread| scope.spawn(write(thread))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "it panicked")?)
+    })?;
+    assert_eq!((store.count("g")?, store.check()?.problems), (32, Vec::new()));
+    let told: std::collections::BTreeSet<_> = store
+        .history(Filter::everything(), Revision::ZERO)
+        .map(|event| Ok(event?.key().unwrap_or_default().to_owned()))
+        .collect::<Result<_>>()?;
+    assert_eq!(told.len(), 32);
+    Ok(())
+}

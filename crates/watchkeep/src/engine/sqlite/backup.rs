@@ -4,13 +4,15 @@
 //! the copy has one file in rollback mode: it can be read where nothing can be written beside it. It becomes a store
 //! again, in write-ahead mode, when it is opened.
 
-use std::fs::{File, OpenOptions, TryLockError};
+#[cfg(unix)]
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::StepResult;
 use rusqlite::{Connection, OpenFlags};
+use tempfile::NamedTempFile;
 
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::error::{Error, Reason, Result};
@@ -20,9 +22,16 @@ use crate::types::revision::StoreId;
 use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, is_there};
 use super::{consumers, log, reserve};
 
+/// The name of a copy that is not complete is that of its target with this behind it, and so many drawn characters.
+const PARTIAL: &str = "-partial-";
+const PARTIAL_DRAWN: usize = 8;
+/// How many bytes are put behind the target's name, with those that SQLite adds.
+pub(super) const BEHIND_TARGET: usize = PARTIAL.len() + PARTIAL_DRAWN + JOURNAL.len();
+
 /// Copies what a connection sees to where nothing is yet.
 pub(super) fn backup(source: &Connection, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
     let target = absolute(target)?;
+    place::refuse_long(&target, BEHIND_TARGET)?;
     refuse_taken(&target, true)?;
     let copy = copy(source, &target, options)?;
     copy.publish(&target)
@@ -66,8 +75,8 @@ impl Copy {
             io::ErrorKind::AlreadyExists => Error::from(Reason::TargetExists { path: target.to_owned() }),
             _ => io_failed(target, cause),
         };
-        place::rename_new(&partial.path, target).map_err(failed)?;
-        partial.gone = true;
+        place::rename_new(partial.path(), target).map_err(failed)?;
+        partial.file.disable_cleanup(true);
         sync_folder(target)?;
         Ok(backup)
     }
@@ -81,7 +90,7 @@ pub(super) fn copy(source: &Connection, target: &Path, options: &mut BackupOptio
     let ended = source.execute_batch("COMMIT");
     let backup = copied?;
     ended?;
-    partial.file.sync_all().map_err(|cause| io_failed(&partial.path, cause))?;
+    partial.file.as_file().sync_all().map_err(|cause| io_failed(partial.path(), cause))?;
     Ok(Copy { partial, backup })
 }
 
@@ -91,10 +100,10 @@ fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions)
     let revision = log::end(source)?.0;
     let page_size = number("PRAGMA page_size")?.unsigned_abs();
     let total = number("PRAGMA page_count")?.unsigned_abs() * page_size;
-    place::need_room(&partial.path, total + MIN_FREE)?;
+    place::need_room(partial.path(), total + MIN_FREE)?;
 
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut conn = Connection::open_with_flags(&partial.path, flags)?;
+    let mut conn = Connection::open_with_flags(partial.path(), flags)?;
     // What fails is thrown away whole, so nothing is kept to roll back. With exclusive locks there is no index.
     conn.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL",
@@ -109,91 +118,52 @@ fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions)
         match step {
             StepResult::Done => break,
             StepResult::More => {}
-            _ => return Err(Reason::InUse { path: partial.path.clone() }.into()),
+            _ => return Err(Reason::InUse { path: partial.path().to_owned() }.into()),
         }
     }
     drop(copying);
-    let store = StoreId::random();
+    let store = StoreId::random()?;
     conn.execute("UPDATE wk_meta SET value = ?1 WHERE name = 'store'", [store.as_str()])?;
     // The copy is whole, so nothing is lost in it, and nobody holds its consumers.
     reserve::release_here(&conn)?;
     consumers::release_all(&conn)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     if mode != "delete" {
-        return Err(Reason::InUse { path: partial.path.clone() }.into());
+        return Err(Reason::InUse { path: partial.path().to_owned() }.into());
     }
     conn.close().map_err(|(_, error)| error)?;
-    let bytes = partial.file.metadata().map_err(|cause| io_failed(&partial.path, cause))?.len();
+    let bytes = partial.file.as_file().metadata().map_err(|cause| io_failed(partial.path(), cause))?.len();
     Ok(Backup { store, revision, bytes, replaced: None })
 }
 
-/// The file that a copy is made in, beside its target. Whoever holds its lock makes the copy; a process that was killed
-/// at it leaves the file behind, unlocked, and the next one removes it.
+/// The file that a copy is made in, beside its target. Its name is drawn and must be free, so nothing that lies there is
+/// taken for it. A process that is killed leaves it behind; nobody else can know that it is not needed any more.
 struct Partial {
-    path: PathBuf,
-    /// For the lock, and the last sync. SQLite has closed its own by then.
-    file: File,
-    /// It has become the target.
-    gone: bool,
+    /// For the last sync. SQLite has closed its own by then.
+    file: NamedTempFile,
 }
 
 impl Partial {
     fn take(target: &Path) -> Result<Partial> {
-        let path = beside(target, "-partial");
-        loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let made = match options.open(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-                opened => Some(opened.map_err(|cause| io_failed(&path, cause))?),
-            };
-            let is_new = made.is_some();
-            let file = match made.map_or_else(|| File::open(&path), Ok) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.map_err(|cause| io_failed(&path, cause))?,
-            };
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Reason::InUse { path }.into()),
-                Err(TryLockError::Error(cause)) => return Err(io_failed(&path, cause)),
-            }
-            if !same(&file, &path) {
-                // Another one finished, or cleared it away, before we had the lock.
-                continue;
-            }
-            let partial = Partial { path: path.clone(), file, gone: false };
-            if is_new {
-                return Ok(partial);
-            }
-            // Left behind: dropping it removes it.
-        }
+        let name = beside(target, PARTIAL);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(name.file_name().unwrap_or_default()).rand_bytes(PARTIAL_DRAWN);
+        let file = builder.tempfile_in(folder_of(target)).map_err(|cause| io_failed(target, cause))?;
+        place::restrict_open(file.as_file()).map_err(|cause| io_failed(target, cause))?;
+        Ok(Partial { file })
+    }
+
+    fn path(&self) -> &Path {
+        self.file.path()
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
         for suffix in [WAL, INDEX, JOURNAL] {
-            let _ = std::fs::remove_file(beside(&self.path, suffix));
-        }
-        if !self.gone {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = std::fs::remove_file(beside(self.path(), suffix));
         }
     }
-}
-
-#[cfg(unix)]
-fn same(file: &File, path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let opened = file.metadata().map(|file| (file.dev(), file.ino()));
-    let there = path.symlink_metadata().map(|file| (file.dev(), file.ino()));
-    matches!((opened, there), (Ok(opened), Ok(there)) if opened == there)
-}
-
-#[cfg(not(unix))]
-fn same(_: &File, path: &Path) -> bool {
-    is_there(path)
 }
 
 /// The folder's own entries are on the disk.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::types::limits::{BALLAST_BYTES, BALLAST_ROOM, MIN_FREE, SCARCE};
 
-use super::place::{beside, folder_of, free};
+use super::place::{BALLAST, beside, folder_of, free, restrict_open};
 
 /// The ballast of a store.
 ///
@@ -17,6 +17,8 @@ use super::place::{beside, folder_of, free};
 pub(super) struct Ballast {
     /// None when there is to be none.
     path: Option<PathBuf>,
+    /// This handle makes it: it wrote, or gave the room back. Who only reads makes no file.
+    ours: AtomicBool,
     tight: AtomicBool,
     /// There is so little room that the disk may soon be tight.
     scarce: AtomicBool,
@@ -24,8 +26,9 @@ pub(super) struct Ballast {
 
 impl Ballast {
     pub(super) fn of(store: &Path, wanted: bool) -> Ballast {
-        let path = wanted.then(|| beside(store, "-ballast"));
-        Ballast { path, tight: AtomicBool::new(false), scarce: AtomicBool::new(false) }
+        let path = wanted.then(|| beside(store, BALLAST));
+        let no = || AtomicBool::new(false);
+        Ballast { path, ours: no(), tight: no(), scarce: no() }
     }
 
     pub(super) fn is_scarce(&self) -> bool {
@@ -39,6 +42,7 @@ impl Ballast {
     /// Gives the room back; whether there was something to give.
     pub(super) fn release(&self) -> bool {
         let Some(path) = &self.path else { return false };
+        self.ours.store(true, Ordering::Relaxed);
         let released = fs::remove_file(path).is_ok();
         if !self.tight.swap(true, Ordering::Relaxed) || released {
             tracing::warn!(?path, released, "the disk is full: nothing is set until the ballast fits again");
@@ -46,25 +50,31 @@ impl Ballast {
         released
     }
 
-    /// Makes the ballast if it is missing and there is room for it, and sees how much room there is.
+    /// Before a write: from the first one on the ballast is kept.
+    pub(super) fn want(&self) {
+        if !self.ours.load(Ordering::Relaxed) {
+            self.ours.store(true, Ordering::Relaxed);
+            self.keep();
+        }
+    }
+
+    /// Sees how much room there is; where the ballast is ours to make, makes it if it is missing and there is room.
     pub(super) fn keep(&self) {
         let Some(path) = &self.path else { return };
         let scarce = free(folder_of(path)).is_some_and(|free| free < SCARCE);
         self.scarce.store(scarce, Ordering::Relaxed);
         let whole = path.symlink_metadata().is_ok_and(|file| file.len() >= BALLAST_BYTES);
         let room = if self.is_tight() { BALLAST_ROOM } else { BALLAST_BYTES + MIN_FREE };
-        let tight = !whole && !make(path, room);
-        if self.tight.swap(tight, Ordering::Relaxed) && !tight {
+        let fits = || free(folder_of(path)).is_none_or(|free| free >= room);
+        let there = whole || fits() && (!self.ours.load(Ordering::Relaxed) || make(path));
+        if self.tight.swap(!there, Ordering::Relaxed) && there {
             tracing::info!(?path, "the disk has room again");
         }
     }
 }
 
 /// Whether there is a ballast now, or at least room for it.
-fn make(path: &Path, room: u64) -> bool {
-    if free(folder_of(path)).is_some_and(|free| free < room) {
-        return false;
-    }
+fn make(path: &Path) -> bool {
     // One that was not finished.
     let _ = fs::remove_file(path);
     let Err(error) = fill(path) else { return true };
@@ -83,6 +93,7 @@ fn fill(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
+    restrict_open(&file)?;
     // What cannot be compressed takes up room on every file system.
     let mut chunk = [0; 64 << 10];
     for _ in 0..BALLAST_BYTES / chunk.len() as u64 {
@@ -102,6 +113,8 @@ mod tests {
         let store = folder.path().join("app.db");
         let (ballast, path) = (Ballast::of(&store, true), folder.path().join("app.db-ballast"));
         ballast.keep();
+        assert!(!path.exists() && !ballast.is_tight(), "it is made before the first write");
+        ballast.want();
         assert!(path.metadata()?.len() == BALLAST_BYTES && !ballast.is_tight());
         assert!(ballast.release() && ballast.is_tight() && !path.exists());
         assert!(!ballast.release());
@@ -117,7 +130,7 @@ mod tests {
     fn where_it_is_not_wanted_nothing_is_made_and_nothing_refused() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let ballast = Ballast::of(&folder.path().join("app.db"), false);
-        ballast.keep();
+        ballast.want();
         assert!(!ballast.release() && !ballast.is_tight());
         assert_eq!(fs::read_dir(folder.path())?.count(), 0);
         Ok(())

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::types::error::Result;
-use crate::types::limits::CHECKPOINT_PAGES;
+use crate::types::error::{Reason, Result};
+use crate::types::limits::{CHECKPOINT_PAGES, WAL_KEPT};
 
 use super::open::cannot_open;
 
@@ -143,6 +143,22 @@ pub(super) fn write_ahead(conn: &Connection) -> Result<()> {
     }
 }
 
+/// Begins a transaction that writes, waiting for other processes; SQLite itself does not wait on this connection.
+pub(super) fn begin(conn: &Connection, since: Instant, timeout: Duration) -> Result<()> {
+    loop {
+        match conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                if since.elapsed() >= timeout {
+                    return Err(Reason::Busy { waited: since.elapsed() }.into());
+                }
+                // The spread keeps waiting processes from starving each other in step.
+                nap(Duration::from_micros(fastrand::u64(100..400)));
+            }
+            done => return Ok(done.map(drop)?),
+        }
+    }
+}
+
 /// SQLite has no signal for the end of what another process does: this wait is the thing itself.
 #[expect(clippy::disallowed_methods, reason = "there is nothing to be woken by")]
 pub(super) fn nap(time: Duration) {
@@ -158,6 +174,7 @@ pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> 
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     // The leader waits for other processes itself, as long as its own deadline allows.
     conn.busy_timeout(Duration::ZERO)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT)?;
     conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::os::raw::c_int| {
         wal.grew_to(u64::try_from(pages).unwrap_or(0));
         Ok(())

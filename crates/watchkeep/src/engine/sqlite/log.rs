@@ -10,7 +10,7 @@ use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::PAGE_BYTES;
-use crate::types::revision::Revision;
+use crate::types::revision::{self, Revision};
 
 use super::columns::{SqlValue, optional_text, payload, read_value};
 
@@ -34,8 +34,8 @@ const TRIMMED: &str = "SELECT value FROM wk_meta WHERE name = 'trimmed'";
 pub(super) struct Salt(u32);
 
 impl Salt {
-    pub(super) fn random() -> Salt {
-        Salt(fastrand::u32(..))
+    pub(super) fn random() -> Result<Salt> {
+        Ok(Salt(u32::from_ne_bytes(revision::random()?)))
     }
 
     pub(super) fn read(conn: &Connection) -> Result<Salt> {

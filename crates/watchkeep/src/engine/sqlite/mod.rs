@@ -122,7 +122,8 @@ impl SqliteEngine {
         if let Some(wake) = &wake
             && wake.enter()? == Presence::Alone
         {
-            let recovered = if relaxed { reserve::recover(&conn, options.clock.now()) } else { Ok(()) };
+            let recover = || reserve::recover(&conn, options.clock.now(), options.busy_timeout);
+            let recovered = if relaxed { recover() } else { Ok(()) };
             wake.admit_others();
             recovered?;
         }
@@ -158,6 +159,7 @@ impl SqliteEngine {
 
     /// A writer looks at its files only now and then; in between it asks what is known, which costs 1 % of a relaxed set.
     fn may_write(&self) -> Result<()> {
+        self.ballast.want();
         if self.ballast.is_tight() {
             // There may be room again by now.
             self.ballast.keep();
@@ -331,7 +333,11 @@ impl Engine for SqliteEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         // Forgotten first: a deadline that is set while we look raises the signal.
         self.next_deadline.store(i64::MAX, Ordering::Relaxed);
-        let next = self.pool.with(read::next_deadline)?;
+        let (id, next) = self.pool.with(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
+        if id != self.id {
+            // Its inode is the same, so a look at it tells nothing.
+            return Err(self.guard.lose(Reason::Replaced { path: self.path.clone(), what: "overwritten" }));
+        }
         if let Some(next) = next {
             self.next_deadline.fetch_min(next.as_millis(), Ordering::Relaxed);
         }

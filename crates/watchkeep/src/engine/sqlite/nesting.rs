@@ -2,6 +2,7 @@
 //! whatever handle, would wait for itself.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use crate::types::error::{Reason, Result};
@@ -37,7 +38,10 @@ impl FileKey {
 }
 
 thread_local! {
-    static OPEN: RefCell<Vec<(FileKey, usize)>> = const { RefCell::new(Vec::new()) };
+    /// It has no destructor: a store may be used and closed by the destructors that run when a thread ends. So what is
+    /// empty must hold no memory.
+    static OPEN: ManuallyDrop<RefCell<Vec<(FileKey, usize)>>> =
+        const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 /// Runs a transaction's closure; `turn` says whose.
@@ -45,22 +49,28 @@ pub(super) fn inside<T>(file: &FileKey, turn: usize, f: impl FnOnce() -> T) -> T
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
-            OPEN.with_borrow_mut(|open| open.pop());
+            OPEN.with(|open| {
+                let mut open = open.borrow_mut();
+                open.pop();
+                if open.is_empty() {
+                    *open = Vec::new();
+                }
+            });
         }
     }
-    OPEN.with_borrow_mut(|open| open.push((file.clone(), turn)));
+    OPEN.with(|open| open.borrow_mut().push((file.clone(), turn)));
     let _leave = Leave;
     f()
 }
 
 /// Refuses a write from inside a transaction on the same file.
 pub(super) fn refuse(file: &FileKey) -> Result<()> {
-    let nested = OPEN.with_borrow(|open| open.iter().any(|(known, _)| known == file));
+    let nested = OPEN.with(|open| open.borrow().iter().any(|(known, _)| known == file));
     if nested { Err(Reason::Nested.into()) } else { Ok(()) }
 }
 
 /// Refuses to wait for a turn that this thread has. Another engine's, on the same file, may be waited for.
 pub(super) fn refuse_turn(turn: usize) -> Result<()> {
-    let held = OPEN.with_borrow(|open| open.iter().any(|(_, known)| *known == turn));
+    let held = OPEN.with(|open| open.borrow().iter().any(|(_, known)| *known == turn));
     if held { Err(Reason::Nested.into()) } else { Ok(()) }
 }

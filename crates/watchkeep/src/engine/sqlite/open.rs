@@ -62,9 +62,11 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     if !options.create {
         return Err(foreign(path, "it is an empty file").into());
     }
+    refuse_encoding(&conn, path)?;
     writable(&conn, path)?;
     if is_missing {
-        restrict(path)?;
+        let failed = |cause| Reason::Io { what: format!("the rights of {path:?} could not be set"), cause };
+        place::restrict(path).map_err(failed)?;
     }
     create(&mut conn, !tables.others, options)?;
     let identity = agree(trusted(&conn, path)?, options)?;
@@ -104,7 +106,19 @@ fn writable(conn: &Connection, path: &Path) -> Result<()> {
     if conn.is_readonly("main")? { Err(Reason::ReadOnly { path: path.to_owned() }.into()) } else { Ok(()) }
 }
 
+/// Names are compared by their bytes, which are those of UTF-8 in our ranges of names.
+fn refuse_encoding(conn: &Connection, path: &Path) -> Result<()> {
+    let encoding: String = conn
+        .pragma_query_value(None, "encoding", |row| row.get(0))
+        .map_err(|error| unreadable(path, error))?;
+    match encoding.as_str() {
+        "UTF-8" => Ok(()),
+        other => Err(foreign(path, &format!("its texts are {other}, and those of a store UTF-8")).into()),
+    }
+}
+
 fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
+    refuse_encoding(conn, path)?;
     let format: Option<i64> = meta(conn, "format").map_err(|error| unreadable(path, error))?;
     match format {
         Some(FORMAT) => {}
@@ -114,9 +128,8 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         _ => return Err(foreign(path, "its table wk_meta names no format").into()),
     }
     let damaged = |what: &str| Error::from(Reason::Corrupt { what: what.to_owned() });
-    let id: Option<String> = meta(conn, "store")?;
+    let id = identity(conn)?;
     let durability: Option<String> = meta(conn, "durability")?;
-    let id = id.and_then(|id| id.parse().ok()).ok_or_else(|| damaged("wk_meta has no store id"))?;
     let durability = [Durability::Full, Durability::Relaxed]
         .into_iter()
         .find(|known| durability.as_deref() == Some(known.as_str()))
@@ -125,8 +138,17 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
     Ok(Identity { id, durability })
 }
 
+/// Which store it is.
+pub(super) fn identity(conn: &Connection) -> Result<StoreId> {
+    let id: Option<String> = meta(conn, "store")?;
+    let missing = || Reason::Corrupt { what: "wk_meta has no store id".to_owned() };
+    Ok(id.and_then(|id| id.parse().ok()).ok_or_else(missing)?)
+}
+
 fn meta<T: rusqlite::types::FromSql>(conn: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
-    conn.query_row("SELECT value FROM wk_meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+    conn.prepare_cached("SELECT value FROM wk_meta WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()
 }
 
 fn agree(identity: Identity, options: &Options) -> Result<Identity> {
@@ -156,9 +178,9 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
         tx.execute_batch(TABLES)?;
         let mut set = tx.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
         set.execute(params!["format", FORMAT])?;
-        set.execute(params!["store", StoreId::random().as_str()])?;
+        set.execute(params!["store", StoreId::random()?.as_str()])?;
         set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
-        set.execute(params!["salt", Salt::random().number()])?;
+        set.execute(params!["salt", Salt::random()?.number()])?;
         set.execute(params!["trimmed", 0])?;
         drop(set);
         retention::write(&tx, &options.retention.unwrap_or_default())?;
@@ -168,20 +190,6 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
         }
     }
     tx.commit()?;
-    Ok(())
-}
-
-/// Only its owner reads and writes a new file; SQLite gives its companions the same rights.
-#[cfg(unix)]
-fn restrict(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(|cause| {
-        Reason::Io { what: format!("the rights of {path:?} could not be set"), cause }.into()
-    })
-}
-
-#[cfg(not(unix))]
-fn restrict(_: &Path) -> Result<()> {
     Ok(())
 }
 
@@ -197,16 +205,23 @@ pub(super) fn unreadable(path: &Path, error: rusqlite::Error) -> Error {
 }
 
 pub(super) fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
+    let folder = place::folder_of(path);
     let denied = || {
-        let there = |path: &Path| place::is_there(path) && !place::may_write(path);
-        there(path) || there(place::folder_of(path)) || place::is_read_only(place::folder_of(path))
+        let companions = [place::WAL, place::INDEX, place::JOURNAL].map(|suffix| place::beside(path, suffix));
+        let locked = |path: &Path| place::is_there(path) && !place::may_write(path);
+        std::iter::once(path.to_owned())
+            .chain(companions)
+            .find(|path| locked(path))
+            .or_else(|| (locked(folder) || place::is_read_only(folder)).then(|| path.to_owned()))
     };
     match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             Reason::ReadOnly { path: path.to_owned() }.into()
         }
-        Some(ErrorCode::CannotOpen) if denied() => Reason::ReadOnly { path: path.to_owned() }.into(),
-        Some(ErrorCode::CannotOpen) => Reason::CannotOpen { path: path.to_owned(), cause: error }.into(),
+        Some(ErrorCode::CannotOpen) => match denied() {
+            Some(path) => Reason::ReadOnly { path }.into(),
+            None => Reason::CannotOpen { path: path.to_owned(), cause: error }.into(),
+        },
         _ => error.into(),
     }
 }

@@ -1,17 +1,18 @@
 //! Where a file lies, looked at without opening it: what kind of file it is, on what file system, with how much room.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::MIN_FREE;
+use crate::types::limits::{MIN_FREE, NAME_MAX, SQLITE_PATH};
 use crate::types::options::Options;
 
 /// The names of a store's companions end so.
 pub(super) const WAL: &str = "-wal";
 pub(super) const INDEX: &str = "-shm";
 pub(super) const JOURNAL: &str = "-journal";
+pub(super) const BALLAST: &str = "-ballast";
 
 /// A companion of a store: its path with something behind it.
 pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -35,9 +36,13 @@ pub(super) fn is_there(path: &Path) -> bool {
 
 /// Refuses places where a store cannot be; whether the file is missing and may be made.
 pub(super) fn inspect(path: &Path, options: &Options) -> Result<bool> {
+    refuse_long(path, BALLAST.len())?;
     let is_new = match file(path)? {
         Some(file) => {
             refuse_names(path, &file)?;
+            if is_mounted(path) {
+                return Err(Reason::MountedAlone { path: path.to_owned() }.into());
+            }
             false
         }
         None if !folder_of(path).is_dir() => {
@@ -104,17 +109,88 @@ fn refuse_names(_: &Path, _: &Metadata) -> Result<()> {
     Ok(())
 }
 
+/// Whether something is mounted on the path itself, where the kernel says so. A file can be mounted without the folder
+/// that it lies in: then its write-ahead log and its locks are looked for in another folder than its other users do.
+#[cfg(target_os = "linux")]
+fn is_mounted(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    statx(CWD, path, AtFlags::empty(), StatxFlags::empty())
+        .is_ok_and(|file| file.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mounted(_: &Path) -> bool {
+    false
+}
+
+/// Refuses a name that leaves no room for what is put behind it, so many bytes, and a path that SQLite does not take.
+/// What it leads to counts, as SQLite follows links.
+pub(super) fn refuse_long(path: &Path, behind: usize) -> Result<()> {
+    let folder = || folder_of(path).canonicalize().ok();
+    let real = path.canonicalize().ok().or_else(|| Some(folder()?.join(path.file_name()?)));
+    let real = real.unwrap_or_else(|| path.to_owned());
+    let name = real.file_name().unwrap_or_default().len();
+    for (part, len, limit) in [
+        ("name", name, name_max(folder_of(&real)).saturating_sub(behind)),
+        ("path", real.as_os_str().len(), SQLITE_PATH - behind.max(JOURNAL.len())),
+    ] {
+        if len > limit {
+            return Err(Reason::TooLong { path: real, part, len, limit }.into());
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes a name may have in a folder.
+#[cfg(unix)]
+fn name_max(folder: &Path) -> usize {
+    let max = rustix::fs::statvfs(folder).ok().and_then(|system| usize::try_from(system.f_namemax).ok());
+    max.filter(|max| *max > 0).unwrap_or(NAME_MAX)
+}
+
+#[cfg(not(unix))]
+fn name_max(_: &Path) -> usize {
+    NAME_MAX
+}
+
 /// Makes an empty file for its owner only, without a moment in which others could open it, and without a descriptor
 /// of ours, whose closing would drop the locks of whoever opens it meanwhile.
 #[cfg(target_os = "linux")]
 pub(super) fn make_private(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     // Where it fails SQLite makes the file, or says why it cannot be made.
-    let _ = mknodat(CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0);
+    if mknodat(CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0).is_ok() {
+        // The umask may have taken even its owner's rights.
+        let _ = restrict(path);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn make_private(_: &Path) {}
+
+/// Only its owner reads and writes a new file, whatever the umask; SQLite gives its companions the same rights.
+#[cfg(unix)]
+pub(super) fn restrict(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+}
+
+/// The same, of a file that is open.
+#[cfg(unix)]
+pub(super) fn restrict_open(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(super) fn restrict_open(_: &File) -> io::Result<()> {
+    Ok(())
+}
 
 /// Gives a file another name, unless that is taken.
 pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
@@ -246,6 +322,18 @@ mod tests {
         assert_eq!(network_file_system(folder.path()), None);
         assert!(need_room(&folder.path().join("new.db"), u64::MAX).is_err());
         assert!(!is_read_only(folder.path()));
+        Ok(())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_mounted_is_told_from_what_is_not() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("app.db");
+        std::fs::write(&file, "")?;
+        assert!(
+            is_mounted(Path::new("/proc")) && !is_mounted(&file) && !is_mounted(&folder.path().join("none"))
+        );
         Ok(())
     }
 

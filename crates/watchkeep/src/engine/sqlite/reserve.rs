@@ -6,6 +6,8 @@
 //! leaves a row of kind [`Kind::Gap`] in the log that says what lies between. No filter lets such a row through; it
 //! takes no part in anything but the counting of revisions, and in the refusal of cursors from inside the gap.
 
+use std::time::{Duration, Instant};
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::types::clock::Timestamp;
@@ -14,7 +16,7 @@ use crate::types::event::{Change, Kind};
 use crate::types::limits::REVISION_BLOCK;
 use crate::types::revision::Revision;
 
-use super::connection::Sync;
+use super::connection::{self, Sync};
 use super::log::{self, Salt};
 
 const READ: &str = "SELECT value FROM wk_meta WHERE name = 'reserved'";
@@ -65,10 +67,14 @@ pub(super) fn extend(conn: &Connection, after: Revision) -> Result<Revision> {
 }
 
 /// After an end that was not in good order: goes on where nothing was ever given. Only when nobody else has the file
-/// open.
-pub(super) fn recover(conn: &Connection, now: Timestamp) -> Result<()> {
-    let Some(reserved) = reserved(conn)? else { return Ok(()) };
-    synced(conn, || {
+/// open; a shell, or others of ours where nothing tells of them, are waited for.
+pub(super) fn recover(conn: &Connection, now: Timestamp, timeout: Duration) -> Result<()> {
+    if reserved(conn)?.is_none() {
+        return Ok(());
+    }
+    synced(conn, timeout, || {
+        // It may have been released meanwhile.
+        let Some(reserved) = reserved(conn)? else { return Ok(()) };
         let (end, total) = log::end(conn)?;
         if reserved > end {
             tracing::warn!(
@@ -87,7 +93,7 @@ pub(super) fn release(conn: &Connection) -> Result<()> {
     if reserved(conn)?.is_none() {
         return Ok(());
     }
-    synced(conn, || release_here(conn))
+    synced(conn, Duration::ZERO, || release_here(conn))
 }
 
 /// The same in whatever transaction is open.
@@ -180,11 +186,9 @@ fn gap(end: Revision, reserved: Revision, now: Timestamp) -> Result<Change> {
 }
 
 /// Runs a transaction that is on the disk when this returns, in a file whose others are not.
-fn synced(conn: &Connection, f: impl FnOnce() -> Result<()>) -> Result<()> {
+fn synced(conn: &Connection, timeout: Duration, f: impl FnOnce() -> Result<()>) -> Result<()> {
     conn.execute_batch(Sync::Full.pragma())?;
-    let done = conn
-        .execute_batch("BEGIN IMMEDIATE")
-        .map_err(Into::into)
+    let done = connection::begin(conn, Instant::now(), timeout)
         .and_then(|()| f())
         .and_then(|()| Ok(conn.execute_batch("COMMIT")?));
     if done.is_err() && !conn.is_autocommit() {
@@ -204,7 +208,7 @@ mod tests {
     fn log_with(events: &[u64], gaps: &[(u64, u64)]) -> Result<Connection> {
         let conn = Connection::open_in_memory()?;
         conn.execute_batch(TABLES)?;
-        let salt = Salt::random();
+        let salt = Salt::random()?;
         for &event in events {
             let at = Revision::new(event);
             let change = Change { kind: Kind::Set, previous: None, ..gap(at, at, Timestamp::default())? };

@@ -7,13 +7,15 @@ use rusqlite::{Connection, ErrorCode};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::error::{Error, Reason, Result};
 
-use super::backup::{absolute, copy, io_failed, refuse_taken, sync_folder};
+use super::backup::{BEHIND_TARGET, absolute, copy, io_failed, refuse_taken, sync_folder};
 use super::place::{self, WAL, beside, folder_of, is_there};
 use super::{check, connection, open};
 
 /// Makes a store of a backup.
 pub(crate) fn restore(backup: &Path, target: &Path, mut options: BackupOptions) -> Result<Backup> {
     let (backup, target) = (absolute(backup)?, absolute(target)?);
+    place::refuse_long(&backup, 0)?;
+    place::refuse_long(&target, BEHIND_TARGET)?;
     let source = verified(&backup)?;
     let there = place::file(&target)?.is_some();
     if there && !options.replace {

@@ -8,7 +8,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::limits::{OTHERS_REMEMBERED, REST, REST_AFTER};
 use crate::types::revision::Revision;
 
-use super::connection::{Sync, nap};
+use super::connection::{self, Sync, nap};
 use super::log;
 use super::reserve::{self, Reserved};
 
@@ -71,18 +71,7 @@ impl Writer {
         if !rest.is_zero() {
             nap(rest);
         }
-        loop {
-            match self.run("BEGIN IMMEDIATE") {
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                    if queued.elapsed() >= timeout {
-                        return Err(Reason::Busy { waited: queued.elapsed() }.into());
-                    }
-                    // The spread keeps waiting processes from starving each other in step.
-                    nap(Duration::from_micros(fastrand::u64(100..400)));
-                }
-                done => return Ok(done?),
-            }
-        }
+        connection::begin(&self.conn, queued, timeout)
     }
 
     /// A transaction of the store's own, which announces nothing.
