@@ -214,3 +214,17 @@ fn a_consumer_of_a_namespace_is_listed_with_it() {
     assert_eq!(at.json(&["--namespace", "one", "consumers", "--json"])["name"], "c");
     assert_eq!(at.ok(&["--namespace", "two", "consumers"]), "");
 }
+
+#[test]
+fn a_mistyped_position_of_a_consumer_is_refused() {
+    let at = with(2);
+    at.ok(&["watch", "--consumer", "c", "--from-start", "--limit", "1"]);
+    for args in [
+        &["consumers", "reset", "c", "--to", "999999"][..],
+        &["watch", "--consumer", "new", "--after", "5000"],
+    ] {
+        let error = at.fails(2, args);
+        assert!(error.contains("after the last one, 2; name"), "{error}");
+    }
+    assert_eq!(listed(&at)["acked"], 1);
+}

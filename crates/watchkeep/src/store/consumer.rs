@@ -212,13 +212,15 @@ impl Store {
     /// Takes a named consumer, and makes it if it is not there.
     ///
     /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else. Inside a callback
-    /// one must not wait for another holder.
+    /// one must not wait for another holder. A consumer that an earlier release let stand after the last revision goes
+    /// on from that one, with a warning.
     ///
     /// # Errors
     ///
     /// `Held` when another has it, and does not let go within the time to wait; `InvalidName` unless it is letters,
-    /// digits, hyphens, dots and underscores, 1 to 128 of them; `ForeignCursor` when it is to start after a cursor of
-    /// another store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// digits, hyphens, dots and underscores, 1 to 128 of them; `InvalidArgument` when it is to start after
+    /// what lies after the last revision; `ForeignCursor` when it is to start after a cursor of another store; `Busy`,
+    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
         core.engine.refuse_nested()?;
@@ -349,8 +351,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `ForeignCursor`; `Busy`,
-    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `InvalidArgument` for a
+    /// place after the last revision; `ForeignCursor`; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn reset_consumer(&self, name: &str, to: ConsumerStart, force: Force) -> Result<()> {
         self.change_consumer(name, Act::Reset { to: self.own(to)?, force })
     }

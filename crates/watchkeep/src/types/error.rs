@@ -258,6 +258,8 @@ pub(crate) enum Reason {
         "revision {revision} may have been lost in a power cut: the store went on from {after} at {next}; start again from a snapshot"
     )]
     LostRevision { revision: Revision, after: Revision, next: Revision },
+    #[error("revision {revision} lies after the last one, {last}; name that or an earlier one")]
+    Ahead { revision: Revision, last: Revision },
     #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
     BadCursor { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
@@ -353,6 +355,7 @@ impl Reason {
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }
             | Reason::BadDeadline
+            | Reason::Ahead { .. }
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. } => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
