@@ -170,3 +170,21 @@ fn a_row_that_cannot_be_written_leaves_nothing_behind() {
     assert!(error.starts_with("row 2 (") && error.contains("the group has 600 bytes"), "{error}");
     assert_eq!(at.ok(&["count"]), "0\n");
 }
+
+#[test]
+fn a_line_longer_than_any_entry_is_refused_before_it_is_in_memory() {
+    let at = Sandbox::new();
+    let hole = std::fs::File::create(at.path("nolines")).unwrap();
+    hole.set_len(3 << 30).unwrap();
+    drop(hole);
+    for args in [&["import", "nolines"][..], &["import", "nolines", "--batch", "10"]] {
+        // In kibibytes, and much less than the file.
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", r#"ulimit -v 700000 && exec "$0" "$@""#]);
+        let command = at.command(args);
+        limited.arg(command.get_program()).args(command.get_args()).current_dir(at.path(""));
+        limited.env_remove("WATCHKEEP_STORE");
+        let error = one_error(args, 1, limited.output().unwrap());
+        assert!(error.starts_with("line 1 of \"nolines\" is no entry: it is longer than any"), "{error}");
+    }
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::consumers::{LEASE, acked, at, from, from_the_beginning, kind, listed, with, write};
 use crate::support::{LIMIT, Result, eventually, next, revisions, take};
 use watchkeep::{
-    BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item, Kind,
-    ManualClock, Options, Revision, Store,
+    BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item,
+    Kind, ManualClock, Options, Revision, Store,
 };
 
 #[test]
