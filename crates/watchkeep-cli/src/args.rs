@@ -387,8 +387,8 @@ Examples:
   watchkeep import --from-go-store old.db
 
 The lines are those of `watchkeep export`. Entries whose deadline has passed are left
-out and counted. All lines come in or none; with --batch, those of the transactions
-before a bad line are in.")]
+out and counted; a deadline in the last hours of the year 9999 is none. All lines come
+in or none; with --batch, those of the transactions before a bad line are in.")]
 pub(crate) struct Import {
     /// The file of JSON lines; `-` reads standard input
     #[arg(required_unless_present = "from_go_store", conflicts_with = "from_go_store")]

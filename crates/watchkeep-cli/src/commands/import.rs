@@ -22,6 +22,9 @@ use crate::output::{Out, counted, grouped};
 /// What a line holds besides group, key and value.
 const REST_OF_A_LINE: usize = 4 << 10;
 
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Where entries come from: always the same ones, in the same order.
 pub(super) trait Source {
     /// Hands out every entry from the first on, with where it stands.
@@ -283,13 +286,17 @@ impl Source for Lines {
                 return Ok(());
             }
             place.number += 1;
+            let is_too_long = line.len() as u64 == longest && !line.ends_with(b"\n");
+            if place.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
             let bad = |what| {
                 Failure::new(
                     FAILURE,
                     format!("{place} of {name} is no entry: {what}; correct it, then import again"),
                 )
             };
-            if line.len() as u64 == longest && !line.ends_with(b"\n") {
+            if is_too_long {
                 return Err(bad("it is longer than any".to_owned()));
             }
             if line.iter().all(u8::is_ascii_whitespace) {
