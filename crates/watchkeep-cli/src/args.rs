@@ -300,7 +300,8 @@ succeeded. A command that fails ends the watch with the command's exit code. Whe
 start (--after, --snapshot, --from-start) counts the first time only. Without a
 selection the consumer keeps the one that it had.
 
-SIGINT, SIGTERM and a closed output end the watch with exit code 0.")]
+SIGINT, SIGTERM, SIGHUP and a closed output end the watch with exit code 0; SIGHUP not
+where it is ignored, as after nohup.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) selection: Selection,

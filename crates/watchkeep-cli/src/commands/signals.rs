@@ -1,10 +1,10 @@
-//! What ends a long command from outside: SIGINT, SIGTERM, and a reader of the output that goes away.
+//! What ends a long command from outside: SIGHUP, SIGINT, SIGTERM, and a reader of the output that goes away.
 
 use std::mem::replace;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
@@ -36,10 +36,14 @@ impl Asked {
     }
 }
 
-/// Calls `stop` when the end is asked for. A second signal ends the process at once.
+/// Calls `stop` when the end is asked for. A second signal ends the process at once, but for SIGHUP: a terminal that goes
+/// away may send several.
 pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> {
     let refused = |error: std::io::Error| Failure::new(FAILURE, format!("signals cannot be caught: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(refused)?;
+    if !ignores_hangup() {
+        signals.handle().add_signal(SIGHUP).map_err(refused)?;
+    }
     let asked = Asked::default();
     on_closed_output({
         let (asked, stop) = (asked.clone(), stop.clone());
@@ -51,13 +55,24 @@ pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> 
     let mine = asked.clone();
     threads::start(move || {
         for signal in signals.forever() {
-            if mine.ask() {
+            if mine.ask() && signal != SIGHUP {
                 let _ = low_level::emulate_default_handler(signal);
             }
             stop();
         }
     })?;
     Ok(asked)
+}
+
+/// Whether we are to outlive the terminal, as `nohup` says by ignoring its signal. Where this cannot be known, it is left
+/// as it is.
+fn ignores_hangup() -> bool {
+    let ignored = |status: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    let mask = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| ignored(&status));
+    mask.is_none_or(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
 
 /// Ends the process a moment after the end was asked for, or after a deadline, although it is writing to somebody who
