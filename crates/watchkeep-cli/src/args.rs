@@ -55,7 +55,7 @@ pub(crate) struct Global {
     #[arg(default_value = "watchkeep.db")]
     pub(crate) store: PathBuf,
     /// See and change only the groups of this namespace, whose names in the file begin with `NS:`
-    #[arg(long, global = true, value_name = "NS")]
+    #[arg(long, global = true, value_name = "NS", env = "WATCHKEEP_NAMESPACE", hide_env_values = true)]
     pub(crate) namespace: Option<String>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
@@ -291,8 +291,9 @@ Examples:
 event is on its standard input, as JSON, and in WATCHKEEP_REVISION, _CURSOR, _KIND,
 _GROUP, _KEY, _VALUE, _TIMESTAMP and _ORIGIN. A variable is unset where there is
 nothing to say, and where the text is not UTF-8, holds a NUL or is longer than
-64 KiB. WATCHKEEP_STORE names the file. A command that fails ends the watch with
-exit code 1.
+64 KiB. WATCHKEEP_STORE names the file and WATCHKEEP_NAMESPACE the namespace, so that
+`watchkeep get \"$WATCHKEEP_GROUP\" \"$WATCHKEEP_KEY\"` finds the entry. A command that fails
+ends the watch with exit code 1.
 
 --consumer keeps the position in the store: what was acknowledged does not come again,
 anything else does. An event is acknowledged when its line is written or its command has

@@ -179,3 +179,24 @@ fn a_signal_while_a_command_runs_ends_the_watch_with_0() {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"runs\n".as_slice()));
 }
+
+#[test]
+fn a_command_is_told_the_namespace_as_it_is_told_the_file() {
+    let at = started();
+    at.ok(&["--namespace", "t1", "set", "config", "theme", "of t1"]);
+    let binary = assert_cmd::cargo::cargo_bin!("watchkeep");
+    let get = format!("'{}' get \"$WATCHKEEP_GROUP\" \"$WATCHKEEP_KEY\"", binary.display());
+    let watch = ["watch", "config", "theme", "--after", "0", "--limit", "1", "--exec", &get];
+    assert_eq!(at.ok(&[&["--namespace", "t1"], &watch[..]].concat()), "of t1");
+    // The variable does what the option does, and the option goes first.
+    let with = |namespace: &str, args: &[&str]| {
+        let output = at.command(args).env("WATCHKEEP_NAMESPACE", namespace).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(with("t1", &["get", "config", "theme"]), "of t1");
+    assert_eq!(with("t1", &watch), "of t1");
+    assert_eq!(with("t2", &["--namespace", "t1", "get", "config", "theme"]), "of t1");
+    // Where there is none, none is told.
+    let whole = ["watch", "--after", "0", "--limit", "1", "--exec", "echo ${WATCHKEEP_NAMESPACE-unset}"];
+    assert_eq!(at.ok(&whole), "unset\n");
+}
