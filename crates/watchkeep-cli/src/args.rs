@@ -202,15 +202,20 @@ pub(crate) struct Delete {
 Examples:
   watchkeep delete-group session
   watchkeep delete-group --prefix tmp.     every group whose name starts so
+  watchkeep delete-group --all             every group
 
-Nothing to delete ends with exit code 3.")]
+An empty prefix is refused, as a variable that is not set makes one. With --namespace,
+--all means those of the namespace. Nothing to delete ends with exit code 3.")]
 pub(crate) struct DeleteGroup {
     /// The group
-    #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
+    #[arg(required_unless_present_any = ["prefix", "all"], conflicts_with_all = ["prefix", "all"])]
     pub(crate) group: Option<String>,
     /// Delete every group whose name starts so
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", conflicts_with = "all")]
     pub(crate) prefix: Option<String>,
+    /// Delete every group
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

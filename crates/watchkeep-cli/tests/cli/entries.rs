@@ -121,6 +121,27 @@ fn groups_are_deleted_by_name_or_prefix() {
 }
 
 #[test]
+fn everything_goes_only_when_that_is_said() {
+    let at = Sandbox::new();
+    for args in
+        [&["set", "", "k", ""][..], &["set", "g", "k", ""], &["--namespace", "n", "set", "g", "k", ""]]
+    {
+        at.ok(args);
+    }
+    // As `--prefix "$UNSET"` does it.
+    let error = at.fails(2, &["delete-group", "--prefix", ""]);
+    assert!(error.contains("every group") && error.contains("--all"), "{error}");
+    at.fails(2, &["delete-group", "--prefix="]);
+    at.fails(2, &["delete-group", "--all", "g"]);
+    at.fails(2, &["delete-group", "--all", "--prefix", "g"]);
+    assert_eq!(at.ok(&["count"]), "3\n");
+    assert_eq!(at.ok(&["delete-group", ""]), "1\n");
+    assert_eq!(at.ok(&["--namespace", "n", "delete-group", "--all"]), "1\n");
+    assert_eq!(at.ok(&["delete-group", "--all"]), "1\n");
+    assert!(at.fails(3, &["delete-group", "--all"]).contains("there is no group"));
+}
+
+#[test]
 fn lists_are_in_byte_order_and_bounded() {
     let at = Sandbox::new();
     for key in ["b", "a2", "a10", "a1"] {
