@@ -138,14 +138,15 @@ Examples:
   watchkeep set config theme dark
   watchkeep set session token abc --ttl 1h30m
   watchkeep set lock nightly me --if-absent --ttl 10m    take it, or exit with 4
-  watchkeep set config logo < logo.png                   bytes as they are
+  watchkeep set config logo - < logo.png                 bytes as they are
   watchkeep set config offset -- -x                      a value like an option
 
-Without --ttl or --keep-ttl the entry does not expire, whatever it did before.")]
+A value that is left out is an error; an empty one is ''. Without --ttl or --keep-ttl the
+entry does not expire, whatever it did before.")]
 pub(crate) struct Set {
     #[command(flatten)]
     pub(crate) name: Name,
-    /// The value; `-` or nothing reads standard input, as it is
+    /// The value; `-` reads standard input, as it is
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: Option<OsString>,
     /// The entry expires after this time, like 90s, 1h30m or 7d

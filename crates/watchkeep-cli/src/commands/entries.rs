@@ -47,8 +47,12 @@ fn written(store: &Store, revision: Revision, out: &mut Out) -> Result<()> {
 
 fn value(given: Option<OsString>) -> Result<Value> {
     match given {
-        Some(value) if value != "-" => Ok(value.into_encoded_bytes().into()),
-        _ => standard_input().map(Value::from),
+        Some(value) if value == "-" => standard_input().map(Value::from),
+        Some(value) => Ok(value.into_encoded_bytes().into()),
+        None => {
+            let what = "the value is missing; add it, '' for an empty one, or `-` to read standard input";
+            Err(Failure::new(USAGE, what))
+        }
     }
 }
 

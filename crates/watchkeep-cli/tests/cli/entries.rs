@@ -16,15 +16,26 @@ fn a_value_goes_in_and_comes_out() {
 fn a_value_comes_from_standard_input_as_it_is() {
     let at = Sandbox::new();
     let bytes = b"\xff\0\x1b[31m line\n".as_slice();
-    for args in [&["set", "g", "k"][..], &["set", "g", "k", "-"]] {
-        assert!(at.with_input(args, bytes).status.success());
-        assert_eq!(at.bytes(&["get", "g", "k"]), bytes);
-        at.ok(&["delete", "g", "k"]);
-    }
-    assert_eq!(at.ok(&["set", "g", "k", "-5"]), "5\n");
+    assert!(at.with_input(&["set", "g", "k", "-"], bytes).status.success());
+    assert_eq!(at.bytes(&["get", "g", "k"]), bytes);
+    assert_eq!(at.ok(&["set", "g", "k", "-5"]), "2\n");
     assert_eq!(at.ok(&["get", "g", "k"]), "-5");
     at.ok(&["set", "g", "k", "--ttl", "1h", "--", "--ttl"]);
     assert_eq!(at.ok(&["get", "g", "k"]), "--ttl");
+}
+
+/// As `set g k $UNSET` does it.
+#[test]
+fn a_missing_value_is_refused_and_standard_input_left_alone() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "k", "v"]);
+    for args in [&["set", "g", "k"][..], &["set", "g", "k", "--ttl", "1h"]] {
+        let error = one_error(args, 2, at.with_input(args, "the rest of a loop's input"));
+        assert!(error.contains("`-` to read standard input"), "{error}");
+    }
+    assert_eq!(at.ok(&["get", "g", "k"]), "v");
+    at.ok(&["set", "g", "k", ""]);
+    assert_eq!(at.ok(&["get", "g", "k"]), "");
 }
 
 #[cfg(unix)]
@@ -179,7 +190,7 @@ fn an_entry_as_json_has_all_that_is_known() {
     for word in ["revision  2 (", "created   at revision 1", "(in 59m 59s", "4 bytes", "text/plain"] {
         assert!(meta.contains(word), "{word:?} is not in {meta}");
     }
-    at.with_input(&["set", "config", "logo"], b"\xff\xfe");
+    at.with_input(&["set", "config", "logo", "-"], b"\xff\xfe");
     assert_eq!(at.json(&["get", "config", "logo", "--json"])["value_base64"], "//4=");
 }
 

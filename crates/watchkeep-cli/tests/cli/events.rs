@@ -29,7 +29,7 @@ fn an_event_is_the_object_that_is_documented() {
 #[test]
 fn every_kind_has_its_shape() {
     let at = Sandbox::new();
-    at.with_input(&["set", "g", "a"], b"\xff\xfe");
+    at.with_input(&["set", "g", "a", "-"], b"\xff\xfe");
     at.ok(&["--origin", "me", "delete", "g", "a"]);
     at.ok(&["set", "g", "b", ""]);
     at.ok(&["touch", "g", "b", "1h"]);
@@ -78,7 +78,7 @@ fn people_read_a_line_for_each_event() {
     let at = Sandbox::new();
     at.ok(&["--origin", "me", "set", "config", "theme", "dark\nblue"]);
     at.ok(&["delete", "config", "theme"]);
-    at.with_input(&["set", "", "a b"], b"\xff");
+    at.with_input(&["set", "", "a b", "-"], b"\xff");
     let text = at.ok(&["history"]);
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].ends_with("  set           config theme = dark\\nblue [me]"), "{text}");

@@ -176,7 +176,7 @@ fn help_has_examples_and_the_exit_codes() {
 #[test]
 fn colour_is_for_terminals_and_never_in_values() {
     let at = Sandbox::new();
-    at.with_input(&["set", "a", "b"], "\u{1b}[31mred\u{1b}[0m");
+    at.with_input(&["set", "a", "b", "-"], "\u{1b}[31mred\u{1b}[0m");
     assert!(!at.ok(&["history"]).contains('\u{1b}'));
     assert!(at.ok(&["history"]).contains("\\u{1b}[31mred"));
     let coloured = at.command(&["history"]).env("CLICOLOR_FORCE", "1").output().unwrap();

@@ -20,7 +20,7 @@ fn what_is_exported_is_imported_again() {
     let at = Sandbox::new();
     at.ok(&["set", "config", "theme", "dark"]);
     at.ok(&["set", "", "*", "line\nbreak"]);
-    at.with_input(&["set", "bin", "logo"], b"\xff\0");
+    at.with_input(&["set", "bin", "logo", "-"], b"\xff\0");
     at.ok(&["set", "session", "token", "abc", "--ttl", "1h", "--content-type", "text/plain"]);
     let exported = at.ok(&["export"]);
     let lines: Vec<&str> = exported.lines().collect();

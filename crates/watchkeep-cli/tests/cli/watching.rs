@@ -131,7 +131,7 @@ fn previous_values_keys_only_and_origins() {
 fn a_command_is_run_for_each_event() {
     let at = started();
     at.ok(&["--origin", "me", "set", "config", "font", "12 pt"]);
-    at.with_input(&["set", "config", "logo"], b"\xff");
+    at.with_input(&["set", "config", "logo", "-"], b"\xff");
     at.ok(&["delete-group", "config"]);
     let command = r#"echo "$WATCHKEEP_REVISION ${WATCHKEEP_CURSOR#*-} $WATCHKEEP_KIND $WATCHKEEP_GROUP ${WATCHKEEP_KEY-unset} ${WATCHKEEP_VALUE-unset} ${WATCHKEEP_ORIGIN-unset}""#;
     let mut watch = at.command(&["watch", "--after", "0", "--limit", "4", "--exec", command]);
@@ -150,7 +150,7 @@ fn a_command_is_run_for_each_event() {
 #[test]
 fn a_command_finds_the_event_on_its_input_and_need_not_read_it() {
     let at = started();
-    at.with_input(&["set", "config", "big"], "x".repeat(1 << 20));
+    at.with_input(&["set", "config", "big", "-"], "x".repeat(1 << 20));
     let events = at.json_lines(&["watch", "--after", "0", "--limit", "2", "--exec", "cat"]);
     assert_eq!(events[0]["value"], "dark");
     assert_eq!(events[1]["value"].as_str().map(str::len), Some(1 << 20));
