@@ -60,7 +60,7 @@ pub(crate) struct Global {
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Label what this command writes, so that a watch can leave it out
+    /// Label what this command writes, so that a watch can leave it out; at most 256 bytes
     #[arg(long, global = true, value_name = "LABEL")]
     pub(crate) origin: Option<String>,
     /// Open the store although it lies on a network file system, where file locks may not hold
@@ -161,7 +161,7 @@ pub(crate) struct Set {
     /// Only if the entry has this revision, or cursor
     #[arg(long, value_name = "N")]
     pub(crate) if_revision: Option<Position>,
-    /// A content type to keep with the value
+    /// A content type to keep with the value, at most 1,024 bytes
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use watchkeep::{
-    Clock, Error, Limits, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction, Value,
+    Clock, Error, Limits, MAX_CONTENT_TYPE, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction,
+    Value,
 };
 
 use super::go_store::GoStore;
@@ -19,8 +20,8 @@ use crate::exit::{FAILURE, Failure, Result};
 use crate::line::{self, Record};
 use crate::output::{Out, counted, grouped};
 
-/// What a line holds besides group, key and value.
-const REST_OF_A_LINE: usize = 4 << 10;
+/// What a line holds besides group, key, value and content type.
+const REST_OF_A_LINE: usize = 1 << 10;
 
 /// What some editors put before a text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
@@ -259,7 +260,7 @@ impl Lines {
 /// take some.
 fn longest_line() -> u64 {
     let Limits { group, key, value } = Limits::default();
-    6 * (group + key + value + REST_OF_A_LINE) as u64
+    6 * (group + key + value + MAX_CONTENT_TYPE + REST_OF_A_LINE) as u64
 }
 
 fn name_of(path: &Path) -> String {

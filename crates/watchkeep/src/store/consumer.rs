@@ -9,7 +9,7 @@ use crate::engine::{Act, Op};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::event::Event;
-use crate::types::name::NameRange;
+use crate::types::name::{NameRange, check_label};
 use crate::types::revision::Revision;
 use crate::types::watching::WatchOptions;
 use crate::watch::watcher::Watcher;
@@ -218,7 +218,8 @@ impl Store {
     /// # Errors
     ///
     /// `Held` when another has it, and does not let go within the time to wait; `InvalidName` unless it is letters,
-    /// digits, hyphens, dots and underscores, 1 to 128 of them; `InvalidArgument` when it is to start after
+    /// digits, hyphens, dots and underscores, 1 to 128 of them; `TooLarge` for a label over
+    /// [`MAX_LABEL`](crate::MAX_LABEL); `InvalidArgument` when it is to start after
     /// what lies after the last revision; `ForeignCursor` when it is to start after a cursor of another store; `Busy`,
     /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
@@ -246,6 +247,10 @@ impl Store {
             return Err(Reason::Held { name: name.to_owned(), holder: label, left }.into());
         }
         let scope = self.scope();
+        let excluded = options.filter.as_ref().and_then(|filter| filter.excluded_origin.as_deref());
+        for (what, label) in [("excluded origin", excluded), ("holder's label", options.holder.as_deref())] {
+            label.map_or(Ok(()), |label| check_label(what, label))?;
+        }
         let act = Act::Take {
             filter: options.filter.clone().map(|filter| filter.within(|group| scope.full(group))),
             start: self.own(options.start)?,

@@ -114,8 +114,8 @@ impl ConsumerOptions {
         self
     }
 
-    /// What others are told about who holds the consumer. Unless set, the process's number, with the label of the
-    /// handle if it has one.
+    /// What others are told about who holds the consumer, at most [`MAX_LABEL`](crate::MAX_LABEL) bytes. Unless set,
+    /// the process's number, with the label of the handle if it has one.
     #[must_use]
     pub fn holder(mut self, label: impl Into<String>) -> ConsumerOptions {
         self.holder = Some(label.into());

@@ -47,7 +47,7 @@ pub enum ErrorKind {
     InvalidName,
     /// An option or an argument makes no sense: correct the call.
     InvalidArgument,
-    /// A name or a value is longer than the limits allow.
+    /// A name, a value, a content type or a label is longer than the limits allow.
     TooLarge,
     /// The store was closed, or belongs to the process before a fork: open it again.
     Closed,
@@ -224,6 +224,8 @@ pub(crate) enum Reason {
         "the {what} has {len} bytes, the limit is {limit}; shorten it, or raise the limit when opening the store"
     )]
     TooLarge { what: &'static str, len: usize, limit: usize },
+    #[error("the {what} has {len} bytes, the limit is {limit}; shorten it")]
+    TooLong { what: &'static str, len: usize, limit: usize },
     #[error("the store is closed; open it again")]
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
@@ -357,7 +359,7 @@ impl Reason {
             | Reason::BadDeadline
             | Reason::Ahead { .. }
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
-            Reason::TooLarge { .. } => ErrorKind::TooLarge,
+            Reason::TooLarge { .. } | Reason::TooLong { .. } => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
             Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
                 ErrorKind::Busy

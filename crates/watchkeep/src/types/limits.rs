@@ -9,6 +9,12 @@ pub const MAX_REVISION: u64 = (1 << 53) - 1;
 /// write with a year of four digits.
 pub const MAX_DEADLINE_MS: i64 = 253_402_207_200_000;
 
+/// The longest content type, in bytes. Media types stay far below it, their parameters included.
+pub const MAX_CONTENT_TYPE: usize = 1024;
+
+/// The longest label, in bytes: the origin of what a handle writes, and what a consumer's holder calls itself.
+pub const MAX_LABEL: usize = 256;
+
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
