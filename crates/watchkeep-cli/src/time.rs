@@ -62,7 +62,8 @@ fn is_past_all_time(text: &str) -> bool {
     })
 }
 
-/// How times are shown to people: in their own time zone.
+/// How times are shown to people: in their own time zone, with its offset, without which an hour comes twice when clocks
+/// go back.
 #[derive(Debug, Clone)]
 pub struct Wall(TimeZone);
 
@@ -72,14 +73,14 @@ impl Wall {
         Wall(TimeZone::system())
     }
 
-    /// `12:00:00.123`
+    /// `12:00:00.123+02:00`
     pub fn clock(&self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S.%3f")
+        self.format(time, "%H:%M:%S.%3f%:z")
     }
 
-    /// `2026-11-23 12:00:00.123`
+    /// `2026-11-23 12:00:00.123+02:00`
     pub fn date_and_clock(&self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f%:z")
     }
 
     fn format(&self, time: Timestamp, format: &str) -> String {

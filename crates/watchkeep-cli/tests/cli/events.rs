@@ -97,3 +97,23 @@ fn marks_are_objects_too() {
     assert_eq!(lines[1], json!({ "kind": "ready", "revision": 1, "cursor": cursor }));
     assert_eq!(lines[2], json!({ "kind": "progress", "revision": 1, "cursor": cursor }));
 }
+
+#[test]
+fn a_local_time_bears_its_offset() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "k", "v", "--ttl", "1h"]);
+    let text = |zone: &str, args: &[&str]| {
+        String::from_utf8(at.command(args).env("TZ", zone).output().unwrap().stdout).unwrap()
+    };
+    for (zone, offset) in [("UTC", "+00:00"), ("XXX-5:45", "+05:45"), ("XXX3", "-03:00")] {
+        for (args, times) in [
+            (&["history"][..], 2),
+            (&["watch", "--after", "0", "--limit", "1"], 2),
+            (&["get", "g", "k", "--meta"], 2),
+            (&["stats"], 1),
+        ] {
+            let text = text(zone, args);
+            assert_eq!(text.matches(offset).count(), times, "{zone} {args:?}: {text}");
+        }
+    }
+}
