@@ -237,7 +237,8 @@ Examples:
   watchkeep list config --limit 100 --after ui.font
   watchkeep list config --json --values
 
-In text, control characters are spelt out, so that an entry is a line.")]
+In text, control characters, line ends and marks of direction are spelt out, so that an
+entry is a line.")]
 pub(crate) struct List {
     /// The group
     pub(crate) group: String,

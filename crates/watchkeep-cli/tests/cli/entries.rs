@@ -219,3 +219,23 @@ fn templates_are_filled() {
     assert_eq!(output.stdout, b"Ada, ");
     at.fails(3, &["render", "missing.j2", "customer"]);
 }
+
+#[test]
+fn nothing_in_a_list_breaks_its_line_or_turns_it_round() {
+    let at = Sandbox::new();
+    let odd = "a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{85}g";
+    let spelt = r"a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{85}g";
+    at.ok(&["--origin", odd, "set", odd, odd, odd, "--content-type", odd]);
+    assert_eq!(at.ok(&["groups"]), format!("{spelt}\n"));
+    assert_eq!(at.ok(&["list", odd, "--values"]), format!("{spelt}\t{spelt}\n"));
+    for (args, times) in [
+        (&["history"][..], 4),
+        (&["watch", "--after", "0", "--limit", "1"], 4),
+        (&["get", odd, odd, "--meta"], 3),
+    ] {
+        let text = at.ok(args);
+        assert_eq!(text.matches(spelt).count(), times, "{text}");
+        assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text}");
+    }
+    assert_eq!(at.ok(&["get", odd, odd]), odd);
+}
