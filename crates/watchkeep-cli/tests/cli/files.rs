@@ -262,3 +262,20 @@ fn names_of_databases_that_are_no_files_are_refused() {
     }
     assert_eq!(std::fs::read_dir(at.path("")).unwrap().count(), 0);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let at = Sandbox::new();
+    for args in [&["--help"][..], &["--version"], &["help", "set"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = at.command(args).stdout(full).output().unwrap();
+        let error = one_error(args, 1, output);
+        assert!(error.contains("could not be written"), "{error}");
+        // Nobody who reads is no failure.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = at.command(args).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
+}
