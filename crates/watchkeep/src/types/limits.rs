@@ -61,6 +61,8 @@ pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
 
 /// How many due entries one transaction removes.
 pub(crate) const REAP_STEP: usize = 128;
+/// How long a store that closes removes what is due, and waits for who holds the file.
+pub(crate) const LAST_REAP: Duration = Duration::from_millis(250);
 /// How many entries of deleted groups one step sweeps.
 pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
