@@ -364,5 +364,11 @@ fn content_types_and_labels_are_as_long_as_their_limits_and_no_longer() -> Resul
         assert!(error.to_string().ends_with("; shorten it"), "{error}");
     }
     assert_eq!((store.last_revision()?, store.consumers()?.len()), (last, 2));
+    // What is refused changes nothing, so a closure may go on.
+    store.transaction(|tx| {
+        let refused = tx.set_with("g", "k", "v", SetOptions::new().content_type(long(MAX_CONTENT_TYPE + 1)));
+        assert_eq!(kind(refused), Some(ErrorKind::TooLarge));
+        tx.set("g", "other", "v")
+    })?;
     Ok(())
 }
