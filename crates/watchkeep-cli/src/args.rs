@@ -55,12 +55,12 @@ pub(crate) struct Global {
     #[arg(default_value = "watchkeep.db")]
     pub(crate) store: PathBuf,
     /// See and change only the groups of this namespace, whose names in the file begin with `NS:`
-    #[arg(long, global = true, value_name = "NS")]
+    #[arg(long, global = true, value_name = "NS", env = "WATCHKEEP_NAMESPACE", hide_env_values = true)]
     pub(crate) namespace: Option<String>,
     /// Print JSON, one object a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Label what this command writes, so that a watch can leave it out
+    /// Label what this command writes, so that a watch can leave it out; at most 256 bytes
     #[arg(long, global = true, value_name = "LABEL")]
     pub(crate) origin: Option<String>,
     /// Open the store although it lies on a network file system, where file locks may not hold
@@ -138,14 +138,15 @@ Examples:
   watchkeep set config theme dark
   watchkeep set session token abc --ttl 1h30m
   watchkeep set lock nightly me --if-absent --ttl 10m    take it, or exit with 4
-  watchkeep set config logo < logo.png                   bytes as they are
+  watchkeep set config logo - < logo.png                 bytes as they are
   watchkeep set config offset -- -x                      a value like an option
 
-Without --ttl or --keep-ttl the entry does not expire, whatever it did before.")]
+A value that is left out is an error; an empty one is ''. Without --ttl or --keep-ttl the
+entry does not expire, whatever it did before.")]
 pub(crate) struct Set {
     #[command(flatten)]
     pub(crate) name: Name,
-    /// The value; `-` or nothing reads standard input, as it is
+    /// The value; `-` reads standard input, as it is
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: Option<OsString>,
     /// The entry expires after this time, like 90s, 1h30m or 7d
@@ -160,7 +161,7 @@ pub(crate) struct Set {
     /// Only if the entry has this revision, or cursor
     #[arg(long, value_name = "N")]
     pub(crate) if_revision: Option<Position>,
-    /// A content type to keep with the value
+    /// A content type to keep with the value, at most 1,024 bytes
     #[arg(long, value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
 }
@@ -202,15 +203,20 @@ pub(crate) struct Delete {
 Examples:
   watchkeep delete-group session
   watchkeep delete-group --prefix tmp.     every group whose name starts so
+  watchkeep delete-group --all             every group
 
-Nothing to delete ends with exit code 3.")]
+An empty prefix is refused, as a variable that is not set makes one. With --namespace,
+--all means those of the namespace. Nothing to delete ends with exit code 3.")]
 pub(crate) struct DeleteGroup {
     /// The group
-    #[arg(required_unless_present = "prefix", conflicts_with = "prefix")]
+    #[arg(required_unless_present_any = ["prefix", "all"], conflicts_with_all = ["prefix", "all"])]
     pub(crate) group: Option<String>,
     /// Delete every group whose name starts so
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", conflicts_with = "all")]
     pub(crate) prefix: Option<String>,
+    /// Delete every group
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -231,7 +237,8 @@ Examples:
   watchkeep list config --limit 100 --after ui.font
   watchkeep list config --json --values
 
-In text, control characters are spelt out, so that an entry is a line.")]
+In text, control characters, line ends and marks of direction are spelt out, so that an
+entry is a line.")]
 pub(crate) struct List {
     /// The group
     pub(crate) group: String,
@@ -291,8 +298,9 @@ Examples:
 event is on its standard input, as JSON, and in WATCHKEEP_REVISION, _CURSOR, _KIND,
 _GROUP, _KEY, _VALUE, _TIMESTAMP and _ORIGIN. A variable is unset where there is
 nothing to say, and where the text is not UTF-8, holds a NUL or is longer than
-64 KiB. WATCHKEEP_STORE names the file. A command that fails ends the watch with
-exit code 1.
+64 KiB. WATCHKEEP_STORE names the file and WATCHKEEP_NAMESPACE the namespace, so that
+`watchkeep get \"$WATCHKEEP_GROUP\" \"$WATCHKEEP_KEY\"` finds the entry. A command that fails
+ends the watch with exit code 1.
 
 --consumer keeps the position in the store: what was acknowledged does not come again,
 anything else does. An event is acknowledged when its line is written or its command has
@@ -300,7 +308,8 @@ succeeded. A command that fails ends the watch with the command's exit code. Whe
 start (--after, --snapshot, --from-start) counts the first time only. Without a
 selection the consumer keeps the one that it had.
 
-SIGINT, SIGTERM and a closed output end the watch with exit code 0.")]
+SIGINT, SIGTERM, SIGHUP and a closed output end the watch with exit code 0; SIGHUP not
+where it is ignored, as after nohup.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) selection: Selection,
@@ -387,8 +396,8 @@ Examples:
   watchkeep import --from-go-store old.db
 
 The lines are those of `watchkeep export`. Entries whose deadline has passed are left
-out and counted. All lines come in or none; with --batch, those of the transactions
-before a bad line are in.")]
+out and counted; a deadline in the last hours of the year 9999 is none. All lines come
+in or none; with --batch, those of the transactions before a bad line are in.")]
 pub(crate) struct Import {
     /// The file of JSON lines; `-` reads standard input
     #[arg(required_unless_present = "from_go_store", conflicts_with = "from_go_store")]

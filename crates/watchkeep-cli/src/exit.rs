@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::iter;
 use std::process::ExitCode;
 
@@ -104,9 +104,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            // Where the output is closed there is nobody left to help.
-            let _ = error.print();
-            ExitCode::from(if error.exit_code() == 0 { FINE } else { USAGE })
+            // What is left in the buffer would be lost in silence.
+            match error.print().and_then(|()| io::stdout().flush()).map_err(Failure::output) {
+                Err(failure @ Failure::Here { .. }) => failure.end(),
+                _ => ExitCode::from(if error.exit_code() == 0 { FINE } else { USAGE }),
+            }
         }
         _ => {
             let text = error.to_string();

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use watchkeep::json::{insert_value, timestamp};
 use watchkeep::{Entry, Store, Timestamp, Value};
 
-use crate::time::parse_rfc3339;
+use crate::time::parse_deadline;
 
 /// A line of an export.
 pub fn exported(group: &str, entry: &Entry) -> Map<String, Json> {
@@ -79,6 +79,10 @@ struct Imported {
 ///
 /// What is wrong with it.
 pub fn read(line: &[u8]) -> Result<Record, String> {
+    // Fields in an array, without their names, would do for the parser.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is no JSON object".to_owned());
+    }
     let line: Imported = serde_json::from_slice(line).map_err(|error| {
         // The line's own number is known better by the caller; the column is worth having.
         let text = error.to_string();
@@ -95,7 +99,7 @@ pub fn read(line: &[u8]) -> Result<Record, String> {
         (None, None) => return Err("it has neither value nor value_base64".to_owned()),
         (Some(_), Some(_)) => return Err("it has both value and value_base64".to_owned()),
     };
-    let deadline = line.deadline.as_deref().map(parse_rfc3339).transpose()?;
+    let deadline = line.deadline.as_deref().map(parse_deadline).transpose()?.flatten();
     Ok(Record { group: line.group, key: line.key, value, deadline, content_type: line.content_type })
 }
 

@@ -124,11 +124,18 @@ impl<T: Display> Display for Painted<T> {
     }
 }
 
-/// The text in one line, with every control character spelt out: nothing of it can move a cursor.
+/// Whether a character could break a line, move a cursor, or turn the order of what stands around it: control
+/// characters, the line ends of Unicode, and its marks of writing direction.
+fn is_unruly(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// The text in one line, with every unruly character spelt out.
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
-        if char.is_control() { out.extend(char.escape_default()) } else { out.push(char) }
+        if is_unruly(char) { out.extend(char.escape_default()) } else { out.push(char) }
     }
     out
 }
@@ -136,8 +143,7 @@ pub(crate) fn visible(text: &str) -> String {
 /// A name among other words: quoted where it would not be recognized as one.
 pub(crate) fn name(name: &str) -> String {
     let plain = !name.is_empty()
-        && !name
-            .contains(|char: char| char.is_whitespace() || char.is_control() || matches!(char, '"' | '='));
+        && !name.contains(|char: char| char.is_whitespace() || is_unruly(char) || matches!(char, '"' | '='));
     if plain { name.to_owned() } else { format!("{name:?}") }
 }
 
@@ -205,6 +211,7 @@ mod tests {
     #[test]
     fn nothing_in_a_value_reaches_the_terminal_as_control() {
         assert_eq!(visible("a\nb\u{1b}[31m\u{9b}c\u{7f}"), "a\\nb\\u{1b}[31m\\u{9b}c\\u{7f}");
+        assert_eq!(visible("a\u{2028}b\u{202e}c\u{2069}"), "a\\u{2028}b\\u{202e}c\\u{2069}");
         assert_eq!(visible("päivää \\ \"x\""), "päivää \\ \"x\"");
     }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::civil::date;
+use jiff::fmt::temporal::Pieces;
 use jiff::{Span, SpanRelativeTo, tz::TimeZone};
-use watchkeep::Timestamp;
+use watchkeep::{MAX_DEADLINE_MS, Timestamp};
 
 /// Reads a duration such as `90s`, `5m`, `1h30m`, `7d`.
 ///
@@ -34,7 +36,34 @@ pub fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 
-/// How times are shown to people: in their own time zone.
+/// Reads a deadline, a time in RFC 3339. One past all that a store can hold is how others write "never": none.
+///
+/// # Errors
+///
+/// How it is written.
+pub fn parse_deadline(text: &str) -> Result<Option<Timestamp>, String> {
+    match parse_rfc3339(text) {
+        Ok(time) => Ok(unless_never(time)),
+        Err(_) if is_past_all_time(text) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A deadline, unless it lies past all that a store can hold.
+pub fn unless_never(deadline: Timestamp) -> Option<Timestamp> {
+    (deadline.as_millis() <= MAX_DEADLINE_MS).then_some(deadline)
+}
+
+/// Whether it is a time of the last hours of the year 9999, which some time zone cannot write.
+fn is_past_all_time(text: &str) -> bool {
+    Pieces::parse(text).is_ok_and(|pieces| {
+        let complete = pieces.time().is_some() && pieces.offset().is_some();
+        complete && pieces.date() >= date(9999, 12, 30)
+    })
+}
+
+/// How times are shown to people: in their own time zone, with its offset, without which an hour comes twice when clocks
+/// go back.
 #[derive(Debug, Clone)]
 pub struct Wall(TimeZone);
 
@@ -44,14 +73,14 @@ impl Wall {
         Wall(TimeZone::system())
     }
 
-    /// `12:00:00.123`
+    /// `12:00:00.123+02:00`
     pub fn clock(&self, time: Timestamp) -> String {
-        self.format(time, "%H:%M:%S.%3f")
+        self.format(time, "%H:%M:%S.%3f%:z")
     }
 
-    /// `2026-11-23 12:00:00.123`
+    /// `2026-11-23 12:00:00.123+02:00`
     pub fn date_and_clock(&self, time: Timestamp) -> String {
-        self.format(time, "%Y-%m-%d %H:%M:%S.%3f")
+        self.format(time, "%Y-%m-%d %H:%M:%S.%3f%:z")
     }
 
     fn format(&self, time: Timestamp, format: &str) -> String {

@@ -69,7 +69,7 @@ pub use types::entry::{Entry, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};
 pub use types::event::{Event, Item, Kind, Lagged};
 pub use types::filter::Filter;
-pub use types::limits::{Limits, MAX_DEADLINE_MS, MAX_REVISION};
+pub use types::limits::{Limits, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_LABEL, MAX_REVISION};
 pub use types::options::{Durability, Options, Retention, Waking};
 pub use types::quota::{Quota, QuotaExceeded, QuotaLimit};
 pub use types::revision::{Cursor, Revision, StoreId};

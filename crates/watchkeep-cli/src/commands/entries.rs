@@ -47,8 +47,12 @@ fn written(store: &Store, revision: Revision, out: &mut Out) -> Result<()> {
 
 fn value(given: Option<OsString>) -> Result<Value> {
     match given {
-        Some(value) if value != "-" => Ok(value.into_encoded_bytes().into()),
-        _ => standard_input().map(Value::from),
+        Some(value) if value == "-" => standard_input().map(Value::from),
+        Some(value) => Ok(value.into_encoded_bytes().into()),
+        None => {
+            let what = "the value is missing; add it, '' for an empty one, or `-` to read standard input";
+            Err(Failure::new(USAGE, what))
+        }
     }
 }
 
@@ -122,13 +126,16 @@ pub(super) fn delete(global: &Global, args: &Delete, out: &mut Out) -> Result<()
 }
 
 pub(super) fn delete_group(global: &Global, args: &DeleteGroup, out: &mut Out) -> Result<()> {
+    if args.prefix.as_deref() == Some("") {
+        let what =
+            "an empty prefix would delete every group; say --all for that, or see what should stand there";
+        return Err(Failure::new(USAGE, what));
+    }
     let store = open(global, Access::Change)?;
     let (removed, nothing) = match (&args.group, &args.prefix) {
         (Some(group), _) => (store.delete_group(group)?, format!("group {group:?} is not there")),
-        (None, prefix) => {
-            let prefix = prefix.as_deref().unwrap_or_default();
-            (store.delete_prefix(prefix)?, format!("no group starts with {prefix:?}"))
-        }
+        (None, Some(prefix)) => (store.delete_prefix(prefix)?, format!("no group starts with {prefix:?}")),
+        (None, None) => (store.delete_prefix("")?, "there is no group".to_owned()),
     };
     if removed == 0 {
         return Err(Failure::new(NOT_FOUND, format!("{nothing}; see `watchkeep groups`")));

@@ -18,14 +18,15 @@ pub(super) struct Exec<'a> {
     command: &'a str,
     store: &'a Store,
     file: PathBuf,
+    namespace: Option<&'a str>,
     /// Whether a command that fails gives us its exit code.
     passes_code: bool,
 }
 
 impl<'a> Exec<'a> {
-    pub(super) fn new(command: &'a str, global: &Global, store: &'a Store, passes_code: bool) -> Exec<'a> {
+    pub(super) fn new(command: &'a str, global: &'a Global, store: &'a Store, passes_code: bool) -> Exec<'a> {
         let file = std::path::absolute(&global.store).unwrap_or_else(|_| global.store.clone());
-        Exec { command, store, file, passes_code }
+        Exec { command, store, file, namespace: global.namespace.as_deref(), passes_code }
     }
 
     /// Runs the command for this event, to its end.
@@ -63,8 +64,9 @@ impl<'a> Exec<'a> {
         Err(Failure::new(code.unwrap_or(FAILURE), what.to_string()))
     }
 
-    fn variables(&self, event: &Event) -> [(&'static str, Option<String>); 8] {
+    fn variables(&self, event: &Event) -> [(&'static str, Option<String>); 9] {
         [
+            ("WATCHKEEP_NAMESPACE", self.namespace.map(str::to_owned)),
             ("WATCHKEEP_REVISION", Some(event.revision().to_string())),
             ("WATCHKEEP_CURSOR", Some(self.store.cursor(event.revision()).to_string())),
             ("WATCHKEEP_KIND", Some(event.kind().to_string())),

@@ -12,6 +12,7 @@ use super::render::unreadable;
 use crate::exit::{BAD_FILE, FAILURE, Failure, Result};
 use crate::line::Record;
 use crate::output;
+use crate::time::unless_never;
 
 /// The table of each schema, the newer first, and its rows as group, key, value, expiry in Unix milliseconds.
 const SCHEMAS: [(&str, &str); 2] = [
@@ -131,7 +132,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         group: row.get(0)?,
         key: row.get(1)?,
         value,
-        deadline: expires.filter(|&millis| millis != 0).map(Timestamp::from_millis),
+        deadline: expires.filter(|&millis| millis != 0).map(Timestamp::from_millis).and_then(unless_never),
         content_type: None,
     })
 }

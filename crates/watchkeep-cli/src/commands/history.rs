@@ -1,6 +1,6 @@
 //! `history`: past events, and how events look to people, here and in `watch`.
 
-use watchkeep::{Event, Item, Kind, Lagged, Revision, Store};
+use watchkeep::{Clock, Event, Item, Kind, Lagged, Revision, Store, SystemClock};
 
 use super::{Access, open};
 use crate::args::{Global, History};
@@ -9,7 +9,7 @@ use crate::output::{self, Out, style};
 use crate::time::Wall;
 
 pub(super) fn history(global: &Global, args: &History, out: &mut Out) -> Result<()> {
-    let store = open(global, Access::Read)?;
+    let store = announced(global)?;
     // From the beginning means from where the log begins.
     let after = args.after.map_or(Ok(Revision::ZERO), |position| position.revision(&store))?;
     let mut printer = Printer::new(&store, When::Dates);
@@ -31,6 +31,16 @@ pub(super) fn history(global: &Global, args: &History, out: &mut Out) -> Result<
         printer.item(&item, out)?;
     }
     Ok(())
+}
+
+/// The store, after what came due while nobody had it open: whoever closes a store announces that.
+fn announced(global: &Global) -> Result<Store> {
+    let store = open(global, Access::Read)?;
+    if store.stats()?.next_deadline.is_none_or(|deadline| deadline > SystemClock.now()) {
+        return Ok(store);
+    }
+    store.close()?;
+    open(global, Access::Read)
 }
 
 /// Whether the day is worth a column.

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use watchkeep::{Clock, Error, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction, Value};
+use watchkeep::{
+    Clock, Error, Limits, MAX_CONTENT_TYPE, Revision, SetOptions, Store, SystemClock, Timestamp, Transaction,
+    Value,
+};
 
 use super::go_store::GoStore;
 use super::render::unreadable;
@@ -16,6 +19,12 @@ use crate::args::{Global, Import};
 use crate::exit::{FAILURE, Failure, Result};
 use crate::line::{self, Record};
 use crate::output::{Out, counted, grouped};
+
+/// What a line holds besides group, key, value and content type.
+const REST_OF_A_LINE: usize = 1 << 10;
+
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Where entries come from: always the same ones, in the same order.
 pub(super) trait Source {
@@ -247,6 +256,13 @@ impl Lines {
     }
 }
 
+/// More bytes than a line can have that is an entry: every byte of it may be written as six, and names and layout
+/// take some.
+fn longest_line() -> u64 {
+    let Limits { group, key, value } = Limits::default();
+    6 * (group + key + value + MAX_CONTENT_TYPE + REST_OF_A_LINE) as u64
+}
+
 fn name_of(path: &Path) -> String {
     if path == Path::new("-") { "standard input".to_owned() } else { format!("{path:?}") }
 }
@@ -264,15 +280,16 @@ impl Source for Lines {
         };
         let mut reader = BufReader::with_capacity(64 << 10, input);
         let mut place = Place { noun: "line", number: 0 };
-        let mut line = Vec::new();
+        let (mut line, longest) = (Vec::new(), longest_line());
         loop {
             line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(unread)? == 0 {
+            if reader.by_ref().take(longest).read_until(b'\n', &mut line).map_err(unread)? == 0 {
                 return Ok(());
             }
             place.number += 1;
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
+            let is_too_long = line.len() as u64 == longest && !line.ends_with(b"\n");
+            if place.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
             }
             let bad = |what| {
                 Failure::new(
@@ -280,6 +297,12 @@ impl Source for Lines {
                     format!("{place} of {name} is no entry: {what}; correct it, then import again"),
                 )
             };
+            if is_too_long {
+                return Err(bad("it is longer than any".to_owned()));
+            }
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
             visit(place, line::read(&line).map_err(bad)?)?;
         }
     }

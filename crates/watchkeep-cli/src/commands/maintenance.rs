@@ -42,7 +42,8 @@ fn for_programs(stats: &Stats) -> Value {
 }
 
 fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
-    let mut rows = vec![("store", format!("{} ({})", stats.path.display(), stats.store))];
+    let mut rows =
+        vec![("store", format!("{} ({})", output::visible(&stats.path.to_string_lossy()), stats.store))];
     if let Some(namespace) = &stats.namespace {
         rows.push(("namespace", namespace.clone()));
     }

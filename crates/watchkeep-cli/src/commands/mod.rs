@@ -13,6 +13,7 @@ mod listing;
 mod maintenance;
 mod render;
 mod signals;
+mod threads;
 mod watch;
 
 use std::path::Path;

@@ -1,14 +1,14 @@
-//! What ends a long command from outside: SIGINT, SIGTERM, and a reader of the output that goes away.
+//! What ends a long command from outside: SIGHUP, SIGINT, SIGTERM, and a reader of the output that goes away.
 
 use std::mem::replace;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
+use super::threads;
 use crate::exit::{FAILURE, Failure, Result};
 
 /// How long what was asked to end may take for it.
@@ -36,10 +36,14 @@ impl Asked {
     }
 }
 
-/// Calls `stop` when the end is asked for. A second signal ends the process at once.
+/// Calls `stop` when the end is asked for. A second signal ends the process at once, but for SIGHUP: a terminal that goes
+/// away may send several.
 pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> {
     let refused = |error: std::io::Error| Failure::new(FAILURE, format!("signals cannot be caught: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(refused)?;
+    if !ignores_hangup() {
+        signals.handle().add_signal(SIGHUP).map_err(refused)?;
+    }
     let asked = Asked::default();
     on_closed_output({
         let (asked, stop) = (asked.clone(), stop.clone());
@@ -47,24 +51,35 @@ pub(super) fn on_end(stop: impl Fn() + Clone + Send + 'static) -> Result<Asked> 
             asked.ask();
             stop();
         }
-    });
+    })?;
     let mine = asked.clone();
-    thread::spawn(move || {
+    threads::start(move || {
         for signal in signals.forever() {
-            if mine.ask() {
+            if mine.ask() && signal != SIGHUP {
                 let _ = low_level::emulate_default_handler(signal);
             }
             stop();
         }
-    });
+    })?;
     Ok(asked)
+}
+
+/// Whether we are to outlive the terminal, as `nohup` says by ignoring its signal. Where this cannot be known, it is left
+/// as it is.
+fn ignores_hangup() -> bool {
+    let ignored = |status: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    };
+    let mask = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| ignored(&status));
+    mask.is_none_or(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
 
 /// Ends the process a moment after the end was asked for, or after a deadline, although it is writing to somebody who
 /// does not read.
-pub(super) fn give_up_on_output(asked: &Asked, until: Option<Instant>) {
+pub(super) fn give_up_on_output(asked: &Asked, until: Option<Instant>) -> Result<()> {
     let asked = asked.clone();
-    thread::spawn(move || {
+    threads::start(move || {
         let far = Duration::from_secs(365 * 24 * 3600);
         let left = || until.map_or(far, |until| until.saturating_duration_since(Instant::now()));
         while !asked.to_end_within(left()) && !left().is_zero() {}
@@ -72,15 +87,16 @@ pub(super) fn give_up_on_output(asked: &Asked, until: Option<Instant>) {
         let (_never, pause) = mpsc::channel::<()>();
         let _ = pause.recv_timeout(A_MOMENT);
         std::process::exit(0);
-    });
+    })?;
+    Ok(())
 }
 
 /// Notices that nobody reads the output any more, also while there is nothing to write to it.
 #[cfg(unix)]
-fn on_closed_output(stop: impl FnOnce() + Send + 'static) {
+fn on_closed_output(stop: impl FnOnce() + Send + 'static) -> Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
 
-    thread::spawn(move || {
+    threads::start(move || {
         let stdout = std::io::stdout();
         // No events are asked for: what is left are errors and the other end's going away.
         let mut output = [PollFd::new(&stdout, PollFlags::empty())];
@@ -94,8 +110,11 @@ fn on_closed_output(stop: impl FnOnce() + Send + 'static) {
                 _ => return,
             }
         }
-    });
+    })?;
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn on_closed_output(_: impl FnOnce() + Send + 'static) {}
+fn on_closed_output(_: impl FnOnce() + Send + 'static) -> Result<()> {
+    Ok(())
+}

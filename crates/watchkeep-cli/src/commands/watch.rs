@@ -31,7 +31,7 @@ pub(super) fn watch(global: &Global, args: &Watch, out: &mut Out) -> Result<()> 
     let asked = signals::on_end(move || stop.get().into_iter().for_each(watchkeep::Stopper::stop))?;
     if args.exec.is_none() {
         // A command is waited for; a reader of the output that does not read is not.
-        signals::give_up_on_output(&asked, until);
+        signals::give_up_on_output(&asked, until)?;
     }
     let (mut plain, mut consumer);
     let (watcher, acker): (&mut Watcher, Option<Acker>) = match &args.consumer {

@@ -214,3 +214,43 @@ fn a_consumer_of_a_namespace_is_listed_with_it() {
     assert_eq!(at.json(&["--namespace", "one", "consumers", "--json"])["name"], "c");
     assert_eq!(at.ok(&["--namespace", "two", "consumers"]), "");
 }
+
+#[test]
+fn a_mistyped_position_of_a_consumer_is_refused() {
+    let at = with(2);
+    at.ok(&["watch", "--consumer", "c", "--from-start", "--limit", "1"]);
+    for args in [
+        &["consumers", "reset", "c", "--to", "999999"][..],
+        &["watch", "--consumer", "new", "--after", "5000"],
+    ] {
+        let error = at.fails(2, args);
+        assert!(error.contains("after the last one, 2; name"), "{error}");
+    }
+    assert_eq!(listed(&at)["acked"], 1);
+}
+
+#[test]
+fn a_terminal_that_goes_away_gives_the_consumer_back() {
+    let at = with(1);
+    let first = holder(&at, &["--lease", "1h"]);
+    first.signal("HUP");
+    let (status, _, errors) = first.end();
+    assert_eq!((status.code(), errors.as_str()), (Some(0), ""));
+    assert_eq!(listed(&at)["held"], false);
+}
+
+#[test]
+fn a_watch_that_is_to_outlive_its_terminal_does() {
+    let at = with(1);
+    let mut nohup = std::process::Command::new("sh");
+    nohup.args(["-c", r#"trap "" HUP; exec "$0" "$@""#]);
+    let command = at.command(&["watch", "--snapshot", "--json"]);
+    nohup.arg(command.get_program()).args(command.get_args()).current_dir(at.path(""));
+    let mut watch = at.start_command(nohup.env_remove("WATCHKEEP_STORE")).until_ready();
+    assert!(watch.catches(15) && !watch.catches(1));
+    watch.signal("HUP");
+    at.ok(&["set", "g", "new", "v"]);
+    assert_eq!(watch.json()["key"], "new");
+    watch.signal("TERM");
+    assert_eq!(watch.end().0.code(), Some(0));
+}

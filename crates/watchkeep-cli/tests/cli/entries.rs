@@ -16,15 +16,26 @@ fn a_value_goes_in_and_comes_out() {
 fn a_value_comes_from_standard_input_as_it_is() {
     let at = Sandbox::new();
     let bytes = b"\xff\0\x1b[31m line\n".as_slice();
-    for args in [&["set", "g", "k"][..], &["set", "g", "k", "-"]] {
-        assert!(at.with_input(args, bytes).status.success());
-        assert_eq!(at.bytes(&["get", "g", "k"]), bytes);
-        at.ok(&["delete", "g", "k"]);
-    }
-    assert_eq!(at.ok(&["set", "g", "k", "-5"]), "5\n");
+    assert!(at.with_input(&["set", "g", "k", "-"], bytes).status.success());
+    assert_eq!(at.bytes(&["get", "g", "k"]), bytes);
+    assert_eq!(at.ok(&["set", "g", "k", "-5"]), "2\n");
     assert_eq!(at.ok(&["get", "g", "k"]), "-5");
     at.ok(&["set", "g", "k", "--ttl", "1h", "--", "--ttl"]);
     assert_eq!(at.ok(&["get", "g", "k"]), "--ttl");
+}
+
+/// As `set g k $UNSET` does it.
+#[test]
+fn a_missing_value_is_refused_and_standard_input_left_alone() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "k", "v"]);
+    for args in [&["set", "g", "k"][..], &["set", "g", "k", "--ttl", "1h"]] {
+        let error = one_error(args, 2, at.with_input(args, "the rest of a loop's input"));
+        assert!(error.contains("`-` to read standard input"), "{error}");
+    }
+    assert_eq!(at.ok(&["get", "g", "k"]), "v");
+    at.ok(&["set", "g", "k", ""]);
+    assert_eq!(at.ok(&["get", "g", "k"]), "");
 }
 
 #[cfg(unix)]
@@ -121,6 +132,27 @@ fn groups_are_deleted_by_name_or_prefix() {
 }
 
 #[test]
+fn everything_goes_only_when_that_is_said() {
+    let at = Sandbox::new();
+    for args in
+        [&["set", "", "k", ""][..], &["set", "g", "k", ""], &["--namespace", "n", "set", "g", "k", ""]]
+    {
+        at.ok(args);
+    }
+    // As `--prefix "$UNSET"` does it.
+    let error = at.fails(2, &["delete-group", "--prefix", ""]);
+    assert!(error.contains("every group") && error.contains("--all"), "{error}");
+    at.fails(2, &["delete-group", "--prefix="]);
+    at.fails(2, &["delete-group", "--all", "g"]);
+    at.fails(2, &["delete-group", "--all", "--prefix", "g"]);
+    assert_eq!(at.ok(&["count"]), "3\n");
+    assert_eq!(at.ok(&["delete-group", ""]), "1\n");
+    assert_eq!(at.ok(&["--namespace", "n", "delete-group", "--all"]), "1\n");
+    assert_eq!(at.ok(&["delete-group", "--all"]), "1\n");
+    assert!(at.fails(3, &["delete-group", "--all"]).contains("there is no group"));
+}
+
+#[test]
 fn lists_are_in_byte_order_and_bounded() {
     let at = Sandbox::new();
     for key in ["b", "a2", "a10", "a1"] {
@@ -158,7 +190,7 @@ fn an_entry_as_json_has_all_that_is_known() {
     for word in ["revision  2 (", "created   at revision 1", "(in 59m 59s", "4 bytes", "text/plain"] {
         assert!(meta.contains(word), "{word:?} is not in {meta}");
     }
-    at.with_input(&["set", "config", "logo"], b"\xff\xfe");
+    at.with_input(&["set", "config", "logo", "-"], b"\xff\xfe");
     assert_eq!(at.json(&["get", "config", "logo", "--json"])["value_base64"], "//4=");
 }
 
@@ -186,4 +218,24 @@ fn templates_are_filled() {
     let output = at.with_input(&["render", "-", "customer", "--lenient"], "{{ name }}, {{ title }}");
     assert_eq!(output.stdout, b"Ada, ");
     at.fails(3, &["render", "missing.j2", "customer"]);
+}
+
+#[test]
+fn nothing_in_a_list_breaks_its_line_or_turns_it_round() {
+    let at = Sandbox::new();
+    let odd = "a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{85}g";
+    let spelt = r"a\u{2028}b\u{2029}c\u{202e}d\u{2066}e\u{200f}f\u{85}g";
+    at.ok(&["--origin", odd, "set", odd, odd, odd, "--content-type", odd]);
+    assert_eq!(at.ok(&["groups"]), format!("{spelt}\n"));
+    assert_eq!(at.ok(&["list", odd, "--values"]), format!("{spelt}\t{spelt}\n"));
+    for (args, times) in [
+        (&["history"][..], 4),
+        (&["watch", "--after", "0", "--limit", "1"], 4),
+        (&["get", odd, odd, "--meta"], 3),
+    ] {
+        let text = at.ok(args);
+        assert_eq!(text.matches(spelt).count(), times, "{text}");
+        assert!(!text.contains(['\u{2028}', '\u{202e}']), "{text}");
+    }
+    assert_eq!(at.ok(&["get", odd, odd]), odd);
 }

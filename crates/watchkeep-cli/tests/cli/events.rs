@@ -1,6 +1,7 @@
 //! `history`, and events as JSON.
 
 use serde_json::{Value, json};
+use watchkeep::{Clock, SystemClock};
 
 use crate::sandbox::Sandbox;
 
@@ -29,7 +30,7 @@ fn an_event_is_the_object_that_is_documented() {
 #[test]
 fn every_kind_has_its_shape() {
     let at = Sandbox::new();
-    at.with_input(&["set", "g", "a"], b"\xff\xfe");
+    at.with_input(&["set", "g", "a", "-"], b"\xff\xfe");
     at.ok(&["--origin", "me", "delete", "g", "a"]);
     at.ok(&["set", "g", "b", ""]);
     at.ok(&["touch", "g", "b", "1h"]);
@@ -78,7 +79,7 @@ fn people_read_a_line_for_each_event() {
     let at = Sandbox::new();
     at.ok(&["--origin", "me", "set", "config", "theme", "dark\nblue"]);
     at.ok(&["delete", "config", "theme"]);
-    at.with_input(&["set", "", "a b"], b"\xff");
+    at.with_input(&["set", "", "a b", "-"], b"\xff");
     let text = at.ok(&["history"]);
     let lines: Vec<_> = text.lines().collect();
     assert!(lines[0].ends_with("  set           config theme = dark\\nblue [me]"), "{text}");
@@ -96,4 +97,85 @@ fn marks_are_objects_too() {
     let cursor = &lines[0]["cursor"];
     assert_eq!(lines[1], json!({ "kind": "ready", "revision": 1, "cursor": cursor }));
     assert_eq!(lines[2], json!({ "kind": "progress", "revision": 1, "cursor": cursor }));
+}
+
+#[test]
+fn a_local_time_bears_its_offset() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "k", "v", "--ttl", "1h"]);
+    let text = |zone: &str, args: &[&str]| {
+        String::from_utf8(at.command(args).env("TZ", zone).output().unwrap().stdout).unwrap()
+    };
+    for (zone, offset) in [("UTC", "+00:00"), ("XXX-5:45", "+05:45"), ("XXX3", "-03:00")] {
+        for (args, times) in [
+            (&["history"][..], 2),
+            (&["watch", "--after", "0", "--limit", "1"], 2),
+            (&["get", "g", "k", "--meta"], 2),
+            (&["stats"], 1),
+        ] {
+            let text = text(zone, args);
+            assert_eq!(text.matches(offset).count(), times, "{zone} {args:?}: {text}");
+        }
+    }
+}
+
+/// Nothing but short commands uses the file, and none of them is there when the deadline comes.
+#[test]
+fn the_first_command_after_a_deadline_announces_it_before_it_ends() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "stays", "v"]);
+    let (_never, pause) = std::sync::mpsc::channel::<()>();
+    let file = rusqlite::Connection::open(at.path("watchkeep.db")).unwrap();
+    let commands: [&[&str]; 5] = [
+        &["history", "g"],
+        &["get", "g", "stays"],
+        &["list", "g"],
+        &["set", "h", "other", "v"],
+        &["history", "--kind", "expire", "--json"],
+    ];
+    for (number, command) in (0..40).zip(commands.into_iter().cycle()) {
+        let key = format!("k{number}");
+        at.ok(&["set", "g", &key, "v", "--ttl", "20ms"]);
+        let past = |key: &str| {
+            let sql = "SELECT coalesce(max(deadline), 0) FROM wk_log WHERE key = ?1 AND kind = 1";
+            let deadline: i64 = file.query_row(sql, [key], |row| row.get(0)).unwrap();
+            SystemClock.now().as_millis() >= deadline
+        };
+        while !past(&key) {
+            // Nothing is ever sent: time passes.
+            let _ = pause.recv_timeout(std::time::Duration::from_millis(2));
+        }
+        let output = at.ok(command);
+        let told = "SELECT count(*) FROM wk_log WHERE key = ?1 AND kind = 4";
+        let told: i64 = file.query_row(told, [&key], |row| row.get(0)).unwrap();
+        assert_eq!(told, 1, "{number}: {command:?}");
+        if command[0] == "history" {
+            let last = output.lines().last().unwrap();
+            assert!(last.contains("expire") && last.contains(&key), "{number}: {output}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_another_holds_is_read_all_the_same_with_something_due() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "stays", "v"]);
+    let file = rusqlite::Connection::open(at.path("watchkeep.db")).unwrap();
+    at.ok(&["set", "g", "k", "v", "--ttl", "1h"]);
+    file.execute_batch("UPDATE wk_entries SET deadline = 1 WHERE key = 'k'; BEGIN IMMEDIATE").unwrap();
+    let commands: [(&[&str], &str); 4] = [
+        (&["get", "g", "stays"], "v"),
+        (&["list", "g"], "stays\n"),
+        (&["count"], "1\n"),
+        (&["history", "--kind", "expire"], ""),
+    ];
+    for (command, expected) in commands {
+        let begun = std::time::Instant::now();
+        assert_eq!(at.ok(command), expected);
+        // A write would wait for five seconds.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{command:?}: {:?}", begun.elapsed());
+    }
+    file.execute_batch("ROLLBACK").unwrap();
+    let history = at.json_lines(&["history", "--json"]);
+    assert_eq!(history.last().unwrap()["kind"], "expire");
 }

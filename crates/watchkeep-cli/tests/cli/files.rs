@@ -267,7 +267,7 @@ fn help_has_examples_and_the_exit_codes() {
 #[test]
 fn colour_is_for_terminals_and_never_in_values() {
     let at = Sandbox::new();
-    at.with_input(&["set", "a", "b"], "\u{1b}[31mred\u{1b}[0m");
+    at.with_input(&["set", "a", "b", "-"], "\u{1b}[31mred\u{1b}[0m");
     assert!(!at.ok(&["history"]).contains('\u{1b}'));
     assert!(at.ok(&["history"]).contains("\\u{1b}[31mred"));
     let coloured = at.command(&["history"]).env("CLICOLOR_FORCE", "1").output().unwrap();
@@ -352,4 +352,21 @@ fn names_of_databases_that_are_no_files_are_refused() {
         assert!(at.fails(2, &["--store", name, "set", "a", "b", "c"]).contains("a store is a file"));
     }
     assert_eq!(std::fs::read_dir(at.path("")).unwrap().count(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let at = Sandbox::new();
+    for args in [&["--help"][..], &["--version"], &["help", "set"], &["completions", "bash"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = at.command(args).stdout(full).output().unwrap();
+        let error = one_error(args, 1, output);
+        assert!(error.contains("could not be written"), "{error}");
+        // Nobody who reads is no failure.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = at.command(args).stdout(writer).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }

@@ -29,7 +29,8 @@ impl Sandbox {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin!("watchkeep"));
         command.args(args).current_dir(self.folder.path()).stdin(Stdio::null()).env("TZ", "UTC");
-        for name in ["WATCHKEEP_STORE", "WATCHKEEP_LOG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        let ours = ["WATCHKEEP_STORE", "WATCHKEEP_NAMESPACE", "WATCHKEEP_LOG"];
+        for name in ours.into_iter().chain(["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"]) {
             command.env_remove(name);
         }
         command

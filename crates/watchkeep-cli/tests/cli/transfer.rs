@@ -20,7 +20,7 @@ fn what_is_exported_is_imported_again() {
     let at = Sandbox::new();
     at.ok(&["set", "config", "theme", "dark"]);
     at.ok(&["set", "", "*", "line\nbreak"]);
-    at.with_input(&["set", "bin", "logo"], b"\xff\0");
+    at.with_input(&["set", "bin", "logo", "-"], b"\xff\0");
     at.ok(&["set", "session", "token", "abc", "--ttl", "1h", "--content-type", "text/plain"]);
     let exported = at.ok(&["export"]);
     let lines: Vec<&str> = exported.lines().collect();
@@ -169,4 +169,70 @@ fn a_row_that_cannot_be_written_leaves_nothing_behind() {
     let error = at.fails(2, &["import", "--from-go-store", "old.db"]);
     assert!(error.starts_with("row 2 (") && error.contains("the group has 600 bytes"), "{error}");
     assert_eq!(at.ok(&["count"]), "0\n");
+}
+
+#[test]
+fn a_line_longer_than_any_entry_is_refused_before_it_is_in_memory() {
+    let at = Sandbox::new();
+    let hole = std::fs::File::create(at.path("nolines")).unwrap();
+    hole.set_len(3 << 30).unwrap();
+    drop(hole);
+    for args in [&["import", "nolines"][..], &["import", "nolines", "--batch", "10"]] {
+        // In kibibytes, and much less than the file.
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", r#"ulimit -v 700000 && exec "$0" "$@""#]);
+        let command = at.command(args);
+        limited.arg(command.get_program()).args(command.get_args()).current_dir(at.path(""));
+        limited.env_remove("WATCHKEEP_STORE");
+        let error = one_error(args, 1, limited.output().unwrap());
+        assert!(error.starts_with("line 1 of \"nolines\" is no entry: it is longer than any"), "{error}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over_and_only_objects_are_entries() {
+    let at = Sandbox::new();
+    let file = at.file("marked.jsonl", "\u{feff}".to_owned() + &line("a") + &line("b"));
+    assert_eq!(at.ok(&["import", &file]), "imported 2 entries\n");
+    let output = at.with_input(&["import", "-", "--batch", "1"], std::fs::read(at.path(&file)).unwrap());
+    assert_eq!(output.stdout, b"imported 2 entries\n");
+    for bad in [r#"["g","k","v",null,null,null]"#, "[]", "7", "null", "\"g\"", "\u{feff}{}"] {
+        let file = at.file("bad.jsonl", line("a") + bad);
+        let error = at.fails(1, &["import", &file]);
+        assert!(error.contains("line 2 of \"bad.jsonl\" is no entry: it is no JSON object"), "{error}");
+    }
+}
+
+#[test]
+fn a_deadline_past_all_that_can_be_written_is_never() {
+    let at = Sandbox::new();
+    let with = |key: &str, deadline: &str| line(key).replace('}', &format!(",\"deadline\":\"{deadline}\"}}"));
+    let lines = with("zulu", "9999-12-31T23:59:59Z")
+        + &with("offset", "9999-12-31T23:59:59.999999999-12:00")
+        + &with("early", "9999-12-31T00:00:00+14:00");
+    let file = at.file("never.jsonl", lines);
+    assert_eq!(at.ok(&["import", &file]), "imported 3 entries\n");
+    let old = Connection::open(at.path("old.db")).unwrap();
+    old.execute_batch(SCHEMAS[0]).unwrap();
+    for (key, expires_at) in
+        [("go", 253_402_300_799_000), ("max", i64::MAX), ("last", watchkeep::MAX_DEADLINE_MS)]
+    {
+        old.execute("INSERT INTO kv VALUES ('g', ?1, 'v', ?2)", params![key, expires_at]).unwrap();
+    }
+    assert_eq!(at.ok(&["import", "--from-go-store", "old.db"]), "imported 3 entries\n");
+    for (key, expected) in [
+        ("zulu", None),
+        ("offset", None),
+        ("early", Some("9999-12-30T10:00:00.000Z")),
+        ("go", None),
+        ("max", None),
+        ("last", Some("9999-12-30T22:00:00.000Z")),
+    ] {
+        assert_eq!(at.json(&["get", "g", key, "--json"])["deadline"].as_str(), expected, "{key}");
+    }
+    for wrong in ["9999-12-31", "9999-12-31T23:59:59", "9999-13-31T23:59:59Z", "10000-01-01T00:00:00Z"] {
+        let file = at.file("wrong.jsonl", with("a", wrong));
+        let error = at.fails(1, &["import", &file]);
+        assert!(error.contains("is no time"), "{error}");
+    }
 }

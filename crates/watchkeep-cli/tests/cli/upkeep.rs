@@ -123,7 +123,7 @@ fn a_limit_of_the_file_size_is_an_error_and_not_a_death() {
     // In units of 512 bytes for dash, of a KiB for others: larger than the ballast is, or not, it must not kill.
     for limit in [300, 2_000] {
         let store = format!("limited-{limit}.db");
-        let output = shell(&at, &format!("ulimit -f {limit}; watchkeep --store {store} set a b < large"));
+        let output = shell(&at, &format!("ulimit -f {limit}; watchkeep --store {store} set a b - < large"));
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.starts_with("watchkeep: ") && stderr.lines().count() == 1, "{stderr}");

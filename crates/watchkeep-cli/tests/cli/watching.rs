@@ -131,7 +131,7 @@ fn previous_values_keys_only_and_origins() {
 fn a_command_is_run_for_each_event() {
     let at = started();
     at.ok(&["--origin", "me", "set", "config", "font", "12 pt"]);
-    at.with_input(&["set", "config", "logo"], b"\xff");
+    at.with_input(&["set", "config", "logo", "-"], b"\xff");
     at.ok(&["delete-group", "config"]);
     let command = r#"echo "$WATCHKEEP_REVISION ${WATCHKEEP_CURSOR#*-} $WATCHKEEP_KIND $WATCHKEEP_GROUP ${WATCHKEEP_KEY-unset} ${WATCHKEEP_VALUE-unset} ${WATCHKEEP_ORIGIN-unset}""#;
     let mut watch = at.command(&["watch", "--after", "0", "--limit", "4", "--exec", command]);
@@ -150,7 +150,7 @@ fn a_command_is_run_for_each_event() {
 #[test]
 fn a_command_finds_the_event_on_its_input_and_need_not_read_it() {
     let at = started();
-    at.with_input(&["set", "config", "big"], "x".repeat(1 << 20));
+    at.with_input(&["set", "config", "big", "-"], "x".repeat(1 << 20));
     let events = at.json_lines(&["watch", "--after", "0", "--limit", "2", "--exec", "cat"]);
     assert_eq!(events[0]["value"], "dark");
     assert_eq!(events[1]["value"].as_str().map(str::len), Some(1 << 20));
@@ -178,4 +178,25 @@ fn a_signal_while_a_command_runs_ends_the_watch_with_0() {
         at.command(&["watch", "--after", "0", "--exec", "echo runs; kill -TERM $PPID; read never; exit 1"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"runs\n".as_slice()));
+}
+
+#[test]
+fn a_command_is_told_the_namespace_as_it_is_told_the_file() {
+    let at = started();
+    at.ok(&["--namespace", "t1", "set", "config", "theme", "of t1"]);
+    let binary = assert_cmd::cargo::cargo_bin!("watchkeep");
+    let get = format!("'{}' get \"$WATCHKEEP_GROUP\" \"$WATCHKEEP_KEY\"", binary.display());
+    let watch = ["watch", "config", "theme", "--after", "0", "--limit", "1", "--exec", &get];
+    assert_eq!(at.ok(&[&["--namespace", "t1"], &watch[..]].concat()), "of t1");
+    // The variable does what the option does, and the option goes first.
+    let with = |namespace: &str, args: &[&str]| {
+        let output = at.command(args).env("WATCHKEEP_NAMESPACE", namespace).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(with("t1", &["get", "config", "theme"]), "of t1");
+    assert_eq!(with("t1", &watch), "of t1");
+    assert_eq!(with("t2", &["--namespace", "t1", "get", "config", "theme"]), "of t1");
+    // Where there is none, none is told.
+    let whole = ["watch", "--after", "0", "--limit", "1", "--exec", "echo ${WATCHKEEP_NAMESPACE-unset}"];
+    assert_eq!(at.ok(&whole), "unset\n");
 }

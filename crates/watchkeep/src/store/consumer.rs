@@ -9,7 +9,7 @@ use crate::engine::{Act, Op};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::event::Event;
-use crate::types::name::NameRange;
+use crate::types::name::{NameRange, check_label};
 use crate::types::revision::Revision;
 use crate::types::watching::WatchOptions;
 use crate::watch::watcher::Watcher;
@@ -212,13 +212,16 @@ impl Store {
     /// Takes a named consumer, and makes it if it is not there.
     ///
     /// A consumer of a [scoped](Store::scoped) handle belongs to the namespace and sees nothing else. Inside a callback
-    /// one must not wait for another holder.
+    /// one must not wait for another holder. A consumer that an earlier release let stand after the last revision goes
+    /// on from that one, with a warning.
     ///
     /// # Errors
     ///
     /// `Held` when another has it, and does not let go within the time to wait; `InvalidName` unless it is letters,
-    /// digits, hyphens, dots and underscores, 1 to 128 of them; `ForeignCursor` when it is to start after a cursor of
-    /// another store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// digits, hyphens, dots and underscores, 1 to 128 of them; `TooLarge` for a label over
+    /// [`MAX_LABEL`](crate::MAX_LABEL); `InvalidArgument` when it is to start after
+    /// what lies after the last revision; `ForeignCursor` when it is to start after a cursor of another store; `Busy`,
+    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
         core.engine.refuse_nested()?;
@@ -244,6 +247,10 @@ impl Store {
             return Err(Reason::Held { name: name.to_owned(), holder: label, left }.into());
         }
         let scope = self.scope();
+        let excluded = options.filter.as_ref().and_then(|filter| filter.excluded_origin.as_deref());
+        for (what, label) in [("excluded origin", excluded), ("holder's label", options.holder.as_deref())] {
+            label.map_or(Ok(()), |label| check_label(what, label))?;
+        }
         let act = Act::Take {
             filter: options.filter.clone().map(|filter| filter.within(|group| scope.full(group))),
             start: self.own(options.start)?,
@@ -349,8 +356,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `ForeignCursor`; `Busy`,
-    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `InvalidArgument` for a
+    /// place after the last revision; `ForeignCursor`; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn reset_consumer(&self, name: &str, to: ConsumerStart, force: Force) -> Result<()> {
         self.change_consumer(name, Act::Reset { to: self.own(to)?, force })
     }

@@ -440,6 +440,8 @@ impl Store {
     }
 
     /// The same handle, whose writes bear this label, so that a reader can tell them, or skip its own.
+    ///
+    /// With one longer than [`MAX_LABEL`](crate::MAX_LABEL) bytes, every write is refused with kind `TooLarge`.
     #[must_use]
     pub fn with_origin(&self, label: impl Into<String>) -> Store {
         let author = Author { origin: Some(label.into().into()), ..self.author.clone() };

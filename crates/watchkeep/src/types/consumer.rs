@@ -19,9 +19,9 @@ pub enum ConsumerStart {
     /// Where the change log begins, wherever that is.
     Beginning,
     /// After this revision, taken as it is: one of another store is not noticed. What of it is trimmed is told as
-    /// lost.
+    /// lost. One after the last revision is refused.
     After(Revision),
-    /// After this cursor, which must belong to this store.
+    /// After this cursor, which must belong to this store, and not lie after its last revision.
     AfterCursor(Cursor),
     /// With the current entries and a [`Ready`](crate::Item::Ready) mark, then every later change. The entries come
     /// again, as they are then, until the mark or something after it is acknowledged.
@@ -114,8 +114,8 @@ impl ConsumerOptions {
         self
     }
 
-    /// What others are told about who holds the consumer. Unless set, the process's number, with the label of the
-    /// handle if it has one.
+    /// What others are told about who holds the consumer, at most [`MAX_LABEL`](crate::MAX_LABEL) bytes. Unless set,
+    /// the process's number, with the label of the handle if it has one.
     #[must_use]
     pub fn holder(mut self, label: impl Into<String>) -> ConsumerOptions {
         self.holder = Some(label.into());

@@ -47,7 +47,7 @@ pub enum ErrorKind {
     InvalidName,
     /// An option or an argument makes no sense: correct the call.
     InvalidArgument,
-    /// A name or a value is longer than the limits allow.
+    /// A name, a value, a content type or a label is longer than the limits allow.
     TooLarge,
     /// The store was closed, or belongs to the process before a fork: open it again.
     Closed,
@@ -159,7 +159,7 @@ pub(crate) enum Reason {
     #[error(
         "{path:?} is too long: its {part} has {len} bytes, and at most {limit} leave room for the files beside it; choose a shorter one"
     )]
-    TooLong { path: PathBuf, part: &'static str, len: usize, limit: usize },
+    PathTooLong { path: PathBuf, part: &'static str, len: usize, limit: usize },
     #[error(
         "{path:?} lies on a network file system ({system}), whose locks SQLite cannot rely on; move it to a local disk, or insist on it (Options::network, --network)"
     )]
@@ -234,6 +234,8 @@ pub(crate) enum Reason {
     TooLarge { what: &'static str, len: usize, limit: usize },
     #[error("it is larger than SQLite stores in one row; make it smaller, or split it")]
     TooLargeForSqlite(#[source] rusqlite::Error),
+    #[error("the {what} has {len} bytes, the limit is {limit}; shorten it")]
+    TooLong { what: &'static str, len: usize, limit: usize },
     #[error("the store is closed; open it again")]
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
@@ -268,6 +270,8 @@ pub(crate) enum Reason {
         "revision {revision} may have been lost in a power cut: the store went on from {after} at {next}; start again from a snapshot"
     )]
     LostRevision { revision: Revision, after: Revision, next: Revision },
+    #[error("revision {revision} lies after the last one, {last}; name that or an earlier one")]
+    Ahead { revision: Revision, last: Revision },
     #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
     BadCursor { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
@@ -363,13 +367,16 @@ impl Reason {
             Reason::ScopedTwice { .. }
             | Reason::HardLinks { .. }
             | Reason::MountedAlone { .. }
-            | Reason::TooLong { .. }
+            | Reason::PathTooLong { .. }
             | Reason::NetworkFileSystem { .. }
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }
             | Reason::BadDeadline
+            | Reason::Ahead { .. }
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
-            Reason::TooLarge { .. } | Reason::TooLargeForSqlite(_) => ErrorKind::TooLarge,
+            Reason::TooLarge { .. } | Reason::TooLong { .. } | Reason::TooLargeForSqlite(_) => {
+                ErrorKind::TooLarge
+            }
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
             Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
                 ErrorKind::Busy

@@ -9,6 +9,12 @@ pub const MAX_REVISION: u64 = (1 << 53) - 1;
 /// write with a year of four digits.
 pub const MAX_DEADLINE_MS: i64 = 253_402_207_200_000;
 
+/// The longest content type, in bytes. Media types stay far below it, their parameters included.
+pub const MAX_CONTENT_TYPE: usize = 1024;
+
+/// The longest label, in bytes: the origin of what a handle writes, and what a consumer's holder calls itself.
+pub const MAX_LABEL: usize = 256;
+
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
@@ -55,6 +61,8 @@ pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
 
 /// How many due entries one transaction removes.
 pub(crate) const REAP_STEP: usize = 128;
+/// How long a store that closes removes what is due, and waits for who holds the file.
+pub(crate) const LAST_REAP: Duration = Duration::from_millis(250);
 /// How many entries of deleted groups one step sweeps.
 pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::error::{Reason, Result};
-use super::limits::{CONSUMER_NAME, Limits};
+use super::limits::{CONSUMER_NAME, Limits, MAX_CONTENT_TYPE, MAX_LABEL};
 
 /// What stands between a namespace and the rest of a group's name.
 pub(crate) const SEPARATOR: char = ':';
@@ -21,6 +21,20 @@ impl Limits {
     pub(crate) fn check_value(&self, value: &[u8]) -> Result<()> {
         check("value", value.len(), self.value)
     }
+}
+
+pub(crate) fn check_content_type(content_type: &str) -> Result<()> {
+    check_fixed("content type", content_type.len(), MAX_CONTENT_TYPE)
+}
+
+/// `what` is what the label is for.
+pub(crate) fn check_label(what: &'static str, label: &str) -> Result<()> {
+    check_fixed(what, label.len(), MAX_LABEL)
+}
+
+/// Of a limit that no option raises.
+fn check_fixed(what: &'static str, len: usize, limit: usize) -> Result<()> {
+    if len > limit { Err(Reason::TooLong { what, len, limit }.into()) } else { Ok(()) }
 }
 
 fn check(what: &'static str, len: usize, limit: usize) -> Result<()> {

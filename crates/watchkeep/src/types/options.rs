@@ -234,7 +234,7 @@ impl Options {
         self
     }
 
-    /// The label of what this handle writes; see [`Store::with_origin`](crate::Store::with_origin).
+    /// The label of what this handle writes, at most [`MAX_LABEL`](crate::MAX_LABEL) bytes; see [`Store::with_origin`](crate::Store::with_origin).
     #[must_use]
     pub fn origin(mut self, origin: impl Into<String>) -> Options {
         self.origin = Some(origin.into().into());

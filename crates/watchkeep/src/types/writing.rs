@@ -96,7 +96,7 @@ impl SetOptions {
         self
     }
 
-    /// A content type to keep with the value.
+    /// A content type to keep with the value, at most [`MAX_CONTENT_TYPE`](crate::MAX_CONTENT_TYPE) bytes.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> SetOptions {
         self.content_type = Some(content_type.into());

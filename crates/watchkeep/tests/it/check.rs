@@ -336,20 +336,3 @@ fn settings_and_positions_that_make_no_sense_are_found() -> Result {
     );
     Ok(())
 }
-
-#[test]
-fn a_consumer_beyond_the_log_is_told_and_not_left_waiting() -> Result {
-    let (_folder, store) = store()?;
-    drop(store.consumer("indexer")?);
-    let ahead = store.last_revision()?.get() + 5;
-    Connection::open(store.path())?.execute("UPDATE wk_consumers SET acked = ?1", [i64::try_from(ahead)?])?;
-    assert_eq!(
-        store.check()?.problems,
-        [format!("consumer \"indexer\" has acknowledged {ahead}, the last revision is {}", ahead - 5)]
-    );
-    let error = store.consumer("indexer").err().ok_or("it waits in silence")?;
-    assert!(error.kind() == watchkeep::ErrorKind::Corrupt, "{error}");
-    store.reset_consumer("indexer", watchkeep::ConsumerStart::Now, watchkeep::Force::No)?;
-    assert!(store.consumer("indexer").is_ok() && store.check()?.is_ok());
-    Ok(())
-}

@@ -6,8 +6,8 @@ use std::thread;
 
 use crate::support::{Result, lines, take};
 use watchkeep::{
-    DeleteOptions, Error, ErrorKind, Filter, Limits, Options, Revision, SetOptions, Store, Value,
-    WatchOptions,
+    ConsumerOptions, ConsumerStart, DeleteOptions, Error, ErrorKind, Filter, Limits, MAX_CONTENT_TYPE,
+    MAX_LABEL, Options, Revision, SetOptions, Store, Value, WatchOptions,
 };
 
 fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind> {
@@ -330,5 +330,45 @@ fn a_content_type_goes_with_the_value_and_with_the_next_one_without() -> Result 
     assert_eq!(store.entry("g", "k")?.and_then(|entry| entry.content_type), None);
     let events = take(&mut watcher, 2)?;
     assert_eq!((events[0].content_type(), events[1].content_type()), (Some("application/json"), None));
+    Ok(())
+}
+
+#[test]
+fn content_types_and_labels_are_as_long_as_their_limits_and_no_longer() -> Result {
+    let store = Store::open_in_memory()?;
+    let long = |len: usize| "x".repeat(len);
+    let typed = |len| store.set_with("g", "k", "v", SetOptions::new().content_type(long(len)));
+    let from = |len| store.with_origin(long(len));
+    typed(MAX_CONTENT_TYPE)?;
+    from(MAX_LABEL).set("g", "k", "v")?;
+    let all = || ConsumerOptions::new().start(ConsumerStart::Beginning);
+    let skips = |len| all().filter(Filter::everything().exclude_origin(long(len)));
+    from(MAX_LABEL).consumer_with("longest", skips(MAX_LABEL).holder(long(MAX_LABEL)))?.close()?;
+    // Its own name for itself holds the label, and more.
+    from(MAX_LABEL).consumer_with("unnamed", all())?.close()?;
+    let last = store.last_revision()?;
+    let by = |origin: &Store| origin.transaction(|tx| tx.set("g", "k", "v"));
+    let refused = [
+        typed(MAX_CONTENT_TYPE + 1).map(drop),
+        typed(30 << 20).map(drop),
+        from(MAX_LABEL + 1).set("g", "k", "v").map(drop),
+        from(MAX_LABEL + 1).delete_group("g").map(drop),
+        by(&from(MAX_LABEL + 1)).map(drop),
+        store.consumer_with("new", skips(MAX_LABEL + 1)).map(drop),
+        store.consumer_with("new", all().holder(long(MAX_LABEL + 1))).map(drop),
+        from(MAX_LABEL + 1).consumer("new").map(drop),
+    ];
+    for (number, refused) in refused.into_iter().enumerate() {
+        let error = refused.err().ok_or(format!("{number} was taken"))?;
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{number}");
+        assert!(error.to_string().ends_with("; shorten it"), "{error}");
+    }
+    assert_eq!((store.last_revision()?, store.consumers()?.len()), (last, 2));
+    // What is refused changes nothing, so a closure may go on.
+    store.transaction(|tx| {
+        let refused = tx.set_with("g", "k", "v", SetOptions::new().content_type(long(MAX_CONTENT_TYPE + 1)));
+        assert_eq!(kind(refused), Some(ErrorKind::TooLarge));
+        tx.set("g", "other", "v")
+    })?;
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::consumers::{LEASE, acked, at, from, from_the_beginning, kind, listed, with, write};
 use crate::support::{LIMIT, Result, eventually, next, revisions, take};
 use watchkeep::{
-    Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item, Kind,
-    ManualClock, Options, Store,
+    BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item,
+    Kind, ManualClock, Options, Revision, Store,
 };
 
 #[test]
@@ -378,4 +378,47 @@ fn a_consumer_is_a_stream_and_acknowledges_without_blocking() -> Result {
         assert!(poll_fn(|cx| Pin::new(&mut consumer).poll_next(cx)).await.is_none());
         Ok(())
     })
+}
+
+#[test]
+fn no_consumer_is_set_after_the_last_revision() -> Result {
+    let store = with(2)?;
+    store.consumer("old")?.close()?;
+    let cursor = ConsumerStart::AfterCursor(store.cursor(at(3)));
+    for ahead in [ConsumerStart::After(at(3)), ConsumerStart::After(Revision::new(u64::MAX)), cursor] {
+        let made = store.consumer_with("new", from(ahead)).err().ok_or("it was made")?;
+        let reset = store.reset_consumer("old", ahead, Force::No).err().ok_or("it was reset")?;
+        for refused in [made, reset] {
+            assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+            assert!(refused.to_string().contains("after the last one, 2;"), "{refused}");
+        }
+    }
+    assert_eq!(store.consumers()?.len(), 1);
+    assert_eq!(listed(&store, "old")?.acked, Some(at(2)));
+    for last in [ConsumerStart::After(at(2)), ConsumerStart::AfterCursor(store.cursor(at(2)))] {
+        store.reset_consumer("old", last, Force::No)?;
+    }
+    Ok(())
+}
+
+/// Earlier releases let one be set there.
+#[test]
+fn a_consumer_that_stands_after_the_last_revision_is_no_damage_and_goes_on_from_there() -> Result {
+    let folder = tempfile::tempdir()?;
+    let [path, saved, restored] = ["a.db", "saved.db", "restored.db"].map(|name| folder.path().join(name));
+    let store = Store::open(&path)?;
+    write(&store, 2)?;
+    store.consumer("c")?.close()?;
+    rusqlite::Connection::open(&path)?.execute("UPDATE wk_consumers SET acked = 999999", [])?;
+    assert!(store.check()?.is_ok(), "{:?}", store.check()?.problems);
+    store.backup(&saved)?;
+    Store::restore(&saved, &restored, BackupOptions::new())?;
+    for store in [store, Store::open(&restored)?] {
+        assert_eq!(listed(&store, "c")?.acked, Some(at(999_999)));
+        let mut consumer = store.consumer("c")?;
+        assert_eq!(listed(&store, "c")?.acked, Some(at(2)));
+        write(&store, 1)?;
+        assert_eq!(next(&mut consumer)?.revision(), at(3));
+    }
+    Ok(())
 }

@@ -21,7 +21,7 @@ use self::proof::Proof;
 use self::screen::Screen;
 use self::slow::SlowReader;
 use self::writers::Written;
-use super::{Access, open_with, signals};
+use super::{Access, open_with, signals, threads};
 use crate::args::{Demo, Global};
 use crate::exit::{FAILURE, Failure, Result};
 use crate::output::Out;
@@ -95,8 +95,9 @@ fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) ->
     let slow = SlowReader::new(pace.clone(), start);
     let mut seen = Vec::new();
     let (written, log, mut slow_seen) = thread::scope(|scope| {
-        let slow_reader = scope.spawn(|| slow.read(&mut slow_watcher));
-        let writers = scope.spawn(|| writers::write(store, pace, &counter));
+        let slow_reader = threads::start_in(scope, || slow.read(&mut slow_watcher))?;
+        let writers = threads::start_in(scope, || writers::write(store, pace, &counter))
+            .inspect_err(|_| slow.read_up_to(start))?;
         let result = (|| {
             show(&mut live, screen, &slow, &mut seen, |_| {
                 let settled = || {

@@ -4,9 +4,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use watchkeep::{Error, Result, Revision, Store};
+use watchkeep::{Revision, Store};
 
+use super::super::threads;
 use super::pace::Pace;
+use crate::exit::{Failure, Result};
 
 /// How long a session lives.
 pub(super) const SESSION: Duration = Duration::from_millis(900);
@@ -28,23 +30,29 @@ pub(super) fn write(store: &Store, pace: &Pace, counter: &str) -> Result<Written
     };
     let increments = thread::scope(|scope| {
         let others = [
-            scope.spawn(|| configure(store, pace, &acknowledge)),
-            scope.spawn(|| sign_in(store, pace, &acknowledge)),
-            scope.spawn(|| order(store, pace, &acknowledge)),
+            threads::start_in(scope, || configure(store, pace, &acknowledge)),
+            threads::start_in(scope, || sign_in(store, pace, &acknowledge)),
+            threads::start_in(scope, || order(store, pace, &acknowledge)),
         ];
         let counters = [("web-1", 230), ("web-2", 310)].map(|(name, every)| {
             let store = store.with_origin(name);
             let acknowledge = &acknowledge;
-            scope.spawn(move || count(&store, counter, pace, Duration::from_millis(every), acknowledge))
+            threads::start_in(scope, move || {
+                count(&store, counter, pace, Duration::from_millis(every), acknowledge)
+            })
         });
+        if others.iter().any(Result::is_err) || counters.iter().any(Result::is_err) {
+            // Those that did start are not waited for until the time is over.
+            pace.stop();
+        }
         let mut increments = 0;
         for other in others {
-            super::joined(other.join())?;
+            super::joined(other?.join())?;
         }
         for counter in counters {
-            increments += super::joined(counter.join())?;
+            increments += super::joined(counter?.join())?;
         }
-        Ok::<_, Error>(increments)
+        Ok::<_, Failure>(increments)
     })?;
     let mut acknowledged = acknowledged.into_inner().unwrap_or_else(PoisonError::into_inner);
     acknowledged.sort_unstable();
@@ -128,7 +136,7 @@ fn count(
 
 /// What the counter shows.
 pub(super) fn visits(store: &Store, counter: &str) -> Result<u64> {
-    store.get("counter", counter).map(number)
+    Ok(store.get("counter", counter).map(number)?)
 }
 
 fn number(value: Option<watchkeep::Value>) -> u64 {

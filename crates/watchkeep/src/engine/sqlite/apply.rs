@@ -10,7 +10,7 @@ use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
-use crate::types::name::NameRange;
+use crate::types::name::{NameRange, check_content_type, check_label};
 use crate::types::quota::Usage;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
@@ -244,6 +244,7 @@ impl Job<'_, '_> {
         self.batch.limits.check_group(set.group)?;
         self.batch.limits.check_key(set.key)?;
         self.batch.limits.check_value(set.value)?;
+        set.content_type.map_or(Ok(()), check_content_type)?;
         // Everything that can refuse the write comes before the first change.
         let (mut row, mut found) = self.place(set.group, set.key)?;
         let there = found.as_ref().filter(|found| !self.is_due(found.deadline));
@@ -431,6 +432,7 @@ struct Set<'a> {
 impl Job<'_, '_> {
     /// Does one operation. What refuses it refuses before the first change.
     pub(super) fn apply(&mut self, op: &Op) -> Result<Outcome> {
+        self.author.origin.as_deref().map_or(Ok(()), |origin| check_label("origin", origin))?;
         match op {
             Op::Set { group, key, value, ttl, condition, content_type } => self.set(&Set {
                 group,

@@ -144,11 +144,11 @@ pub(super) fn write_ahead(conn: &Connection) -> Result<()> {
 }
 
 /// Begins a transaction that writes, waiting for other processes; SQLite itself does not wait on this connection.
-pub(super) fn begin(conn: &Connection, since: Instant, timeout: Duration) -> Result<()> {
+pub(super) fn begin(conn: &Connection, since: Instant, patience: impl Fn() -> Duration) -> Result<()> {
     loop {
         match conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([])) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                if since.elapsed() >= timeout {
+                if since.elapsed() >= patience() {
                     return Err(Reason::Busy { waited: since.elapsed() }.into());
                 }
                 // The spread keeps waiting processes from starving each other in step.

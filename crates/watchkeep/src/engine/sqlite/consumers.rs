@@ -36,6 +36,7 @@ const RELEASE: &str = "UPDATE wk_consumers SET holder = NULL, lease_until = NULL
      WHERE name = ?1 AND fence = ?2 AND holder IS NOT NULL";
 const RESET: &str =
     "UPDATE wk_consumers SET acked = ?2, fence = ?3, holder = NULL, lease_until = NULL WHERE name = ?1";
+const SET_ACKED: &str = "UPDATE wk_consumers SET acked = ?2 WHERE name = ?1";
 const REMOVE: &str = "DELETE FROM wk_consumers WHERE name = ?1";
 /// Numbers grow over all consumers: one that is removed and comes again gets none that an old holder knows.
 const NEXT_FENCE: &str = "INSERT INTO wk_meta (name, value) VALUES ('fences', 1) \
@@ -65,9 +66,7 @@ pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &st
             match one(conn, now, name)? {
                 Some(row) => {
                     refuse_held(&row, now)?;
-                    if let Some(what) = beyond(&row, last) {
-                        return Err(Reason::Corrupt { what }.into());
-                    }
+                    pull_back(conn, &row, last)?;
                 }
                 None => {
                     let acked = position(conn, last, *start)?;
@@ -122,10 +121,13 @@ fn there(conn: &Connection, now: Timestamp, name: &str, force: Force) -> Result<
     if force == Force::Yes { Ok(()) } else { refuse_held(&row, now) }
 }
 
-/// What is wrong with a position after the last revision: its consumer would wait for events that were there before.
-fn beyond(row: &ConsumerInfo, last: Revision) -> Option<String> {
-    let acked = row.acked.filter(|acked| *acked > last)?;
-    Some(format!("consumer {:?} has acknowledged {acked}, the last revision is {last}", row.name))
+/// A position after the last revision goes back to that: its consumer would pass over what comes until then. Earlier
+/// releases let one be set there.
+fn pull_back(conn: &Connection, row: &ConsumerInfo, last: Revision) -> Result<()> {
+    let Some(acked) = row.acked.filter(|acked| *acked > last) else { return Ok(()) };
+    tracing::warn!(consumer = row.name, %acked, %last, "a consumer stood after the last revision; it goes on from there");
+    conn.prepare_cached(SET_ACKED)?.execute(params![row.name, last.as_i64()])?;
+    Ok(())
 }
 
 fn refuse_held(row: &ConsumerInfo, now: Timestamp) -> Result<()> {
@@ -144,7 +146,12 @@ fn fenced(conn: &Connection, now: Timestamp, name: &str) -> Result<Error> {
 }
 
 fn position(conn: &Connection, last: Revision, start: ConsumerStart) -> Result<Option<i64>> {
-    let there = |revision| reserve::refuse_lost(conn, revision).map(|()| Some(revision));
+    let there = |revision| {
+        if revision > last {
+            return Err(Error::from(Reason::Ahead { revision, last }));
+        }
+        reserve::refuse_lost(conn, revision).map(|()| Some(revision))
+    };
     Ok(match start {
         ConsumerStart::Now => Some(last),
         ConsumerStart::Beginning => Some(log::trimmed(conn)?),
@@ -277,14 +284,12 @@ pub(super) fn refuse_to_lose(conn: &Connection, cut: Revision) -> Result<()> {
 
 /// Every row can be read, and no number of a taking is one that was not given out.
 pub(super) fn check(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
-    let last = log::end(conn)?.0;
     let given: i64 = conn.query_row(FENCES, [], |row| row.get(0))?;
     for row in list(conn, Timestamp::default(), &NameRange::prefix(""))? {
         if row.fence > unsigned(given, "fence")? {
             problems
                 .push(format!("consumer {:?} has the number {}, the last is {given}", row.name, row.fence));
         }
-        problems.extend(beyond(&row, last));
     }
     Ok(())
 }

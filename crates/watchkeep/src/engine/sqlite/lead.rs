@@ -283,6 +283,8 @@ fn is_fault(error: &Error) -> bool {
         Reason::Conflict { .. }
             | Reason::Quota(_)
             | Reason::TooLarge { .. }
+            | Reason::TooLong { .. }
+            | Reason::Ahead { .. }
             | Reason::BadDeadline
             | Reason::Tight
             | Reason::NoRevisionLeft

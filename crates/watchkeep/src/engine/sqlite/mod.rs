@@ -27,7 +27,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -40,11 +40,11 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
+use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
-use crate::types::sync::{Mutex, lock};
+use crate::types::sync::{Mutex, caught, lock};
 
 use ballast::Ballast;
 use connection::{Sync, WalLength};
@@ -80,6 +80,9 @@ pub(crate) struct SqliteEngine {
     /// The revision at which the log is looked at for trimming again.
     next_trim: AtomicU64,
     upkeep: Upkeep,
+    /// What only removes what is due waits for nobody from now on.
+    is_closing: Arc<AtomicBool>,
+    is_poisoned: AtomicBool,
     guard: Arc<Guard>,
     ballast: Ballast,
     /// A private store's folder, removed when it closes.
@@ -133,6 +136,7 @@ impl SqliteEngine {
         let ballast = Ballast::of(&path, options.ballast);
         // Also where others released it: nothing may be set that uses up what they gave back.
         ballast.keep();
+        let is_closing = Arc::new(AtomicBool::new(false));
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
@@ -141,7 +145,7 @@ impl SqliteEngine {
             clock: options.clock.clone(),
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
-            turn: Turn::new(Writer::new(conn, relaxed), signal.clone()),
+            turn: Turn::new(Writer::new(conn, relaxed, is_closing.clone()), signal.clone()),
             pool: Pool::new(path.clone(), sync, options.clock.clone(), guard.clone()),
             feed: Feed::default(),
             signal,
@@ -150,6 +154,8 @@ impl SqliteEngine {
             next_deadline: AtomicI64::new(i64::MAX),
             next_trim: AtomicU64::new(0),
             upkeep: Upkeep::default(),
+            is_closing,
+            is_poisoned: AtomicBool::new(false),
             guard,
             ballast,
             folder: Mutex::new(folder),
@@ -225,14 +231,38 @@ impl SqliteEngine {
         true
     }
 
+    /// Announces what is due when the store closes: where only short commands use the file, none of them stays until the
+    /// store's thread gets to it. Only as far as that takes a moment, and nobody else holds the file.
+    ///
+    /// Gives the connection back, which goes through the turn meanwhile.
+    fn reap_at_last(&self, mut writer: Writer) -> Option<Writer> {
+        let (begun, groups) = (Instant::now(), NameRange::prefix(""));
+        let reap = Write { author: Author::default(), op: Op::Reap { groups: groups.clone() } };
+        // A clock of the user's may panic, and a close must come to its end.
+        let due = || caught(|| self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups)));
+        while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(1..))) {
+            writer.is_reaping = true;
+            let done = caught(|| self.lead(writer, Own::Write(&reap), begun));
+            writer = self.turn.close()?;
+            if !matches!(done, Some(Ok(_))) {
+                tracing::debug!("what is due is left to the next to open the file");
+                break;
+            }
+        }
+        Some(writer)
+    }
+
     fn commit(&self, write: &Write) -> Result<Receipt> {
         let queued = Instant::now();
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
             Admission::Done(result) => result,
-            Admission::Lead(writer) => match self.lead(writer, Own::Write(write), queued)? {
-                OwnDone::Write(receipt) => Ok(receipt),
-                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
-            },
+            Admission::Lead(mut writer) => {
+                writer.is_reaping = matches!(write.op, Op::Reap { .. });
+                match self.lead(writer, Own::Write(write), queued)? {
+                    OwnDone::Write(receipt) => Ok(receipt),
+                    OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
+                }
+            }
         }
     }
 }
@@ -416,6 +446,7 @@ impl Engine for SqliteEngine {
     }
 
     fn poison(&self, error: &Error) {
+        self.is_poisoned.store(true, Ordering::Release);
         self.turn.poison(error);
     }
 
@@ -426,9 +457,15 @@ impl Engine for SqliteEngine {
             while begun.elapsed() < self.busy_timeout && self.maintenance_step().unwrap_or(false) {}
         }
         self.turn.refuse();
+        self.is_closing.store(true, Ordering::Release);
+        // Not where nobody comes after us, nor where the file must not be written any more, nor while this thread has it.
+        let may_reap = lock(&self.folder).is_none()
+            && !self.is_poisoned.load(Ordering::Acquire)
+            && self.refuse_nested().is_ok();
+        let reap = |writer| if may_reap { self.reap_at_last(writer) } else { Some(writer) };
         loop {
             while self.lead_background() {}
-            if let Some(mut writer) = self.turn.close() {
+            if let Some(mut writer) = self.turn.close().and_then(reap) {
                 let alone = self.wake.as_ref().is_some_and(Wake::leave);
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {

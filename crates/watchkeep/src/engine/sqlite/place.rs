@@ -135,7 +135,7 @@ pub(super) fn refuse_long(path: &Path, behind: usize) -> Result<()> {
         ("path", real.as_os_str().len(), SQLITE_PATH - behind.max(JOURNAL.len())),
     ] {
         if len > limit {
-            return Err(Reason::TooLong { path: real, part, len, limit }.into());
+            return Err(Reason::PathTooLong { path: real, part, len, limit }.into());
         }
     }
     Ok(())

@@ -188,7 +188,7 @@ fn gap(end: Revision, reserved: Revision, now: Timestamp) -> Result<Change> {
 /// Runs a transaction that is on the disk when this returns, in a file whose others are not.
 fn synced(conn: &Connection, timeout: Duration, f: impl FnOnce() -> Result<()>) -> Result<()> {
     conn.execute_batch(Sync::Full.pragma())?;
-    let done = connection::begin(conn, Instant::now(), timeout)
+    let done = connection::begin(conn, Instant::now(), || timeout)
         .and_then(|()| f())
         .and_then(|()| Ok(conn.execute_batch("COMMIT")?));
     if done.is_err() && !conn.is_autocommit() {

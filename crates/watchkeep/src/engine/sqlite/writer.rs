@@ -1,11 +1,13 @@
 //! The connection that writes: beginning against other processes, committing, and what a failed commit leaves behind.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::{OTHERS_REMEMBERED, REST, REST_AFTER};
+use crate::types::limits::{LAST_REAP, OTHERS_REMEMBERED, REST, REST_AFTER};
 use crate::types::revision::Revision;
 
 use super::connection::{self, Sync, nap};
@@ -20,6 +22,10 @@ pub(super) struct Writer {
     courtesy: Courtesy,
     /// Of a relaxed file.
     reserved: Option<Reserved>,
+    /// The store closes: see `is_reaping`.
+    is_closing: Arc<AtomicBool>,
+    /// What comes next only removes what is due, which others can do: a close does not wait long for it.
+    pub(super) is_reaping: bool,
 }
 
 /// SQLite's lock knows no queue: whoever comes back at once wins against those who nap. So a process that sees others
@@ -53,9 +59,10 @@ impl Courtesy {
 
 impl Writer {
     /// Revisions are reserved where a power cut may take commits.
-    pub(super) fn new(conn: Connection, reserves: bool) -> Writer {
+    pub(super) fn new(conn: Connection, reserves: bool, is_closing: Arc<AtomicBool>) -> Writer {
         let courtesy = Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 };
-        Writer { conn, poisoned: false, courtesy, reserved: reserves.then(Reserved::default) }
+        let reserved = reserves.then(Reserved::default);
+        Writer { conn, poisoned: false, courtesy, reserved, is_closing, is_reaping: false }
     }
 
     pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
@@ -67,11 +74,16 @@ impl Writer {
         if self.poisoned {
             return Err(Reason::Poisoned.into());
         }
+        let is_reaping = std::mem::take(&mut self.is_reaping);
+        let patience = || match is_reaping && self.is_closing.load(Ordering::Acquire) {
+            true => timeout.min(LAST_REAP),
+            false => timeout,
+        };
         let rest = self.courtesy.rest();
         if !rest.is_zero() {
             nap(rest);
         }
-        connection::begin(&self.conn, queued, timeout)
+        connection::begin(&self.conn, queued, patience)
     }
 
     /// A transaction of the store's own, which announces nothing.

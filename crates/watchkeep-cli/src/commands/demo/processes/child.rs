@@ -5,10 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
 use crate::commands::signals::{A_MOMENT, Asked};
+use crate::commands::threads;
 use crate::exit::{FAILURE, Failure, Result};
 
 /// How long an answer may take before the demo gives up.
@@ -49,13 +49,14 @@ impl Process {
         command.arg("--store").arg(store).args(["demo", "--part", name]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let (sender, lines) = channel();
-        if let Some(out) = child.stdout.take() {
-            thread::spawn(move || {
+        let out = child.stdout.take();
+        let mut process = Process { child, lines, name, asked: asked.clone() };
+        if let Some(out) = out {
+            threads::start(move || {
                 let lines = BufReader::new(out).lines().map_while(std::result::Result::ok);
                 lines.for_each(|line| drop(sender.send(line)));
-            });
+            })?;
         }
-        let mut process = Process { child, lines, name, asked: asked.clone() };
         process.until("ready", |_| {})?;
         Ok(process)
     }

@@ -3,14 +3,13 @@
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use watchkeep::{Cursor, Filter, Revision, Store, WatchOptions};
 
 use crate::args::{Global, Part};
-use crate::commands::{Access, open};
+use crate::commands::{Access, open, threads};
 use crate::exit::{FAILURE, Failure, Result};
 
 /// What the processes write, and read.
@@ -83,10 +82,10 @@ fn read(store: &Store) -> Result<()> {
     };
     let mut watcher = store.watch_with(Filter::group(GROUP), WatchOptions::new().after_cursor(from))?;
     let stopper = watcher.stopper();
-    thread::spawn(move || {
+    threads::start(move || {
         std::io::stdin().lock().lines().for_each(drop);
         stopper.stop();
-    });
+    })?;
     tell(format_args!("ready {}", from.revision()))?;
     let (mut seen, mut noted, mut since) = (from.revision(), from.revision(), 0);
     while !watcher.is_ended() {
