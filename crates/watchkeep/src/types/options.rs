@@ -54,7 +54,8 @@ impl Waking {
 /// Events go, oldest first and whole transactions at a time, when there are more than `max_events`, when they are
 /// older than `max_age`, or when they take more than `max_bytes`; but the newest `min_events` stay whatever their
 /// age, and whatever `max_events` says. The background trimmer works in steps, so the log may be a little longer
-/// for a moment.
+/// for a moment. An event whose time is ahead of now, because a clock was wrong, counts as old as the next whose time
+/// is not.
 ///
 /// Nothing goes that a named consumer has not acknowledged, up to a ceiling: it may hold back events that are no older
 /// than `consumer_age`, as long as they are within the newest `consumer_bytes` of the log. Past that they go as if it

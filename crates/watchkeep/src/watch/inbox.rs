@@ -257,6 +257,8 @@ impl Inbox {
     pub(super) fn progress(&self, now: Timestamp) -> (Option<Duration>, bool) {
         let Some(every) = self.shape.progress else { return (None, false) };
         let mut state = self.lock();
+        // A clock that went back would otherwise let no mark be due until it is there again.
+        state.active_at = state.active_at.min(now);
         let idle = now.since(state.active_at);
         if idle < every {
             return (Some(every - idle), false);
@@ -336,5 +338,26 @@ impl State {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_stops_no_progress_marks() {
+        let every = Duration::from_secs(60);
+        let shape = Shape::new(Filter::everything(), "", &WatchOptions::new().progress(every));
+        let at = Timestamp::from_millis;
+        let inbox = Inbox::new(1, shape, Mode::Live, Revision::ZERO, at(3_600_000));
+        let due = |now| {
+            let (next, _) = inbox.progress(at(now));
+            (next, std::mem::take(&mut inbox.lock().progress_due))
+        };
+        // It counts from when the step is noticed: no earlier than asked for, and no later than twice that.
+        assert_eq!(due(0), (Some(every), false));
+        assert_eq!(due(59_999), (Some(Duration::from_millis(1)), false));
+        assert_eq!(due(60_000), (Some(every), true));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::consumers::{at, from_the_beginning, listed, with, write};
 use crate::support::{Result, eventually, next, revisions, take};
-use watchkeep::{ErrorKind, Force, ManualClock, Options, Retention, Store};
+use watchkeep::{Clock, ErrorKind, Force, ManualClock, Options, Retention, Store};
 
 fn small(ceiling: Retention) -> Result<(Arc<ManualClock>, Store)> {
     let clock = Arc::new(ManualClock::default());
@@ -75,6 +75,24 @@ fn past_the_ceiling_by_age_events_go_and_the_consumer_is_told() -> Result {
         clock.advance(Duration::from_millis(2));
         Ok(())
     })
+}
+
+#[test]
+fn an_event_of_the_future_does_not_lift_the_ceiling_by_age() -> Result {
+    let age = Duration::from_secs(3_600);
+    let (clock, store) = small(Retention { consumer_age: age, ..Retention::FOREVER })?;
+    let right = clock.now();
+    let mut behind = store.consumer("behind")?;
+    write(&store, 1)?;
+    take(&mut behind, 1)?;
+    behind.ack(at(1))?;
+    drop(behind);
+    clock.advance(age * 1_000);
+    store.set("g", "k", "written while the clock was wrong")?;
+    clock.set(right);
+    write(&store, 300)?;
+    clock.advance(age * 2);
+    eventually("the log passes the ceiling", || Ok(listed(&store, "behind")?.lost.is_some()))
 }
 
 #[test]

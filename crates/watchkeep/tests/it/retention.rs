@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::{LIMIT, Result, eventually, next, revisions};
-use watchkeep::{ErrorKind, Event, Filter, ManualClock, Options, Retention, Revision, Store, WatchOptions};
+use watchkeep::{
+    Clock, ErrorKind, Event, Filter, ManualClock, Options, Retention, Revision, Store, WatchOptions,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -67,6 +69,20 @@ fn events_go_when_they_are_old_but_the_newest_stay_whatever_their_age() -> Resul
     eventually("all but five go", || Ok(store.stats()?.log_events == 5))?;
     assert_eq!(whole(&store)?, (196..=200).collect::<Vec<_>>());
     assert_eq!(store.count_all("")?, 200);
+    Ok(())
+}
+
+#[test]
+fn an_event_of_the_future_does_not_hold_back_those_that_are_old() -> Result {
+    let (clock, store) = open(Retention { max_age: DAY, min_events: 5, ..Retention::FOREVER })?;
+    let right = clock.now();
+    clock.advance(DAY * 4_000);
+    store.set("g", "k", "written while the clock was wrong")?;
+    clock.set(right);
+    (0..100).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
+    clock.advance(DAY * 2);
+    eventually("all but five go", || Ok(store.stats()?.log_events == 5))?;
+    whole(&store)?;
     Ok(())
 }
 

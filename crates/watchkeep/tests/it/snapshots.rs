@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::{LIMIT, Result, eventually, lines, next, within_limit};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
-    WatchOptions,
+    Timestamp, WatchOptions,
 };
 
 type State = BTreeMap<(String, String), String>;
@@ -124,6 +124,18 @@ fn a_snapshot_that_is_too_old_says_so_and_holds_nothing_any_more() -> Result {
     );
     assert!(store.snapshot()?.contains("g", "k")?);
     Ok(())
+}
+
+#[test]
+fn a_snapshot_gets_too_old_also_when_the_clock_is_set_back() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let age = Duration::from_millis(20);
+    let store = Options::new().clock(clock.clone()).snapshot_age(age).open_in_memory()?;
+    let snapshot = store.snapshot()?;
+    clock.set(Timestamp::from_millis(0));
+    eventually("it is too old", || {
+        Ok(snapshot.count("g").is_err_and(|error| error.kind() == ErrorKind::SnapshotTooOld))
+    })
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -199,7 +199,8 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
 fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
     let (last, total) = log::end(conn)?;
     let trimmed = log::trimmed(conn)?;
-    let kept = (last.get() - trimmed.get()).saturating_sub(reserve::missing_after(conn, trimmed)?);
+    let span = last.get().saturating_sub(trimmed.get());
+    let kept = span.saturating_sub(reserve::missing_after(conn, trimmed)?);
     if kept <= retention.min_events {
         return Ok(None);
     }
@@ -240,39 +241,84 @@ fn by_bytes(conn: &Connection, total: i64, max_bytes: u64) -> Result<u64> {
     while low < high {
         let middle = low + (high - low) / 2;
         match row_from(conn, middle)? {
-            Some((_, total)) if total < allowed => low = middle + 1,
+            Some(row) if row.total < allowed => low = middle + 1,
             _ => high = middle,
         }
     }
-    Ok(row_from(conn, low)?.map_or(low, |(revision, _)| revision))
+    Ok(row_from(conn, low)?.map_or(low, |row| row.revision))
 }
 
-/// The first row from a revision on: its revision, and the running total there.
-fn row_from(conn: &Connection, revision: u64) -> Result<Option<(u64, i64)>> {
-    let sql = "SELECT revision, total_bytes FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
+/// A row of the log: its revision, the running total there, and when it was written.
+struct LogRow {
+    revision: u64,
+    total: i64,
+    timestamp: i64,
+}
+
+/// The first row from a revision on.
+fn row_from(conn: &Connection, revision: u64) -> Result<Option<LogRow>> {
+    let sql =
+        "SELECT revision, total_bytes, timestamp FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
     let from = Revision::new(revision).as_i64();
-    let row: Option<(i64, i64)> =
-        conn.prepare_cached(sql)?.query_row([from], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    row.map(|(revision, total)| Ok((Revision::from_i64(revision)?.get(), total))).transpose()
+    let columns = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?));
+    let row = conn.prepare_cached(sql)?.query_row([from], columns).optional()?;
+    row.map(|(revision, total, timestamp)| {
+        Ok(LogRow { revision: Revision::from_i64(revision)?.get(), total, timestamp })
+    })
+    .transpose()
 }
 
-/// The last revision before the first that is young enough, looking a few steps ahead.
+/// The last revision that is too old, of those before the first that is young enough, looking a few steps ahead.
+///
+/// A row that is newer than now was written while the clock was wrong, and cannot tell its age: it is as old as the
+/// next one that can, and as if written now when there is none.
 fn by_age(conn: &Connection, trimmed: Revision, max_age: Duration, now: Timestamp) -> Result<u64> {
     let age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
     let Some(oldest) = now.as_millis().checked_sub(age) else { return Ok(0) };
     let Some((first, _)) = log::begin(conn)? else { return Ok(0) };
     let ahead = Revision::new(first.get() + 8 * TRIM_STEP);
-    let sql = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp >= ?3 \
-               ORDER BY revision LIMIT 1";
-    let young: Option<i64> = conn
-        .prepare_cached(sql)?
-        .query_row(params![trimmed.as_i64(), ahead.as_i64(), oldest], |row| row.get(0))
-        .optional()?;
-    match young {
-        Some(young) => Ok(Revision::from_i64(young)?.get() - 1),
-        // All of a transaction is of one age, however far it reaches.
-        None => Ok(commit_of(conn, ahead)?.map_or(ahead.get(), |commit| commit.get().max(ahead.get()))),
+    let young = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp BETWEEN ?3 AND ?4 \
+                 ORDER BY revision LIMIT 1";
+    let old = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND timestamp < ?3 \
+               ORDER BY revision DESC LIMIT 1";
+    let number = |sql: &str, params: &[&dyn ToSql]| {
+        let row: Option<i64> = conn.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?;
+        row.map(Revision::from_i64).transpose()
+    };
+    let (from, now) = (trimmed.as_i64(), now.as_millis());
+    let upto = match number(young, &[&from, &ahead.as_i64(), &oldest, &now])? {
+        Some(young) => Revision::new(young.get() - 1),
+        // What lies ahead tells of the rows here that cannot tell.
+        None if first_that_tells(conn, ahead.get(), now)?.is_some_and(|row| row.timestamp < oldest) => {
+            return whole(conn, ahead);
+        }
+        None => ahead,
+    };
+    number(old, &[&from, &upto.as_i64(), &oldest])?.map_or(Ok(0), |old| whole(conn, old))
+}
+
+/// From a revision on, a row that is not newer than now and follows one that is, or the first; none when the newest row
+/// of all is newer than now.
+fn first_that_tells(conn: &Connection, from: u64, now: i64) -> Result<Option<LogRow>> {
+    let (mut low, mut high) = (from, log::end(conn)?.0.get());
+    let tells = |row: &LogRow| row.timestamp <= now;
+    if !row_from(conn, high)?.is_some_and(|row| tells(&row)) {
+        return Ok(None);
     }
+    // Mostly the clock was wrong for a while, so that those rows lie together: halve the range, as it may be long.
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match row_from(conn, middle)? {
+            Some(row) if !tells(&row) => low = row.revision + 1,
+            _ => high = middle,
+        }
+    }
+    row_from(conn, low)
+}
+
+/// The end of the transaction of a revision: all of it is of one age, however far it reaches.
+fn whole(conn: &Connection, revision: Revision) -> Result<u64> {
+    Ok(commit_of(conn, revision)?.map_or(revision.get(), |commit| commit.get().max(revision.get())))
 }
 
 fn commit_of(conn: &Connection, revision: Revision) -> Result<Option<Revision>> {
@@ -307,4 +353,68 @@ fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
     let free = pragma("PRAGMA freelist_count")?;
     let least = if tight { 0 } else { FREE_PAGES.max(pragma("PRAGMA page_count")? / 4) };
     Ok(free > least && pragma("PRAGMA auto_vacuum")? == 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::sqlite::schema;
+
+    const AGE: Duration = Duration::from_millis(100);
+    const NOW: i64 = 1_000;
+    const OLD: i64 = NOW - 101;
+    const YOUNG: i64 = NOW - 100;
+    const FUTURE: i64 = NOW + 1;
+
+    /// A log of transactions of so many events, each with the time of its writing.
+    fn written(transactions: &[(u64, i64)]) -> Result<Connection> {
+        let conn = Connection::open_in_memory()?;
+        conn.execute_batch(schema::TABLES)?;
+        conn.execute_batch("INSERT INTO wk_meta (name, value) VALUES ('trimmed', 0)")?;
+        let mut last = 0_i64;
+        for (events, timestamp) in transactions {
+            let commit = last + events.cast_signed();
+            for revision in last + 1..=commit {
+                let sql = "INSERT INTO wk_log (revision, commit_revision, kind, group_name, timestamp, total_bytes, checksum) \
+                           VALUES (?1, ?2, 1, 'g', ?3, ?1, 0)";
+                conn.prepare_cached(sql)?.execute([revision, commit, *timestamp])?;
+            }
+            last = commit;
+        }
+        Ok(conn)
+    }
+
+    #[test]
+    fn rows_of_the_future_are_as_old_as_the_next_that_can_tell() -> Result<()> {
+        let window = 8 * TRIM_STEP;
+        for (transactions, expected) in [
+            (&[(3, OLD), (2, YOUNG)][..], 3),
+            (&[(1, FUTURE), (3, OLD), (2, YOUNG)], 4),
+            (&[(2, OLD), (2, FUTURE), (3, OLD)], 7),
+            (&[(2, OLD), (2, FUTURE), (3, YOUNG)], 2),
+            (&[(2, FUTURE), (3, YOUNG), (3, OLD)], 0),
+            (&[(2, FUTURE)], 0),
+            (&[(2, OLD), (3, FUTURE)], 2),
+            // Farther than one looks ahead.
+            (&[(window + 10, FUTURE), (2, OLD)], window + 10),
+            (&[(window + 10, FUTURE), (2, YOUNG)], 0),
+            (&[(window + 10, FUTURE)], 0),
+            (&[(window + 10, OLD), (2, YOUNG)], window + 10),
+            (&[(3, OLD), (window + 10, FUTURE), (2, YOUNG)], 3),
+        ] {
+            let conn = written(transactions)?;
+            let cut = by_age(&conn, Revision::ZERO, AGE, Timestamp::from_millis(NOW))?;
+            assert_eq!(cut, expected, "{transactions:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_mark_past_the_log_trims_nothing() -> Result<()> {
+        let conn = written(&[(3, OLD)])?;
+        mark_trimmed(&conn, Revision::new(1_000))?;
+        let retention = Retention { min_events: 0, ..Retention::events(1) };
+        assert_eq!(cut(&conn, &retention, Timestamp::from_millis(NOW))?, None);
+        Ok(())
+    }
 }

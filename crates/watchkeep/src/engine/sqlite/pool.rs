@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -110,6 +110,7 @@ impl Pool {
         let held = Arc::new(HeldRead {
             conn: Mutex::new(Holding::Open(conn)),
             now,
+            since: Instant::now(),
             limit,
             clock: self.clock.clone(),
         });
@@ -175,6 +176,7 @@ impl Drop for Lease<'_> {
 pub(super) struct HeldRead {
     conn: Mutex<Holding>,
     now: Timestamp,
+    since: Instant,
     limit: Duration,
     clock: Arc<dyn Clock>,
 }
@@ -186,8 +188,9 @@ enum Holding {
 }
 
 impl HeldRead {
+    /// By the store's clock, or by one that is never set back.
     fn is_too_old(&self) -> bool {
-        self.clock.now().since(self.now) > self.limit
+        self.clock.now().since(self.now).max(self.since.elapsed()) > self.limit
     }
 }
 
