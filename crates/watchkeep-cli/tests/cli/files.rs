@@ -65,7 +65,7 @@ fn companions_that_may_not_be_written_are_named() {
         assert!(shell(&at, "./program set g k v").status().unwrap().success());
         let theirs = at.path(&format!("watchkeep.db{suffix}"));
         std::fs::write(&theirs, "").unwrap();
-        std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o000)).unwrap();
         let error = one_error(&["set"], 1, shell(&at, "./program set g k v").output().unwrap());
         assert!(error.contains(&format!("watchkeep.db{suffix}\" cannot be written")), "{error}");
     }

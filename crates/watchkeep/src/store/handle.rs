@@ -30,7 +30,8 @@ impl Options {
     /// # Errors
     ///
     /// `NotFound` when the file or its folder is missing, `ForeignFile` when it is something else, `NewerFormat`,
-    /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, `Busy`, `Io`.
+    /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, lies where a store
+    /// cannot be, or has too long a name; `Full`, `Busy`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let signal = new_signal()?;
         let engine = SqliteEngine::open(path.as_ref(), &self, signal.clone())?;

@@ -35,7 +35,7 @@ pub(super) struct Salt(u32);
 
 impl Salt {
     pub(super) fn random() -> Result<Salt> {
-        Ok(Salt(u32::from_ne_bytes(revision::random()?)))
+        Ok(Salt(u32::from_le_bytes(revision::random()?)))
     }
 
     pub(super) fn read(conn: &Connection) -> Result<Salt> {
