@@ -14,6 +14,10 @@ pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
+/// How many entries one step of a watcher's snapshot reads, and how many groups it looks at, whatever it finds there.
+pub(crate) const SNAPSHOT_ENTRIES: usize = 256;
+pub(crate) const SNAPSHOT_GROUPS: usize = 256;
+
 /// What one group commit takes along at the most: jobs, bytes of them, and time.
 pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;

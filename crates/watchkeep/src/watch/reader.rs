@@ -35,12 +35,22 @@ pub(super) enum Step {
     Load(Request),
 }
 
+/// How far the reader is with a snapshot.
+enum Snapshot {
+    /// There is none, or all of it was given.
+    Past,
+    Walks(Box<Walk>),
+    /// The walk is where the next part is fetched.
+    Away,
+}
+
 /// The reader's own part of a watch.
 pub(super) struct Reader {
     pub(super) inbox: Arc<Inbox>,
-    /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth.
+    /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth, or what
+    /// one step of the snapshot gave.
     ahead: VecDeque<Item>,
-    walk: Option<Walk>,
+    snapshot: Snapshot,
     /// An event that waits for its previous value, and one that has it.
     incomplete: Option<Event>,
     complete: Option<Event>,
@@ -49,8 +59,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool) -> Reader {
-        let walk = from_snapshot.then(Walk::default);
-        Reader { inbox, ahead: VecDeque::new(), walk, incomplete: None, complete: None, failed: false }
+        let snapshot = if from_snapshot { Snapshot::Walks(Box::default()) } else { Snapshot::Past };
+        Reader { inbox, ahead: VecDeque::new(), snapshot, incomplete: None, complete: None, failed: false }
     }
 
     /// The next item, fetching what is needed.
@@ -99,9 +109,13 @@ impl Reader {
         }
         let inbox = self.inbox.clone();
         let mut state = inbox.lock();
-        if let Some(walk) = &self.walk {
+        if !matches!(self.snapshot, Snapshot::Past) {
             if state.ended.is_none() {
-                return Step::Load(Request::Snapshot(walk.clone()));
+                drop(state);
+                return match std::mem::replace(&mut self.snapshot, Snapshot::Away) {
+                    Snapshot::Walks(walk) => Step::Load(Request::Snapshot(walk)),
+                    _ => Step::Failed(self.died()),
+                };
             }
             self.failed = true;
             let stopped = state.mode == Mode::Live;
@@ -166,15 +180,14 @@ impl Reader {
                 });
                 Ok(())
             }
-            Loaded::Snapshot(part) => {
-                let (items, walk) = part.inspect_err(|error| self.give_up(error))?;
+            Loaded::Snapshot(items, walk) => {
+                let ready = walk.ready;
+                self.snapshot = Snapshot::Walks(walk);
+                let items = items.inspect_err(|error| self.give_up(error))?;
                 self.ahead.extend(items);
-                match walk.ready {
-                    Some(ready) => {
-                        self.walk = None;
-                        self.move_to(ready);
-                    }
-                    None => self.walk = Some(walk),
+                if let Some(ready) = ready {
+                    self.snapshot = Snapshot::Past;
+                    self.move_to(ready);
                 }
                 Ok(())
             }
@@ -184,6 +197,12 @@ impl Reader {
                 Ok(())
             }
         }
+    }
+
+    /// Who fetched something panicked, and what it held is lost: the watch cannot go on.
+    fn died(&mut self) -> Error {
+        self.failed = true;
+        Reason::WorkerDied { what: "a watcher's read" }.into()
     }
 
     /// After the close, or without the file, nothing gets better by trying again.
