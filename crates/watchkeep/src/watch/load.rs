@@ -27,6 +27,9 @@ pub(super) enum Loaded {
     Log(Result<Arc<Segment>>),
     Snapshot(Result<Vec<Item>>, Box<Walk>),
     Previous(Option<Arc<Change>>),
+    /// Nothing: the worker panicked over it.
+    #[cfg(feature = "async")]
+    Died,
 }
 
 impl Request {

@@ -196,6 +196,8 @@ impl Reader {
                 self.read_on(hub, &segment);
                 Ok(())
             }
+            #[cfg(feature = "async")]
+            Loaded::Died => Err(self.died()),
         }
     }
 
