@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::engine::floors::Floor;
 use crate::types::error::{Error, ErrorKind, Reason};
 use crate::types::event::{Change, Event, Item, Lagged};
 use crate::types::revision::Revision;
@@ -51,6 +52,8 @@ pub(super) struct Reader {
     /// one step of the snapshot gave.
     ahead: VecDeque<Item>,
     snapshot: Snapshot,
+    /// After a snapshot keeps in the log what is still to be read, until the hub feeds this watcher.
+    floor: Option<Floor>,
     /// An event that waits for its previous value, and one that has it.
     incomplete: Option<Event>,
     complete: Option<Event>,
@@ -60,7 +63,15 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool) -> Reader {
         let snapshot = if from_snapshot { Snapshot::Walks(Box::default()) } else { Snapshot::Past };
-        Reader { inbox, ahead: VecDeque::new(), snapshot, incomplete: None, complete: None, failed: false }
+        Reader {
+            inbox,
+            ahead: VecDeque::new(),
+            snapshot,
+            floor: None,
+            incomplete: None,
+            complete: None,
+            failed: false,
+        }
     }
 
     /// The next item, fetching what is needed.
@@ -106,6 +117,9 @@ impl Reader {
         }
         if self.failed {
             return Step::Ended;
+        }
+        if self.floor.is_some() && !self.inbox.lock().mode.needs_log() {
+            self.floor = None;
         }
         let inbox = self.inbox.clone();
         let mut state = inbox.lock();
@@ -180,8 +194,11 @@ impl Reader {
                 });
                 Ok(())
             }
-            Loaded::Snapshot(items, walk) => {
+            Loaded::Snapshot(items, mut walk) => {
                 let ready = walk.ready;
+                if ready.is_some() {
+                    self.floor = walk.floor.take();
+                }
                 self.snapshot = Snapshot::Walks(walk);
                 let items = items.inspect_err(|error| self.give_up(error))?;
                 self.ahead.extend(items);
@@ -236,6 +253,7 @@ impl Reader {
         if segment.page.trimmed > after {
             let (from, to) = (after.next().unwrap_or(after), end(segment.page.trimmed));
             self.ahead.push_back(Item::Lagged(Lagged { from, to }));
+            self.floor = None;
             reached = to;
         }
         let begin = segment.page.changes.partition_point(|change| change.revision <= reached);
@@ -255,6 +273,9 @@ impl Reader {
         }
         self.ahead.extend(std::iter::from_fn(|| room.pop()).map(Item::Event));
         self.move_to(reached);
+        if let Some(floor) = &self.floor {
+            floor.raise(reached);
+        }
         if upto.is_none() && !full {
             hub.join(&self.inbox, reached);
         }

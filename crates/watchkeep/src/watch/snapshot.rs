@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::engine::floors::Floor;
 use crate::engine::{Engine, Read};
 use crate::types::entry::Entry;
 use crate::types::error::Result;
@@ -41,6 +42,8 @@ pub(super) struct Walk {
     deleted: HashSet<Box<str>>,
     /// There were too many of them: everything counts.
     all_counts: bool,
+    /// Keeps in the log what is needed of it, from the first page on.
+    pub(super) floor: Option<Floor>,
     /// All of it is given.
     pub(super) ready: Option<Revision>,
 }
@@ -66,6 +69,7 @@ impl Walk {
         let (mut revision, mut part) = (Revision::ZERO, None);
         engine.read(&mut |read| {
             revision = read.last()?;
+            self.floor.get_or_insert_with(|| engine.floors().hold(revision));
             part = Some(entries(read, &shape.filter.target, self.given.clone())?);
             Ok(())
         })?;
@@ -102,8 +106,10 @@ impl Walk {
         let trimmed = segment.page.trimmed;
         if trimmed > after {
             // What happened to the entries that were given is not known any more: begin again.
+            let lost = Lagged { from: after.next().unwrap_or(after), to: trimmed };
+            tracing::warn!(from = %lost.from, to = %lost.to, "a watcher's snapshot begins again: the log that it needs was trimmed");
             *self = Walk::default();
-            return vec![Item::Lagged(Lagged { from: after.next().unwrap_or(after), to: trimmed })];
+            return vec![Item::Lagged(lost)];
         }
         let mut items = Vec::new();
         for change in segment.page.changes.iter().take_while(|change| change.revision <= upto) {
@@ -113,6 +119,9 @@ impl Walk {
         }
         let reached = segment.next.min(upto);
         self.replay = Some((reached, upto));
+        if let Some(floor) = &self.floor {
+            floor.raise(reached);
+        }
         self.finish(reached, upto, &mut items);
         items
     }
