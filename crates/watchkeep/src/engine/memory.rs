@@ -20,6 +20,7 @@ use crate::types::sync::{Mutex, lock};
 use crate::types::value::Value;
 
 use super::feed::Feed;
+use super::floors::Floors;
 use super::signal::Signal;
 use super::turn::{Admission, Job, Turn};
 use super::{
@@ -42,6 +43,7 @@ pub(crate) struct MemoryEngine {
     path: PathBuf,
     turn: Turn<Pen>,
     feed: Feed,
+    floors: Arc<Floors>,
     log: Mutex<Vec<Arc<Change>>>,
     closed: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl MemoryEngine {
             path: PathBuf::new(),
             turn: Turn::new(Pen, signal),
             feed: Feed::default(),
+            floors: Arc::default(),
             log: Mutex::default(),
             closed: AtomicBool::new(false),
         })
@@ -241,6 +244,10 @@ impl Engine for MemoryEngine {
 
     fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
     }
 
     fn next_deadline(&self) -> Result<Option<Timestamp>> {

@@ -2,6 +2,7 @@
 //! of its commits and reads the change log back.
 
 pub(crate) mod feed;
+pub(crate) mod floors;
 #[cfg(all(test, any(loom, shuttle)))]
 pub(crate) mod memory;
 pub(crate) mod signal;
@@ -28,6 +29,7 @@ use crate::types::value::Value;
 use crate::types::writing::{Condition, Ttl};
 
 use feed::Feed;
+use floors::Floors;
 
 /// One operation on the data. Names are those that stand in the file.
 #[derive(Debug, Clone)]
@@ -298,6 +300,8 @@ pub(crate) trait Engine: Send + Sync {
     fn hold(&self) -> Result<Arc<dyn Held>>;
 
     fn feed(&self) -> &Feed;
+    /// What upkeep leaves in the log for those who read a snapshot.
+    fn floors(&self) -> &Arc<Floors>;
 
     /// The earliest deadline of all entries.
     fn next_deadline(&self) -> Result<Option<Timestamp>>;

@@ -20,6 +20,15 @@ pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
+/// How many entries one step of a watcher's snapshot reads, and how many groups it looks at, whatever it finds there.
+pub(crate) const SNAPSHOT_ENTRIES: usize = 256;
+pub(crate) const SNAPSHOT_GROUPS: usize = 256;
+
+/// For a watcher that began with a snapshot, and has not caught up since, upkeep leaves what it needs in the log whatever
+/// retention says, while the log holds no more than so many events and bytes.
+pub(crate) const SNAPSHOT_LOG_EVENTS: u64 = 2_000_000;
+pub(crate) const SNAPSHOT_LOG_BYTES: u64 = 256 << 20;
+
 /// What one group commit takes along at the most: jobs, bytes of them, and time.
 pub(crate) const BATCH_JOBS: usize = 256;
 pub(crate) const BATCH_BYTES: usize = 1 << 20;

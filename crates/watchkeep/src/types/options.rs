@@ -59,7 +59,8 @@ impl Waking {
 ///
 /// Nothing goes that a named consumer has not acknowledged, up to a ceiling: it may hold back events that are no older
 /// than `consumer_age`, as long as they are within the newest `consumer_bytes` of the log. Past that they go as if it
-/// were not there, and it is told so.
+/// were not there, and it is told so. For a watcher that reads a snapshot, its own process keeps what it needs, up to a
+/// log of 2,000,000 events or 256 MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
     /// 1,000,000 unless set.

@@ -30,6 +30,17 @@ pub(super) enum Mode {
     Joining { after: Revision, at: Revision },
 }
 
+impl Mode {
+    /// Whether the reader has to read the log before it takes from the buffer.
+    pub(super) fn needs_log(self) -> bool {
+        match self {
+            Mode::Live => false,
+            Mode::Lagging { .. } => true,
+            Mode::Joining { after, at } => after < at,
+        }
+    }
+}
+
 /// What a watcher asked for, as far as the hub must know.
 #[derive(Debug)]
 pub(crate) struct Shape {

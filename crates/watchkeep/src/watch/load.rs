@@ -16,8 +16,8 @@ use super::snapshot::Walk;
 pub(super) enum Request {
     /// A page of the log that tells what comes after this revision.
     Log(Revision),
-    /// The next page of a snapshot.
-    Snapshot(Walk),
+    /// The next part of a snapshot. The walk comes back with it.
+    Snapshot(Box<Walk>),
     /// One row of the log.
     Previous(Revision),
 }
@@ -25,15 +25,18 @@ pub(super) enum Request {
 /// What was fetched.
 pub(super) enum Loaded {
     Log(Result<Arc<Segment>>),
-    Snapshot(Result<(Vec<Item>, Walk)>),
+    Snapshot(Result<Vec<Item>>, Box<Walk>),
     Previous(Option<Arc<Change>>),
+    /// Nothing: the worker panicked over it.
+    #[cfg(feature = "async")]
+    Died,
 }
 
 impl Request {
     pub(super) fn load(self, hub: &Hub, shape: &Shape) -> Loaded {
         match self {
             Request::Log(after) => Loaded::Log(hub.log.read(&*hub.engine, after)),
-            Request::Snapshot(walk) => Loaded::Snapshot(walk.step(&*hub.engine, shape)),
+            Request::Snapshot(mut walk) => Loaded::Snapshot(walk.step(&*hub.engine, &hub.log, shape), walk),
             Request::Previous(revision) => Loaded::Previous(previous(hub, revision)),
         }
     }

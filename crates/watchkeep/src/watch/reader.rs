@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use crate::engine::floors::Floor;
 use crate::types::error::{Error, ErrorKind, Reason};
 use crate::types::event::{Change, Event, Item, Lagged};
 use crate::types::revision::Revision;
@@ -35,12 +36,24 @@ pub(super) enum Step {
     Load(Request),
 }
 
+/// How far the reader is with a snapshot.
+enum Snapshot {
+    /// There is none, or all of it was given.
+    Past,
+    Walks(Box<Walk>),
+    /// The walk is where the next part is fetched.
+    Away,
+}
+
 /// The reader's own part of a watch.
 pub(super) struct Reader {
     pub(super) inbox: Arc<Inbox>,
-    /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth.
+    /// Items that were read from the log, or of the snapshot, and not handed out yet; at most a buffer's worth, or what
+    /// one step of the snapshot gave.
     ahead: VecDeque<Item>,
-    walk: Option<Walk>,
+    snapshot: Snapshot,
+    /// After a snapshot keeps in the log what is still to be read, until the hub feeds this watcher.
+    floor: Option<Floor>,
     /// An event that waits for its previous value, and one that has it.
     incomplete: Option<Event>,
     complete: Option<Event>,
@@ -49,8 +62,16 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(inbox: Arc<Inbox>, from_snapshot: bool) -> Reader {
-        let walk = from_snapshot.then(Walk::default);
-        Reader { inbox, ahead: VecDeque::new(), walk, incomplete: None, complete: None, failed: false }
+        let snapshot = if from_snapshot { Snapshot::Walks(Box::default()) } else { Snapshot::Past };
+        Reader {
+            inbox,
+            ahead: VecDeque::new(),
+            snapshot,
+            floor: None,
+            incomplete: None,
+            complete: None,
+            failed: false,
+        }
     }
 
     /// The next item, fetching what is needed.
@@ -97,11 +118,18 @@ impl Reader {
         if self.failed {
             return Step::Ended;
         }
+        if self.floor.is_some() && !self.inbox.lock().mode.needs_log() {
+            self.floor = None;
+        }
         let inbox = self.inbox.clone();
         let mut state = inbox.lock();
-        if let Some(walk) = &self.walk {
+        if !matches!(self.snapshot, Snapshot::Past) {
             if state.ended.is_none() {
-                return Step::Load(Request::Snapshot(walk.clone()));
+                drop(state);
+                return match std::mem::replace(&mut self.snapshot, Snapshot::Away) {
+                    Snapshot::Walks(walk) => Step::Load(Request::Snapshot(walk)),
+                    _ => Step::Failed(self.died()),
+                };
             }
             self.failed = true;
             let stopped = state.mode == Mode::Live;
@@ -166,15 +194,17 @@ impl Reader {
                 });
                 Ok(())
             }
-            Loaded::Snapshot(part) => {
-                let (items, walk) = part.inspect_err(|error| self.give_up(error))?;
+            Loaded::Snapshot(items, mut walk) => {
+                let ready = walk.ready;
+                if ready.is_some() {
+                    self.floor = walk.floor.take();
+                }
+                self.snapshot = Snapshot::Walks(walk);
+                let items = items.inspect_err(|error| self.give_up(error))?;
                 self.ahead.extend(items);
-                match walk.ready {
-                    Some(ready) => {
-                        self.walk = None;
-                        self.move_to(ready);
-                    }
-                    None => self.walk = Some(walk),
+                if let Some(ready) = ready {
+                    self.snapshot = Snapshot::Past;
+                    self.move_to(ready);
                 }
                 Ok(())
             }
@@ -183,7 +213,15 @@ impl Reader {
                 self.read_on(hub, &segment);
                 Ok(())
             }
+            #[cfg(feature = "async")]
+            Loaded::Died => Err(self.died()),
         }
+    }
+
+    /// Who fetched something panicked, and what it held is lost: the watch cannot go on.
+    fn died(&mut self) -> Error {
+        self.failed = true;
+        Reason::WorkerDied { what: "a watcher's read" }.into()
     }
 
     /// After the close, or without the file, nothing gets better by trying again.
@@ -215,6 +253,7 @@ impl Reader {
         if segment.page.trimmed > after {
             let (from, to) = (after.next().unwrap_or(after), end(segment.page.trimmed));
             self.ahead.push_back(Item::Lagged(Lagged { from, to }));
+            self.floor = None;
             reached = to;
         }
         let begin = segment.page.changes.partition_point(|change| change.revision <= reached);
@@ -234,6 +273,9 @@ impl Reader {
         }
         self.ahead.extend(std::iter::from_fn(|| room.pop()).map(Item::Event));
         self.move_to(reached);
+        if let Some(floor) = &self.floor {
+            floor.raise(reached);
+        }
         if upto.is_none() && !full {
             hub.join(&self.inbox, reached);
         }

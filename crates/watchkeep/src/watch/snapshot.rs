@@ -5,35 +5,45 @@
 //! later than that. So the end is fixed when the last page is read, however fast others write.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::engine::floors::Floor;
 use crate::engine::{Engine, Read};
 use crate::types::entry::Entry;
 use crate::types::error::Result;
 use crate::types::event::{Change, Item, Kind, Lagged};
 use crate::types::filter::Target;
-use crate::types::limits::PAGE_ENTRIES;
+use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES, SNAPSHOT_GROUPS};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
 use super::inbox::Shape;
+use super::log_cache::{LogCache, Segment};
 
 /// More pages than this are remembered with the revision of the earliest of two: some changes come although their
 /// entries have them, which changes nothing in the end.
 const PAGES: usize = 1_024;
 
+/// More deleted groups than this are not remembered by name: from there on all changes are passed on, for the same
+/// price.
+const DELETED: usize = 1_024;
+
 /// How far a snapshot is.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Walk {
     /// What was given so far: all groups before this one, and of it all keys up to this one, or all.
-    given: Option<(String, Option<String>)>,
+    given: Option<Place>,
     /// How far each page reached, and the revision at which it was read.
     pages: Vec<(Place, Revision)>,
     /// All entries are given; the log is passed on from the first revision to the second.
     replay: Option<(Revision, Revision)>,
     /// Groups whose deletion was passed on: what came after it counts, whatever the pages say.
-    deleted: HashMap<String, Revision>,
+    deleted: HashSet<Box<str>>,
+    /// There were too many of them: everything counts.
+    all_counts: bool,
+    /// Keeps in the log what is needed of it, from the first page on.
+    pub(super) floor: Option<Floor>,
     /// All of it is given.
     pub(super) ready: Option<Revision>,
 }
@@ -41,75 +51,79 @@ pub(super) struct Walk {
 /// A group and a key in it; without a key, the group's end.
 type Place = (String, Option<String>);
 
+/// What one step found.
+struct Part {
+    entries: Vec<(String, Entry)>,
+    /// How far that is.
+    reached: Option<Place>,
+    /// These are the last.
+    all: bool,
+}
+
 impl Walk {
-    /// The next part of the snapshot.
-    pub(super) fn step(mut self, engine: &dyn Engine, shape: &Shape) -> Result<(Vec<Item>, Walk)> {
-        let mut items = Vec::new();
+    /// The next part of the snapshot; it may be empty. After an error the same part comes next.
+    pub(super) fn step(&mut self, engine: &dyn Engine, log: &LogCache, shape: &Shape) -> Result<Vec<Item>> {
+        if let Some((after, upto)) = self.replay {
+            return Ok(self.pass_on(&*log.read(engine, after)?, shape, after, upto));
+        }
+        let (mut revision, mut part) = (Revision::ZERO, None);
         engine.read(&mut |read| {
-            items = match self.replay {
-                None => self.give(read, shape)?,
-                Some((after, upto)) => self.pass_on(read, shape, after, upto)?,
-            };
+            revision = read.last()?;
+            self.floor.get_or_insert_with(|| engine.floors().hold(revision));
+            part = Some(entries(read, &shape.filter.target, self.given.clone())?);
             Ok(())
         })?;
-        Ok((items, self))
+        Ok(part.map_or_else(Vec::new, |part| self.give(part, shape, revision)))
     }
 
-    /// The next entries.
-    fn give(&mut self, read: &dyn Read, shape: &Shape) -> Result<Vec<Item>> {
-        let revision = read.last()?;
-        let limit = shape.capacity.min(PAGE_ENTRIES);
-        let (entries, all) = self.entries(read, &shape.filter.target, limit)?;
-        if let Some(place) = &self.given {
+    /// The next entries, read at a revision.
+    fn give(&mut self, part: Part, shape: &Shape, revision: Revision) -> Vec<Item> {
+        if let Some(place) = &part.reached {
             match self.pages.last_mut() {
-                Some((reached, read_at)) if *read_at == revision => *reached = place.clone(),
+                Some((reached, read_at)) if *read_at == revision => reached.clone_from(place),
                 _ => self.pages.push((place.clone(), revision)),
             }
         }
+        self.given = part.reached;
         if self.pages.len() > PAGES {
             self.thin_out();
         }
-        let changes = entries.into_iter().map(|(group, entry)| Arc::new(as_change(group, entry)));
+        let changes = part.entries.into_iter().map(|(group, entry)| Arc::new(as_change(group, entry)));
         let mut items: Vec<_> = changes
             .filter(|change| shape.filter.concerns_state(change))
             .map(|change| in_snapshot(shape, &change))
             .collect();
-        if all {
+        if part.all {
             let first = self.pages.first().map_or(revision, |(_, first)| *first);
             self.replay = Some((first, revision));
             self.finish(first, revision, &mut items);
         }
-        Ok(items)
+        items
     }
 
     /// The next changes since the first page.
-    fn pass_on(
-        &mut self,
-        read: &dyn Read,
-        shape: &Shape,
-        after: Revision,
-        upto: Revision,
-    ) -> Result<Vec<Item>> {
-        let page = read.log(after, PAGE_ENTRIES)?;
-        if page.trimmed > after {
+    fn pass_on(&mut self, segment: &Segment, shape: &Shape, after: Revision, upto: Revision) -> Vec<Item> {
+        let trimmed = segment.page.trimmed;
+        if trimmed > after {
             // What happened to the entries that were given is not known any more: begin again.
+            let lost = Lagged { from: after.next().unwrap_or(after), to: trimmed };
+            tracing::warn!(from = %lost.from, to = %lost.to, "a watcher's snapshot begins again: the log that it needs was trimmed");
             *self = Walk::default();
-            let from = after.next().unwrap_or(after);
-            return Ok(vec![Item::Lagged(Lagged { from, to: page.trimmed })]);
+            return vec![Item::Lagged(lost)];
         }
-        let (mut items, mut reached) = (Vec::new(), page.next(after).min(upto));
-        for change in page.changes.iter().take_while(|change| change.revision <= upto) {
-            if items.len() >= shape.capacity {
-                break;
-            }
-            reached = change.revision;
-            if shape.filter.concerns_state(change) && self.is_news(change) {
+        let mut items = Vec::new();
+        for change in segment.page.changes.iter().take_while(|change| change.revision <= upto) {
+            if change.revision > after && shape.filter.concerns_state(change) && self.is_news(change) {
                 items.push(in_snapshot(shape, change));
             }
         }
+        let reached = segment.next.min(upto);
         self.replay = Some((reached, upto));
+        if let Some(floor) = &self.floor {
+            floor.raise(reached);
+        }
         self.finish(reached, upto, &mut items);
-        Ok(items)
+        items
     }
 
     fn finish(&mut self, reached: Revision, upto: Revision, items: &mut Vec<Item>) {
@@ -121,15 +135,19 @@ impl Walk {
 
     /// Whether the entries that were given do not have this change yet.
     fn is_news(&mut self, change: &Change) -> bool {
+        if self.all_counts {
+            return true;
+        }
         let Some(key) = &change.key else {
-            let first = self.pages.iter().find(|((group, _), _)| group.as_str() >= &*change.group);
-            let news = first.is_none_or(|(_, read_at)| change.revision > *read_at);
+            let first = self.pages.partition_point(|((group, _), _)| group.as_str() < &*change.group);
+            let news = self.pages.get(first).is_none_or(|(_, read_at)| change.revision > *read_at);
             if news {
-                self.deleted.insert(change.group.to_string(), change.revision);
+                self.deleted.insert(change.group.clone());
+                self.all_counts = self.deleted.len() > DELETED;
             }
             return news;
         };
-        if self.deleted.contains_key(&*change.group) {
+        if self.deleted.contains(&change.group) {
             return true;
         }
         let before = |(group, upto): &Place| match (**group).cmp(&*change.group) {
@@ -148,40 +166,36 @@ impl Walk {
         });
         self.pages = pairs.collect();
     }
+}
 
-    /// The next entries of what the filter is about, at most `limit`, and whether these are the last; notes how far
-    /// that is.
-    fn entries(
-        &mut self,
-        read: &dyn Read,
-        target: &Target,
-        limit: usize,
-    ) -> Result<(Vec<(String, Entry)>, bool)> {
-        let mut entries = Vec::new();
-        let (groups, keys) = ranges(target);
-        while entries.len() < limit {
-            let (group, after) = match self.given.take() {
-                Some((group, Some(key))) => (group, Some(key)),
-                done => {
-                    let before = done.as_ref().map(|(group, _)| group.as_str());
-                    let next = read.groups(&groups.clone().after(before), 1)?.pop();
-                    match next {
-                        Some(group) => (group, None),
-                        None => {
-                            self.given = done;
-                            return Ok((entries, true));
-                        }
-                    }
-                }
-            };
-            let range = keys.clone().after(after.as_deref());
-            let (page, more) = read.entries(&group, &range, limit - entries.len())?;
-            let upto = page.last().map(|entry| entry.key.clone()).filter(|_| more);
-            entries.extend(page.into_iter().map(|entry| (group.clone(), entry)));
-            self.given = Some((group, upto));
+/// The next entries of what the filter is about, after what was given: as many as one step may read, or fewer where it
+/// has looked at many groups.
+fn entries(read: &dyn Read, target: &Target, given: Option<Place>) -> Result<Part> {
+    let mut part = Part { entries: Vec::new(), reached: given, all: false };
+    let ((groups, keys), mut bytes) = (ranges(target), 0);
+    for _ in 0..SNAPSHOT_GROUPS {
+        let room = SNAPSHOT_ENTRIES.saturating_sub(part.entries.len());
+        if room == 0 || bytes >= PAGE_BYTES {
+            break;
         }
-        Ok((entries, false))
+        let (group, after) = match &part.reached {
+            Some((group, Some(key))) => (group.clone(), Some(key.as_str())),
+            done => {
+                let before = done.as_ref().map(|(group, _)| group.as_str());
+                let Some(next) = read.groups(&groups.clone().after(before), 1)?.pop() else {
+                    part.all = true;
+                    break;
+                };
+                (next, None)
+            }
+        };
+        let (page, more) = read.entries(&group, &keys.clone().after(after), room)?;
+        bytes += page.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
+        let upto = page.last().map(|entry| entry.key.clone()).filter(|_| more);
+        part.entries.extend(page.into_iter().map(|entry| (group.clone(), entry)));
+        part.reached = Some((group, upto));
     }
+    Ok(part)
 }
 
 /// Which groups, and which of their keys, a target is about.
@@ -214,5 +228,133 @@ fn as_change(group: String, entry: Entry) -> Change {
         previous: None,
         origin: None,
         timestamp: entry.updated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::signal::Signal;
+    use crate::engine::sqlite::SqliteEngine;
+    use crate::engine::{Author, Op, Write};
+    use crate::types::error::Reason;
+    use crate::types::filter::Filter;
+    use crate::types::options::Options;
+    use crate::types::watching::WatchOptions;
+    use crate::types::writing::{Condition, Ttl};
+
+    fn engine() -> Result<SqliteEngine> {
+        let signal = Signal::new().map_err(|cause| Reason::Io { what: "no signal".to_owned(), cause })?;
+        SqliteEngine::open_private(&Options::new(), Arc::new(signal))
+    }
+
+    fn set(engine: &SqliteEngine, entries: impl IntoIterator<Item = (String, String, usize)>) -> Result<()> {
+        let ops: Vec<_> = entries
+            .into_iter()
+            .map(|(group, key, size)| Op::Set {
+                group,
+                key,
+                value: vec![0; size].into(),
+                ttl: Ttl::Clear,
+                condition: Condition::Always,
+                content_type: None,
+            })
+            .collect();
+        engine
+            .transact(&Author::default(), &mut |tx| ops.iter().try_for_each(|op| tx.apply(op).map(drop)))
+            .map(drop)
+    }
+
+    /// A snapshot, step by step, each one read of the file at the most.
+    struct Steps<'e> {
+        engine: &'e SqliteEngine,
+        log: LogCache,
+        shape: Shape,
+        walk: Walk,
+        taken: usize,
+        events: usize,
+    }
+
+    impl Steps<'_> {
+        fn of(engine: &SqliteEngine, filter: Filter) -> Steps<'_> {
+            let shape = Shape::new(filter, "", &WatchOptions::new());
+            Steps { engine, log: LogCache::default(), shape, walk: Walk::default(), taken: 0, events: 0 }
+        }
+
+        fn step(&mut self) -> Result<Vec<Item>> {
+            let items = self.walk.step(self.engine, &self.log, &self.shape)?;
+            self.taken += 1;
+            self.events += items.iter().filter(|item| item.event().is_some()).count();
+            Ok(items)
+        }
+
+        /// Up to the end: how many steps that took, and how many events they gave.
+        fn finish(mut self) -> Result<(usize, usize)> {
+            while self.walk.ready.is_none() {
+                self.step()?;
+            }
+            Ok((self.taken, self.events))
+        }
+    }
+
+    #[test]
+    fn a_step_gives_a_page_however_small_the_buffer_is() -> Result<()> {
+        let engine = engine()?;
+        let entry = |n: usize| ("g".to_owned(), format!("{n:04}"), 1);
+        set(&engine, (0..1_000).map(entry))?;
+        assert_eq!(Steps::of(&engine, Filter::everything()).finish()?, (4, 1_000));
+        // What changed meanwhile is read in pages, too, each once.
+        let mut steps = Steps::of(&engine, Filter::everything());
+        steps.step()?;
+        set(&engine, (0..1_000).map(|n| entry(n % 200)))?;
+        assert_eq!(steps.finish()?, (8, 2_000));
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_looks_at_so_many_groups_whatever_it_finds() -> Result<()> {
+        let engine = engine()?;
+        set(&engine, (0..1_000).map(|n| (format!("g{n:04}"), "k".to_owned(), 1)))?;
+        set(&engine, [("g0900".to_owned(), "wanted".to_owned(), 1)])?;
+        assert_eq!(Steps::of(&engine, Filter::key_name("wanted")).finish()?, (4, 1));
+        assert_eq!(Steps::of(&engine, Filter::key_name("k")).finish()?, (4, 1_000));
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_reads_so_many_bytes_over_all_its_groups() -> Result<()> {
+        let engine = engine()?;
+        set(&engine, (0..20).map(|n| (format!("g{n}"), "k".to_owned(), PAGE_BYTES / 2)))?;
+        assert_eq!(Steps::of(&engine, Filter::everything()).finish()?, (11, 20));
+        Ok(())
+    }
+
+    #[test]
+    fn of_the_deleted_groups_only_so_many_are_remembered() -> Result<()> {
+        let engine = engine()?;
+        let groups = DELETED + 300;
+        let entry = |n: usize| (format!("g{n:05}"), "k".to_owned(), 1);
+        set(&engine, (0..groups).map(entry))?;
+        let (mut steps, mut state) = (Steps::of(&engine, Filter::everything()), HashSet::new());
+        while steps.walk.ready.is_none() {
+            for item in steps.step()? {
+                let Some(event) = item.event() else { continue };
+                match event.kind() {
+                    Kind::DeleteGroup => drop(state.remove(event.group())),
+                    _ => drop(state.insert(event.group().to_owned())),
+                }
+            }
+            if steps.taken == 5 {
+                for n in 0..groups {
+                    let op = Op::DeleteGroup { group: entry(n).0 };
+                    engine.write(Write { author: Author::default(), op })?;
+                }
+                set(&engine, [entry(3)])?;
+            }
+            assert!(steps.walk.deleted.len() <= DELETED + 1);
+        }
+        assert!(steps.walk.all_counts, "so many were not deleted");
+        assert_eq!(state.into_iter().collect::<Vec<_>>(), ["g00003"]);
+        Ok(())
     }
 }

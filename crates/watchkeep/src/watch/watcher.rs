@@ -317,6 +317,26 @@ mod futures {
         waker: Waker,
     }
 
+    /// The worker's side of it.
+    struct Fetching(Arc<Mutex<Slot>>);
+
+    impl Fetching {
+        fn put(&self, loaded: Loaded) {
+            lock(&self.0).loaded = Some(loaded);
+        }
+    }
+
+    impl Drop for Fetching {
+        /// Whoever waits is woken, also when there is nothing for it because the worker panicked.
+        fn drop(&mut self) {
+            let mut slot = lock(&self.0);
+            slot.loaded.get_or_insert(Loaded::Died);
+            let waker = slot.waker.clone();
+            drop(slot);
+            wake(waker);
+        }
+    }
+
     /// Wakes a blocked thread.
     struct Unpark(Thread);
 
@@ -375,13 +395,10 @@ mod futures {
                         let slot = Arc::new(Mutex::new(Slot { loaded: None, waker: waker.clone() }));
                         self.loading = Some(Loading(slot.clone()));
                         let (hub, inbox) = (self.hub.clone(), self.reader.inbox.clone());
+                        let fetching = Fetching(slot);
                         self.hub.workers.spawn(move || {
-                            let loaded = request.load(&hub, &inbox.shape);
-                            let mut slot = lock(&slot);
-                            slot.loaded = Some(loaded);
-                            let waker = slot.waker.clone();
-                            drop(slot);
-                            wake(waker);
+                            fetching.put(request.load(&hub, &inbox.shape));
+                            drop(fetching);
                         });
                     }
                     step => return Poll::Ready(step),

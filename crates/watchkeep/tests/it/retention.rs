@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::{LIMIT, Result, eventually, next, revisions};
 use watchkeep::{
-    Clock, ErrorKind, Event, Filter, ManualClock, Options, Retention, Revision, Store, WatchOptions,
+    Clock, ErrorKind, Event, Filter, Item, ManualClock, Options, Retention, Revision, Store, WatchOptions,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -332,4 +332,41 @@ fn what_was_compacted_is_gone_for_who_comes_later_whoever_read_it_before() -> Re
     let lost = after(0)?.recv().ok_or("nothing")?.err().and_then(|error| error.lagged()).ok_or("not told")?;
     assert_eq!((lost.from.get(), lost.to.get()), (1, 149));
     Ok(())
+}
+
+#[test]
+fn the_trimmer_leaves_what_a_snapshot_needs_until_its_reader_has_caught_up() -> Result {
+    let (_, store) = open(Retention::events(10))?;
+    let write = |group: &str, events: u64| {
+        store.transaction(|tx| (0..events).try_for_each(|n| tx.set(group, &format!("{n:04}"), "v"))).map(drop)
+    };
+    let first = || Ok::<_, Box<dyn std::error::Error + Send + Sync>>(store.stats()?.first_revision.get());
+    write("g", 1_000)?;
+    let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
+    let (mut items, mut given, mut ready) = (watcher.items(), 0, None);
+    while ready.is_none() {
+        match items.recv_timeout(LIMIT).ok_or("it never gets ready")?? {
+            Item::Event(_) => given += 1,
+            Item::Ready(at) => ready = Some(at.get()),
+            other => return Err(format!("unexpected: {other:?}").into()),
+        }
+        if given == 1 || given == 257 {
+            write("h", 1_000)?;
+            eventually("what it does not need goes", || Ok(first()? > 1))?;
+            assert_eq!(first()?, 1_001, "after {given}");
+        }
+    }
+    // The same for what comes after it.
+    write("i", 1_000)?;
+    let mut last = ready.ok_or("not ready")?;
+    while last < store.last_revision()?.get() {
+        let event = next(&mut watcher)?;
+        assert_eq!(event.revision().get(), last + 1);
+        last += 1;
+    }
+    assert!(watcher.try_recv().is_none());
+    eventually("the rest goes as ever", || {
+        store.set("h", "k", "v")?;
+        Ok(first()? > last)
+    })
 }

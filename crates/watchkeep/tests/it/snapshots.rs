@@ -262,8 +262,8 @@ fn scribble(store: &Store, seed: u64) -> Result {
 #[test]
 fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
     let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
-    store.transaction(|tx| (0..100).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
-    let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot().buffer(10))?;
+    store.transaction(|tx| (0..600).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
+    let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
     let mut items = watcher.items();
     let (mut state, mut lagged) = (State::new(), 0);
     for number in 0.. {
@@ -281,7 +281,7 @@ fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
             }
             other => return Err(format!("unexpected: {other:?}").into()),
         }
-        if number == 15 {
+        if number == 300 {
             store.delete("g", "000")?;
             store.set("g", "001", "changed")?;
             store.set("h", "k", "new")?;
@@ -295,9 +295,8 @@ fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
 fn what_changes_in_the_part_that_was_given_is_passed_on_also_at_its_edge() -> Result {
     for with_the_group in [false, true] {
         let store = Store::open_in_memory()?;
-        store.transaction(|tx| (0..40).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
-        let options = WatchOptions::new().snapshot().buffer(10);
-        let mut watcher = store.watch_with(Filter::everything(), options)?;
+        store.transaction(|tx| (0..1_024).try_for_each(|n| tx.set("g", &format!("{n:04}"), "0")))?;
+        let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
         let (mut state, mut items, mut given) = (State::new(), watcher.items(), 0);
         let ready = loop {
             match items.recv_timeout(LIMIT).ok_or("it never gets ready")?? {
@@ -306,20 +305,20 @@ fn what_changes_in_the_part_that_was_given_is_passed_on_also_at_its_edge() -> Re
                 other => return Err(format!("unexpected: {other:?}").into()),
             }
             given += 1;
-            // After each page: the last key given, the next one, one before, and a group before all.
-            if given == 10 {
-                store.set("g", "009", "changed")?;
-                store.set("g", "010", "changed")?;
-            } else if given == 11 {
+            // After each page of 256: the last key given, the next one, one before, and a group before all.
+            if given == 256 {
+                store.set("g", "0255", "changed")?;
+                store.set("g", "0256", "changed")?;
+            } else if given == 257 {
                 store.set("f", "k", "new")?;
-            } else if given == 21 {
-                store.delete("g", "019")?;
-                store.delete("g", "000")?;
-                store.set("g", "0199", "new")?;
-            } else if given == 30 && with_the_group {
+            } else if given == 513 {
+                store.delete("g", "0511")?;
+                store.delete("g", "0000")?;
+                store.set("g", "05119", "new")?;
+            } else if given == 768 && with_the_group {
                 store.transaction(|tx| {
                     tx.delete_group("g")?;
-                    tx.set("g", "000", "again")?;
+                    tx.set("g", "0000", "again")?;
                     tx.set("h", "k", "new")
                 })?;
             }

@@ -1,7 +1,7 @@
 //! Watchers as asynchronous streams: woken, caught up, and given up without a loss.
 
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 use std::thread;
@@ -11,7 +11,10 @@ use crate::support::futures::{block_on, next, poll_once};
 use crate::support::{LIMIT, Result, line, lines, revisions, within_limit};
 use futures_core::Stream;
 use futures_executor::ThreadPool;
-use watchkeep::{Filter, Item, LagPolicy, Options, Retention, Revision, Store, WatchOptions, Watcher};
+use watchkeep::{
+    Clock, ErrorKind, Filter, Item, LagPolicy, Options, Retention, Revision, Store, Timestamp, WatchOptions,
+    Watcher,
+};
 
 #[test]
 fn dropping_the_future_of_the_next_event_loses_none() -> Result {
@@ -97,11 +100,44 @@ fn a_watcher_with_previous_values_may_be_read_blocking_and_as_a_stream_by_turns(
 fn a_watch_from_a_snapshot_may_be_read_blocking_and_as_a_stream_by_turns() -> Result {
     within_limit(|| {
         let store = Store::open_in_memory()?;
-        (0..400).try_for_each(|n| store.set("g", &format!("{n:03}"), "v").map(drop))?;
+        (0..1_500).try_for_each(|n| store.set("g", &format!("{n:04}"), "v").map(drop))?;
         let options = WatchOptions::new().snapshot().buffer(3);
         let mut watcher = store.watch_with(Filter::everything(), options)?;
-        assert_eq!(by_turns(&mut watcher, 400)?, (1..=400).map(|n| (n, false)).collect::<Vec<_>>());
+        assert_eq!(by_turns(&mut watcher, 1_500)?, (1..=1_500).map(|n| (n, false)).collect::<Vec<_>>());
         assert!(watcher.try_recv().is_none());
+        Ok(())
+    })
+}
+
+/// A clock that makes the store's workers panic, once it is told to.
+#[derive(Debug, Default)]
+struct Trap(AtomicBool);
+
+impl Clock for Trap {
+    fn now(&self) -> Timestamp {
+        let caught = thread::current().name() == Some("watchkeep-worker");
+        if caught && self.0.load(Ordering::SeqCst) {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        Timestamp::from_millis(1_000_000)
+    }
+}
+
+#[test]
+fn a_worker_that_panics_over_a_stream_ends_it_with_an_error() -> Result {
+    within_limit(|| {
+        let trap = Arc::new(Trap::default());
+        let store = Options::new().clock(trap.clone()).open_in_memory()?;
+        store.set("g", "k", "v")?;
+        let snapshot = WatchOptions::new().snapshot();
+        for options in [snapshot, WatchOptions::new().after(Revision::ZERO)] {
+            trap.0.store(true, Ordering::SeqCst);
+            let mut watcher = store.watch_with(Filter::everything(), options)?;
+            let told = block_on(next(&mut watcher)).ok_or("it ended in silence")?;
+            assert_eq!(told.map_err(|error| error.kind()).map(drop), Err(ErrorKind::Io));
+            assert!(block_on(next(&mut watcher)).is_none() && watcher.is_ended());
+            trap.0.store(false, Ordering::SeqCst);
+        }
         Ok(())
     })
 }

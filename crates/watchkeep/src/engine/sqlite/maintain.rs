@@ -9,7 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Result};
-use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP, UPKEEP};
+use crate::types::limits::{
+    SCARCE_PAGES, SNAPSHOT_LOG_BYTES, SNAPSHOT_LOG_EVENTS, SWEEP_STEP, TRIM_STEP, UPKEEP,
+};
 use crate::types::options::Retention;
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
@@ -85,7 +87,11 @@ impl SqliteEngine {
         if self.pool.with(apply::has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
         }
-        let find_cut = |conn: &Connection| cut(conn, &retention::read(conn)?, self.clock.now());
+        let find_cut = |conn: &Connection| {
+            // On a full disk nobody's snapshot counts.
+            let needed = self.floors.least().filter(|_| !self.ballast.is_tight());
+            cut(conn, &retention::read(conn)?, self.clock.now(), needed)
+        };
         if self.pool.with(find_cut)?.is_some() {
             // Looked up again with the turn: meanwhile a consumer may have come that needs what lies there.
             self.exclusively(|conn| {
@@ -195,8 +201,14 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
     Ok(u64::try_from(gone).unwrap_or(u64::MAX))
 }
 
-/// Up to where retention trims now; none when there is nothing worth a step.
-fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Option<Revision>> {
+/// Up to where retention trims now; none when there is nothing worth a step. What comes after `needed` is left as long as
+/// the log is short enough.
+fn cut(
+    conn: &Connection,
+    retention: &Retention,
+    now: Timestamp,
+    needed: Option<Revision>,
+) -> Result<Option<Revision>> {
     let (last, total) = log::end(conn)?;
     let trimmed = log::trimmed(conn)?;
     let span = last.get().saturating_sub(trimmed.get());
@@ -211,17 +223,21 @@ fn cut(conn: &Connection, retention: &Retention, now: Timestamp) -> Result<Optio
     let by_bytes = by_bytes(conn, total, retention.max_bytes)?;
     let by_age = by_age(conn, trimmed, retention.max_age, now)?;
     let wanted = by_count.max(by_bytes).max(by_age).min(newest(retention.min_events)?);
-    let to = match consumers::floor(conn)? {
-        Some((_, floor)) if floor.get() < wanted => {
-            let by_bytes = self::by_bytes(conn, total, retention.consumer_bytes)?;
-            let ceiling = self::by_age(conn, trimmed, retention.consumer_age, now)?.max(by_bytes);
-            let freed = floor.get().saturating_sub(trimmed.get());
-            // A log that a consumer holds back is not trimmed acknowledgement by acknowledgement, either.
-            let floor = if freed >= slack(retention.max_events) { floor.get() } else { 0 };
-            wanted.min(ceiling.max(floor))
-        }
-        _ => wanted,
+    // A log that somebody holds back is not trimmed acknowledgement by acknowledgement, or page by page, either.
+    let worth_it = |floor: Revision| {
+        let freed = floor.get().saturating_sub(trimmed.get());
+        if freed >= slack(retention.max_events) { floor.get() } else { 0 }
     };
+    let mut to = wanted;
+    if let Some((_, floor)) = consumers::floor(conn)?.filter(|(_, floor)| floor.get() < to) {
+        let by_bytes = self::by_bytes(conn, total, retention.consumer_bytes)?;
+        let ceiling = self::by_age(conn, trimmed, retention.consumer_age, now)?.max(by_bytes);
+        to = to.min(ceiling.max(worth_it(floor)));
+    }
+    if let Some(floor) = needed.filter(|floor| floor.get() < to) {
+        let ceiling = newest(SNAPSHOT_LOG_EVENTS)?.max(self::by_bytes(conn, total, SNAPSHOT_LOG_BYTES)?);
+        to = to.min(ceiling.max(worth_it(floor)));
+    }
     whole_transactions(conn, trimmed, Revision::new(to))
 }
 
@@ -414,7 +430,28 @@ mod tests {
         let conn = written(&[(3, OLD)])?;
         mark_trimmed(&conn, Revision::new(1_000))?;
         let retention = Retention { min_events: 0, ..Retention::events(1) };
-        assert_eq!(cut(&conn, &retention, Timestamp::from_millis(NOW))?, None);
+        assert_eq!(cut(&conn, &retention, Timestamp::from_millis(NOW), None)?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_snapshot_needs_stays_while_the_log_is_short_enough() -> Result<()> {
+        let ceiling = SNAPSHOT_LOG_BYTES.cast_signed();
+        for (total, needed, expected) in [
+            (100, None, Some(90)),
+            (100, Some(40), Some(40)),
+            (100, Some(95), Some(90)),
+            (100, Some(0), None),
+            // The last row alone weighs more than may stay for a snapshot, or almost.
+            (ceiling + 50, Some(40), Some(50)),
+            (ceiling + 5, Some(40), Some(40)),
+        ] {
+            let conn = written(&[(1, NOW); 100])?;
+            conn.execute("UPDATE wk_log SET total_bytes = ?1 WHERE revision = 100", [total])?;
+            let retention = Retention { min_events: 0, ..Retention::events(10) };
+            let cut = cut(&conn, &retention, Timestamp::from_millis(NOW), needed.map(Revision::new))?;
+            assert_eq!(cut, expected.map(Revision::new), "{total} bytes, {needed:?} needed");
+        }
         Ok(())
     }
 }

@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::feed::Feed;
+use super::floors::Floors;
 use super::signal::Signal;
 use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
 use crate::engine::turn::{Admission, Turn};
@@ -71,6 +72,7 @@ pub(crate) struct SqliteEngine {
     turn: Turn<Writer>,
     pool: Pool,
     feed: Feed,
+    floors: Arc<Floors>,
     signal: Arc<Signal>,
     wal: Arc<WalLength>,
     /// Wakes other processes, and is woken by them; none for a private store.
@@ -148,6 +150,7 @@ impl SqliteEngine {
             turn: Turn::new(Writer::new(conn, relaxed, is_closing.clone()), signal.clone()),
             pool: Pool::new(path.clone(), sync, options.clock.clone(), guard.clone()),
             feed: Feed::default(),
+            floors: Arc::default(),
             signal,
             wal,
             wake,
@@ -358,6 +361,10 @@ impl Engine for SqliteEngine {
 
     fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
     }
 
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
