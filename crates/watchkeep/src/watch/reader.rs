@@ -238,7 +238,7 @@ impl Reader {
         }
     }
 
-    /// After the loss of everything up to a revision: goes on with a snapshot, if that is asked for and can still be had.
+    /// After the loss of everything up to a revision: goes on with a snapshot, if that is asked for and can be had.
     fn begin_again(&mut self, lost: Revision) -> bool {
         let mut state = self.inbox.lock();
         if !self.inbox.shape.snapshot_after_loss || state.ended.is_some() {

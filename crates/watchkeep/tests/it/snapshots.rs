@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, lines, next, within_limit};
+use crate::support::{LIMIT, Result, eventually, lines, next, take, within_limit};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
     Timestamp, WatchOptions, Watcher,
@@ -458,6 +458,32 @@ fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
         assert_eq!(state, state_at_end(&store)?);
         assert!(watcher.try_recv().is_none());
     }
+    Ok(())
+}
+
+#[test]
+fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Result {
+    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let write = |events: u64| (0..events).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop));
+    let options = WatchOptions::new().after(Revision::ZERO).buffer(1_000).snapshot_after_loss();
+    let mut first = store.watch_with(Filter::everything(), options.clone())?;
+    write(100)?;
+    // Both read the same page of the log, the second one late: it lacks the next fifty, and is fed what comes then.
+    take(&mut first, 100)?;
+    write(50)?;
+    let mut second = store.watch_with(Filter::everything(), options)?;
+    take(&mut second, 100)?;
+    write(10)?;
+    store.compact(Revision::new(160))?;
+    let mut state = State::new();
+    let lost = fold_to_a_mark(&mut second, &mut state)?;
+    assert!(matches!(lost, Item::Lagged(lost) if lost.from.get() == 101), "{lost:?}");
+    let ready = fold_to_a_mark(&mut second, &mut state)?;
+    assert!(matches!(ready, Item::Ready(at) if at.get() == 160), "{ready:?}");
+    assert_eq!(state, state_at_end(&store)?);
+    assert!(second.try_recv().is_none(), "something came twice");
+    write(1)?;
+    assert_eq!(lines([&next(&mut second)?]), ["161 set g/0=v"]);
     Ok(())
 }
 
