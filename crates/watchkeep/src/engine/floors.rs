@@ -1,5 +1,5 @@
-//! What of the log watchers that began with a snapshot still need: the trimmer of this process leaves it to them, up to a
-//! bound.
+//! What of the log watchers that began with a snapshot still need: the trimmer of this process leaves it to them, up
+//! to a bound.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

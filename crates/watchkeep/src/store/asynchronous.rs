@@ -25,9 +25,12 @@ use super::transaction::{Committed, Transaction};
 
 /// The operations of a [`Store`] as futures.
 ///
-/// Calls never block the thread that polls them. A write is queued for the next group commit as soon as the method
-/// is called, not when it is first polled; reads and transactions run on a few threads of the store's own, and reads
-/// wait neither for writers nor for closures. All futures work on any runtime, and watchers are streams themselves.
+/// Calls never block the thread that polls them, until the store is closed: what is read of it after that, by streams
+/// that still drain, is read on the polling thread. A write begins when the method is called, not when its future is
+/// first polled: one operation is queued for the next group commit; transactions, deletions of groups and repairs run
+/// on a few threads of the store's own. Reads have threads to themselves, and wait neither for writers nor for
+/// closures. They, [`backup`](AsyncStore::backup) and [`blocking`](AsyncStore::blocking) begin when first polled. All
+/// futures work on any runtime, and watchers are streams themselves.
 ///
 /// # Load
 ///
@@ -36,8 +39,9 @@ use super::transaction::{Committed, Transaction};
 ///
 /// # Cancel safety
 ///
-/// Dropping the future of a write does not take the write back: it happens, whole. Dropping the future of a read
-/// has no effect on the store.
+/// Dropping the future of a write, polled or not, does not take the write back: it happens, whole, or fails unseen.
+/// Dropping the future of a read has no effect on the store. A backup or a closure of `blocking` whose future is
+/// dropped goes on to its end, but is never begun when that was not polled.
 ///
 /// ```
 /// use watchkeep::Store;
@@ -297,9 +301,9 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::delete_group`].
-    pub async fn delete_group(&self, group: &str) -> Result<u64> {
+    pub fn delete_group(&self, group: &str) -> impl Future<Output = Result<u64>> + Send + use<> {
         let group = group.to_owned();
-        self.run_writes(move |store| store.delete_group(&group)).await
+        self.run_writes(move |store| store.delete_group(&group))
     }
 
     /// As [`Store::delete_prefix`].
@@ -307,9 +311,9 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::delete_prefix`].
-    pub async fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
+    pub fn delete_prefix(&self, group_prefix: &str) -> impl Future<Output = Result<u64>> + Send + use<> {
         let prefix = group_prefix.to_owned();
-        self.run_writes(move |store| store.delete_prefix(&prefix)).await
+        self.run_writes(move |store| store.delete_prefix(&prefix))
     }
 
     /// As [`Store::purge_expired`].
@@ -317,8 +321,8 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::purge_expired`].
-    pub async fn purge_expired(&self) -> Result<u64> {
-        self.run_writes(Store::purge_expired).await
+    pub fn purge_expired(&self) -> impl Future<Output = Result<u64>> + Send + use<> {
+        self.run_writes(Store::purge_expired)
     }
 
     /// As [`Store::transaction`]; the closure runs on one of the store's threads.
@@ -326,11 +330,12 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::transaction`]; `Io` when the closure panics.
-    pub async fn transaction<T: Send + 'static>(
-        &self,
-        f: impl FnMut(&Transaction<'_>) -> Result<T> + Send + 'static,
-    ) -> Result<Committed<T>> {
-        self.run_writes(move |store| store.transaction(f)).await
+    pub fn transaction<T, F>(&self, f: F) -> impl Future<Output = Result<Committed<T>>> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnMut(&Transaction<'_>) -> Result<T> + Send + 'static,
+    {
+        self.run_writes(move |store| store.transaction(f))
     }
 
     /// As [`Store::get`].
@@ -407,8 +412,8 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::repair_counters`].
-    pub async fn repair_counters(&self) -> Result<Vec<String>> {
-        self.run_writes(Store::repair_counters).await
+    pub fn repair_counters(&self) -> impl Future<Output = Result<Vec<String>>> + Send + use<> {
+        self.run_writes(Store::repair_counters)
     }
 
     /// As [`Acker::ack`]. A consumer itself is taken with [`blocking`](AsyncStore::blocking), best without waiting for

@@ -60,6 +60,7 @@ pub struct WatchOptions {
     pub(crate) progress: Option<Duration>,
     pub(crate) previous_values: bool,
     pub(crate) keys_only: bool,
+    pub(crate) snapshot_after_loss: bool,
 }
 
 impl Default for WatchOptions {
@@ -72,6 +73,7 @@ impl Default for WatchOptions {
             progress: None,
             previous_values: false,
             keys_only: false,
+            snapshot_after_loss: false,
         }
     }
 }
@@ -118,6 +120,34 @@ impl WatchOptions {
     #[must_use]
     pub fn snapshot(mut self) -> WatchOptions {
         self.start = Start::Snapshot;
+        self
+    }
+
+    /// After a loss goes on with a snapshot: each [`Lagged`](crate::Item::Lagged) mark is followed by the current
+    /// entries and a [`Ready`](crate::Item::Ready) mark, then every later change. Without it the stream goes on after
+    /// the gap.
+    ///
+    /// What was folded before the mark is to be forgotten, however the watch began.
+    ///
+    /// ```
+    /// use watchkeep::{Filter, Item, Revision, Store, WatchOptions};
+    /// let store = Store::open_in_memory()?;
+    /// store.set("config", "theme", "dark")?;
+    /// store.set("config", "size", "12")?;
+    /// store.compact(Revision::new(2))?; // what the watch would begin with is gone
+    /// let options = WatchOptions::new().after(Revision::ZERO).snapshot_after_loss();
+    /// let mut watcher = store.watch_with(Filter::group("config"), options)?;
+    /// let mut items = watcher.items();
+    /// assert!(matches!(items.recv(), Some(Ok(Item::Lagged(_)))));
+    /// for _ in ["theme", "size"] {
+    ///     assert!(matches!(items.recv(), Some(Ok(Item::Event(event))) if event.is_snapshot()));
+    /// }
+    /// assert!(matches!(items.recv(), Some(Ok(Item::Ready(_)))));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot_after_loss(mut self) -> WatchOptions {
+        self.snapshot_after_loss = true;
         self
     }
 

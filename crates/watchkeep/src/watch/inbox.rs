@@ -51,6 +51,8 @@ pub(crate) struct Shape {
     pub(super) capacity_bytes: usize,
     pub(super) policy: LagPolicy,
     pub(super) keys_only: bool,
+    /// After a loss the reader goes on with a snapshot.
+    pub(super) snapshot_after_loss: bool,
     /// The reader looks up in the log what each event replaced.
     pub(super) previous_values: bool,
     pub(super) progress: Option<Duration>,
@@ -67,6 +69,7 @@ impl Shape {
             capacity_bytes: options.buffer_bytes,
             policy: options.policy,
             keys_only: options.keys_only,
+            snapshot_after_loss: options.snapshot_after_loss,
             previous_values: options.previous_values,
             progress: options.progress,
             calls_back: false,
@@ -322,7 +325,7 @@ impl State {
         self.mode = Mode::Live;
     }
 
-    fn fall_behind(&mut self, after: Revision) {
+    pub(super) fn fall_behind(&mut self, after: Revision) {
         if self.ended.is_some() {
             return;
         }

@@ -238,6 +238,20 @@ impl Reader {
         }
     }
 
+    /// After the loss of everything up to a revision: goes on with a snapshot, if that is asked for and can be had.
+    fn begin_again(&mut self, lost: Revision) -> bool {
+        let mut state = self.inbox.lock();
+        if !self.inbox.shape.snapshot_after_loss || state.ended.is_some() {
+            return false;
+        }
+        // The snapshot has what the hub put into the buffer meanwhile.
+        state.fall_behind(lost);
+        drop(state);
+        self.move_to(lost);
+        self.snapshot = Snapshot::Walks(Box::default());
+        true
+    }
+
     /// Takes a buffer's worth out of a page of the log.
     fn read_on(&mut self, hub: &Hub, segment: &Segment) {
         let (after, upto) = {
@@ -255,6 +269,9 @@ impl Reader {
             self.ahead.push_back(Item::Lagged(Lagged { from, to }));
             self.floor = None;
             reached = to;
+            if self.begin_again(to) {
+                return;
+            }
         }
         let begin = segment.page.changes.partition_point(|change| change.revision <= reached);
         let changes = segment.page.changes.get(begin..).unwrap_or_default();

@@ -107,7 +107,8 @@ impl Walk {
         if trimmed > after {
             // What happened to the entries that were given is not known any more: begin again.
             let lost = Lagged { from: after.next().unwrap_or(after), to: trimmed };
-            tracing::warn!(from = %lost.from, to = %lost.to, "a watcher's snapshot begins again: the log that it needs was trimmed");
+            let (from, to) = (lost.from, lost.to);
+            tracing::warn!(%from, %to, "a watcher's snapshot begins again: the log that it needs was trimmed");
             *self = Walk::default();
             return vec![Item::Lagged(lost)];
         }

@@ -130,7 +130,7 @@ fn dropping_the_future_of_a_write_does_not_take_it_back() -> Result {
 }
 
 #[test]
-fn a_transaction_whose_future_is_dropped_happens_whole_or_not_at_all() -> Result {
+fn a_transaction_whose_future_is_dropped_polled_or_not_happens_whole() -> Result {
     within_limit(|| {
         let store = Store::open_in_memory()?;
         let asynchronous = store.to_async();
@@ -142,13 +142,25 @@ fn a_transaction_whose_future_is_dropped_happens_whole_or_not_at_all() -> Result
             let polled = number % 3 > 0 && poll_once(writing.as_mut()).is_none();
             assert!(polled || number % 3 == 0 || store.contains("a", &number.to_string())?);
         }
-        // One that was never polled was never begun.
-        eventually("those that were begun end", || Ok(store.count("a")? == 33))?;
-        assert_eq!(store.count("b")?, 33);
+        eventually("they end", || Ok(store.count("a")? == 50))?;
+        assert_eq!(store.count("b")?, 50);
         let all: Vec<_> =
             store.history(Filter::everything(), Revision::ZERO).collect::<std::result::Result<_, _>>()?;
         assert!(all.chunks(2).all(|pair| pair[0].commit() == pair[1].revision()));
         Ok(())
+    })
+}
+
+#[test]
+fn deletions_of_groups_whose_futures_are_dropped_unpolled_happen() -> Result {
+    within_limit(|| {
+        let store = Store::open_in_memory()?;
+        for group in ["a", "b1", "b2", "c"] {
+            store.set(group, "k", "v")?;
+        }
+        drop(store.to_async().delete_group("a"));
+        drop(store.to_async().delete_prefix("b"));
+        eventually("they are gone", || Ok(store.count_all("")? == 1))
     })
 }
 

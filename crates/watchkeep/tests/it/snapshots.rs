@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, lines, next, within_limit};
+use crate::support::{LIMIT, Result, eventually, lines, next, take, within_limit};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
-    Timestamp, WatchOptions,
+    Timestamp, WatchOptions, Watcher,
 };
 
 type State = BTreeMap<(String, String), String>;
@@ -413,4 +413,92 @@ fn a_snapshot_becomes_ready_however_fast_others_write_and_slow_its_reader_is() -
         assert_eq!(next(&mut watcher)?.revision().get(), ready.get() + 1);
         Ok(())
     })
+}
+
+/// Folds a watch that begins again after each loss, up to the next mark of either kind; how it went.
+fn fold_to_a_mark(watcher: &mut Watcher, state: &mut State) -> Result<Item> {
+    loop {
+        match watcher.items().recv_timeout(LIMIT).ok_or("nothing comes")?? {
+            Item::Event(event) => fold(state, &event)?,
+            Item::Lagged(lost) => {
+                state.clear();
+                return Ok(Item::Lagged(lost));
+            }
+            mark => return Ok(mark),
+        }
+    }
+}
+
+#[test]
+fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
+    for snapshot_first in [false, true] {
+        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        (0..600).try_for_each(|n| store.set("g", &format!("{n:03}"), "0").map(drop))?;
+        let options = WatchOptions::new().snapshot_after_loss();
+        let options = if snapshot_first { options.snapshot() } else { options };
+        let mut watcher = store.watch_with(Filter::everything(), options)?;
+        let mut state = State::new();
+        if snapshot_first {
+            assert!(matches!(fold_to_a_mark(&mut watcher, &mut state)?, Item::Ready(at) if at.get() == 600));
+        }
+        // Twice more than it can hold, and what it would read is taken from it.
+        for round in 0..2 {
+            (0..100).try_for_each(|n| store.delete("g", &format!("{:03}", round * 100 + n)).map(drop))?;
+            store.compact(store.last_revision()?)?;
+            assert!(matches!(fold_to_a_mark(&mut watcher, &mut state)?, Item::Lagged(_)));
+            let ready = fold_to_a_mark(&mut watcher, &mut state)?;
+            assert!(matches!(ready, Item::Ready(at) if at == store.last_revision()?), "{ready:?}");
+            assert_eq!(state, state_at_end(&store)?);
+            // And then it is live.
+            store.set("h", "k", round.to_string())?;
+            let event = next(&mut watcher)?;
+            assert!(!event.is_snapshot() && event.group() == "h");
+            fold(&mut state, &event)?;
+        }
+        assert_eq!(state, state_at_end(&store)?);
+        assert!(watcher.try_recv().is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Result {
+    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let write = |events: u64| (0..events).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop));
+    let options = WatchOptions::new().after(Revision::ZERO).buffer(1_000).snapshot_after_loss();
+    let mut first = store.watch_with(Filter::everything(), options.clone())?;
+    write(100)?;
+    // Both read the same page of the log, the second one late: it lacks the next fifty, and is fed what comes then.
+    take(&mut first, 100)?;
+    write(50)?;
+    let mut second = store.watch_with(Filter::everything(), options)?;
+    take(&mut second, 100)?;
+    write(10)?;
+    store.compact(Revision::new(160))?;
+    let mut state = State::new();
+    let lost = fold_to_a_mark(&mut second, &mut state)?;
+    assert!(matches!(lost, Item::Lagged(lost) if lost.from.get() == 101), "{lost:?}");
+    let ready = fold_to_a_mark(&mut second, &mut state)?;
+    assert!(matches!(ready, Item::Ready(at) if at.get() == 160), "{ready:?}");
+    assert_eq!(state, state_at_end(&store)?);
+    assert!(second.try_recv().is_none(), "something came twice");
+    write(1)?;
+    assert_eq!(lines([&next(&mut second)?]), ["161 set g/0=v"]);
+    Ok(())
+}
+
+#[test]
+fn after_a_loss_a_reader_of_events_alone_is_told_and_gets_the_state() -> Result {
+    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    (0..20).try_for_each(|n| store.set("g", &(n % 2).to_string(), n.to_string()).map(drop))?;
+    store.compact(Revision::new(20))?;
+    let options = WatchOptions::new().after(Revision::new(3)).snapshot_after_loss();
+    let mut watcher = store.watch_with(Filter::everything(), options)?;
+    let lost = watcher.recv().ok_or("nothing")?.err().and_then(|error| error.lagged()).ok_or("not told")?;
+    assert_eq!((lost.from.get(), lost.to.get()), (4, 19));
+    assert_eq!(lines([&next(&mut watcher)?, &next(&mut watcher)?]), ["19 set g/0=18", "20 set g/1=19"]);
+    assert!(watcher.try_recv().is_none());
+    store.close()?;
+    assert!(watcher.recv().is_none());
+    Ok(())
 }

@@ -201,8 +201,8 @@ fn drop_trimmed(conn: &Connection) -> Result<u64> {
     Ok(u64::try_from(gone).unwrap_or(u64::MAX))
 }
 
-/// Up to where retention trims now; none when there is nothing worth a step. What comes after `needed` is left as long as
-/// the log is short enough.
+/// Up to where retention trims now; none when there is nothing worth a step. What comes after `needed` is left as long
+/// as the log is short enough.
 fn cut(
     conn: &Connection,
     retention: &Retention,
