@@ -161,14 +161,15 @@ pub fn flip_log(sound: &Sound, seed: u64, flips: u64) -> Result<Row, Fault> {
     Ok(row)
 }
 
-/// Cuts the write-ahead log off at every 512 bytes of its last part: what is left must be whole transactions.
+/// Cuts the write-ahead log off at so many places: what is left must be whole transactions.
 ///
 /// # Errors
 ///
 /// When the folder cannot be written.
 pub fn cut_log(sound: &Sound, cuts: usize) -> Result<Row, Fault> {
     let (folder, mut row, len) = (scratch()?, Row::default(), sound.write_ahead_log().len());
-    for cut in (0..=cuts).map(|part| len.saturating_sub(part * 512)) {
+    // Spread over all of it: its end may be upkeep, which tells nobody anything.
+    for cut in (0..=cuts).map(|part| len - len * part / cuts.max(1)) {
         let mut image = sound.used.clone();
         image.files.entry(format!("{FILE}-wal")).or_default().truncate(cut);
         sound.judge(&image, folder.path(), 0, &format!("cut off at {cut} of {len}"), &mut row)?;
