@@ -141,7 +141,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Option<Watcher>, Error>> + Sen
 enum Source {
     /// A watch that is being begun.
     Opening(Opening),
-    Open(Watcher),
+    Open(Box<Watcher>),
     Ended,
 }
 
@@ -181,7 +181,7 @@ impl Feed {
         if !self.loading {
             self.frames.push_back(frame::ready(&self.gate.position(watcher.start())));
         }
-        self.source = Source::Open(watcher);
+        self.source = Source::Open(Box::new(watcher));
     }
 
     /// Begins again with what is there.
