@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use watchkeep_server::Listen;
 
 use crate::exit;
 use crate::select::{Beginning, Policy, Position, Selection};
@@ -111,6 +112,8 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make the store of a backup, after checking it
     Restore(Restore),
+    /// Put the store on the network: entries over HTTP, changes as server-sent events
+    Serve(Serve),
     /// Write and watch for some seconds, and prove that no event was missed
     Demo(Demo),
     /// Print a completion script for a shell
@@ -479,6 +482,25 @@ pub(crate) struct Check {
     /// Rebuild wrong counters from the entries, and say which
     #[arg(long)]
     pub(crate) repair: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  watchkeep serve
+  watchkeep --store app.db serve --listen 127.0.0.1:0        any free port; its URL is printed
+  watchkeep serve --listen unix:/run/user/1000/app.sock
+
+  curl -X PUT --data-binary dark 'http://127.0.0.1:7460/v1/entry?group=config&key=theme'
+  curl -N 'http://127.0.0.1:7460/v1/watch?group=config'
+
+Put the printed URL into a browser to see every change. The server asks nobody who they
+are, so it listens on loopback and on Unix sockets only. SIGINT or SIGTERM ends it, and
+browsers go on where they were once it is back.")]
+pub(crate) struct Serve {
+    /// Where to listen: an address of loopback with its port, or unix:PATH
+    #[arg(long, value_name = "ADDRESS", default_value_t)]
+    pub(crate) listen: Listen,
 }
 
 #[derive(Debug, Args)]

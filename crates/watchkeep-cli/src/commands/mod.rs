@@ -12,6 +12,7 @@ mod import;
 mod listing;
 mod maintenance;
 mod render;
+mod serve;
 mod signals;
 mod threads;
 mod watch;
@@ -60,6 +61,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Check(args) => maintenance::check(global, &args, out),
         Command::Backup(args) => backup::backup(global, &args, out),
         Command::Restore(args) => backup::restore(global, &args, out),
+        Command::Serve(args) => serve::serve(global, &args, out),
         Command::Demo(args) => demo::demo(global, store_is_named, &args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,0 +1,46 @@
+//! `serve`: the store on the network.
+
+use std::io;
+
+use serde_json::json;
+use watchkeep_server::{Listen, Server};
+
+use super::{Access, open, signals};
+use crate::args::{Global, Serve};
+use crate::exit::{FAILURE, Failure, Result};
+use crate::output::Out;
+
+pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> {
+    let store = open(global, Access::Write)?;
+    // One thread: while one core is enough, it serves more clients than several would.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(FAILURE, format!("the server cannot start: {error}")))?;
+    let refused = |error| refused(&args.listen, &error);
+    runtime.block_on(async {
+        let server = Server::bind(&store, &args.listen).await.map_err(refused)?;
+        let closer = server.closer();
+        signals::on_end(move || closer.close())?;
+        if out.is_json() {
+            out.object(&json!({ "url": server.url() }))?;
+        } else {
+            out.line(server.url())?;
+        }
+        out.flush()?;
+        server.run().await;
+        Ok(())
+    })
+}
+
+fn refused(listen: &Listen, error: &io::Error) -> Failure {
+    let what = match (error.kind(), listen) {
+        (io::ErrorKind::AddrInUse, Listen::Tcp(_)) => {
+            format!("{listen} is in use; name another with --listen, such as 127.0.0.1:0 for a free port")
+        }
+        (io::ErrorKind::AddrInUse, Listen::Unix(_)) => {
+            format!("{listen} is in use; end the server there, or name another socket with --listen")
+        }
+        _ => format!("{listen} cannot be listened on: {error}; name another with --listen"),
+    };
+    Failure::new(FAILURE, what)
+}

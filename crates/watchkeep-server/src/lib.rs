@@ -1,0 +1,69 @@
+//! A store on the network: entries over plain HTTP, and every change as a server-sent event.
+//!
+//! [`router`] is an [`axum::Router`] that an application mounts in its own server; [`Server`] is the whole server,
+//! which `watchkeep serve` runs. What goes over the wire, and what it promises, is written down in `docs/wire.md`.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use watchkeep::Store;
+//! use watchkeep_server::{Listen, Server};
+//!
+//! let store = Store::open("app.db")?;
+//! let server = Server::bind(&store, &Listen::default()).await?;
+//! println!("{}", server.url());
+//! server.run().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod entry;
+mod frame;
+mod gate;
+mod guard;
+mod limits;
+mod page;
+mod problem;
+mod query;
+mod serve;
+mod stream;
+
+use axum::extract::DefaultBodyLimit;
+use axum::routing::get;
+use axum::{Router, middleware};
+use watchkeep::Store;
+
+use gate::Gate;
+use limits::MAX_BODY;
+use serve::Ending;
+
+pub use serve::{Bound, Closer, Listen, Server};
+
+/// The routes over a store, for an application that mounts them in a server of its own.
+///
+/// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
+/// the same origin: a page of a stranger in a browser on this machine must not reach the store.
+///
+/// ```
+/// use watchkeep::Store;
+/// let store = Store::open_in_memory()?;
+/// let router: axum::Router = watchkeep_server::router(&store);
+/// # drop(router);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+pub fn router(store: &Store) -> Router {
+    routes(Gate::new(store, Ending::never()))
+}
+
+fn routes(gate: Gate) -> Router {
+    Router::new()
+        .route("/v1/entry", get(entry::get).put(entry::put).delete(entry::delete))
+        .route("/v1/watch", get(stream::watch))
+        .route("/", get(page::index))
+        .route("/page.js", get(page::script))
+        .route("/page.css", get(page::style))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::no_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(guard::check))
+        .with_state(gate)
+}

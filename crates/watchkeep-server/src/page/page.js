@@ -1,0 +1,30 @@
+// Shows the stream of events. What is stored is text here, whatever it looks like.
+const SHOWN = 200;
+
+const at = (id) => document.getElementById(id);
+at("curl").textContent = `curl -X PUT --data-binary 'hello' '${location.origin}/v1/entry?group=greetings&key=world'`;
+at("source").textContent =
+  "const source = new EventSource('/v1/watch');\n" +
+  "source.onmessage = (message) => console.log(message.lastEventId, JSON.parse(message.data));";
+
+function row(event) {
+  const value = event.value ?? (event.value_base64 ? `base64: ${event.value_base64}` : "");
+  const line = document.createElement("tr");
+  for (const text of [event.cursor, event.kind, event.group, event.key ?? "", value]) {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    line.append(cell);
+  }
+  return line;
+}
+
+const source = new EventSource("v1/watch?snapshot=auto");
+source.onmessage = (message) => {
+  const events = at("events");
+  events.prepend(row(JSON.parse(message.data)));
+  while (events.children.length > SHOWN) events.lastElementChild.remove();
+};
+source.addEventListener("reset", () => at("events").replaceChildren());
+source.addEventListener("ready", (mark) => { at("state").textContent = `live, at ${mark.lastEventId}`; });
+source.addEventListener("bye", () => { at("state").textContent = "the server ends; this page comes back by itself"; });
+source.onerror = () => { at("state").textContent = "connecting again"; };

@@ -1,0 +1,87 @@
+//! Refusals: problem documents (RFC 9457), whose status and kind follow the library's table of errors.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use watchkeep::{Error, ErrorKind};
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    /// For programs: the kind of the library's error, or one of the server's own.
+    kind: String,
+    /// For people: what is wrong, and what to do.
+    detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Problem {
+        Problem { status, kind: kind.to_owned(), detail: detail.into() }
+    }
+
+    /// The request makes no sense.
+    pub(crate) fn bad(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_argument", detail)
+    }
+
+    pub(crate) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Whether trying again later may help.
+    pub(crate) fn is_temporary(&self) -> bool {
+        matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+    }
+}
+
+/// `InvalidName` as `invalid_name`.
+fn snake(kind: ErrorKind) -> String {
+    let mut name = String::new();
+    for letter in format!("{kind:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.extend(letter.to_lowercase());
+    }
+    name
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        let status = StatusCode::from_u16(error.kind().http_status());
+        Problem {
+            status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            kind: snake(error.kind()),
+            detail: error.to_string(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "type": format!("urn:watchkeep:problem:{}", self.kind),
+            "title": self.status.canonical_reason().unwrap_or("Refused"),
+            "status": self.status.as_u16(),
+            "kind": self.kind,
+            "detail": self.detail,
+        });
+        (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+    }
+}
+
+pub(crate) async fn no_route(uri: Uri) -> Problem {
+    let detail = format!("there is nothing at {}; the routes begin with /v1/", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
+}
+
+pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} does nothing at {}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail)
+}

@@ -1,0 +1,120 @@
+//! What the queries of the routes say: each parameter is named once, and one that is not known is refused.
+
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use jiff::{Span, SpanRelativeTo};
+
+use crate::problem::Problem;
+
+/// The parameters of a request, percent-decoded, each taken by the route that knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Query, Problem> {
+        let mut query = Query::default();
+        for pair in parts.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name)?;
+            if query.0.iter().any(|(known, _)| *known == name) {
+                return Err(Problem::bad(format!("the parameter {name:?} is there twice; give it once")));
+            }
+            query.0.push((name, decode(value)?));
+        }
+        Ok(query)
+    }
+}
+
+impl Query {
+    /// Takes a parameter out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<String> {
+        let place = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    pub(crate) fn need(&mut self, name: &str) -> Result<String, Problem> {
+        self.take(name).ok_or_else(|| Problem::bad(format!("the parameter {name:?} is missing")))
+    }
+
+    /// A flag: `?name` or `?name=true`.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
+        match self.take(name).as_deref() {
+            None | Some("false") => Ok(false),
+            Some("" | "true") => Ok(true),
+            Some(other) => Err(Problem::bad(format!("{name}={other:?} is neither true nor false"))),
+        }
+    }
+
+    pub(crate) fn duration(&mut self, name: &str) -> Result<Option<Duration>, Problem> {
+        let parse = |text: String| {
+            duration(&text).ok_or_else(|| {
+                Problem::bad(format!(
+                    "{name}={text:?} is not a duration; write it like 500ms, 90s, 1h30m or 7d"
+                ))
+            })
+        };
+        self.take(name).map(parse).transpose()
+    }
+
+    /// Refuses what nobody took: a misspelt parameter must not be passed over.
+    pub(crate) fn end(self) -> Result<(), Problem> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(Problem::bad(format!("there is no parameter {name:?} here"))),
+        }
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let span: Span = text.parse().ok()?;
+    let duration = Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()?;
+    (duration >= Duration::from_millis(1)).then_some(duration)
+}
+
+fn decode(text: &str) -> Result<String, Problem> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let code = digit(rest.next()).zip(digit(rest.next()));
+                let byte = code.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+                bytes.push(
+                    byte.ok_or_else(|| Problem::bad("a % in the query is not followed by two digits"))?,
+                );
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Problem::bad("the query is not UTF-8 once it is decoded"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_any_utf8() {
+        for (raw, name) in [("a%20b", "a b"), ("a+b", "a b"), ("%C3%A9%2F%26", "é/&"), ("", "")] {
+            assert_eq!(decode(raw).ok().as_deref(), Some(name));
+        }
+        for raw in ["%", "%4", "%zz", "%ff"] {
+            assert!(decode(raw).is_err(), "{raw}");
+        }
+    }
+
+    #[test]
+    fn durations_are_those_of_the_command_line() {
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5_400)));
+        assert_eq!(duration("7d"), Some(Duration::from_secs(7 * 86_400)));
+        for bad in ["", "5", "-1s", "1us", "1mo"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Listening: an accept loop of its own, because streams never end by themselves and a server must.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use watchkeep::Store;
+
+use crate::gate::Gate;
+use crate::limits::{END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS};
+
+/// Where a server listens.
+///
+/// ```
+/// use watchkeep_server::Listen;
+/// assert_eq!(Listen::default().to_string(), "127.0.0.1:7460");
+/// assert_eq!("unix:/run/app.sock".parse::<Listen>()?.to_string(), "unix:/run/app.sock");
+/// assert!("0.0.0.0:7460".parse::<Listen>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// A port of this machine's loopback; 0 is a free one.
+    Tcp(SocketAddr),
+    /// A Unix socket, made with mode 0600.
+    Unix(PathBuf),
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7460)))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => address.fmt(f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Listen, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Listen::Unix(path.into()));
+        }
+        let address: SocketAddr = text.parse().map_err(|_| {
+            format!("'{text}' is not an address; write it like 127.0.0.1:7460 or unix:/run/app.sock")
+        })?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "'{text}' is not on loopback, and this server does not ask who comes; listen on 127.0.0.1 or [::1]"
+            ));
+        }
+        Ok(Listen::Tcp(address))
+    }
+}
+
+/// Tells everything that a server has under way that it ends.
+#[derive(Debug, Clone)]
+pub struct Closer(Arc<watch::Sender<bool>>);
+
+impl Closer {
+    /// Ends the server: it accepts nobody any more, streams get their `bye` at once, and requests under way have five
+    /// seconds.
+    pub fn close(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// The other end of a [`Closer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Ending(Option<watch::Receiver<bool>>);
+
+impl Ending {
+    /// Of routes that are mounted in somebody else's server.
+    pub(crate) fn never() -> Ending {
+        Ending(None)
+    }
+
+    /// Resolves when the server ends.
+    pub(crate) async fn wait(self) {
+        match self.0 {
+            // The server that would say so is gone, which is the same.
+            Some(mut ending) => drop(ending.wait_for(|ending| *ending).await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Where a server turned out to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// At this address.
+    Tcp(SocketAddr),
+    /// On this socket.
+    Unix(PathBuf),
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A server over a store, which listens on loopback or on a Unix socket.
+pub struct Server {
+    listener: Listener,
+    bound: Bound,
+    router: Router,
+    closer: Closer,
+    ending: Ending,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Listens; requests are answered once it [runs](Server::run).
+    ///
+    /// # Errors
+    ///
+    /// When the address is taken, or may not be used.
+    pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
+        let (sender, receiver) = watch::channel(false);
+        let ending = Ending(Some(receiver));
+        let (listener, bound) = match listen {
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await?;
+                let bound = Bound::Tcp(listener.local_addr()?);
+                (Listener::Tcp(listener), bound)
+            }
+            Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
+        };
+        let router = crate::routes(Gate::new(store, ending.clone()));
+        Ok(Server { listener, bound, router, closer: Closer(Arc::new(sender)), ending })
+    }
+
+    /// Where it listens: the port is known here, also when any was asked for.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The address to put into a browser; of a Unix socket, its path.
+    pub fn url(&self) -> String {
+        match &self.bound {
+            Bound::Tcp(address) => format!("http://{address}/"),
+            Bound::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// What ends it, from any thread.
+    pub fn closer(&self) -> Closer {
+        self.closer.clone()
+    }
+
+    /// Answers until it is closed.
+    pub async fn run(self) {
+        let mut connections = JoinSet::new();
+        let mut ended = Box::pin(self.ending.clone().wait());
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                accepted = self.listener.accept() => match accepted {
+                    Ok(stream) => drop(connections.spawn(serve(stream, self.router.clone(), self.ending.clone()))),
+                    Err(error) => {
+                        // Out of descriptors, most likely: those that are open go on, and some of them end.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        drop(self.listener);
+        if let Bound::Unix(path) = &self.bound {
+            // It is ours; where somebody removed it meanwhile, that is as well.
+            let _ = std::fs::remove_file(path);
+        }
+        let rest = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(END_TIME, rest).await.is_err() {
+            tracing::warn!("some requests did not end in time and were cut off");
+        }
+    }
+}
+
+/// A socket that only its owner may use. One that nobody listens on any more is taken over.
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket
+        && UnixStream::connect(path)
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// What is read and written, whichever way it came.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Box<dyn Io>> {
+        Ok(match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // An event must not wait for the acknowledgement of the one before it.
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS)
+        .writev(false);
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        done = connection.as_mut() => done,
+        () = ending.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}

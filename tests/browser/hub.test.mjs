@@ -1,0 +1,91 @@
+// What a plain `EventSource` gets, with no code of ours in the page.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Hub, LIMIT, browse, until, watch } from "./hub.mjs";
+
+let browser;
+before(async () => { browser = await browse(); });
+after(() => browser.close());
+
+// A test with a hub, and a page of it.
+function hub_test(name, body) {
+  test(name, { timeout: 2 * LIMIT }, async () => {
+    const hub = new Hub();
+    const page = await browser.newPage();
+    try {
+      await body(hub, page);
+    } finally {
+      await page.close();
+      await hub.close();
+    }
+  });
+}
+
+const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => String(from + at));
+
+hub_test("nothing is lost over a killed server, and nothing comes twice", async (hub, page) => {
+  await hub.start();
+  await page.goto(hub.url);
+  await watch(page, "group=g");
+  await until(page, () => window.told.includes("ready"));
+  for (const number of numbers(1, 5)) await hub.put("g", "k", number);
+  await until(page, () => window.told.includes("5"));
+  await hub.end("SIGKILL");
+  for (const number of numbers(6, 10)) hub.run("set", "g", "k", number);
+  await hub.start();
+  for (const number of numbers(11, 15)) await hub.put("g", "k", number);
+  await until(page, () => window.told.includes("15"));
+  const told = await page.evaluate(() => window.told);
+  assert.deepEqual(told.filter((it) => it !== "ready"), numbers(1, 15));
+});
+
+hub_test("a stream that is asked to end says so, and comes back", async (hub, page) => {
+  await hub.start();
+  await page.goto(hub.url);
+  await watch(page, "group=g");
+  await until(page, () => window.told.includes("ready"));
+  assert.equal(await hub.end("SIGTERM"), 0);
+  await until(page, () => window.told.includes("bye"));
+  hub.run("set", "g", "k", "meanwhile");
+  await hub.start();
+  await until(page, () => window.told.includes("meanwhile"));
+});
+
+hub_test("a copy heals after the log was trimmed, and after another store took its place", async (hub, page) => {
+  hub.run("set", "g", "old", "1");
+  await hub.start();
+  await page.goto(hub.url);
+  await watch(page, "snapshot=auto");
+  await until(page, () => window.told.includes("ready"));
+  assert.deepEqual(await page.evaluate(() => window.copy), { "g/old": "1" });
+  await hub.end("SIGKILL");
+  hub.run("delete", "g", "old");
+  for (const key of ["a", "b"]) hub.run("set", "g", key, "2");
+  hub.run("compact", "--before", "4");
+  await hub.start();
+  await until(page, () => window.told.includes("reset: trimmed") && window.told.at(-1) === "ready");
+  assert.deepEqual(await page.evaluate(() => window.copy), { "g/a": "2", "g/b": "2" });
+  await hub.end("SIGKILL");
+  hub.run("backup", hub.store("saved.db"));
+  hub.run("restore", hub.store("saved.db"), "--force");
+  hub.run("set", "g", "c", "3");
+  await hub.start();
+  await until(page, () => window.told.includes("reset: foreign") && window.told.at(-1) === "ready");
+  assert.deepEqual(await page.evaluate(() => window.copy), { "g/a": "2", "g/b": "2", "g/c": "3" });
+});
+
+hub_test("the page shows what is written, as text", async (hub, page) => {
+  const wrong = [];
+  page.on("dialog", (dialog) => { wrong.push(dialog.message()); dialog.dismiss(); });
+  page.on("pageerror", (error) => wrong.push(error.message));
+  page.on("console", (line) => { if (line.type() === "error") wrong.push(line.text()); });
+  await hub.start();
+  await page.goto(hub.url);
+  await page.getByText(/^live, at/).waitFor({ timeout: LIMIT });
+  const hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  await hub.put(hostile, "k", hostile);
+  await page.getByRole("cell", { name: hostile }).first().waitFor({ timeout: LIMIT });
+  assert.equal(await page.locator("td img, td script").count(), 0);
+  assert.deepEqual(wrong, []);
+});
