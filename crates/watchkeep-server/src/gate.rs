@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use watchkeep::{
-    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Filter, Revision, SetOptions, Store, StoreId,
-    WatchOptions, Watcher,
+    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Revision, SetOptions, Store,
+    StoreId, WatchOptions, Watcher, json,
 };
 
 use crate::limits::{HEARTBEAT, STREAM_EVENTS};
@@ -85,12 +86,17 @@ impl Gate {
         Gate { store: store.to_async(), ending }
     }
 
-    pub(crate) fn id(&self) -> StoreId {
+    fn id(&self) -> StoreId {
         self.store.store().id()
     }
 
     pub(crate) fn position(&self, revision: Revision) -> Position {
         Position(self.store.store().cursor(revision).to_string())
+    }
+
+    /// An event as the object that the command line prints.
+    pub(crate) fn json(&self, event: &Event) -> Bytes {
+        json::event(event, self.id()).to_string().into()
     }
 
     /// The same store, whose writes bear a label.

@@ -26,6 +26,7 @@ mod problem;
 mod query;
 mod serve;
 mod stream;
+mod subscription;
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
