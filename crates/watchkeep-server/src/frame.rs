@@ -1,10 +1,10 @@
 //! Frames of server-sent events, as the HTML standard defines the format ("9.2.6 Interpreting an event stream").
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use crate::limits::RETRY;
-use crate::subscription::{Change, Told};
+use crate::subscription::Told;
 
 /// When to come back after the stream ended: each client at another time.
 pub(crate) fn retry() -> Bytes {
@@ -14,7 +14,8 @@ pub(crate) fn retry() -> Bytes {
 /// The frame of what a client is told.
 pub(crate) fn of(told: &Told) -> Bytes {
     match told {
-        Told::Change(change) => self::change(change),
+        // Unnamed, so that `onmessage` gets it whatever its kind.
+        Told::Change { change, with_id, values } => change.frame(*values, *with_id),
         // The empty id clears the bookmark: a client that is cut off before `ready` begins again.
         Told::Reset(reason) => mark("reset", Some(""), &json!({ "reason": reason })),
         Told::Ready(at) => {
@@ -34,18 +35,6 @@ pub(crate) fn of(told: &Told) -> Bytes {
         }
         Told::Bye(reason) => last("bye", &json!({ "reason": reason })),
     }
-}
-
-/// A change is unnamed, so that `onmessage` gets it whatever its kind.
-fn change(change: &Change) -> Bytes {
-    let mut frame = BytesMut::with_capacity(change.json.len() + 64);
-    if let Some(at) = &change.at {
-        frame.extend_from_slice(format!("id: {at}\n").as_bytes());
-    }
-    frame.put_slice(b"data: ");
-    frame.put_slice(&change.json);
-    frame.put_slice(b"\n\n");
-    frame.freeze()
 }
 
 fn last(name: &str, data: &Value) -> Bytes {

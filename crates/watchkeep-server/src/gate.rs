@@ -1,17 +1,20 @@
 //! The one module that calls the library.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
-    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Revision, SetOptions, Store,
-    StoreId, WatchOptions, Watcher, json,
+    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Item, Revision, SetOptions,
+    Store, StoreId, WatchOptions, Watcher,
 };
 
-use crate::limits::{HEARTBEAT, STREAM_EVENTS};
+use crate::change::Change;
+use crate::limits::{HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
+use crate::ring::{self, Ring};
 use crate::serve::Ending;
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
@@ -57,11 +60,11 @@ pub(crate) struct Put {
     pub(crate) condition: Condition,
 }
 
-/// Where a stream begins.
-#[derive(Debug, Clone)]
+/// Where a watch begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Begin {
     Now,
-    After(Position),
+    After(Revision),
     Snapshot,
 }
 
@@ -74,16 +77,31 @@ pub(crate) enum Gone {
     Future,
 }
 
-/// A store, and when its server ends.
-#[derive(Debug, Clone)]
+/// A store, the rings over it, and when its server ends.
+#[derive(Clone)]
 pub(crate) struct Gate {
     store: AsyncStore,
+    streams: Arc<Streams>,
     pub(crate) ending: Ending,
+}
+
+/// What all streams over a store share.
+struct Streams {
+    /// One for each filter, for as long as it has clients.
+    rings: Mutex<HashMap<Filter, Weak<Ring>>>,
+    /// The rights to read beside a ring.
+    snapshots: Arc<Semaphore>,
+    laggards: Arc<Semaphore>,
 }
 
 impl Gate {
     pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
-        Gate { store: store.to_async(), ending }
+        let streams = Streams {
+            rings: Mutex::default(),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
+            laggards: Arc::new(Semaphore::new(LAGGARDS)),
+        };
+        Gate { store: store.to_async(), streams: Arc::new(streams), ending }
     }
 
     fn id(&self) -> StoreId {
@@ -94,15 +112,27 @@ impl Gate {
         Position(self.store.store().cursor(revision).to_string())
     }
 
-    /// An event as the object that the command line prints.
-    pub(crate) fn json(&self, event: &Event) -> Bytes {
-        json::event(event, self.id()).to_string().into()
+    pub(crate) fn change(&self, event: Event) -> Arc<Change> {
+        let at = self.position(event.revision());
+        Change::new(event, at, self.id())
+    }
+
+    /// What an item of a watcher means to a ring.
+    pub(crate) fn entry_of(&self, item: Result<Item, Error>) -> Result<ring::Told, Error> {
+        Ok(match item? {
+            Item::Event(event) => ring::Told::Entry(ring::Entry::Change(self.change(event))),
+            Item::Lagged(lost) => ring::Told::Entry(ring::Entry::Lost(lost)),
+            Item::Ready(at) | Item::Progress(at) => ring::Told::Seen(at),
+            // A mark that a later library has, and this server does not know.
+            _ => ring::Told::Seen(Revision::ZERO),
+        })
     }
 
     /// The same store, whose writes bear a label.
     pub(crate) fn labelled(&self, origin: Option<&str>) -> Gate {
         let Some(origin) = origin else { return self.clone() };
-        Gate { store: self.store.store().with_origin(origin).to_async(), ending: self.ending.clone() }
+        let store = self.store.store().with_origin(origin).to_async();
+        Gate { store, streams: self.streams.clone(), ending: self.ending.clone() }
     }
 
     pub(crate) async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>, Problem> {
@@ -149,27 +179,73 @@ impl Gate {
     }
 
     /// Looks at a position from outside, before a stream begins there.
-    pub(crate) async fn judge(&self, position: &Position) -> Result<Option<Gone>, Problem> {
+    pub(crate) async fn judge(&self, position: &Position) -> Result<Result<Revision, Gone>, Problem> {
         let cursor: Cursor = position.0.parse()?;
         if cursor.store() != self.id() {
-            return Ok(Some(Gone::Foreign));
+            return Ok(Err(Gone::Foreign));
         }
-        let last = self.store.blocking(Store::last_revision).await?;
-        Ok((cursor.revision() > last).then_some(Gone::Future))
+        let ahead = cursor.revision() > self.last().await?;
+        Ok(if ahead { Err(Gone::Future) } else { Ok(cursor.revision()) })
     }
 
-    /// Begins a watch; none when a power cut took what its position stands for.
-    pub(crate) async fn watch(&self, filter: Arc<Filter>, begin: Begin) -> Result<Option<Watcher>, Error> {
+    /// The last revision of the store.
+    pub(crate) async fn last(&self) -> Result<Revision, Problem> {
+        Ok(self.store.blocking(Store::last_revision).await?)
+    }
+
+    /// The ring of a filter; makes it when nobody has it yet.
+    pub(crate) async fn ring(&self, filter: &Filter) -> Result<Arc<Ring>, Error> {
+        let known = |rings: &HashMap<Filter, Weak<Ring>>| {
+            rings.get(filter).and_then(Weak::upgrade).filter(|ring| !ring.is_ended())
+        };
+        if let Some(ring) = known(&lock(&self.streams.rings)) {
+            return Ok(ring);
+        }
+        let Some(watcher) = self.begin(filter.clone(), Begin::Now).await? else {
+            return Err(Error::abort("a watch from now on has no position"));
+        };
+        let mut rings = lock(&self.streams.rings);
+        // Somebody else may have been faster.
+        if let Some(ring) = known(&rings) {
+            return Ok(ring);
+        }
+        let ring = Ring::start(self, watcher);
+        rings.retain(|_, ring| ring.strong_count() > 0);
+        rings.insert(filter.clone(), Arc::downgrade(&ring));
+        Ok(ring)
+    }
+
+    /// Begins a watch beside a ring, in turn with others; none when a power cut took what its position stands for.
+    pub(crate) async fn watch(
+        &self,
+        filter: Filter,
+        begin: Begin,
+    ) -> Result<Option<(Watcher, OwnedSemaphorePermit)>, Error> {
+        let rights = if begin == Begin::Snapshot { &self.streams.snapshots } else { &self.streams.laggards };
+        let right = rights.clone().acquire_owned().await.map_err(Error::abort)?;
+        Ok(self.begin(filter, begin).await?.map(|watcher| (watcher, right)))
+    }
+
+    async fn begin(&self, filter: Filter, begin: Begin) -> Result<Option<Watcher>, Error> {
         let options = WatchOptions::new().buffer(STREAM_EVENTS).progress(HEARTBEAT);
         let options = match begin {
             Begin::Now => options,
             Begin::Snapshot => options.snapshot(),
-            Begin::After(position) => options.after_cursor(position.0.parse()?),
+            Begin::After(revision) => options.after(revision),
         };
-        let watch = move |store: &Store| store.watch_with((*filter).clone(), options);
-        match self.store.blocking(watch).await {
+        match self.store.blocking(move |store| store.watch_with(filter, options)).await {
             Err(error) if error.kind() == ErrorKind::ForeignCursor => Ok(None),
             begun => begun.map(Some),
         }
     }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

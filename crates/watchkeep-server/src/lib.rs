@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod change;
 mod entry;
 mod frame;
 mod gate;
@@ -24,6 +25,7 @@ mod limits;
 mod page;
 mod problem;
 mod query;
+mod ring;
 mod serve;
 mod stream;
 mod subscription;

@@ -19,5 +19,15 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(crate) const RETRY: Range<u64> = 500..1_500;
 /// How many bytes of frames go out in one write, about.
 pub(crate) const WRITE: usize = 64 << 10;
-/// How many events a stream's watcher buffers before it reads on from the log.
+/// How many events a watcher of the library buffers for a ring, or for a client that reads beside it, before it reads
+/// on from the log.
 pub(crate) const STREAM_EVENTS: usize = 64;
+/// What a ring holds for its clients, in events and in bytes, about.
+pub(crate) const RING_EVENTS: usize = 4_096;
+pub(crate) const RING_BYTES: usize = 8 << 20;
+/// In how many parts the clients of a ring get their heartbeats: one after the other, not all at once.
+pub(crate) const BEAT_PARTS: u64 = 15;
+/// How many clients read a snapshot at once; the others wait in turn.
+pub(crate) const SNAPSHOTS: usize = 8;
+/// How many clients that fell out of their ring read the log at once.
+pub(crate) const LAGGARDS: usize = 4;

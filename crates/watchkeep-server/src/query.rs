@@ -8,6 +8,7 @@ use jiff::{Span, SpanRelativeTo};
 use percent_encoding::percent_decode_str;
 use watchkeep::{Filter, Kind};
 
+use crate::change::Values;
 use crate::problem::Problem;
 
 /// The parameters of a request, percent-decoded, each taken by the route that knows it.
@@ -71,6 +72,17 @@ impl Query {
     }
 }
 
+/// How much of the values: `none`, or a number of bytes.
+pub(crate) fn values(query: &mut Query) -> Result<Values, Problem> {
+    match query.take("values").as_deref() {
+        None | Some("all") => Ok(Values::All),
+        Some("none") => Ok(Values::UpTo(0)),
+        Some(number) => number.parse().map(Values::UpTo).map_err(|_| {
+            Problem::bad(format!("values={number:?} is neither all nor none nor a number of bytes"))
+        }),
+    }
+}
+
 /// Which events: names are literal, also `*`.
 pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
     let mut take = |name| query.take(name);
@@ -96,9 +108,6 @@ pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
             })
         });
         filter = filter.kinds(kinds.collect::<Result<Vec<_>, _>>()?);
-    }
-    if let Some(origin) = query.take("exclude_origin") {
-        filter = filter.exclude_origin(origin);
     }
     Ok(filter)
 }

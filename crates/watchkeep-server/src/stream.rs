@@ -27,18 +27,19 @@ pub(crate) async fn watch(
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let filter = query::filter(&mut query)?.into();
+    let (filter, values) = (query::filter(&mut query)?, query::values(&mut query)?);
     let snapshots = match query.take("snapshot").as_deref() {
         Some("auto") => Snapshots::Auto,
         None | Some("never") => Snapshots::Never,
         Some(other) => return Err(Problem::bad(format!("snapshot={other:?} is neither auto nor never"))),
     };
-    let after = query.take("after");
+    let (after, exclude_origin) = (query.take("after"), query.take("exclude_origin"));
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
     let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
     let after = bookmark.filter(|id| !id.is_empty()).or(after).map(Position::from);
-    let body = match Subscription::begin(&gate, Wanted { filter, snapshots, after }).await {
+    let wanted = Wanted { filter, snapshots, after, exclude_origin, values };
+    let body = match Subscription::begin(&gate, wanted).await {
         Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
         // Any other status than 200 ends a plain `EventSource` for good.
         Err(problem) if problem.is_temporary() => Body::from(frame::of(&Told::Trouble(problem))),

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
-use bytes::Bytes;
 use futures_core::Stream;
-use watchkeep::{Error, Event, Filter, Item, Lagged, Watcher};
+use tokio::sync::OwnedSemaphorePermit;
+use watchkeep::{Error, Filter, Item, Lagged, Revision, Watcher};
 
+use crate::change::{Change, Values};
 use crate::gate::{Begin, Gate, Gone, Position};
 use crate::problem::Problem;
+use crate::ring::{End, Entry, Found, Seat};
 
 /// Whether a subscription shows what is there before it tells what changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +27,12 @@ pub(crate) enum Snapshots {
 /// What is subscribed to.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
-    pub(crate) filter: Arc<Filter>,
+    pub(crate) filter: Filter,
     pub(crate) snapshots: Snapshots,
     pub(crate) after: Option<Position>,
+    /// Not what was written under this label.
+    pub(crate) exclude_origin: Option<String>,
+    pub(crate) values: Values,
 }
 
 /// Something that a client is told.
@@ -35,11 +40,16 @@ pub(crate) struct Wanted {
 pub(crate) enum Told {
     /// What follows is everything that is there: a copy must be emptied.
     Reset(&'static str),
-    Change(Change),
+    /// Before `Ready` it has no id: a client that is cut off there begins again.
+    Change {
+        change: Arc<Change>,
+        with_id: bool,
+        values: Values,
+    },
     /// All that was there is told; from here on, changes.
     Ready(Position),
     Lagged(Lagged, Position),
-    /// Nothing came for a while; where the client stands, once that is known.
+    /// Where the client stands, once that is known.
     Heartbeat(Option<Position>),
     /// It cannot go on now.
     Trouble(Problem),
@@ -47,35 +57,37 @@ pub(crate) enum Told {
     Bye(&'static str),
 }
 
-/// A change, encoded.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
-    /// None before `ready`: a client that is cut off there begins again.
-    pub(crate) at: Option<Position>,
-    /// The object that `watchkeep watch --json` prints.
-    pub(crate) json: Bytes,
-}
+/// A watch of its own, with the right to read beside the ring.
+type Own = (Watcher, OwnedSemaphorePermit);
+type Opening = Pin<Box<dyn Future<Output = Result<Option<Own>, Error>> + Send>>;
 
-type Opening = Pin<Box<dyn Future<Output = Result<Option<Watcher>, Error>> + Send>>;
-
-/// Where the changes come from.
+/// Where what comes next comes from.
 enum Source {
-    /// A watch that is being begun.
+    /// The ring, at this place.
+    Ring(u64),
+    /// A watch that is being begun, perhaps in turn behind others.
     Opening(Opening),
-    Open(Box<Watcher>),
+    /// A watch of its own: for a snapshot, or for what has left the ring.
+    Own(Box<Own>),
     Ended,
 }
 
 /// What one client is told: a stream that ends after `Trouble` or `Bye`.
 pub(crate) struct Subscription {
     gate: Gate,
-    filter: Arc<Filter>,
+    filter: Filter,
     snapshots: Snapshots,
+    exclude_origin: Option<String>,
+    values: Values,
     /// The snapshot is not complete.
     loading: bool,
+    /// Everything up to this is told.
+    told: Revision,
+    seat: Seat,
     source: Source,
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
-    told: VecDeque<Told>,
+    /// What comes before anything else.
+    first: VecDeque<Told>,
 }
 
 impl Subscription {
@@ -85,106 +97,168 @@ impl Subscription {
     ///
     /// 409 when the position is not one of this store and snapshots are not wanted; whatever the watch is refused with.
     pub(crate) async fn begin(gate: &Gate, wanted: Wanted) -> Result<Subscription, Problem> {
-        let Wanted { filter, snapshots, after } = wanted;
-        let gone = match &after {
-            Some(after) => gate.judge(after).await?,
-            None => None,
-        };
+        let ring = gate.ring(&wanted.filter).await?;
         let mut begun = Subscription {
             ending: Box::pin(gate.ending.clone().wait()),
             gate: gate.clone(),
-            filter,
-            snapshots,
+            filter: wanted.filter,
+            snapshots: wanted.snapshots,
+            exclude_origin: wanted.exclude_origin,
+            values: wanted.values,
             loading: false,
+            told: Revision::ZERO,
+            seat: ring.sit(),
             source: Source::Ended,
-            told: VecDeque::new(),
+            first: VecDeque::new(),
         };
-        let begin = match (after, gone, snapshots) {
-            (Some(after), None, _) => Begin::After(after),
-            (None, _, Snapshots::Never) => Begin::Now,
-            (None, _, Snapshots::Auto) => begun.reset("start"),
-            (Some(_), Some(Gone::Foreign), Snapshots::Auto) => begun.reset("foreign"),
-            (Some(_), Some(Gone::Future), Snapshots::Auto) => begun.reset("future"),
-            (Some(_), Some(_), Snapshots::Never) => return Err(not_ours()),
-        };
-        let watcher = match gate.watch(begun.filter.clone(), begin).await? {
-            None if snapshots == Snapshots::Auto => {
-                // A power cut took what the position stands for.
-                let begin = begun.reset("foreign");
-                gate.watch(begun.filter.clone(), begin).await?
-            }
-            watcher => watcher,
-        };
-        begun.open(watcher.ok_or_else(not_ours)?);
+        match (wanted.after, wanted.snapshots) {
+            (Some(after), _) => match gate.judge(&after).await? {
+                Ok(revision) => begun.ready(revision),
+                Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
+                Err(_) => return Err(not_ours()),
+            },
+            (None, Snapshots::Auto) => begun.load("start"),
+            // What was there before the call is not news.
+            (None, Snapshots::Never) => begun.ready(gate.last().await?),
+        }
         Ok(begun)
     }
 
-    fn reset(&mut self, reason: &'static str) -> Begin {
-        self.loading = true;
-        self.told.push_back(Told::Reset(reason));
-        Begin::Snapshot
+    /// Tells what follows a revision.
+    fn ready(&mut self, after: Revision) {
+        self.loading = false;
+        self.told = after;
+        self.first.push_back(Told::Ready(self.gate.position(after)));
+        self.go_on();
     }
 
-    fn open(&mut self, watcher: Watcher) {
-        if !self.loading {
-            self.told.push_back(Told::Ready(self.gate.position(watcher.start())));
-        }
-        self.source = Source::Open(Box::new(watcher));
-    }
-
-    /// Begins again with what is there.
-    fn begin_again(&mut self, reason: &'static str) {
-        let begin = self.reset(reason);
-        let (gate, filter) = (self.gate.clone(), self.filter.clone());
-        self.source = Source::Opening(Box::pin(async move { gate.watch(filter, begin).await }));
-    }
-
-    fn end(&mut self, last: Told) {
-        self.told.push_back(last);
-        self.source = Source::Ended;
-    }
-
-    fn change(&self, event: &Event) -> Change {
-        let at = (!self.loading).then(|| self.gate.position(event.revision()));
-        Change { at, json: self.gate.json(event) }
-    }
-
-    fn take(&mut self, item: &Item) {
-        let told = match item {
-            Item::Event(event) => Told::Change(self.change(event)),
-            Item::Ready(at) => {
-                self.loading = false;
-                Told::Ready(self.gate.position(*at))
-            }
-            Item::Progress(at) => Told::Heartbeat((!self.loading).then(|| self.gate.position(*at))),
-            // The library begins the snapshot again by itself.
-            Item::Lagged(_) if self.loading => Told::Reset("trimmed"),
-            Item::Lagged(_) if self.snapshots == Snapshots::Auto => return self.begin_again("trimmed"),
-            Item::Lagged(lost) => Told::Lagged(*lost, self.gate.position(lost.to)),
-            // A mark that a later library has, and this server does not know.
-            _ => return,
+    /// Goes on after what is told: in the ring, or beside it.
+    fn go_on(&mut self) {
+        self.source = match self.seat.ring().place_after(self.told) {
+            Some(place) => Source::Ring(place),
+            None => self.open(Begin::After(self.told)),
         };
-        self.told.push_back(told);
     }
 
-    /// Whether something came, or the source changed.
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Begins with what is there.
+    fn load(&mut self, reason: &'static str) {
+        self.loading = true;
+        self.first.push_back(Told::Reset(reason));
+        self.source = self.open(Begin::Snapshot);
+    }
+
+    fn open(&self, begin: Begin) -> Source {
+        let (gate, filter) = (self.gate.clone(), self.filter.clone());
+        Source::Opening(Box::pin(async move { gate.watch(filter, begin).await }))
+    }
+
+    fn end(&mut self, last: Told) -> Option<Told> {
+        self.source = Source::Ended;
+        Some(last)
+    }
+
+    fn change(&mut self, change: Arc<Change>) -> Option<Told> {
+        // A snapshot is everything that is there, whoever wrote it.
+        if !self.loading {
+            self.told = change.revision();
+            if self.exclude_origin.is_some() && change.origin() == self.exclude_origin.as_deref() {
+                return None;
+            }
+        }
+        Some(Told::Change { change, with_id: !self.loading, values: self.values })
+    }
+
+    fn lost(&mut self, lost: Lagged) -> Option<Told> {
+        if self.snapshots == Snapshots::Auto {
+            self.load("trimmed");
+            return None;
+        }
+        self.told = lost.to;
+        Some(Told::Lagged(lost, self.gate.position(lost.to)))
+    }
+
+    /// What the ring has.
+    fn poll_ring(&mut self, place: u64, cx: &Context<'_>) -> Poll<Option<Told>> {
+        let found = self.seat.ring().clone().find(place, &self.seat, cx);
+        match found {
+            Found::Nothing(seen) => {
+                self.told = self.told.max(seen);
+                return Poll::Pending;
+            }
+            Found::Behind => self.go_on(),
+            Found::Ended(End::Failed(error)) => return Poll::Ready(self.end(Told::Trouble(error.into()))),
+            Found::Ended(End::Closed) => return Poll::Ready(self.end(Told::Bye("closed"))),
+            Found::Entry(entry) => {
+                self.source = Source::Ring(place + 1);
+                if entry.revision() > self.told {
+                    return Poll::Ready(match entry {
+                        Entry::Change(change) => self.change(change),
+                        Entry::Lost(lost) => self.lost(lost),
+                    });
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// What its own watch has.
+    fn take(&mut self, item: Item) -> Option<Told> {
+        match item {
+            Item::Event(event) => self.change(self.gate.change(event)),
+            Item::Ready(at) => {
+                self.ready(at);
+                None
+            }
+            Item::Progress(seen) if !self.loading => {
+                self.told = self.told.max(seen);
+                None
+            }
+            // The library begins the snapshot again by itself.
+            Item::Lagged(_) if self.loading => Some(Told::Reset("trimmed")),
+            Item::Lagged(lost) => self.lost(lost),
+            _ => None,
+        }
+    }
+
+    /// Something to tell, or nothing yet while the source moved on.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Told>> {
         match &mut self.source {
-            Source::Ended => return Poll::Pending,
+            Source::Ended => Poll::Pending,
+            Source::Ring(place) => {
+                let place = *place;
+                self.poll_ring(place, cx)
+            }
             Source::Opening(opening) => match opening.as_mut().poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(Some(watcher))) => self.open(watcher),
-                Poll::Ready(Ok(None)) => self.end(Told::Trouble(not_ours())),
-                Poll::Ready(Err(error)) => self.end(Told::Trouble(error.into())),
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(Some(own))) => {
+                    self.source = Source::Own(Box::new(own));
+                    Poll::Ready(None)
+                }
+                // A power cut took what the position stands for.
+                Poll::Ready(Ok(None)) if self.snapshots == Snapshots::Auto => {
+                    self.load("foreign");
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Ok(None)) => Poll::Ready(self.end(Told::Trouble(not_ours()))),
+                Poll::Ready(Err(error)) => Poll::Ready(self.end(Told::Trouble(error.into()))),
             },
-            Source::Open(watcher) => match Pin::new(&mut watcher.items()).poll_next(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(item))) => self.take(&item),
-                Poll::Ready(Some(Err(error))) => self.end(Told::Trouble(error.into())),
-                Poll::Ready(None) => self.end(Told::Bye("closed")),
+            Source::Own(own) => match Pin::new(&mut own.0.items()).poll_next(cx) {
+                Poll::Ready(Some(Ok(item))) => {
+                    let told = self.take(item);
+                    // Near enough to the end it gives its right to others.
+                    if !self.loading
+                        && matches!(self.source, Source::Own(_))
+                        && let Some(place) = self.seat.ring().place_after(self.told)
+                    {
+                        self.source = Source::Ring(place);
+                    }
+                    Poll::Ready(told)
+                }
+                Poll::Ready(Some(Err(error))) => Poll::Ready(self.end(Told::Trouble(error.into()))),
+                Poll::Ready(None) => Poll::Ready(self.end(Told::Bye("closed"))),
+                Poll::Pending => Poll::Pending,
             },
         }
-        Poll::Ready(())
     }
 }
 
@@ -194,17 +268,34 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Told>> {
         let this = &mut *self;
         loop {
-            if let Some(told) = this.told.pop_front() {
+            if let Some(told) = this.first.pop_front() {
                 return Poll::Ready(Some(told));
             }
             if matches!(this.source, Source::Ended) {
                 return Poll::Ready(None);
             }
             if this.ending.as_mut().poll(cx).is_ready() {
-                this.end(Told::Bye("ending"));
-            } else if this.poll_source(cx).is_pending() {
-                return Poll::Pending;
+                return Poll::Ready(this.end(Told::Bye("ending")));
             }
+            match this.poll_source(cx) {
+                Poll::Ready(Some(told)) if this.first.is_empty() => return Poll::Ready(Some(told)),
+                Poll::Ready(Some(told)) => this.first.push_back(told),
+                Poll::Ready(None) => {}
+                Poll::Pending if this.seat.is_due(cx) => {
+                    let at = (!this.loading).then(|| this.gate.position(this.told));
+                    return Poll::Ready(Some(Told::Heartbeat(at)));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Gone {
+    fn reason(self) -> &'static str {
+        match self {
+            Gone::Foreign => "foreign",
+            Gone::Future => "future",
         }
     }
 }

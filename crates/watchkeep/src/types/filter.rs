@@ -20,7 +20,7 @@ use super::event::{Change, Event, Kind};
 /// assert_eq!(watcher.recv().unwrap()?.kind(), Kind::Delete);
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
     pub(crate) target: Target,
     /// A bit for each kind: 1 set, 2 delete, 4 delete_group, 8 expire, 16 touch.
