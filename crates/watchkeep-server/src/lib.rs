@@ -27,6 +27,7 @@ mod problem;
 mod query;
 mod ring;
 mod serve;
+mod stall;
 mod stream;
 mod subscription;
 
@@ -67,6 +68,7 @@ fn routes(gate: Gate) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(guard::check))
         .with_state(gate)
 }

@@ -11,6 +11,10 @@ pub(crate) const MAX_HEAD: usize = 16 << 10;
 pub(crate) const MAX_HEADERS: usize = 64;
 /// How long the head of a request may take, and how long a connection may be idle between two requests.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a request may take until its answer begins: its body, and what it waits for.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
+/// How long the other end may take nothing of what is written to it.
+pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
 /// A stream without events sends its position this often.

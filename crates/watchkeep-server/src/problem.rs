@@ -1,10 +1,14 @@
 //! Refusals: problem documents (RFC 9457), whose status and kind follow the library's table of errors.
 
+use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use watchkeep::{Error, ErrorKind};
+
+use crate::limits::REQUEST_TIME;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -84,4 +88,15 @@ pub(crate) async fn no_route(uri: Uri) -> Problem {
 pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{method} does nothing at {}", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail)
+}
+
+/// Refuses a request whose body, or whose answer, is too long on its way.
+pub(crate) async fn in_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let detail = "the request took too long; send its body faster, or ask again";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", detail).into_response()
+        }
+    }
 }

@@ -19,6 +19,7 @@ use watchkeep::Store;
 
 use crate::gate::Gate;
 use crate::limits::{END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS};
+use crate::stall::Stalls;
 
 /// Where a server listens.
 ///
@@ -243,7 +244,8 @@ async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .writev(false);
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection =
+        http.serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         done = connection.as_mut() => done,

@@ -1,0 +1,4 @@
+//! The hub through a real listener.
+
+mod streams;
+mod support;
