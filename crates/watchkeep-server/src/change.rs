@@ -14,6 +14,8 @@ const END: &[u8] = b"\n\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Values {
     All,
+    /// The length of each.
+    None,
     /// Values up to so many bytes; of longer ones their length.
     UpTo(usize),
 }
@@ -75,6 +77,7 @@ impl Change {
 
     fn form(&self, values: Values) -> &Form {
         match (values, self.event.value()) {
+            (Values::None, Some(value)) => self.short.get_or_init(|| self.encode(Some(value.len()))),
             (Values::UpTo(most), Some(value)) if value.len() > most => {
                 self.short.get_or_init(|| self.encode(Some(value.len())))
             }

@@ -76,7 +76,7 @@ impl Query {
 pub(crate) fn values(query: &mut Query) -> Result<Values, Problem> {
     match query.take("values").as_deref() {
         None | Some("all") => Ok(Values::All),
-        Some("none") => Ok(Values::UpTo(0)),
+        Some("none") => Ok(Values::None),
         Some(number) => number.parse().map(Values::UpTo).map_err(|_| {
             Problem::bad(format!("values={number:?} is neither all nor none nor a number of bytes"))
         }),

@@ -23,6 +23,10 @@ impl Library {
         Library { store, clock, asynchronous }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn handle(&self, want: &Want) -> watchkeep::Result<Store> {
         match &want.namespace {
             Some(namespace) => self.store.scoped(namespace),

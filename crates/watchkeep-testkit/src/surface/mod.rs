@@ -2,6 +2,7 @@
 //! are others, which need only say how they do these few things.
 
 mod asynchronous;
+mod hub;
 mod library;
 mod site;
 
@@ -15,6 +16,7 @@ use crate::ops::{Outcome, Step};
 use crate::record::{Note, Seen, Want, WatchSpec};
 
 pub use asynchronous::block_on;
+pub use hub::Hub;
 pub use site::{Capabilities, File, Memory, Site};
 
 /// Something that a suite did not expect to fail, and can only report.

@@ -75,14 +75,20 @@ impl File {
     }
 }
 
+impl File {
+    pub(super) fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault> {
+        let store = options.clock(clock.clone()).open(&self.path)?;
+        Ok(Library::new(store, clock, self.asynchronous))
+    }
+}
+
 impl Site for File {
     fn capabilities(&self) -> Capabilities {
         Capabilities { restarts: true, callbacks: true, callbacks_write: !self.asynchronous }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
-        let store = options.clock(clock.clone()).open(&self.path)?;
-        Ok(Arc::new(Library::new(store, clock, self.asynchronous)))
+        Ok(Arc::new(self.library(options, clock)?))
     }
 }
 

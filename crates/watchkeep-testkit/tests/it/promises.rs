@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use watchkeep_testkit::size::scaled;
-use watchkeep_testkit::surface::{Fault, File, Memory, Site};
+use watchkeep_testkit::surface::{Fault, File, Hub, Memory, Site};
 use watchkeep_testkit::workload::{Load, Plan, Report, round_within};
 
 fn run(site: Box<dyn Site>, seed: u64, report: &mut Report) -> Result<(), Fault> {
@@ -37,6 +37,16 @@ fn futures_and_asynchronous_streams_keep_the_promises() -> Result<(), Fault> {
     let mut report = Report::default();
     for seed in 201..=200 + scaled(5) {
         run(Box::new(File::new()?.asynchronous()), seed, &mut report)?;
+    }
+    assert!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn streams_of_server_sent_events_keep_the_promises() -> Result<(), Fault> {
+    let mut report = Report::default();
+    for seed in 301..=300 + scaled(6) {
+        run(Box::new(Hub::new()?), seed, &mut report)?;
     }
     assert!(report.is_clean(), "{report}");
     Ok(())
