@@ -2,9 +2,10 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH,
-    IF_NONE_MATCH, VARY,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -30,16 +31,15 @@ const FORM: &str = "application/x-www-form-urlencoded";
 pub(crate) async fn get(
     State(gate): State<Gate>,
     mut query: Query,
-    headers: HeaderMap,
+    asked: HeaderMap,
 ) -> Result<Response, Problem> {
     let (group, key) = (query.need("group")?, query.need("key")?);
     query.end()?;
     let Some(entry) = gate.entry(&group, &key).await? else {
-        let detail = format!("group {group:?} has no key {key:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
+        return Err(no_key(&group, &key));
     };
     let position = gate.position(entry.revision);
-    if tags(&headers, IF_NONE_MATCH).any(|tag| tag == "*" || tag == position.to_string()) {
+    if tags(&asked, IF_NONE_MATCH).any(|tag| tag == "*" || tag == position.to_string()) {
         return answer(StatusCode::NOT_MODIFIED, &position, Some(&entry));
     }
     let mut response = answer(StatusCode::OK, &position, Some(&entry))?;
@@ -55,16 +55,48 @@ pub(crate) async fn get(
     if !PASSIVE.contains(&plain) {
         headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     }
-    *response.body_mut() = Bytes::from(entry.value.to_vec()).into();
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let len = entry.value.len();
+    let (from, to) = match range(&asked, len, &position)? {
+        None => (0, len),
+        Some((from, to)) => {
+            headers.insert(CONTENT_RANGE, header(&format!("bytes {from}-{}/{len}", to - 1))?);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            (from, to)
+        }
+    };
+    *response.body_mut() = Bytes::copy_from_slice(entry.value.get(from..to).unwrap_or_default()).into();
     Ok(response)
+}
+
+/// The one range that is asked for (RFC 9110, section 14.2), from and up to; none when all is to come: several ranges,
+/// another unit, or a range of another version.
+fn range(headers: &HeaderMap, len: usize, at: &Position) -> Result<Option<(usize, usize)>, Problem> {
+    let asked = text(headers, RANGE)?.and_then(|range| range.strip_prefix("bytes="));
+    let (Some(asked), true) = (asked, tags(headers, IF_RANGE).all(|tag| tag == at.to_string())) else {
+        return Ok(None);
+    };
+    let Some((from, to)) = asked.split_once('-') else { return Ok(None) };
+    let (from, to) = match (from.parse::<usize>(), to.parse::<usize>()) {
+        (Ok(from), Ok(to)) if from <= to => (from, to.saturating_add(1).min(len)),
+        (Ok(from), Err(_)) if to.is_empty() => (from, len),
+        (Err(_), Ok(last)) if from.is_empty() && last > 0 => (len.saturating_sub(last), len),
+        _ => return Ok(None),
+    };
+    if from >= len {
+        let detail = format!("the value has {len} bytes; ask for a range within them");
+        return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_range", detail));
+    }
+    Ok(Some((from, to)))
 }
 
 pub(crate) async fn put(
     State(gate): State<Gate>,
     mut query: Query,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
+    let body = body.map_err(Problem::from)?;
     let (group, key) = (query.need("group")?, query.need("key")?);
     let ttl = match (query.duration("ttl")?, query.flag("keep_ttl")?) {
         (None, false) => Ttl::Clear,
@@ -91,25 +123,56 @@ pub(crate) async fn delete(
     let gate = gate.labelled(label(&headers)?);
     let (was_there, position) = gate.delete(group.clone(), key.clone(), condition).await?;
     if !was_there {
-        let detail = format!("group {group:?} has no key {key:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
+        return Err(no_key(&group, &key));
     }
     answer(StatusCode::NO_CONTENT, &position, None)
 }
 
+pub(crate) async fn patch(
+    State(gate): State<Gate>,
+    mut query: Query,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (group, key) = (query.need("group")?, query.need("key")?);
+    let ttl = match (query.duration("ttl")?, query.flag("persist")?) {
+        (Some(ttl), false) => Some(ttl),
+        (None, true) => None,
+        _ => return Err(Problem::bad("give ttl, or persist, and not both")),
+    };
+    query.end()?;
+    let gate = gate.labelled(label(&headers)?);
+    let Some(entry) = gate.touch(group.clone(), key.clone(), ttl).await? else {
+        return Err(no_key(&group, &key));
+    };
+    answer(StatusCode::NO_CONTENT, &gate.position(entry.revision), Some(&entry))
+}
+
+fn no_key(group: &str, key: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not_found", format!("group {group:?} has no key {key:?}"))
+}
+
 /// An answer without a body, with the position that it stands for.
 fn answer(status: StatusCode, position: &Position, entry: Option<&Entry>) -> Result<Response, Problem> {
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| Problem::bad(error.to_string()));
     let mut response = status.into_response();
     let headers = response.headers_mut();
-    headers.insert(ETAG, value(&format!("\"{position}\""))?);
-    headers.insert(CURSOR, value(&position.to_string())?);
+    stamp(headers, position)?;
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(VARY, HeaderValue::from_static("Authorization"));
     if let Some(deadline) = entry.and_then(|entry| entry.deadline) {
-        headers.insert(EXPIRES, value(&json::timestamp(deadline))?);
+        headers.insert(EXPIRES, header(&json::timestamp(deadline))?);
     }
     Ok(response)
+}
+
+/// Says what position an answer stands for.
+pub(crate) fn stamp(headers: &mut HeaderMap, position: &Position) -> Result<(), Problem> {
+    headers.insert(ETAG, header(&format!("\"{position}\""))?);
+    headers.insert(CURSOR, header(&position.to_string())?);
+    Ok(())
+}
+
+fn header(text: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(text).map_err(|error| Problem::bad(error.to_string()))
 }
 
 fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
@@ -132,7 +195,7 @@ fn tags(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
     })
 }
 
-fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+pub(crate) fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     text(headers, HeaderName::from_static(ORIGIN_LABEL))
 }
 

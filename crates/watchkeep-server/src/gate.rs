@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
-    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Item, Revision, SetOptions,
-    Store, StoreId, WatchOptions, Watcher,
+    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Item, ListOptions, Page,
+    Revision, SetOptions, Stats, Store, StoreId, WatchOptions, Watcher,
 };
 
 use crate::change::Change;
@@ -170,6 +170,65 @@ impl Gate {
         };
         let done = self.store.transaction(move |tx| tx.delete_with(&group, &key, options.clone())).await?;
         Ok((done.value, self.position(done.revision)))
+    }
+
+    /// Gives an entry another time to live, or none; the entry after that, if it is there.
+    pub(crate) async fn touch(
+        &self,
+        group: String,
+        key: String,
+        ttl: Option<Duration>,
+    ) -> Result<Option<Entry>, Problem> {
+        let touched = self.store.transaction(move |tx| {
+            match ttl {
+                Some(ttl) => tx.touch(&group, &key, ttl)?,
+                None => tx.persist(&group, &key)?,
+            };
+            tx.entry(&group, &key)
+        });
+        Ok(touched.await?.value)
+    }
+
+    /// The names of groups after one, and after which to go on.
+    pub(crate) async fn groups(
+        &self,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<String>, Option<String>), Problem> {
+        let read = move |store: &Store| {
+            let groups = store.groups(&prefix);
+            let groups = after.into_iter().fold(groups, |groups, after| groups.after(after));
+            groups.take(limit + 1).collect::<Result<Vec<_>, _>>()
+        };
+        let mut groups = self.store.blocking(read).await?;
+        let more = groups.len() > limit;
+        groups.truncate(limit);
+        let next = groups.last().cloned().filter(|_| more);
+        Ok((groups, next))
+    }
+
+    pub(crate) async fn keys(&self, group: &str, options: ListOptions) -> Result<Page, Problem> {
+        Ok(self.store.page(group, options).await?)
+    }
+
+    pub(crate) async fn count(&self, group: &str) -> Result<u64, Problem> {
+        Ok(self.store.count(group).await?)
+    }
+
+    /// How many keys went, and where the store stands after that.
+    pub(crate) async fn delete_group(&self, group: String) -> Result<(u64, Position), Problem> {
+        let done = self.store.transaction(move |tx| tx.delete_group(&group)).await?;
+        Ok((done.value, self.position(done.revision)))
+    }
+
+    pub(crate) async fn stats(&self) -> Result<Stats, Problem> {
+        Ok(self.store.blocking(Store::stats).await?)
+    }
+
+    /// How many clients have a stream.
+    pub(crate) fn streams(&self) -> usize {
+        lock(&self.streams.rings).values().filter_map(Weak::upgrade).map(|ring| ring.clients()).sum()
     }
 
     /// The revision of a position in a condition: one of another store holds for no entry of this one.

@@ -22,6 +22,7 @@ mod frame;
 mod gate;
 mod guard;
 mod limits;
+mod list;
 mod page;
 mod problem;
 mod query;
@@ -60,7 +61,11 @@ pub fn router(store: &Store) -> Router {
 
 fn routes(gate: Gate) -> Router {
     Router::new()
-        .route("/v1/entry", get(entry::get).put(entry::put).delete(entry::delete))
+        .route("/v1/entry", get(entry::get).put(entry::put).patch(entry::patch).delete(entry::delete))
+        .route("/v1/group", get(list::group).delete(list::delete_group))
+        .route("/v1/groups", get(list::groups))
+        .route("/v1/keys", get(list::keys))
+        .route("/v1/stats", get(list::stats))
         .route("/v1/watch", get(stream::watch))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))

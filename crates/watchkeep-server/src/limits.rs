@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// The largest body of a request, in bytes: the largest value that a store takes unless it was opened otherwise.
 pub(crate) const MAX_BODY: usize = 16 << 20;
+/// How many of a list one answer holds.
+pub(crate) const MAX_PAGE: usize = 256;
 /// How large the head of a request may be, in bytes.
 pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// How many headers a request may have.

@@ -106,6 +106,11 @@ impl Ring {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn clients(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() - state.free.len()
+    }
+
     pub(crate) fn is_ended(&self) -> bool {
         self.lock().end.is_some()
     }

@@ -1,4 +1,5 @@
 //! The hub through a real listener.
 
+mod entries;
 mod streams;
 mod support;
