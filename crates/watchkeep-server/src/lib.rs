@@ -27,6 +27,7 @@ mod query;
 mod serve;
 mod stream;
 mod subscription;
+mod ws;
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
@@ -59,6 +60,7 @@ fn routes(gate: Gate) -> Router {
     Router::new()
         .route("/v1/entry", get(entry::get).put(entry::put).delete(entry::delete))
         .route("/v1/watch", get(stream::watch))
+        .route("/v1/ws", get(ws::open))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))

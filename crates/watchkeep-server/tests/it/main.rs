@@ -1,0 +1,12 @@
+//! The server through real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot go on fails the test"
+)]
+
+mod support_ws;
+mod ws;
