@@ -35,7 +35,7 @@ pub(crate) const READ: usize = 4 << 10;
 pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// How long a WebSocket peer may leave what was written to it unread ...
 pub(crate) const STALL: Duration = Duration::from_secs(30);
-/// ... and one second more for each so many bytes of it.
+/// ... and one second more for each so many bytes of the message that it is at.
 pub(crate) const STALL_RATE: usize = 64 << 10;
 /// How long a WebSocket peer has to take the last messages, once the server ends.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);

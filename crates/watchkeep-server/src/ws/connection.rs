@@ -97,9 +97,9 @@ struct Connection<S> {
     leave_at: Option<Instant>,
     ping_at: Instant,
     silent_at: Instant,
-    /// How much was written since everything was last taken.
-    in_flight: usize,
-    /// Since when the peer has not taken it.
+    /// How long the last message was: with the socket's buffer, what may be left to take.
+    last_sent: usize,
+    /// Since when the peer has not taken all.
     stalled_since: Option<Instant>,
     /// The socket takes no more.
     is_full: bool,
@@ -120,7 +120,7 @@ pub(super) async fn run<S: Socket>(gate: Gate, socket: S) {
         leave_at: None,
         ping_at: now + HEARTBEAT,
         silent_at: now + SILENCE,
-        in_flight: 0,
+        last_sent: 0,
         stalled_since: None,
         is_full: false,
         timer: Box::pin(tokio::time::sleep(HEARTBEAT)),
@@ -215,7 +215,7 @@ impl<S: Socket> Connection<S> {
     }
 
     fn send(&mut self, message: Message) -> Result<(), End> {
-        self.in_flight += match &message {
+        self.last_sent = match &message {
             Message::Text(text) => text.len(),
             _ => 0,
         };
@@ -360,7 +360,6 @@ impl<S: Socket> Connection<S> {
             // Nothing was read while an answer waited, so it may have spoken.
             self.silent_at = Instant::now() + SILENCE;
         }
-        self.in_flight = 0;
     }
 
     fn stalls(&mut self) {
@@ -370,7 +369,7 @@ impl<S: Socket> Connection<S> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let now = Instant::now();
-            let allowed = STALL + Duration::from_secs((self.in_flight / STALL_RATE) as u64);
+            let allowed = STALL + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
             let stalled_at = self.stalled_since.map(|since| since + allowed);
             // Who is not read from cannot be heard.
             let reading = self.running.is_none() && self.reply.is_none() && self.leave_at.is_none();
