@@ -47,7 +47,6 @@ impl Change {
         self.event.revision()
     }
 
-    #[expect(dead_code, reason = "the WebSocket sends it")]
     pub(crate) fn at(&self) -> &Position {
         &self.at
     }
@@ -69,7 +68,6 @@ impl Change {
     }
 
     /// The JSON object: the one that `watchkeep watch --json` prints.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the WebSocket sends it"))]
     pub(crate) fn json(&self, values: Values) -> Bytes {
         let form = self.form(values);
         form.frame.slice(form.data..form.frame.len() - END.len())

@@ -31,6 +31,7 @@ mod serve;
 mod stall;
 mod stream;
 mod subscription;
+mod ws;
 
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
@@ -67,6 +68,7 @@ fn routes(gate: Gate) -> Router {
         .route("/v1/keys", get(list::keys))
         .route("/v1/stats", get(list::stats))
         .route("/v1/watch", get(stream::watch))
+        .route("/v1/ws", get(ws::open))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))

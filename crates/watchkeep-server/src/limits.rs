@@ -37,3 +37,21 @@ pub(crate) const BEAT_PARTS: u64 = 15;
 pub(crate) const SNAPSHOTS: usize = 8;
 /// How many clients that fell out of their ring read the log at once.
 pub(crate) const LAGGARDS: usize = 4;
+/// How many WebSocket connections are open at once.
+pub(crate) const SOCKETS: u32 = 10_000;
+/// How many subscriptions a WebSocket connection has at once.
+pub(crate) const SUBSCRIPTIONS: usize = 256;
+/// How long the id of a message may be, in bytes.
+pub(crate) const MAX_ID: usize = 128;
+/// The largest message of a client: room for the largest value as base64, and for its names.
+pub(crate) const MAX_MESSAGE: usize = 24 << 20;
+/// How many bytes of a WebSocket are read at once.
+pub(crate) const READ: usize = 4 << 10;
+/// A WebSocket peer that says nothing for so long, pongs included, is dropped: it missed three pings.
+pub(crate) const SILENCE: Duration = Duration::from_secs(45);
+/// A WebSocket peer may take one second more than [`STALL_TIME`] for each so many bytes of the message that it is at.
+pub(crate) const STALL_RATE: usize = 64 << 10;
+/// How long a WebSocket peer has to take the last messages, once the server ends.
+pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);
+/// How long the answer to a close frame is waited for.
+pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(1);

@@ -33,6 +33,12 @@ impl<S: Sync> FromRequestParts<S> for Query {
 }
 
 impl Query {
+    /// Of the fields of a message, each there once.
+    pub(crate) fn of(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Query {
+        let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Query(given.collect())
+    }
+
     /// Takes a parameter out.
     pub(crate) fn take(&mut self, name: &str) -> Option<String> {
         let place = self.0.iter().position(|(known, _)| known == name)?;

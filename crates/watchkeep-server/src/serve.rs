@@ -13,12 +13,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
 use crate::gate::Gate;
-use crate::limits::{END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS};
+use crate::limits::{END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
 use crate::stall::Stalls;
 
 /// Where a server listens.
@@ -84,19 +84,44 @@ impl Closer {
     }
 }
 
-/// The other end of a [`Closer`].
+/// The other end of a [`Closer`], and whom a server that ends waits for besides its requests.
 #[derive(Debug, Clone)]
-pub(crate) struct Ending(Option<watch::Receiver<bool>>);
+pub(crate) struct Ending {
+    closed: Option<watch::Receiver<bool>>,
+    /// A connection that is upgraded is nobody's request any more; each holds one of these instead.
+    sockets: Arc<Semaphore>,
+}
 
 impl Ending {
+    fn new(closed: Option<watch::Receiver<bool>>) -> Ending {
+        Ending { closed, sockets: Arc::new(Semaphore::new(SOCKETS as usize)) }
+    }
+
     /// Of routes that are mounted in somebody else's server.
     pub(crate) fn never() -> Ending {
-        Ending(None)
+        Ending::new(None)
+    }
+
+    /// Of a server, and what ends it.
+    pub(crate) fn pair() -> (Closer, Ending) {
+        let (sender, receiver) = watch::channel(false);
+        (Closer(Arc::new(sender)), Ending::new(Some(receiver)))
+    }
+
+    /// What an upgraded connection holds while it lives; none when there are too many.
+    pub(crate) fn socket(&self) -> Option<OwnedSemaphorePermit> {
+        self.sockets.clone().try_acquire_owned().ok()
+    }
+
+    /// Resolves when no upgraded connection is left.
+    async fn sockets_gone(&self) {
+        // It is never closed.
+        let _ = self.sockets.acquire_many(SOCKETS).await;
     }
 
     /// Resolves when the server ends.
     pub(crate) async fn wait(self) {
-        match self.0 {
+        match self.closed {
             // The server that would say so is gone, which is the same.
             Some(mut ending) => drop(ending.wait_for(|ending| *ending).await),
             None => std::future::pending().await,
@@ -140,8 +165,7 @@ impl Server {
     ///
     /// When the address is taken, or may not be used.
     pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
-        let (sender, receiver) = watch::channel(false);
-        let ending = Ending(Some(receiver));
+        let (closer, ending) = Ending::pair();
         let (listener, bound) = match listen {
             Listen::Tcp(address) => {
                 let listener = TcpListener::bind(address).await?;
@@ -151,7 +175,7 @@ impl Server {
             Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
         };
         let router = crate::routes(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router, closer: Closer(Arc::new(sender)), ending })
+        Ok(Server { listener, bound, router, closer, ending })
     }
 
     /// Where it listens: the port is known here, also when any was asked for.
@@ -195,7 +219,10 @@ impl Server {
             // It is ours; where somebody removed it meanwhile, that is as well.
             let _ = std::fs::remove_file(path);
         }
-        let rest = async { while connections.join_next().await.is_some() {} };
+        let rest = async {
+            while connections.join_next().await.is_some() {}
+            self.ending.sockets_gone().await;
+        };
         if tokio::time::timeout(END_TIME, rest).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
@@ -244,8 +271,9 @@ async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
         .writev(false);
-    let connection =
-        http.serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router));
+    let connection = http
+        .serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router))
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         done = connection.as_mut() => done,

@@ -1,5 +1,15 @@
-//! The hub through a real listener.
+//! The server through real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what cannot go on fails the test"
+)]
 
 mod entries;
 mod streams;
 mod support;
+mod support_ws;
+mod ws;

@@ -1,0 +1,80 @@
+//! `/v1/ws`: many subscriptions and writes over one WebSocket.
+
+mod connection;
+mod message;
+mod original;
+mod reply;
+#[cfg(test)]
+mod tests;
+
+use axum::extract::State;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::gate::Gate;
+use crate::limits::{MAX_MESSAGE, READ, WRITE};
+use crate::problem::Problem;
+use crate::query::Query;
+
+/// The subprotocol: the messages of docs/wire.md.
+const PROTOCOL: &str = "watchkeep.v1";
+/// A label of the writer's, which a page in a browser gives as the parameter `origin`.
+const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
+
+pub(crate) async fn open(
+    State(gate): State<Gate>,
+    mut query: Query,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade.protocols([PROTOCOL]),
+        Err(rejection) => return Ok(upgrade_required(&rejection)),
+    };
+    let label = label(&mut query, &headers)?;
+    query.end()?;
+    // A client that offers nothing is one of the original's. One that wants something else would not know our messages.
+    if upgrade.selected_protocol().is_none() && upgrade.requested_protocols().next().is_some() {
+        let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
+    }
+    let Some(held) = gate.ending.socket() else {
+        let detail = "too many WebSocket connections are open; close some, or come back later";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
+    };
+    let gate = gate.labelled(label.as_deref());
+    let upgrade = upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(READ)
+        .write_buffer_size(WRITE)
+        .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        connection::run(gate, socket).await;
+        drop(held);
+    }))
+}
+
+fn label(query: &mut Query, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    if let Some(label) = query.take("origin") {
+        return Ok(Some(label));
+    }
+    let Some(label) = headers.get(ORIGIN_LABEL) else { return Ok(None) };
+    let label = label.to_str().map_err(|_| Problem::bad("the header watchkeep-origin is not plain ASCII"))?;
+    Ok(Some(label.to_owned()))
+}
+
+fn upgrade_required(rejection: &WebSocketUpgradeRejection) -> Response {
+    let detail = format!(
+        "this is a WebSocket ({}); open it with one, such as new WebSocket(\"ws://127.0.0.1:7460/v1/ws\", \
+         \"{PROTOCOL}\"). A proxy in between has to pass the upgrade on; nginx does with: proxy_http_version 1.1; \
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\";",
+        rejection.body_text()
+    );
+    let problem = Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail);
+    let headers = [(UPGRADE, "websocket"), (CONNECTION, "upgrade"), (SEC_WEBSOCKET_VERSION, "13")];
+    (headers, problem).into_response()
+}
