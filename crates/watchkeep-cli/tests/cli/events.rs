@@ -179,3 +179,13 @@ fn a_file_that_another_holds_is_read_all_the_same_with_something_due() {
     let history = at.json_lines(&["history", "--json"]);
     assert_eq!(history.last().unwrap()["kind"], "expire");
 }
+
+#[test]
+fn history_is_shown_although_something_else_in_the_file_is_damaged() {
+    let at = Sandbox::new();
+    at.ok(&["set", "g", "k", "v", "--ttl", "1h"]);
+    let damage = rusqlite::Connection::open(at.path("watchkeep.db")).unwrap();
+    damage.execute("UPDATE wk_entries SET deadline = 'soon'", []).unwrap();
+    drop(damage);
+    assert_eq!(revisions(&at.json_lines(&["history", "--json"])), [1]);
+}

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use watchkeep::{
-    Clock, ConsumerOptions, Durability, ErrorKind, Filter, Kind, ManualClock, Options, Store, SystemClock,
-    Timestamp, WatchOptions,
+    Clock, ConsumerOptions, Durability, ErrorKind, Filter, Force, Kind, ManualClock, Options, Retention,
+    Store, SystemClock, Timestamp, WatchOptions,
 };
 use watchkeep_testkit::availability::{Probe, Report, probe};
 use watchkeep_testkit::surface::{Fault, block_on};
@@ -103,6 +103,61 @@ fn a_damaged_row_that_is_due_goes_and_stops_nothing_else() -> Result<(), Fault> 
 }
 
 #[test]
+fn damage_in_other_columns_and_tables_stops_no_expiry_either() -> Result<(), Fault> {
+    for damage in [
+        "UPDATE wk_entries SET deadline = deadline + 0.5 WHERE key = 'bad'",
+        "UPDATE wk_entries SET deadline = 'soon' WHERE key = 'bad'",
+        "UPDATE wk_groups SET keys = 'x' WHERE name = 'ns:bad'",
+        "UPDATE wk_groups SET bytes = x'00' WHERE name = 'ns:bad'",
+        "UPDATE wk_groups SET name = x'ff' WHERE name = 'ns:bad'",
+    ] {
+        let clock = Arc::new(ManualClock::default());
+        let (_folder, store) = open(Options::new().clock(clock.clone()))?;
+        let minute = Duration::from_secs(60);
+        store.set_with_ttl("ns:bad", "bad", "v", minute)?;
+        let mut watcher = store.watch_with(Filter::group("good"), WatchOptions::new().buffer(1_000))?;
+        let conn = Connection::open(store.path())?;
+        conn.busy_timeout(LIMIT)?;
+        conn.execute(damage, [])?;
+        for round in 0..3 {
+            store.set_with_ttl("good", "k", round.to_string(), minute)?;
+            clock.advance(minute);
+            let kinds: Vec<_> = (0..2)
+                .map(|_| Ok(watcher.recv_timeout(LIMIT).ok_or("no event")??.kind()))
+                .collect::<Result<_, Fault>>()?;
+            assert_eq!(kinds, [Kind::Set, Kind::Expire], "{damage}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_damaged_consumer_holds_nothing_back_and_can_be_removed() -> Result<(), Fault> {
+    for acked in ["'x'", "-5"] {
+        let (_folder, store) = open(Options::new().retention(Retention {
+            max_events: 50,
+            min_events: 10,
+            ..Retention::FOREVER
+        }))?;
+        drop(store.consumer("billing")?);
+        let conn = Connection::open(store.path())?;
+        conn.busy_timeout(LIMIT)?;
+        conn.execute(&format!("UPDATE wk_consumers SET acked = {acked}"), [])?;
+        for number in 0..300 {
+            store.set("g", "k", number.to_string())?;
+        }
+        let began = Instant::now();
+        while conn.query_row("SELECT count(*) FROM wk_log", [], |row| row.get::<_, i64>(0))? > 100 {
+            assert!(began.elapsed() < LIMIT, "nothing is trimmed");
+            store.set("g", "k", "more")?;
+        }
+        store.remove_consumer("billing", Force::Yes)?;
+        assert_eq!(store.consumers()?.len(), 0);
+    }
+    Ok(())
+}
+
+#[test]
 fn reads_wait_neither_for_a_neighbour_that_writes_nor_for_transactions_that_do() -> Result<(), Fault> {
     let (_folder, store) = open(Options::new().busy_timeout(LIMIT * 2))?;
     store.set("g", "k", "v")?;
@@ -176,6 +231,20 @@ fn no_option_is_too_large() -> Result<(), Fault> {
             .is_err_and(|error| error.kind() == ErrorKind::InvalidArgument)
     );
     assert_alive(&probe(&store, usual("a"))?);
+    Ok(())
+}
+
+#[test]
+fn no_lease_passes_the_end_of_time() -> Result<(), Fault> {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(i64::MAX - 10)));
+    let (_folder, store) = open(Options::new().clock(clock.clone()))?;
+    let mut consumer = store.consumer("billing")?;
+    clock.advance(Duration::from_millis(5));
+    store.set("g", "k", "v")?;
+    let event = consumer.recv_timeout(LIMIT).ok_or("no event")??;
+    consumer.acker().ack(event.revision())?;
+    drop(consumer);
+    drop(store.consumer("billing")?);
     Ok(())
 }
 

@@ -43,6 +43,11 @@ impl Workers {
         WORKS_FOR.with(Cell::get) == Arc::as_ptr(&self.shared).addr()
     }
 
+    /// How many tasks wait for a thread.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.shared.state).tasks.len()
+    }
+
     /// Has a task done. After the close it is done at once, on the calling thread: it fails, or drains.
     pub(crate) fn spawn(&self, task: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.shared.state);

@@ -13,6 +13,7 @@ use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, ListOptions, Page};
 use crate::types::error::{Reason, Result};
+use crate::types::limits::QUEUED_CALLS;
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
@@ -34,8 +35,14 @@ use super::transaction::{Committed, Transaction};
 ///
 /// # Load
 ///
-/// At most 65,536 writes, or 64 MiB of them, wait for their commit. Past that a write is refused at once, with kind
-/// [`Busy`](crate::ErrorKind::Busy): await some of those that are queued.
+/// At most 65,536 writes, or 64 MiB of them, wait for their commit, and at most 65,536 reads and as many other calls for
+/// a thread. Past that a call is refused at once, with kind [`Busy`](crate::ErrorKind::Busy): await some of those that
+/// are queued.
+///
+/// # Order
+///
+/// Writes of one operation are committed in the order of their calls. What a transaction, a deletion of a group or a
+/// blocking [`Store`] writes may be committed before them: await what must come first.
 ///
 /// # Cancel safety
 ///
@@ -126,7 +133,7 @@ impl<T> Future for Pending<Result<T>> {
             return Poll::Ready(result);
         }
         if slot.abandoned {
-            return Poll::Ready(Err(Reason::WorkerDied { what: "a call in the background" }.into()));
+            return Poll::Ready(Err(Reason::CallDied.into()));
         }
         slot.waker = Some(cx.waker().clone());
         Poll::Pending
@@ -212,6 +219,11 @@ impl AsyncStore {
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
         let (sender, pending) = slot();
+        let waiting = workers.waiting();
+        if waiting >= QUEUED_CALLS {
+            sender.send(Err(Reason::QueueFull { jobs: waiting }.into()));
+            return pending;
+        }
         let store = self.store.clone();
         workers.spawn(move || {
             let result = f(&store);

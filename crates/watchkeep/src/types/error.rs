@@ -240,7 +240,7 @@ pub(crate) enum Reason {
     Closed,
     #[error("another writer held the file for {waited:?}; try again, or let it wait longer")]
     Busy { waited: Duration },
-    #[error("{jobs} writes are queued already; await some of them, then try again")]
+    #[error("{jobs} calls are queued already; await some of them, then try again")]
     QueueFull { jobs: usize },
     #[error("another process has the file locked; try again")]
     Locked(#[source] rusqlite::Error),
@@ -315,6 +315,8 @@ pub(crate) enum Reason {
         "the store's own thread panicked, and nothing more is written; close the store and open it again"
     )]
     ThreadDied,
+    #[error("the call panicked, and left nothing half done; see the panic's own message")]
+    CallDied,
     #[error("{what} ended unexpectedly; close the store and open it again")]
     WorkerDied { what: &'static str },
 }
@@ -403,6 +405,7 @@ impl Reason {
             | Reason::Sqlite(_)
             | Reason::CannotOpen { .. }
             | Reason::OldSqlite { .. }
+            | Reason::CallDied
             | Reason::WorkerDied { .. } => ErrorKind::Io,
             Reason::Poisoned | Reason::ThreadDied => ErrorKind::Poisoned,
             Reason::UnknownOutcome(_) => ErrorKind::UnknownOutcome,

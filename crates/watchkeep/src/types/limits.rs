@@ -38,6 +38,8 @@ pub(crate) const BATCH_TIME: Duration = Duration::from_millis(2);
 pub(crate) const QUEUED_JOBS: usize = 65_536;
 pub(crate) const QUEUED_BYTES: usize = 64 << 20;
 
+/// How many calls may wait for such a thread: past that they are refused.
+pub(crate) const QUEUED_CALLS: usize = 65_536;
 /// How many threads read for asynchronous callers, at the least and at the most: one for each core.
 pub(crate) const READING_THREADS: (usize, usize) = (2, 8);
 /// How many threads run what may wait long for asynchronous callers: transactions, backups, closures. Most of them
@@ -70,7 +72,7 @@ pub(crate) const LOG_CACHE_BYTES: usize = 8 << 20;
 
 /// How many due entries one transaction removes.
 pub(crate) const REAP_STEP: usize = 128;
-/// How long a store that closes removes what is due, and waits for who holds the file.
+/// How long a store that closes removes what is due. It does not wait for who holds the file.
 pub(crate) const LAST_REAP: Duration = Duration::from_millis(250);
 /// How many entries of deleted groups one step sweeps.
 pub(crate) const SWEEP_STEP: usize = 512;

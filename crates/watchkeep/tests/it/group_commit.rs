@@ -372,3 +372,51 @@ fn asynchronous_writes_are_refused_at_once_when_too_many_bytes_of_them_are_queue
     assert_eq!((accepted, last.get()), (15, 16));
     Ok(())
 }
+
+#[test]
+fn asynchronous_transactions_are_refused_at_once_when_too_many_wait_for_a_thread() -> Result {
+    let folder = tempfile::tempdir()?;
+    let store = Options::new().busy_timeout(Duration::ZERO).open(folder.path().join("app.db"))?.to_async();
+    let (go, gone) = mpsc::channel::<()>();
+    let gone = std::sync::Arc::new(std::sync::Mutex::new(gone));
+    // One for each thread there can be, and then some.
+    let stuck: Vec<_> = (0..64)
+        .map(|_| {
+            let gone = gone.clone();
+            let mut call = Box::pin(store.blocking(move |_| {
+                drop(gone.lock().map(|gone| gone.recv()));
+                Ok(())
+            }));
+            assert!(poll_once(call.as_mut()).is_none());
+            call
+        })
+        .collect();
+    let mut queued = 0;
+    let refused = loop {
+        let mut write = Box::pin(store.transaction(|tx| tx.set("g", "k", "v")));
+        match poll_once(write.as_mut()) {
+            Some(outcome) => break outcome,
+            None => queued += 1,
+        }
+        assert!(queued <= 70_000, "they are taken in without a bound");
+    };
+    assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::Busy));
+    assert!(queued > 60_000, "{queued}");
+    drop(go);
+    for call in stuck {
+        block_on(call)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn no_patience_is_enough_where_nobody_else_writes() -> Result {
+    let folder = tempfile::tempdir()?;
+    for patience in [Duration::ZERO, Duration::from_nanos(1)] {
+        let store = Options::new().busy_timeout(patience).open(folder.path().join("app.db"))?.to_async();
+        for number in 0..20 {
+            block_on(store.set("g", &number.to_string(), "v"))?;
+        }
+    }
+    Ok(())
+}

@@ -175,3 +175,28 @@ fn refused_as_too_long(result: watchkeep::Result<()>) -> Result {
     assert!(error.to_string().contains("is too long"), "{error}");
     Ok(())
 }
+
+#[test]
+fn a_backup_with_another_name_elsewhere_is_not_restored_without_what_lies_there() -> Result {
+    let (folder, path) = closed()?;
+    let store = Store::open(&path)?;
+    store.set("g", "k", "in the write-ahead log")?;
+    let elsewhere = tempfile::tempdir()?;
+    let target = folder.path().join("restored.db");
+    let refused = |source: &Path| {
+        let error = Store::restore(source, &target, BackupOptions::new()).err().ok_or("it was restored")?;
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(!target.exists());
+        Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+    };
+    let linked = elsewhere.path().join("linked.db");
+    fs::hard_link(&path, &linked)?;
+    refused(&linked)?;
+    fs::remove_file(&linked)?;
+    let inside = elsewhere.path().join("mounted.db");
+    fs::write(&inside, "")?;
+    let mounted = Bound::mount(&path, &inside)?;
+    refused(&inside)?;
+    drop(mounted);
+    Ok(())
+}

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::engine::{Author, Op, Outcome};
 use crate::types::clock::Timestamp;
-use crate::types::error::{Error, Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
 use crate::types::name::{NameRange, check_content_type, check_label};
@@ -126,14 +126,16 @@ impl Due {
     /// where it is, it would come first for ever.
     fn read(row: &Row<'_>) -> Result<Due> {
         let mut damage = None;
-        let group: Option<String> = row.get(1)?;
+        let group: Option<String> = readable(row.get(1), &mut damage).flatten();
         let key: Option<String> = readable(row.get(2), &mut damage);
         let previous = readable(row.get(3), &mut damage);
         let previous = previous.and_then(|number| readable(Revision::from_i64(number), &mut damage));
         let details = Details {
             value: readable(row.get_ref(6).map_err(Error::from).and_then(read_value), &mut damage),
             content_type: readable(row.get(5), &mut damage).flatten(),
-            deadline: row.get::<_, Option<i64>>(4)?.map(Timestamp::from_millis),
+            deadline: readable(row.get::<_, Option<i64>>(4), &mut damage)
+                .flatten()
+                .map(Timestamp::from_millis),
             previous,
         };
         if let Some(error) = damage {
@@ -367,8 +369,16 @@ impl Job<'_, '_> {
             (*keys, *total) = (*keys + 1, *total + bytes);
         }
         for (group, (keys, bytes)) in gone {
-            if let Some(row) = self.counters().group(&group)? {
-                self.counters().add(&row, &group, -keys, -bytes)?;
+            let counted = self
+                .counters()
+                .group(&group)
+                .and_then(|row| row.map_or(Ok(()), |row| self.counters().add(&row, &group, -keys, -bytes)));
+            match counted {
+                // What is damaged there must not keep what is due here.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, group, "the counters of a group are damaged; `check --repair` rebuilds them");
+                }
+                done => done?,
             }
         }
         Ok(())

@@ -23,12 +23,12 @@ const INSERT: &str = "INSERT INTO wk_consumers (name, acked, created, fence, lea
      group_deletions) VALUES (?1, ?2, ?3, 0, 0, '', '', 0, 0)";
 const SET_FILTER: &str = "UPDATE wk_consumers SET target = ?2, target_group = ?3, target_key = ?4, kinds = ?5, \
      group_deletions = ?6, excluded_origin = ?7 WHERE name = ?1";
-const TAKE: &str =
-    "UPDATE wk_consumers SET fence = ?2, holder = ?3, lease_until = ?4 + ?5, lease_ms = ?5 WHERE name = ?1";
+const TAKE: &str = "UPDATE wk_consumers SET fence = ?2, holder = ?3, lease_until = min(?4, 9223372036854775807 - ?5) + ?5, lease_ms = ?5 \
+     WHERE name = ?1";
 /// A comparison with a position that is not known yet is neither true nor false, and leaves it so.
-const KEEP: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
+const KEEP: &str = "UPDATE wk_consumers SET lease_until = min(?3, 9223372036854775807 - lease_ms) + lease_ms, \
      acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
-const ACK: &str = "UPDATE wk_consumers SET lease_until = ?3 + lease_ms, \
+const ACK: &str = "UPDATE wk_consumers SET lease_until = min(?3, 9223372036854775807 - lease_ms) + lease_ms, \
      acked_at = iif(?4 IS NULL, acked_at, ?3), acked = iif(?4 IS NULL, acked, max(coalesce(acked, 0), ?4)) \
      WHERE name = ?1 AND fence = ?2";
 /// Once more writes nothing.
@@ -42,7 +42,9 @@ const REMOVE: &str = "DELETE FROM wk_consumers WHERE name = ?1";
 const NEXT_FENCE: &str = "INSERT INTO wk_meta (name, value) VALUES ('fences', 1) \
      ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
 const FENCES: &str = "SELECT coalesce((SELECT value FROM wk_meta WHERE name = 'fences'), 0)";
-const FLOOR: &str = "SELECT name, acked FROM wk_consumers WHERE acked IS NOT NULL ORDER BY acked LIMIT 1";
+/// A row whose position cannot be read holds nothing back: it would hold back everything, for ever.
+const FLOOR: &str = "SELECT name, acked FROM wk_consumers WHERE typeof(acked) = 'integer' AND acked >= 0 ORDER BY acked LIMIT 1";
+const THERE: &str = "SELECT 1 FROM wk_consumers WHERE name = ?1";
 /// The first event after a revision, and the bytes of all that was logged before it.
 const FIRST_AFTER: &str = concat!(
     "SELECT timestamp, total_bytes - ",
@@ -117,8 +119,14 @@ pub(super) fn release_all(conn: &Connection) -> Result<()> {
 
 /// That the consumer is there, and nobody holds it, or that does not matter.
 fn there(conn: &Connection, now: Timestamp, name: &str, force: Force) -> Result<()> {
-    let row = one(conn, now, name)?.ok_or_else(|| Reason::NoConsumer { name: name.to_owned() })?;
-    if force == Force::Yes { Ok(()) } else { refuse_held(&row, now) }
+    // By force also when the row cannot be read: it is the way to be rid of it.
+    if !conn.prepare_cached(THERE)?.exists([name])? {
+        return Err(Reason::NoConsumer { name: name.to_owned() }.into());
+    }
+    match force {
+        Force::Yes => Ok(()),
+        Force::No => one(conn, now, name)?.map_or(Ok(()), |row| refuse_held(&row, now)),
+    }
 }
 
 /// A position after the last revision goes back to that: its consumer would pass over what comes until then. Earlier

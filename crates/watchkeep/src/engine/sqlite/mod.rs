@@ -337,9 +337,9 @@ impl Engine for SqliteEngine {
     }
 
     fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
+        self.lead_background();
         // Who holds the turn for long holds up those that nobody's thread waits for, too: they have their deadlines.
         self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false);
-        self.lead_background();
         self.turn.take_settled()
     }
 

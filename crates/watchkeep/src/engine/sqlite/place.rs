@@ -39,10 +39,7 @@ pub(super) fn inspect(path: &Path, options: &Options) -> Result<bool> {
     refuse_long(path, BALLAST.len())?;
     let is_new = match file(path)? {
         Some(file) => {
-            refuse_names(path, &file)?;
-            if is_mounted(path) {
-                return Err(Reason::MountedAlone { path: path.to_owned() }.into());
-            }
+            refuse_other_names(path, &file)?;
             false
         }
         None if !folder_of(path).is_dir() => {
@@ -62,6 +59,12 @@ pub(super) fn inspect(path: &Path, options: &Options) -> Result<bool> {
         return Err(Reason::NetworkFileSystem { path: path.to_owned(), system }.into());
     }
     Ok(is_new)
+}
+
+/// Refuses a file that has another name in another folder, as far as that shows: its write-ahead log lies there.
+pub(super) fn refuse_other_names(path: &Path, file: &Metadata) -> Result<()> {
+    refuse_names(path, file)?;
+    if is_mounted(path) { Err(Reason::MountedAlone { path: path.to_owned() }.into()) } else { Ok(()) }
 }
 
 /// What is there, if it is a file; none when there is nothing.

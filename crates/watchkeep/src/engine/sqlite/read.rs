@@ -64,10 +64,12 @@ const SUMS: &str = "SELECT coalesce(sum(keys), 0), count(*), coalesce(sum(bytes)
      WHERE name >= ?1 AND (?2 IS NULL OR name < ?2)";
 const DUE: &str = "SELECT count(*) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline <= ?3 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2)";
-const NEXT_DEADLINE: &str = "SELECT min(deadline) FROM wk_entries WHERE deadline IS NOT NULL";
+/// A deadline that is damaged, text say, is larger than any number, and comes for nobody.
+const NEXT_DEADLINE: &str = "SELECT CAST(min(deadline) AS INTEGER) FROM wk_entries \
+     WHERE deadline IS NOT NULL AND deadline <= 9223372036854775807";
 /// Of entries that are there: those of deleted groups wait to be swept.
-const NEXT_EXPIRY: &str = "SELECT e.deadline FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline IS NOT NULL AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
+const NEXT_EXPIRY: &str = "SELECT CAST(e.deadline AS INTEGER) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
+     WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
 
 /// Reads on a connection, as of one moment.
 pub(super) struct SqliteRead<'a> {

@@ -40,9 +40,8 @@ pub(crate) fn restore(backup: &Path, target: &Path, mut options: BackupOptions) 
 
 /// Opens a backup to be read, and looks it over.
 fn verified(path: &Path) -> Result<Connection> {
-    if place::file(path)?.is_none() {
-        return Err(Reason::NoFile { path: path.to_owned() }.into());
-    }
+    let file = place::file(path)?.ok_or_else(|| Reason::NoFile { path: path.to_owned() })?;
+    place::refuse_other_names(path, &file)?;
     let source = readable(path)?;
     open::trusted(&source, path)?;
     let (problems, _) = check::check(&source)?;

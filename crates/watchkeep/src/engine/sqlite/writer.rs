@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::{LAST_REAP, OTHERS_REMEMBERED, REST, REST_AFTER};
+use crate::types::limits::{OTHERS_REMEMBERED, REST, REST_AFTER};
 use crate::types::revision::Revision;
 
 use super::connection::{self, Sync, nap};
@@ -24,7 +24,7 @@ pub(super) struct Writer {
     reserved: Option<Reserved>,
     /// The store closes: see `is_reaping`.
     is_closing: Arc<AtomicBool>,
-    /// What comes next only removes what is due, which others can do: a close does not wait long for it.
+    /// What comes next only removes what is due, which others can do: a close does not wait for it.
     pub(super) is_reaping: bool,
 }
 
@@ -76,7 +76,7 @@ impl Writer {
         }
         let is_reaping = std::mem::take(&mut self.is_reaping);
         let patience = || match is_reaping && self.is_closing.load(Ordering::Acquire) {
-            true => timeout.min(LAST_REAP),
+            true => Duration::ZERO,
             false => timeout,
         };
         let rest = self.courtesy.rest();
