@@ -4,15 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use watchkeep::{
-    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Revision, SetOptions, Store,
-    StoreId, WatchOptions, Watcher, json,
+    AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, Revision, SetOptions, Store, StoreId,
+    Transaction, Value, WatchOptions, Watcher, json,
 };
 
 use crate::limits::{HEARTBEAT, STREAM_EVENTS};
 use crate::problem::Problem;
 use crate::serve::Ending;
+use crate::tide::Tide;
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,12 +32,34 @@ impl From<String> for Position {
     }
 }
 
-/// What a write asks of the entry that is there.
+impl From<&str> for Position {
+    fn from(text: &str) -> Position {
+        Position(text.to_owned())
+    }
+}
+
+impl PartialEq<str> for Position {
+    fn eq(&self, text: &str) -> bool {
+        self.0 == text
+    }
+}
+
+/// What a request asks of the entry that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
     Always,
     Absent,
-    At(Position),
+    Present,
+    OneOf(Vec<Position>),
+}
+
+/// What a new deadline did.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    /// The entry as it is now.
+    pub(crate) entry: Entry,
+    /// Where the store stands after that.
+    pub(crate) position: Position,
 }
 
 /// How long an entry is to live.
@@ -79,11 +103,12 @@ pub(crate) enum Gone {
 pub(crate) struct Gate {
     store: AsyncStore,
     pub(crate) ending: Ending,
+    tide: Tide,
 }
 
 impl Gate {
     pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
-        Gate { store: store.to_async(), ending }
+        Gate { store: store.to_async(), ending, tide: Tide::default() }
     }
 
     fn id(&self) -> StoreId {
@@ -102,7 +127,7 @@ impl Gate {
     /// The same store, whose writes bear a label.
     pub(crate) fn labelled(&self, origin: Option<&str>) -> Gate {
         let Some(origin) = origin else { return self.clone() };
-        Gate { store: self.store.store().with_origin(origin).to_async(), ending: self.ending.clone() }
+        Gate { store: self.store.store().with_origin(origin).to_async(), ..self.clone() }
     }
 
     pub(crate) async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>, Problem> {
@@ -116,14 +141,21 @@ impl Gate {
             Ttl::Keep => options.keep_ttl(),
             Ttl::For(ttl) => options.ttl(ttl),
         };
-        options = match put.condition {
-            Condition::Always => options,
-            Condition::Absent => options.if_absent(),
-            Condition::At(position) => options.if_revision(self.own(&position)?),
-        };
         if let Some(content_type) = put.content_type {
             options = options.content_type(content_type);
         }
+        options = match put.condition {
+            Condition::Always => options,
+            Condition::Absent => options.if_absent(),
+            Condition::Present | Condition::OneOf(_) => {
+                let Put { group, key, value, condition, .. } = put;
+                let value = Value::from(value);
+                let set = move |tx: &Transaction<'_>, group: &str, key: &str| {
+                    tx.set_with(group, key, value.clone(), options.clone())
+                };
+                return Ok(self.when(group, key, condition, set).await?.1);
+            }
+        };
         Ok(self.position(self.store.set_with(&put.group, &put.key, put.value, options).await?))
     }
 
@@ -134,18 +166,75 @@ impl Gate {
         key: String,
         condition: Condition,
     ) -> Result<(bool, Position), Problem> {
-        let options = match condition {
-            Condition::At(position) => DeleteOptions::new().if_revision(self.own(&position)?),
-            Condition::Always | Condition::Absent => DeleteOptions::new(),
-        };
-        let done = self.store.transaction(move |tx| tx.delete_with(&group, &key, options.clone())).await?;
-        Ok((done.value, self.position(done.revision)))
+        self.when(group, key, condition, |tx, group, key| tx.delete(group, key)).await
     }
 
-    /// The revision of a position in a condition: one of another store holds for no entry of this one.
-    fn own(&self, position: &Position) -> Result<Revision, Problem> {
+    /// Gives an entry a new deadline, or takes it away; none when the entry is not there.
+    pub(crate) async fn touch(
+        &self,
+        group: String,
+        key: String,
+        ttl: Option<Duration>,
+        condition: Condition,
+    ) -> Result<Option<Touched>, Problem> {
+        let touch = move |tx: &Transaction<'_>, group: &str, key: &str| {
+            match ttl {
+                Some(ttl) => tx.touch(group, key, ttl)?,
+                None => tx.persist(group, key)?,
+            };
+            tx.entry(group, key)
+        };
+        let (entry, position) = self.when(group, key, condition, touch).await?;
+        Ok(entry.map(|entry| Touched { entry, position }))
+    }
+
+    /// Writes to an entry in a transaction that looks first whether the condition holds.
+    async fn when<T: Send + 'static>(
+        &self,
+        group: String,
+        key: String,
+        condition: Condition,
+        write: impl Fn(&Transaction<'_>, &str, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(T, Position), Problem> {
+        let (gate, name) = (self.clone(), (group.clone(), key.clone()));
+        let job = move |tx: &Transaction<'_>| {
+            let holds =
+                condition == Condition::Always || gate.holds(&condition, tx.entry(&group, &key)?.as_ref());
+            if holds { write(tx, &group, &key).map(Some) } else { Ok(None) }
+        };
+        let done = self.store.transaction(job).await?;
+        match done.value {
+            Some(value) => Ok((value, self.position(done.revision))),
+            None => Err(unmet(&name.0, &name.1)),
+        }
+    }
+
+    /// Whether a condition holds for what is there.
+    pub(crate) fn holds(&self, condition: &Condition, entry: Option<&Entry>) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::Absent => entry.is_none(),
+            Condition::Present => entry.is_some(),
+            Condition::OneOf(positions) => {
+                entry.is_some_and(|entry| positions.contains(&self.position(entry.revision)))
+            }
+        }
+    }
+
+    /// Returns when the store is at least as new as this position.
+    pub(crate) async fn reach(&self, position: &Position) -> Result<(), Problem> {
         let cursor: Cursor = position.0.parse()?;
-        Ok(if cursor.store() == self.id() { cursor.revision() } else { Revision::new(0) })
+        if cursor.store() != self.id() {
+            let detail = "the position in min= is not one of this store; leave it out, and read again";
+            return Err(Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail));
+        }
+        tokio::select! {
+            reached = self.tide.reach(&self.store, cursor.revision()) => reached,
+            () = self.ending.clone().wait() => {
+                let detail = "the server ends; ask again when it is back";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail))
+            }
+        }
     }
 
     /// Looks at a position from outside, before a stream begins there.
@@ -172,4 +261,10 @@ impl Gate {
             begun => begun.map(Some),
         }
     }
+}
+
+/// The condition of a request does not hold.
+pub(crate) fn unmet(group: &str, key: &str) -> Problem {
+    let detail = format!("group {group:?} key {key:?} is not as If-Match says; read it again and decide");
+    Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", detail)
 }

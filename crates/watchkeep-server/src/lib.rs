@@ -16,25 +16,27 @@
 //! # }
 //! ```
 
+mod conditions;
 mod entry;
 mod frame;
 mod gate;
 mod guard;
 mod limits;
 mod page;
+mod place;
 mod problem;
 mod query;
+mod range;
 mod serve;
 mod stream;
 mod subscription;
+mod tide;
 
-use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Router, middleware};
 use watchkeep::Store;
 
 use gate::Gate;
-use limits::MAX_BODY;
 use serve::Ending;
 
 pub use serve::{Bound, Closer, Listen, Server};
@@ -57,14 +59,14 @@ pub fn router(store: &Store) -> Router {
 
 fn routes(gate: Gate) -> Router {
     Router::new()
-        .route("/v1/entry", get(entry::get).put(entry::put).delete(entry::delete))
+        .route("/v1/entry", entry::routes())
+        .route("/v1/groups/{group}/keys/{key}", entry::routes())
         .route("/v1/watch", get(stream::watch))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(guard::check))
         .with_state(gate)
 }

@@ -21,3 +21,9 @@ pub(crate) const RETRY: Range<u64> = 500..1_500;
 pub(crate) const WRITE: usize = 64 << 10;
 /// How many events a stream's watcher buffers before it reads on from the log.
 pub(crate) const STREAM_EVENTS: usize = 64;
+/// How much of a body that is too large is read and thrown away, so that its sender sees the refusal.
+pub(crate) const DRAINED: usize = 1 << 20;
+/// How long a read waits for the position that it asks for, at the most.
+pub(crate) const MIN_TIME: Duration = Duration::from_secs(10);
+/// How often the store is looked at while somebody waits for a position.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);

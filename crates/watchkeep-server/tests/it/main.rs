@@ -1,0 +1,5 @@
+//! The server through a real listener, spoken to over real sockets.
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail so")]
+
+mod entries;
+mod support_entries;
