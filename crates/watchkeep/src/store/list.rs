@@ -75,10 +75,10 @@ impl<'a> Groups<'a> {
     }
 
     fn fill(&mut self) -> Result<()> {
-        let names = self.view.group_names(&self.prefix, self.after.as_deref())?;
-        self.done = names.len() < PAGE_ENTRIES;
-        self.after = names.last().cloned();
-        self.page = names.into();
+        let page = self.view.groups_page(&self.prefix, self.after.as_deref(), PAGE_ENTRIES)?;
+        self.done = page.next.is_none();
+        self.after = page.next;
+        self.page = page.groups.into();
         Ok(())
     }
 }
