@@ -18,7 +18,7 @@ use crate::problem::Problem;
 use crate::range::{self, Part};
 
 /// The position of what is answered: the bytes of the `ETag`, without its quotes.
-const CURSOR: HeaderName = HeaderName::from_static("watchkeep-cursor");
+pub(crate) const CURSOR: HeaderName = HeaderName::from_static("watchkeep-cursor");
 /// When the entry expires.
 const EXPIRES: HeaderName = HeaderName::from_static("watchkeep-expires");
 /// A label of the writer's.
@@ -37,14 +37,10 @@ pub(crate) fn routes() -> MethodRouter<Gate> {
 async fn get(
     State(gate): State<Gate>,
     method: Method,
-    Place { group, key, mut query }: Place,
+    Place { group, key, query }: Place,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let min = query.take("min").map(Position::from);
-    query.end()?;
-    if let Some(min) = min {
-        gate.reach(&min).await?;
-    }
+    gate.fresh(query).await?;
     let entry = gate.entry(&group, &key).await?;
     if !gate.holds(&conditions::if_match(&headers), entry.as_ref()) {
         return Err(unmet(&group, &key));
@@ -137,7 +133,9 @@ async fn delete(
     State(gate): State<Gate>,
     Place { group, key, query }: Place,
     headers: HeaderMap,
+    content: Content,
 ) -> Result<Response, Problem> {
+    content.refuse()?;
     query.end()?;
     let condition = conditions::of_write(&headers)?;
     let gate = gate.labelled(label(&headers)?);
@@ -176,7 +174,8 @@ fn value(text: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(text).map_err(|error| Problem::bad(error.to_string()))
 }
 
-fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+/// What the writer calls itself.
+pub(crate) fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     text(headers, HeaderName::from_static(ORIGIN_LABEL))
 }
 

@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use watchkeep::{
-    AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, Revision, SetOptions, Store, StoreId,
-    Transaction, Value, WatchOptions, Watcher, json,
+    AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, GroupPage, KeyInfo, ListOptions, Revision,
+    SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
 use crate::limits::{HEARTBEAT, STREAM_EVENTS};
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::serve::Ending;
 use crate::tide::Tide;
 
@@ -79,6 +80,14 @@ pub(crate) struct Put {
     pub(crate) content_type: Option<String>,
     pub(crate) ttl: Ttl,
     pub(crate) condition: Condition,
+}
+
+/// A page of the keys of a group.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) keys: Vec<serde_json::Value>,
+    pub(crate) next: Option<String>,
+    pub(crate) position: Position,
 }
 
 /// Where a stream begins.
@@ -221,8 +230,17 @@ impl Gate {
         }
     }
 
-    /// Returns when the store is at least as new as this position.
-    pub(crate) async fn reach(&self, position: &Position) -> Result<(), Problem> {
+    /// Takes the last parameter of a read, `min`, and waits until the store is at least as new as it says.
+    pub(crate) async fn fresh(&self, mut query: Query) -> Result<(), Problem> {
+        let min = query.take("min").map(Position::from);
+        query.end()?;
+        match min {
+            Some(min) => self.reach(&min).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn reach(&self, position: &Position) -> Result<(), Problem> {
         let cursor: Cursor = position.0.parse()?;
         if cursor.store() != self.id() {
             let detail = "the position in min= is not one of this store; leave it out, and read again";
@@ -235,6 +253,77 @@ impl Gate {
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail))
             }
         }
+    }
+
+    /// A page of the names of groups, and the position that it was read at.
+    pub(crate) async fn groups(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(GroupPage, Position), Problem> {
+        let page = self.store.groups_page(prefix, after, limit).await?;
+        let position = self.position(page.revision);
+        Ok((page, position))
+    }
+
+    /// A page of the keys of a group, each as an object; with its value where that is wanted.
+    pub(crate) async fn keys(
+        &self,
+        group: &str,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+        values: bool,
+    ) -> Result<Keys, Problem> {
+        let mut options = ListOptions::new().prefix(prefix).limit(limit);
+        if let Some(after) = after {
+            options = options.after(after);
+        }
+        let (keys, next, revision) = if values {
+            let page = self.store.page(group, options).await?;
+            let keys = page.entries.iter().map(|entry| {
+                let mut object = json::key(&KeyInfo::from(entry), self.id());
+                if let Some(object) = object.as_object_mut() {
+                    json::insert_value(object, "value", &entry.value);
+                }
+                object
+            });
+            (keys.collect(), page.next, page.revision)
+        } else {
+            let page = self.store.keys_page(group, options).await?;
+            let keys = page.keys.iter().map(|key| json::key(key, self.id()));
+            (keys.collect(), page.next, page.revision)
+        };
+        Ok(Keys { keys, next, position: self.position(revision) })
+    }
+
+    /// How many keys a group holds, and a position that the store had reached by then.
+    pub(crate) async fn count(&self, group: &str) -> Result<(u64, Position), Problem> {
+        let group = group.to_owned();
+        let count = move |store: &Store| {
+            // One moment for both.
+            let snapshot = store.snapshot()?;
+            Ok((snapshot.count(&group)?, snapshot.revision()))
+        };
+        let (count, revision) = self.store.blocking(count).await?;
+        Ok((count, self.position(revision)))
+    }
+
+    /// Deletes a group; how many keys it held, and where the store stands after that.
+    pub(crate) async fn delete_group(&self, group: String) -> Result<(u64, Position), Problem> {
+        let done = self.store.transaction(move |tx| tx.delete_group(&group)).await?;
+        Ok((done.value, self.position(done.revision)))
+    }
+
+    /// Counts and sizes, without the file's path.
+    pub(crate) async fn stats(&self) -> Result<(serde_json::Value, Position), Problem> {
+        let stats = self.store.blocking(Store::stats).await?;
+        let mut object = json::stats(&stats);
+        if let Some(object) = object.as_object_mut() {
+            object.shift_remove("path");
+        }
+        Ok((object, self.position(stats.last_revision)))
     }
 
     /// Looks at a position from outside, before a stream begins there.

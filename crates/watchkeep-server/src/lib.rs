@@ -22,6 +22,7 @@ mod frame;
 mod gate;
 mod guard;
 mod limits;
+mod lists;
 mod page;
 mod place;
 mod problem;
@@ -61,6 +62,10 @@ fn routes(gate: Gate) -> Router {
     Router::new()
         .route("/v1/entry", entry::routes())
         .route("/v1/groups/{group}/keys/{key}", entry::routes())
+        .route("/v1/groups", get(lists::groups))
+        .route("/v1/keys", get(lists::keys))
+        .route("/v1/group", get(lists::group).delete(lists::delete_group))
+        .route("/v1/stats", get(lists::stats))
         .route("/v1/watch", get(stream::watch))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))

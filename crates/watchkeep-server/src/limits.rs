@@ -25,5 +25,7 @@ pub(crate) const STREAM_EVENTS: usize = 64;
 pub(crate) const DRAINED: usize = 1 << 20;
 /// How long a read waits for the position that it asks for, at the most.
 pub(crate) const MIN_TIME: Duration = Duration::from_secs(10);
+/// How many groups or keys a page holds, at the most: what the library reads at a time.
+pub(crate) const PAGE: usize = 256;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);

@@ -116,10 +116,13 @@ fn a_request_that_is_not_understood_is_refused_with_what_to_do() -> Result {
             assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PATCH", "PUT"], "{method}");
         }
     }
-    assert_eq!(
-        hub.ask("PATCH", &format!("{THEME}&persist"), &[], b"body").refusal(),
-        refusal(400, "invalid_argument")
-    );
+    for (method, target) in [("PATCH", format!("{THEME}&persist")), ("DELETE", THEME.to_owned())] {
+        assert_eq!(
+            hub.ask(method, &target, &[], b"body").refusal(),
+            refusal(400, "invalid_argument"),
+            "{method}"
+        );
+    }
     assert_eq!(store.get("config", "theme")?.as_deref(), Some(b"dark".as_slice()));
     Ok(())
 }
