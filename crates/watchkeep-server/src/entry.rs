@@ -2,21 +2,23 @@
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE, VARY,
+    ETAG, HeaderName, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use watchkeep::{Entry, json};
 
-use crate::gate::{Condition, Gate, Position, Put, Ttl};
+use crate::conditions;
+use crate::gate::{Gate, Position, Put, Ttl, unmet};
+use crate::place::{Content, Place};
 use crate::problem::Problem;
-use crate::query::Query;
+use crate::range::{self, Part};
 
 /// The position of what is answered: the bytes of the `ETag`, without its quotes.
-const CURSOR: HeaderName = HeaderName::from_static("watchkeep-cursor");
+pub(crate) const CURSOR: HeaderName = HeaderName::from_static("watchkeep-cursor");
 /// When the entry expires.
 const EXPIRES: HeaderName = HeaderName::from_static("watchkeep-expires");
 /// A label of the writer's.
@@ -28,76 +30,65 @@ const PASSIVE: [&str; 6] =
 /// What `curl -d` says of anything: nothing is known of the value then.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-pub(crate) async fn get(
+pub(crate) fn routes() -> MethodRouter<Gate> {
+    axum::routing::get(get).put(put).patch(patch).delete(delete)
+}
+
+async fn get(
     State(gate): State<Gate>,
-    mut query: Query,
-    asked: HeaderMap,
+    method: Method,
+    Place { group, key, query }: Place,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (group, key) = (query.need("group")?, query.need("key")?);
-    query.end()?;
-    let Some(entry) = gate.entry(&group, &key).await? else {
-        return Err(no_key(&group, &key));
-    };
+    gate.fresh(query).await?;
+    let entry = gate.entry(&group, &key).await?;
+    if !gate.holds(&conditions::if_match(&headers), entry.as_ref()) {
+        return Err(unmet(&group, &key));
+    }
+    let Some(entry) = entry else { return Err(missing(&group, &key)) };
     let position = gate.position(entry.revision);
-    if tags(&asked, IF_NONE_MATCH).any(|tag| tag == "*" || tag == position.to_string()) {
+    if conditions::is_known(&headers, &position) {
         return answer(StatusCode::NOT_MODIFIED, &position, Some(&entry));
     }
-    let mut response = answer(StatusCode::OK, &position, Some(&entry))?;
+    // Ranges are defined for GET alone.
+    let part =
+        if method == Method::GET { range::of(&headers, &position, entry.value.len()) } else { Part::Whole };
+    let whole = Bytes::from(entry.value.to_vec());
+    let (status, span, bytes) = match part {
+        Part::Whole => (StatusCode::OK, None, whole),
+        Part::Bytes(first, last) => {
+            let span = format!("bytes {first}-{last}/{}", whole.len());
+            (StatusCode::PARTIAL_CONTENT, Some(span), whole.slice(first..=last))
+        }
+        Part::Nowhere => return nowhere(whole.len()),
+    };
+    let mut response = answer(status, &position, Some(&entry))?;
     let kind = entry.content_type.as_deref().unwrap_or("application/octet-stream");
     let headers = response.headers_mut();
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/octet-stream")),
     );
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(span) = span {
+        headers.insert(CONTENT_RANGE, value(&span)?);
+    }
     // A stored value is not a page of ours.
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
     let plain = kind.split(';').next().unwrap_or_default().trim();
     if !PASSIVE.contains(&plain) {
         headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     }
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let len = entry.value.len();
-    let (from, to) = match range(&asked, len, &position)? {
-        None => (0, len),
-        Some((from, to)) => {
-            headers.insert(CONTENT_RANGE, header(&format!("bytes {from}-{}/{len}", to - 1))?);
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            (from, to)
-        }
-    };
-    *response.body_mut() = Bytes::copy_from_slice(entry.value.get(from..to).unwrap_or_default()).into();
+    *response.body_mut() = bytes.into();
     Ok(response)
 }
 
-/// The one range that is asked for (RFC 9110, section 14.2), from and up to; none when all is to come: several ranges,
-/// another unit, or a range of another version.
-fn range(headers: &HeaderMap, len: usize, at: &Position) -> Result<Option<(usize, usize)>, Problem> {
-    let asked = text(headers, RANGE)?.and_then(|range| range.strip_prefix("bytes="));
-    let (Some(asked), true) = (asked, tags(headers, IF_RANGE).all(|tag| tag == at.to_string())) else {
-        return Ok(None);
-    };
-    let Some((from, to)) = asked.split_once('-') else { return Ok(None) };
-    let (from, to) = match (from.parse::<usize>(), to.parse::<usize>()) {
-        (Ok(from), Ok(to)) if from <= to => (from, to.saturating_add(1).min(len)),
-        (Ok(from), Err(_)) if to.is_empty() => (from, len),
-        (Err(_), Ok(last)) if from.is_empty() && last > 0 => (len.saturating_sub(last), len),
-        _ => return Ok(None),
-    };
-    if from >= len {
-        let detail = format!("the value has {len} bytes; ask for a range within them");
-        return Err(Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "bad_range", detail));
-    }
-    Ok(Some((from, to)))
-}
-
-pub(crate) async fn put(
+async fn put(
     State(gate): State<Gate>,
-    mut query: Query,
+    Place { group, key, mut query }: Place,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Content(value): Content,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(Problem::from)?;
-    let (group, key) = (query.need("group")?, query.need("key")?);
     let ttl = match (query.duration("ttl")?, query.flag("keep_ttl")?) {
         (None, false) => Ttl::Clear,
         (None, true) => Ttl::Keep,
@@ -106,95 +97,84 @@ pub(crate) async fn put(
     };
     query.end()?;
     let content_type = text(&headers, CONTENT_TYPE)?.filter(|kind| *kind != FORM).map(str::to_owned);
-    let condition = condition(&headers)?;
+    let condition = conditions::of_write(&headers)?;
     let gate = gate.labelled(label(&headers)?);
-    let position = gate.put(Put { group, key, value: body.to_vec(), content_type, ttl, condition }).await?;
+    let position = gate.put(Put { group, key, value, content_type, ttl, condition }).await?;
     answer(StatusCode::NO_CONTENT, &position, None)
 }
 
-pub(crate) async fn delete(
+async fn patch(
     State(gate): State<Gate>,
-    mut query: Query,
+    Place { group, key, mut query }: Place,
     headers: HeaderMap,
+    content: Content,
 ) -> Result<Response, Problem> {
-    let (group, key) = (query.need("group")?, query.need("key")?);
-    query.end()?;
-    let condition = condition(&headers)?;
-    let gate = gate.labelled(label(&headers)?);
-    let (was_there, position) = gate.delete(group.clone(), key.clone(), condition).await?;
-    if !was_there {
-        return Err(no_key(&group, &key));
-    }
-    answer(StatusCode::NO_CONTENT, &position, None)
-}
-
-pub(crate) async fn patch(
-    State(gate): State<Gate>,
-    mut query: Query,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let (group, key) = (query.need("group")?, query.need("key")?);
+    content.refuse()?;
     let ttl = match (query.duration("ttl")?, query.flag("persist")?) {
         (Some(ttl), false) => Some(ttl),
         (None, true) => None,
-        _ => return Err(Problem::bad("give ttl, or persist, and not both")),
+        _ => {
+            return Err(Problem::bad("give either ttl, a new time to live, or persist, which takes it away"));
+        }
     };
     query.end()?;
+    let condition = conditions::of_write(&headers)?;
     let gate = gate.labelled(label(&headers)?);
-    let Some(entry) = gate.touch(group.clone(), key.clone(), ttl).await? else {
-        return Err(no_key(&group, &key));
-    };
-    answer(StatusCode::NO_CONTENT, &gate.position(entry.revision), Some(&entry))
+    let touched = gate.touch(group.clone(), key.clone(), ttl, condition).await?;
+    let Some(touched) = touched else { return Err(missing(&group, &key)) };
+    // The value stays, and with it its tag; the cursor is that of the new deadline.
+    let tag = gate.position(touched.entry.revision);
+    let mut response = answer(StatusCode::NO_CONTENT, &tag, Some(&touched.entry))?;
+    response.headers_mut().insert(CURSOR, value(&touched.position.to_string())?);
+    Ok(response)
 }
 
-fn no_key(group: &str, key: &str) -> Problem {
+async fn delete(
+    State(gate): State<Gate>,
+    Place { group, key, query }: Place,
+    headers: HeaderMap,
+    content: Content,
+) -> Result<Response, Problem> {
+    content.refuse()?;
+    query.end()?;
+    let condition = conditions::of_write(&headers)?;
+    let gate = gate.labelled(label(&headers)?);
+    let (was_there, position) = gate.delete(group.clone(), key.clone(), condition).await?;
+    if was_there { answer(StatusCode::NO_CONTENT, &position, None) } else { Err(missing(&group, &key)) }
+}
+
+fn missing(group: &str, key: &str) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not_found", format!("group {group:?} has no key {key:?}"))
+}
+
+/// The range that was asked for lies behind the value.
+fn nowhere(len: usize) -> Result<Response, Problem> {
+    let detail = format!("the value has {len} bytes, and none of them lie in that range");
+    let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
+    let mut response = problem.into_response();
+    response.headers_mut().insert(CONTENT_RANGE, value(&format!("bytes */{len}"))?);
+    Ok(response)
 }
 
 /// An answer without a body, with the position that it stands for.
 fn answer(status: StatusCode, position: &Position, entry: Option<&Entry>) -> Result<Response, Problem> {
     let mut response = status.into_response();
     let headers = response.headers_mut();
-    stamp(headers, position)?;
+    headers.insert(ETAG, value(&format!("\"{position}\""))?);
+    headers.insert(CURSOR, value(&position.to_string())?);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert(VARY, HeaderValue::from_static("Authorization"));
     if let Some(deadline) = entry.and_then(|entry| entry.deadline) {
-        headers.insert(EXPIRES, header(&json::timestamp(deadline))?);
+        headers.insert(EXPIRES, value(&json::timestamp(deadline))?);
     }
     Ok(response)
 }
 
-/// Says what position an answer stands for.
-pub(crate) fn stamp(headers: &mut HeaderMap, position: &Position) -> Result<(), Problem> {
-    headers.insert(ETAG, header(&format!("\"{position}\""))?);
-    headers.insert(CURSOR, header(&position.to_string())?);
-    Ok(())
-}
-
-fn header(text: &str) -> Result<HeaderValue, Problem> {
+fn value(text: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(text).map_err(|error| Problem::bad(error.to_string()))
 }
 
-fn condition(headers: &HeaderMap) -> Result<Condition, Problem> {
-    let mut matches = tags(headers, IF_MATCH);
-    let mut others = tags(headers, IF_NONE_MATCH);
-    match (matches.next(), matches.next(), others.next(), others.next()) {
-        (None, _, None, _) => Ok(Condition::Always),
-        (None, _, Some("*"), None) => Ok(Condition::Absent),
-        (Some(tag), None, None, _) if tag != "*" => Ok(Condition::At(tag.to_owned().into())),
-        _ => Err(Problem::bad("a write takes one cursor in If-Match, or * in If-None-Match")),
-    }
-}
-
-/// The entity tags of a header. One that a proxy made weak by compressing what it passed on is still ours.
-fn tags(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let lists = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    lists.flat_map(|list| list.split(',')).map(|tag| {
-        let tag = tag.trim();
-        tag.strip_prefix("W/").unwrap_or(tag).trim_matches('"')
-    })
-}
-
+/// What the writer calls itself.
 pub(crate) fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     text(headers, HeaderName::from_static(ORIGIN_LABEL))
 }

@@ -5,17 +5,20 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
-    AsyncStore, Cursor, DeleteOptions, Entry, Error, ErrorKind, Event, Filter, Item, ListOptions, Page,
-    Revision, SetOptions, Stats, Store, StoreId, WatchOptions, Watcher,
+    AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, GroupPage, Item, KeyInfo, ListOptions,
+    Revision, SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
 use crate::change::Change;
 use crate::limits::{HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::ring::{self, Ring};
 use crate::serve::Ending;
+use crate::tide::Tide;
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +36,34 @@ impl From<String> for Position {
     }
 }
 
-/// What a write asks of the entry that is there.
+impl From<&str> for Position {
+    fn from(text: &str) -> Position {
+        Position(text.to_owned())
+    }
+}
+
+impl PartialEq<str> for Position {
+    fn eq(&self, text: &str) -> bool {
+        self.0 == text
+    }
+}
+
+/// What a request asks of the entry that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
     Always,
     Absent,
-    At(Position),
+    Present,
+    OneOf(Vec<Position>),
+}
+
+/// What a new deadline did.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    /// The entry as it is now.
+    pub(crate) entry: Entry,
+    /// Where the store stands after that.
+    pub(crate) position: Position,
 }
 
 /// How long an entry is to live.
@@ -58,6 +83,14 @@ pub(crate) struct Put {
     pub(crate) content_type: Option<String>,
     pub(crate) ttl: Ttl,
     pub(crate) condition: Condition,
+}
+
+/// A page of the keys of a group.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    pub(crate) keys: Vec<serde_json::Value>,
+    pub(crate) next: Option<String>,
+    pub(crate) position: Position,
 }
 
 /// Where a watch begins.
@@ -83,6 +116,7 @@ pub(crate) struct Gate {
     store: AsyncStore,
     streams: Arc<Streams>,
     pub(crate) ending: Ending,
+    tide: Tide,
 }
 
 /// What all streams over a store share.
@@ -101,7 +135,7 @@ impl Gate {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
             laggards: Arc::new(Semaphore::new(LAGGARDS)),
         };
-        Gate { store: store.to_async(), streams: Arc::new(streams), ending }
+        Gate { store: store.to_async(), streams: Arc::new(streams), ending, tide: Tide::default() }
     }
 
     fn id(&self) -> StoreId {
@@ -131,8 +165,7 @@ impl Gate {
     /// The same store, whose writes bear a label.
     pub(crate) fn labelled(&self, origin: Option<&str>) -> Gate {
         let Some(origin) = origin else { return self.clone() };
-        let store = self.store.store().with_origin(origin).to_async();
-        Gate { store, streams: self.streams.clone(), ending: self.ending.clone() }
+        Gate { store: self.store.store().with_origin(origin).to_async(), ..self.clone() }
     }
 
     pub(crate) async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>, Problem> {
@@ -146,14 +179,21 @@ impl Gate {
             Ttl::Keep => options.keep_ttl(),
             Ttl::For(ttl) => options.ttl(ttl),
         };
-        options = match put.condition {
-            Condition::Always => options,
-            Condition::Absent => options.if_absent(),
-            Condition::At(position) => options.if_revision(self.own(&position)?),
-        };
         if let Some(content_type) = put.content_type {
             options = options.content_type(content_type);
         }
+        options = match put.condition {
+            Condition::Always => options,
+            Condition::Absent => options.if_absent(),
+            Condition::Present | Condition::OneOf(_) => {
+                let Put { group, key, value, condition, .. } = put;
+                let value = Value::from(value);
+                let set = move |tx: &Transaction<'_>, group: &str, key: &str| {
+                    tx.set_with(group, key, value.clone(), options.clone())
+                };
+                return Ok(self.when(group, key, condition, set).await?.1);
+            }
+        };
         Ok(self.position(self.store.set_with(&put.group, &put.key, put.value, options).await?))
     }
 
@@ -164,77 +204,161 @@ impl Gate {
         key: String,
         condition: Condition,
     ) -> Result<(bool, Position), Problem> {
-        let options = match condition {
-            Condition::At(position) => DeleteOptions::new().if_revision(self.own(&position)?),
-            Condition::Always | Condition::Absent => DeleteOptions::new(),
-        };
-        let done = self.store.transaction(move |tx| tx.delete_with(&group, &key, options.clone())).await?;
-        Ok((done.value, self.position(done.revision)))
+        self.when(group, key, condition, |tx, group, key| tx.delete(group, key)).await
     }
 
-    /// Gives an entry another time to live, or none; the entry after that, if it is there.
+    /// Gives an entry a new deadline, or takes it away; none when the entry is not there.
     pub(crate) async fn touch(
         &self,
         group: String,
         key: String,
         ttl: Option<Duration>,
-    ) -> Result<Option<Entry>, Problem> {
-        let touched = self.store.transaction(move |tx| {
+        condition: Condition,
+    ) -> Result<Option<Touched>, Problem> {
+        let touch = move |tx: &Transaction<'_>, group: &str, key: &str| {
             match ttl {
-                Some(ttl) => tx.touch(&group, &key, ttl)?,
-                None => tx.persist(&group, &key)?,
+                Some(ttl) => tx.touch(group, key, ttl)?,
+                None => tx.persist(group, key)?,
             };
-            tx.entry(&group, &key)
-        });
-        Ok(touched.await?.value)
+            tx.entry(group, key)
+        };
+        let (entry, position) = self.when(group, key, condition, touch).await?;
+        Ok(entry.map(|entry| Touched { entry, position }))
     }
 
-    /// The names of groups after one, and after which to go on.
+    /// Writes to an entry in a transaction that looks first whether the condition holds.
+    async fn when<T: Send + 'static>(
+        &self,
+        group: String,
+        key: String,
+        condition: Condition,
+        write: impl Fn(&Transaction<'_>, &str, &str) -> Result<T, Error> + Send + 'static,
+    ) -> Result<(T, Position), Problem> {
+        let (gate, name) = (self.clone(), (group.clone(), key.clone()));
+        let job = move |tx: &Transaction<'_>| {
+            let holds =
+                condition == Condition::Always || gate.holds(&condition, tx.entry(&group, &key)?.as_ref());
+            if holds { write(tx, &group, &key).map(Some) } else { Ok(None) }
+        };
+        let done = self.store.transaction(job).await?;
+        match done.value {
+            Some(value) => Ok((value, self.position(done.revision))),
+            None => Err(unmet(&name.0, &name.1)),
+        }
+    }
+
+    /// Whether a condition holds for what is there.
+    pub(crate) fn holds(&self, condition: &Condition, entry: Option<&Entry>) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::Absent => entry.is_none(),
+            Condition::Present => entry.is_some(),
+            Condition::OneOf(positions) => {
+                entry.is_some_and(|entry| positions.contains(&self.position(entry.revision)))
+            }
+        }
+    }
+
+    /// Takes the last parameter of a read, `min`, and waits until the store is at least as new as it says.
+    pub(crate) async fn fresh(&self, mut query: Query) -> Result<(), Problem> {
+        let min = query.take("min").map(Position::from);
+        query.end()?;
+        match min {
+            Some(min) => self.reach(&min).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn reach(&self, position: &Position) -> Result<(), Problem> {
+        let cursor: Cursor = position.0.parse()?;
+        if cursor.store() != self.id() {
+            let detail = "the position in min= is not one of this store; leave it out, and read again";
+            return Err(Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail));
+        }
+        tokio::select! {
+            reached = self.tide.reach(&self.store, cursor.revision()) => reached,
+            () = self.ending.clone().wait() => {
+                let detail = "the server ends; ask again when it is back";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail))
+            }
+        }
+    }
+
+    /// A page of the names of groups, and the position that it was read at.
     pub(crate) async fn groups(
         &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(GroupPage, Position), Problem> {
+        let page = self.store.groups_page(prefix, after, limit).await?;
+        let position = self.position(page.revision);
+        Ok((page, position))
+    }
+
+    /// A page of the keys of a group, each as an object; with its value where that is wanted.
+    pub(crate) async fn keys(
+        &self,
+        group: &str,
         prefix: String,
         after: Option<String>,
         limit: usize,
-    ) -> Result<(Vec<String>, Option<String>), Problem> {
-        let read = move |store: &Store| {
-            let groups = store.groups(&prefix);
-            let groups = after.into_iter().fold(groups, |groups, after| groups.after(after));
-            groups.take(limit + 1).collect::<Result<Vec<_>, _>>()
+        values: bool,
+    ) -> Result<Keys, Problem> {
+        let mut options = ListOptions::new().prefix(prefix).limit(limit);
+        if let Some(after) = after {
+            options = options.after(after);
+        }
+        let (keys, next, revision) = if values {
+            let page = self.store.page(group, options).await?;
+            let keys = page.entries.iter().map(|entry| {
+                let mut object = json::key(&KeyInfo::from(entry), self.id());
+                if let Some(object) = object.as_object_mut() {
+                    json::insert_value(object, "value", &entry.value);
+                }
+                object
+            });
+            (keys.collect(), page.next, page.revision)
+        } else {
+            let page = self.store.keys_page(group, options).await?;
+            let keys = page.keys.iter().map(|key| json::key(key, self.id()));
+            (keys.collect(), page.next, page.revision)
         };
-        let mut groups = self.store.blocking(read).await?;
-        let more = groups.len() > limit;
-        groups.truncate(limit);
-        let next = groups.last().cloned().filter(|_| more);
-        Ok((groups, next))
+        Ok(Keys { keys, next, position: self.position(revision) })
     }
 
-    pub(crate) async fn keys(&self, group: &str, options: ListOptions) -> Result<Page, Problem> {
-        Ok(self.store.page(group, options).await?)
+    /// How many keys a group holds, and a position that the store had reached by then.
+    pub(crate) async fn count(&self, group: &str) -> Result<(u64, Position), Problem> {
+        let group = group.to_owned();
+        let count = move |store: &Store| {
+            // One moment for both.
+            let snapshot = store.snapshot()?;
+            Ok((snapshot.count(&group)?, snapshot.revision()))
+        };
+        let (count, revision) = self.store.blocking(count).await?;
+        Ok((count, self.position(revision)))
     }
 
-    pub(crate) async fn count(&self, group: &str) -> Result<u64, Problem> {
-        Ok(self.store.count(group).await?)
-    }
-
-    /// How many keys went, and where the store stands after that.
+    /// Deletes a group; how many keys it held, and where the store stands after that.
     pub(crate) async fn delete_group(&self, group: String) -> Result<(u64, Position), Problem> {
         let done = self.store.transaction(move |tx| tx.delete_group(&group)).await?;
         Ok((done.value, self.position(done.revision)))
     }
 
-    pub(crate) async fn stats(&self) -> Result<Stats, Problem> {
-        Ok(self.store.blocking(Store::stats).await?)
+    /// Counts and sizes, without the file's path.
+    pub(crate) async fn stats(&self) -> Result<(serde_json::Value, Position), Problem> {
+        let stats = self.store.blocking(Store::stats).await?;
+        let mut object = json::stats(&stats);
+        if let Some(object) = object.as_object_mut() {
+            object.shift_remove("path");
+            object.insert("streams".to_owned(), self.streams().into());
+        }
+        Ok((object, self.position(stats.last_revision)))
     }
 
     /// How many clients have a stream.
     pub(crate) fn streams(&self) -> usize {
         lock(&self.streams.rings).values().filter_map(Weak::upgrade).map(|ring| ring.clients()).sum()
-    }
-
-    /// The revision of a position in a condition: one of another store holds for no entry of this one.
-    fn own(&self, position: &Position) -> Result<Revision, Problem> {
-        let cursor: Cursor = position.0.parse()?;
-        Ok(if cursor.store() == self.id() { cursor.revision() } else { Revision::new(0) })
     }
 
     /// Looks at a position from outside, before a stream begins there.
@@ -307,4 +431,10 @@ impl fmt::Debug for Gate {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The condition of a request does not hold.
+pub(crate) fn unmet(group: &str, key: &str) -> Problem {
+    let detail = format!("group {group:?} key {key:?} is not as If-Match says; read it again and decide");
+    Problem::new(StatusCode::PRECONDITION_FAILED, "conflict", detail)
 }

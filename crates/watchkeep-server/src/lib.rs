@@ -17,29 +17,31 @@
 //! ```
 
 mod change;
+mod conditions;
 mod entry;
 mod frame;
 mod gate;
 mod guard;
 mod limits;
-mod list;
+mod lists;
 mod page;
+mod place;
 mod problem;
 mod query;
+mod range;
 mod ring;
 mod serve;
 mod stall;
 mod stream;
 mod subscription;
+mod tide;
 mod ws;
 
-use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use axum::{Router, middleware};
 use watchkeep::Store;
 
 use gate::Gate;
-use limits::MAX_BODY;
 use serve::Ending;
 
 pub use serve::{Bound, Closer, Listen, Server};
@@ -62,11 +64,12 @@ pub fn router(store: &Store) -> Router {
 
 fn routes(gate: Gate) -> Router {
     Router::new()
-        .route("/v1/entry", get(entry::get).put(entry::put).patch(entry::patch).delete(entry::delete))
-        .route("/v1/group", get(list::group).delete(list::delete_group))
-        .route("/v1/groups", get(list::groups))
-        .route("/v1/keys", get(list::keys))
-        .route("/v1/stats", get(list::stats))
+        .route("/v1/entry", entry::routes())
+        .route("/v1/groups/{group}/keys/{key}", entry::routes())
+        .route("/v1/groups", get(lists::groups))
+        .route("/v1/keys", get(lists::keys))
+        .route("/v1/group", get(lists::group).delete(lists::delete_group))
+        .route("/v1/stats", get(lists::stats))
         .route("/v1/watch", get(stream::watch))
         .route("/v1/ws", get(ws::open))
         .route("/", get(page::index))
@@ -74,7 +77,6 @@ fn routes(gate: Gate) -> Router {
         .route("/page.css", get(page::style))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(guard::check))
         .with_state(gate)

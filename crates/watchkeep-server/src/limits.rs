@@ -5,8 +5,6 @@ use std::time::Duration;
 
 /// The largest body of a request, in bytes: the largest value that a store takes unless it was opened otherwise.
 pub(crate) const MAX_BODY: usize = 16 << 20;
-/// How many of a list one answer holds.
-pub(crate) const MAX_PAGE: usize = 256;
 /// How large the head of a request may be, in bytes.
 pub(crate) const MAX_HEAD: usize = 16 << 10;
 /// How many headers a request may have.
@@ -55,3 +53,11 @@ pub(crate) const STALL_RATE: usize = 64 << 10;
 pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);
 /// How long the answer to a close frame is waited for.
 pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(1);
+/// How much of a body that is too large is read and thrown away, so that its sender sees the refusal.
+pub(crate) const DRAINED: usize = 1 << 20;
+/// How long a read waits for the position that it asks for, at the most.
+pub(crate) const MIN_TIME: Duration = Duration::from_secs(10);
+/// How many groups or keys a page holds, at the most: what the library reads at a time.
+pub(crate) const PAGE: usize = 256;
+/// How often the store is looked at while somebody waits for a position.
+pub(crate) const LOOK: Duration = Duration::from_millis(20);

@@ -1,7 +1,6 @@
 //! Refusals: problem documents (RFC 9457), whose status and kind follow the library's table of errors.
 
 use axum::extract::Request;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -9,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use watchkeep::{Error, ErrorKind};
 
-use crate::limits::{MAX_BODY, REQUEST_TIME};
+use crate::limits::REQUEST_TIME;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -64,19 +63,6 @@ impl From<Error> for Problem {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             kind: snake(error.kind()),
             detail: error.to_string(),
-        }
-    }
-}
-
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Problem {
-        match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                format!("the body has more than {MAX_BODY} bytes; split it"),
-            ),
-            status => Problem::new(status, "bad_body", rejection.body_text()),
         }
     }
 }

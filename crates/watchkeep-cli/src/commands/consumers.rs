@@ -1,6 +1,5 @@
 //! `consumers`: named consumers, their positions and holders.
 
-use serde_json::{Value, json};
 use watchkeep::{Clock, ConsumerInfo, Force, SystemClock};
 
 use super::{Access, open};
@@ -26,7 +25,7 @@ pub(super) fn consumers(global: &Global, action: Option<ConsumerAction>, out: &m
 
 fn list(consumers: &[ConsumerInfo], out: &mut Out) -> Result<()> {
     if out.is_json() {
-        return consumers.iter().try_for_each(|consumer| out.object(&for_programs(consumer)));
+        return consumers.iter().try_for_each(|consumer| out.object(&watchkeep::json::consumer(consumer)));
     }
     let rows: Vec<_> = consumers.iter().map(for_people).collect();
     let width = |column: usize| {
@@ -78,23 +77,4 @@ pub(super) fn in_brief(consumers: &[ConsumerInfo]) -> String {
         Some(_) => format!("{}, none of them behind", grouped(count)),
         None => "none".to_owned(),
     }
-}
-
-pub(super) fn for_programs(consumer: &ConsumerInfo) -> Value {
-    let time = watchkeep::json::timestamp;
-    json!({
-        "name": consumer.name,
-        "filter": consumer.filter.to_string(),
-        "acked": consumer.acked.map(watchkeep::Revision::get),
-        "acked_at": consumer.acked_at.map(time),
-        "created": time(consumer.created),
-        "fence": consumer.fence,
-        "holder": consumer.holder.as_ref().map(|holder| &holder.label),
-        "held": consumer.holder.as_ref().is_some_and(|holder| holder.is_alive),
-        "lease_until": consumer.holder.as_ref().map(|holder| time(holder.until)),
-        "lag_events": consumer.lag_events,
-        "lag_bytes": consumer.lag_bytes,
-        "oldest_unacked": consumer.oldest_unacked.map(time),
-        "lost": consumer.lost.map(|lost| json!({ "from": lost.from.get(), "to": lost.to.get() })),
-    })
 }

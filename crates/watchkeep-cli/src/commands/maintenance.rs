@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock, Waking};
 
 use super::consumers;
@@ -14,31 +14,7 @@ use crate::time::{Wall, human};
 
 pub(super) fn stats(global: &Global, out: &mut Out) -> Result<()> {
     let stats = open(global, Access::Read)?.stats()?;
-    if out.is_json() { out.object(&for_programs(&stats)) } else { out.fields(&for_people(&stats)) }
-}
-
-fn for_programs(stats: &Stats) -> Value {
-    json!({
-        "store": stats.store.as_str(),
-        "path": stats.path.to_string_lossy(),
-        "namespace": stats.namespace.clone(),
-        "durability": durability(stats),
-        "entries": stats.entries,
-        "groups": stats.groups,
-        "bytes": stats.bytes,
-        "first_revision": stats.first_revision.get(),
-        "last_revision": stats.last_revision.get(),
-        "log_events": stats.log_events,
-        "log_bytes": stats.log_bytes,
-        "waking": stats.waking.as_str(),
-        "next_deadline": stats.next_deadline.map(watchkeep::json::timestamp),
-        "consumers": stats.consumers.iter().map(consumers::for_programs).collect::<Vec<_>>(),
-        "watchers": stats.watchers,
-        "callbacks": stats.callbacks,
-        "file_bytes": stats.file_bytes,
-        "wal_bytes": stats.wal_bytes,
-        "sqlite_version": stats.sqlite_version,
-    })
+    if out.is_json() { out.object(&watchkeep::json::stats(&stats)) } else { out.fields(&for_people(&stats)) }
 }
 
 fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {

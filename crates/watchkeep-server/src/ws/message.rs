@@ -127,7 +127,8 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         "set" => Asked::Set(id, put(&mut query)?),
         "delete" => {
             let (group, key) = (query.need("group")?, query.need("key")?);
-            let condition = query.take("if_match").map_or(Condition::Always, |at| Condition::At(at.into()));
+            let condition =
+                query.take("if_match").map_or(Condition::Always, |at| Condition::OneOf(vec![at.into()]));
             Asked::Delete { id, group, key, condition }
         }
         other => {
@@ -169,7 +170,7 @@ fn put(query: &mut Query) -> Result<Put, Problem> {
     let condition = match (query.take("if_match"), query.take("if_none_match").as_deref()) {
         (None, None) => Condition::Always,
         (None, Some("*")) => Condition::Absent,
-        (Some(at), None) => Condition::At(at.into()),
+        (Some(at), None) => Condition::OneOf(vec![at.into()]),
         _ => return Err(Problem::bad("a set takes one cursor in if_match, or * in if_none_match")),
     };
     Ok(Put { group, key, value, content_type: query.take("content_type"), ttl, condition })

@@ -1,201 +1,343 @@
-//! Entries, groups and lists over HTTP.
+//! `/v1/entry`, and the same under `/v1/groups/{group}/keys/{key}`.
 
+use std::error::Error;
 use std::time::Duration;
 
-use serde_json::json;
-use watchkeep::{Revision, SetOptions, Store};
+use watchkeep::Store;
 
-use crate::support::{Result, Served};
+use crate::support_entries::{Hub, encoded};
 
-const ENTRY: &str = "/v1/entry?group=g&key=k";
+type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
-fn served() -> Result<(Store, Served)> {
+const THEME: &str = "/v1/entry?group=config&key=theme";
+const LARGEST: usize = 16 << 20;
+
+fn refusal(status: u16, kind: &str) -> (u16, String) {
+    (status, kind.to_owned())
+}
+
+#[test]
+fn a_value_comes_back_as_it_was_put_and_each_answer_has_its_cursor() -> Result {
     let store = Store::open_in_memory()?;
-    let served = Served::start(&store)?;
-    Ok((store, served))
-}
+    let hub = Hub::over(&store);
+    assert_eq!(hub.get(THEME).refusal(), refusal(404, "not_found"));
 
-#[test]
-fn a_value_comes_back_with_what_is_known_of_it() -> Result {
-    let (store, served) = served()?;
-    let put = served.ask(
-        &format!("PUT {ENTRY}&ttl=1h"),
-        &[("Content-Type", "image/png"), ("Watchkeep-Origin", "me")],
-        b"\x00\xff",
-    )?;
-    let cursor = store.cursor(Revision::new(1)).to_string();
-    assert_eq!((put.status, put.header("watchkeep-cursor")), (204, Some(&*cursor)));
-    assert_eq!(put.header("etag"), Some(&*format!("\"{cursor}\"")));
-    let got = served.ask(&format!("GET {ENTRY}"), &[], b"")?;
-    assert_eq!((got.status, got.body.as_slice()), (200, b"\x00\xff".as_slice()));
-    assert_eq!(got.header("content-type"), Some("image/png"));
-    assert!(got.header("watchkeep-expires").is_some() && got.header("content-disposition").is_none());
-    for (name, value) in [
-        ("content-security-policy", "sandbox; default-src 'none'"),
-        ("x-content-type-options", "nosniff"),
-        ("cross-origin-resource-policy", "same-origin"),
-        ("cache-control", "private, no-cache"),
-    ] {
-        assert_eq!(got.header(name), Some(value));
-    }
-    let head = served.ask(&format!("HEAD {ENTRY}"), &[], b"")?;
-    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("2"), 0));
-    let known = served.ask(&format!("GET {ENTRY}"), &[("If-None-Match", &format!("W/\"{cursor}\""))], b"")?;
-    assert_eq!((known.status, known.body.len()), (304, 0));
-    let mut log = store.history(watchkeep::Filter::everything(), Revision::ZERO);
-    assert_eq!(log.next().ok_or("no event")??.origin(), Some("me"));
+    let put = hub.ask("PUT", THEME, &[("Content-Type", "text/plain; charset=utf-8")], b"dark");
+    assert_eq!(put.status, 204);
+    let at = store.cursor(store.last_revision()?).to_string();
+    assert_eq!(put.cursor(), at);
+    assert_eq!(put.header("etag"), Some(format!("\"{at}\"").as_str()));
+
+    let got = hub.get(THEME);
+    assert_eq!((got.status, got.text(), got.cursor()), (200, "dark", at.as_str()));
+    assert_eq!(got.header("content-type"), Some("text/plain; charset=utf-8"));
+    assert_eq!(got.header("accept-ranges"), Some("bytes"));
+    assert_eq!(got.header("cache-control"), Some("private, no-cache"));
+    assert_eq!(got.header("vary"), Some("Authorization"));
+    assert_eq!(got.header("content-disposition"), None);
+
+    let head = hub.ask("HEAD", THEME, &[("Range", "bytes=0-1")], b"");
+    assert_eq!((head.status, head.header("content-length"), head.cursor()), (200, Some("4"), at.as_str()));
+
+    let deleted = hub.ask("DELETE", THEME, &[], b"");
+    assert_eq!(
+        (deleted.status, deleted.cursor()),
+        (204, store.cursor(store.last_revision()?).to_string().as_str())
+    );
+    assert_eq!(hub.ask("DELETE", THEME, &[], b"").refusal(), refusal(404, "not_found"));
+    assert_eq!(hub.ask("HEAD", THEME, &[], b"").status, 404);
     Ok(())
 }
 
 #[test]
-fn what_a_browser_could_run_is_an_attachment_and_a_form_has_no_type() -> Result {
-    let (store, served) = served()?;
-    for (kind, attached) in
-        [("text/html", true), ("image/svg+xml", true), ("text/plain; charset=utf-8", false)]
+fn names_are_any_utf8_in_the_query_and_in_the_path() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    for (index, name) in
+        ["a/b", "100%", "%2F", "a b+c", "\n", "\0", "é & ü=?#", "..", "{key}", "日本"].iter().enumerate()
     {
-        served.ask(&format!("PUT {ENTRY}"), &[("Content-Type", kind)], b"<script>")?;
-        let got = served.ask(&format!("GET {ENTRY}"), &[], b"")?;
-        assert_eq!(got.header("content-disposition").is_some(), attached, "{kind}");
+        let value = format!("value {index}");
+        let code = encoded(name);
+        let by_query = format!("/v1/entry?key={code}&group={code}");
+        let by_path = format!("/v1/groups/{code}/keys/{code}");
+        assert_eq!(hub.put(&by_path, &value).status, 204, "{name:?}");
+        assert_eq!(store.get(name, name)?.as_deref(), Some(value.as_bytes()), "{name:?}");
+        assert_eq!(hub.get(&by_query).text(), value, "{name:?}");
+        assert_eq!(hub.get(&by_path).text(), value, "{name:?}");
+        assert_eq!(hub.ask("PATCH", &format!("{by_path}?ttl=1h"), &[], b"").status, 204, "{name:?}");
+        assert_eq!(hub.ask("DELETE", &by_path, &[], b"").status, 204, "{name:?}");
+        assert_eq!(store.get(name, name)?, None, "{name:?}");
     }
-    served.ask(&format!("PUT {ENTRY}"), &[("Content-Type", "application/x-www-form-urlencoded")], b"a=b")?;
-    assert_eq!(store.entry("g", "k")?.and_then(|entry| entry.content_type), None);
+    // Empty names have no place in a path.
+    assert_eq!(hub.put("/v1/entry?group=&key=", "empty").status, 204);
+    assert_eq!(hub.get("/v1/entry?group=&key").text(), "empty");
+    assert_eq!(hub.get("/v1/groups//keys/").refusal(), refusal(404, "no_route"));
     Ok(())
 }
 
 #[test]
-fn conditions_are_kept_and_a_refusal_is_a_problem_document() -> Result {
-    let (store, served) = served()?;
-    let absent = [("If-None-Match", "*")];
-    assert_eq!(served.ask(&format!("PUT {ENTRY}"), &absent, b"1")?.status, 204);
-    let refused = served.ask(&format!("PUT {ENTRY}"), &absent, b"2")?;
-    assert_eq!((refused.status, refused.header("content-type")), (412, Some("application/problem+json")));
-    assert_eq!(refused.json()?["kind"], "conflict");
-    let tag = format!("\"{}\"", store.cursor(Revision::new(1)));
-    let at = [("If-Match", &*tag)];
-    assert_eq!(served.ask(&format!("PUT {ENTRY}"), &at, b"2")?.status, 204);
-    assert_eq!(served.ask(&format!("PUT {ENTRY}"), &at, b"3")?.status, 412);
-    assert_eq!(served.ask(&format!("DELETE {ENTRY}"), &at, b"")?.status, 412);
-    // A cursor of another store holds for no entry of this one.
-    let foreign = format!("\"{}\"", Store::open_in_memory()?.cursor(Revision::new(2)));
-    assert_eq!(served.ask(&format!("PUT {ENTRY}"), &[("If-Match", &foreign)], b"3")?.status, 412);
-    let now = format!("\"{}\"", store.cursor(Revision::new(2)));
-    let deleted = served.ask(&format!("DELETE {ENTRY}"), &[("If-Match", &now)], b"")?;
-    assert_eq!(deleted.header("watchkeep-cursor"), Some(&*store.cursor(Revision::new(3)).to_string()));
-    assert_eq!(served.ask(&format!("DELETE {ENTRY}"), &[], b"")?.status, 404);
-    Ok(())
-}
-
-#[test]
-fn a_time_to_live_is_given_kept_and_taken_away() -> Result {
-    let (store, served) = served()?;
-    store.set_with("g", "k", "v", SetOptions::new().ttl(Duration::from_secs(60)))?;
-    let deadline = || Ok::<_, watchkeep::Error>(store.entry("g", "k")?.and_then(|entry| entry.deadline));
-    let first = deadline()?;
-    served.ask(&format!("PUT {ENTRY}&keep_ttl"), &[], b"w")?;
-    assert_eq!(deadline()?, first);
-    let touched = served.ask(&format!("PATCH {ENTRY}&ttl=7d"), &[], b"")?;
-    assert!(touched.status == 204 && touched.header("watchkeep-expires").is_some() && deadline()? > first);
-    let kept = served.ask(&format!("PATCH {ENTRY}&persist"), &[], b"")?;
-    assert!(kept.status == 204 && kept.header("watchkeep-expires").is_none() && deadline()?.is_none());
-    for bad in ["", "&ttl=1h&persist", "&ttl=soon", "&persist=maybe"] {
-        assert_eq!(served.ask(&format!("PATCH {ENTRY}{bad}"), &[], b"")?.status, 400, "{bad}");
-    }
-    assert_eq!(served.ask("PATCH /v1/entry?group=g&key=none&ttl=1h", &[], b"")?.status, 404);
-    Ok(())
-}
-
-#[test]
-fn a_range_of_a_value_is_enough() -> Result {
-    let (store, served) = served()?;
-    let tag = format!("\"{}\"", store.cursor(store.set("g", "k", "0123456789")?));
-    let other = format!("\"{}\"", store.cursor(Revision::new(9)));
-    for (range, when, status, body) in [
-        ("bytes=2-4", None, 206, "234"),
-        ("bytes=7-", None, 206, "789"),
-        ("bytes=-2", None, 206, "89"),
-        ("bytes=5-99", None, 206, "56789"),
-        ("bytes=0-0", Some(&tag), 206, "0"),
-        ("bytes=0-0", Some(&other), 200, "0123456789"),
-        ("bytes=0-1,3-4", None, 200, "0123456789"),
-        ("lines=1-2", None, 200, "0123456789"),
+fn a_request_that_is_not_understood_is_refused_with_what_to_do() -> Result {
+    let store = Store::open_in_memory()?;
+    store.set("config", "theme", "dark")?;
+    let hub = Hub::over(&store);
+    for (method, target) in [
+        ("GET", "/v1/entry"),
+        ("GET", "/v1/entry?group=config"),
+        ("PUT", "/v1/entry?key=theme"),
+        ("DELETE", "/v1/entry"),
+        ("PATCH", "/v1/entry?ttl=1s"),
+        ("GET", "/v1/entry?group=config&key=theme&kye=1"),
+        ("GET", "/v1/entry?group=config&key=theme&key=theme"),
+        ("GET", "/v1/entry?group=%FF&key=theme"),
+        ("GET", "/v1/groups/%FF/keys/theme"),
+        ("GET", "/v1/groups/config/keys/theme?group=config"),
+        ("GET", "/v1/entry?group=config&key=theme&ttl=1s"),
+        ("PUT", "/v1/entry?group=config&key=theme&min=x"),
+        ("PUT", "/v1/entry?group=config&key=theme&ttl=1h&keep_ttl"),
+        ("PUT", "/v1/entry?group=config&key=theme&ttl=soon"),
+        ("PATCH", "/v1/entry?group=config&key=theme"),
+        ("PATCH", "/v1/entry?group=config&key=theme&ttl=1h&persist"),
+        ("PATCH", "/v1/entry?group=config&key=theme&ttl=3000000d"),
     ] {
-        let mut headers = vec![("Range", range)];
-        headers.extend(when.map(|tag| ("If-Range", tag.as_str())));
-        let got = served.ask(&format!("GET {ENTRY}"), &headers, b"")?;
-        assert_eq!((got.status, got.text().as_str()), (status, body), "{range}");
+        let answer = hub.ask(method, target, &[], b"");
+        assert_eq!(
+            answer.refusal(),
+            refusal(400, "invalid_argument"),
+            "{method} {target}: {}",
+            answer.text()
+        );
     }
-    assert_eq!(served.ask(&format!("GET {ENTRY}"), &[("Range", "bytes=10-")], b"")?.status, 416);
-    Ok(())
-}
-
-#[test]
-fn names_are_any_text_and_bodies_have_a_limit() -> Result {
-    let (store, served) = served()?;
-    served.ask("PUT /v1/entry?group=a%2Fb%25+c&key=%0A%F0%9F%A6%80", &[], b"v")?;
-    assert_eq!(store.get("a/b% c", "\n🦀")?.ok_or("not there")?, "v");
-    assert_eq!(served.ask(&format!("PUT {ENTRY}"), &[], &vec![b'x'; 16 << 20])?.status, 204);
-    let refused = served.ask(&format!("PUT {ENTRY}"), &[], &vec![b'x'; (16 << 20) + 1])?;
-    assert_eq!((refused.status, refused.header("content-type")), (413, Some("application/problem+json")));
-    for (what, status) in [
-        ("GET /v1/entry?group=g", 400),
-        ("GET /v1/entry?group=g&key=k&kye=k", 400),
-        ("GET /v1/entry?group=g&key=%ff", 400),
-        ("GET /v1/entry?group=g&key=none", 404),
-        ("POST /v1/entry?group=g&key=k", 405),
-        ("GET /v2", 404),
-    ] {
-        let refused = served.ask(what, &[], b"")?;
-        assert_eq!(refused.status, status, "{what}");
-        assert_eq!(refused.json()?["status"], status, "{what}");
-    }
-    Ok(())
-}
-
-#[test]
-fn groups_and_keys_are_listed_in_pages() -> Result {
-    let (store, served) = served()?;
-    for group in ["a", "b1", "b2", "b3"] {
-        store.set(group, "k1", "value")?;
-        store.set(group, "k2", vec![0xff])?;
-    }
-    let ask = |what: &str| served.ask(&format!("GET {what}"), &[], b"")?.json();
-    assert_eq!(ask("/v1/groups?prefix=b&limit=2")?, json!({ "groups": ["b1", "b2"], "next": "b2" }));
-    assert_eq!(ask("/v1/groups?prefix=b&after=b2")?, json!({ "groups": ["b3"], "next": null }));
-    let first = ask("/v1/keys?group=a&limit=1")?;
-    assert_eq!((&first["keys"][0]["key"], &first["next"]), (&"k1".into(), &"k1".into()));
-    assert_eq!((&first["keys"][0]["value_bytes"], first["keys"][0].get("value")), (&5.into(), None));
-    let rest = ask("/v1/keys?group=a&after=k1&values")?;
-    assert_eq!((&rest["keys"][0]["value_base64"], &rest["next"]), (&"/w==".into(), &json!(null)));
-    assert_eq!(ask("/v1/group?group=a")?, json!({ "group": "a", "keys": 2 }));
-    let gone = served.ask("DELETE /v1/group?group=a", &[], b"")?;
-    assert_eq!((gone.status, gone.json()?["keys"].as_u64()), (200, Some(2)));
-    assert_eq!(gone.header("watchkeep-cursor"), Some(&*store.cursor(Revision::new(9)).to_string()));
-    assert_eq!(served.ask("DELETE /v1/group?group=a", &[], b"")?.status, 404);
-    for bad in ["limit=0", "limit=257", "limit=x", "prefx=b"] {
-        assert_eq!(served.ask(&format!("GET /v1/groups?{bad}"), &[], b"")?.status, 400, "{bad}");
-    }
-    let stats = ask("/v1/stats")?;
-    assert_eq!((&stats["entries"], &stats["groups"], &stats["streams"]), (&6.into(), &3.into(), &0.into()));
-    assert!(stats.get("path").is_none());
-    Ok(())
-}
-
-#[test]
-fn strangers_are_refused_on_every_route() -> Result {
-    let (store, served) = served()?;
-    for path in
-        ["/", "/page.js", "/v1/entry?group=g&key=k", "/v1/watch", "/v1/groups", "/v1/stats", "/nothing"]
-    {
-        for headers in [
-            [("Host", "evil.example"), ("Accept", "*/*")],
-            [("Origin", "http://evil.example"), ("Accept", "*/*")],
-            [("Origin", "null"), ("Accept", "*/*")],
-            [("Sec-Fetch-Site", "cross-site"), ("Accept", "*/*")],
-        ] {
-            assert_eq!(served.ask(&format!("GET {path}"), &headers, b"")?.status, 403, "{path} {headers:?}");
+    for target in [THEME, "/v1/groups/config/keys/theme"] {
+        for method in ["POST", "OPTIONS", "FROB"] {
+            let answer = hub.ask(method, target, &[], b"");
+            assert_eq!(answer.refusal(), refusal(405, "no_method"), "{method}");
+            let mut allowed: Vec<_> = answer.header("allow").unwrap_or_default().split(',').collect();
+            allowed.sort_unstable();
+            assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PATCH", "PUT"], "{method}");
         }
     }
-    let forged = served.ask(&format!("PUT {ENTRY}"), &[("Origin", "http://evil.example")], b"v")?;
-    assert_eq!((forged.status, store.get("g", "k")?), (403, None));
+    for (method, target) in [("PATCH", format!("{THEME}&persist")), ("DELETE", THEME.to_owned())] {
+        assert_eq!(
+            hub.ask(method, &target, &[], b"body").refusal(),
+            refusal(400, "invalid_argument"),
+            "{method}"
+        );
+    }
+    assert_eq!(store.get("config", "theme")?.as_deref(), Some(b"dark".as_slice()));
+    Ok(())
+}
+
+#[test]
+fn bodies_are_taken_up_to_the_limit_and_refused_past_it() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    let mut body = vec![b'x'; LARGEST];
+    assert_eq!(hub.put(THEME, &body).status, 204);
+    assert_eq!(hub.get(THEME).body, body);
+    body.push(b'x');
+    assert_eq!(hub.put(THEME, &body).refusal(), refusal(413, "too_large"));
+    // What is far too large is refused before any of it is sent.
+    let far = [("Content-Length", "99999999999"), ("Expect", "100-continue")];
+    assert_eq!(hub.ask("PUT", THEME, &far, b"").refusal(), refusal(413, "too_large"));
+    // A name past its limit is refused alike.
+    let long = format!("/v1/entry?group=g&key={}", "k".repeat(5_000));
+    assert_eq!(hub.put(&long, "v").refusal(), refusal(413, "too_large"));
+    assert_eq!(store.get("config", "theme")?.map(|value| value.len()), Some(LARGEST));
+    Ok(())
+}
+
+#[test]
+fn conditions_take_lists_weak_tags_and_any() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    let conflict = refusal(412, "conflict");
+    let put = |name: &str, tags: &str| hub.ask("PUT", THEME, &[(name, tags)], b"v");
+
+    // Nothing is there.
+    for tags in ["*", "\"elsewhere-1\"", ""] {
+        assert_eq!(put("If-Match", tags).refusal(), conflict, "{tags}");
+        assert_eq!(hub.ask("DELETE", THEME, &[("If-Match", tags)], b"").refusal(), conflict, "{tags}");
+        assert_eq!(
+            hub.ask("PATCH", &format!("{THEME}&ttl=1h"), &[("If-Match", tags)], b"").refusal(),
+            conflict
+        );
+        assert_eq!(hub.ask("GET", THEME, &[("If-Match", tags)], b"").refusal(), conflict);
+    }
+    let first = put("If-None-Match", "*");
+    assert_eq!(first.status, 204);
+    assert_eq!(put("If-None-Match", "*").refusal(), conflict);
+
+    // One tag, also a weak one, or one of many, or any.
+    let mut tag = first.cursor().to_owned();
+    for form in ["\"TAG\"", "W/\"TAG\"", "\"TAG-gzip\"", "\"other-3\", \"TAG\" ,\"b\"", "*"] {
+        let answer = put("If-Match", &form.replace("TAG", &tag));
+        assert_eq!(answer.status, 204, "{form}");
+        assert_ne!(answer.cursor(), tag);
+        assert_eq!(put("If-Match", &format!("\"{tag}\"")).refusal(), conflict, "{form}");
+        answer.cursor().clone_into(&mut tag);
+    }
+    assert_eq!(hub.get(THEME).cursor(), tag);
+
+    // Two headers are one list.
+    let two = [("If-Match", "\"other-1\""), ("If-Match", &format!("\"{tag}\""))];
+    assert_eq!(hub.ask("GET", THEME, &two, b"").status, 200);
+    assert_eq!(hub.ask("DELETE", THEME, &two[..1], b"").refusal(), conflict);
+    assert_eq!(hub.ask("DELETE", THEME, &two, b"").status, 204);
+
+    for headers in [[("If-None-Match", "\"a-1\""), ("X", "y")], [("If-None-Match", "*"), ("If-Match", "*")]] {
+        assert_eq!(hub.ask("PUT", THEME, &headers, b"v").refusal(), refusal(400, "invalid_argument"));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_has_the_value_is_told_so_and_learns_the_new_expiry() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    let put = hub.put(&format!("{THEME}&ttl=1h"), "dark");
+    let tag = format!("\"{}\"", put.cursor());
+    let first = hub.get(THEME).header("watchkeep-expires").expect("an expiry").to_owned();
+    let touched = hub.ask("PATCH", &format!("{THEME}&ttl=2h"), &[("If-Match", &tag)], b"");
+    assert_eq!(touched.status, 204);
+    // A new deadline is an event of its own, and leaves the value and its tag alone.
+    assert_eq!(touched.header("etag"), Some(tag.as_str()));
+    assert_eq!(touched.cursor(), store.cursor(store.last_revision()?).to_string());
+    assert_ne!(touched.cursor(), put.cursor());
+    let second = touched.header("watchkeep-expires").expect("an expiry").to_owned();
+    assert!(second > first, "{second} is not after {first}");
+
+    for tags in [tag.as_str(), "*", "\"b-1\", W/\"TAG\""] {
+        let known = hub.ask("GET", THEME, &[("If-None-Match", &tags.replace("\"TAG\"", &tag))], b"");
+        assert_eq!((known.status, known.header("etag")), (304, Some(tag.as_str())), "{tags}");
+        assert_eq!(known.header("watchkeep-expires"), Some(second.as_str()));
+    }
+    assert_eq!(hub.ask("GET", THEME, &[("If-None-Match", "\"b-1\"")], b"").text(), "dark");
+
+    let kept = hub.put(&format!("{THEME}&keep_ttl"), "light");
+    assert_eq!(hub.get(THEME).header("watchkeep-expires"), Some(second.as_str()));
+    let persisted = hub.ask("PATCH", &format!("{THEME}&persist"), &[], b"");
+    assert_eq!((persisted.status, persisted.header("watchkeep-expires")), (204, None));
+    assert_eq!(persisted.header("etag"), kept.header("etag"));
+    assert_eq!(hub.get(THEME).header("watchkeep-expires"), None);
+    assert_eq!(
+        hub.ask("PATCH", "/v1/entry?group=config&key=none&persist", &[], b"").refusal(),
+        refusal(404, "not_found")
+    );
+    Ok(())
+}
+
+#[test]
+fn a_part_of_a_value_is_served_and_what_lies_behind_it_is_refused() -> Result {
+    let store = Store::open_in_memory()?;
+    store.set("config", "theme", "0123456789")?;
+    store.set("config", "none", "")?;
+    let hub = Hub::over(&store);
+    let part = |range: &str| hub.ask("GET", THEME, &[("Range", range)], b"");
+    for (range, span, bytes) in [
+        ("bytes=2-4", "bytes 2-4/10", "234"),
+        ("bytes=7-", "bytes 7-9/10", "789"),
+        ("bytes=-1", "bytes 9-9/10", "9"),
+    ] {
+        let answer = part(range);
+        assert_eq!((answer.status, answer.header("content-range"), answer.text()), (206, Some(span), bytes));
+        assert_eq!(answer.header("content-security-policy"), Some("sandbox; default-src 'none'"));
+        assert_eq!(answer.header("content-disposition"), Some("attachment"));
+    }
+    for range in ["bytes=10-", "bytes=-0"] {
+        let answer = part(range);
+        assert_eq!(answer.refusal(), refusal(416, "range_not_satisfiable"), "{range}");
+        assert_eq!(answer.header("content-range"), Some("bytes */10"));
+    }
+    for range in ["bytes=0-1,3-4", "lines=1-2", "bytes=4-2", "x"] {
+        assert_eq!((part(range).status, part(range).text()), (200, "0123456789"), "{range}");
+    }
+    let tag = hub.get(THEME).header("etag").expect("a tag").to_owned();
+    for (known, status) in [(tag.clone(), 206), (format!("W/{tag}"), 200), ("\"b-1\"".to_owned(), 200)] {
+        let answer = hub.ask("GET", THEME, &[("Range", "bytes=0-1"), ("If-Range", &known)], b"");
+        assert_eq!(answer.status, status, "{known}");
+    }
+    let empty = hub.ask("GET", "/v1/entry?group=config&key=none", &[("Range", "bytes=0-")], b"");
+    assert_eq!((empty.status, empty.header("content-range")), (416, Some("bytes */0")));
+    Ok(())
+}
+
+#[test]
+fn a_stored_value_is_not_a_page_whichever_way_it_is_asked_for() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    for target in [THEME, "/v1/groups/config/keys/theme"] {
+        for (kind, attached) in [
+            ("text/html", true),
+            ("image/svg+xml", true),
+            ("TEXT/PLAIN", true),
+            ("text/plain", false),
+            ("image/png", false),
+        ] {
+            hub.ask("PUT", target, &[("Content-Type", kind)], b"<script>alert(1)</script>");
+            for method in ["GET", "HEAD"] {
+                let answer = hub.ask(method, target, &[], b"");
+                assert_eq!(answer.header("content-type"), Some(kind));
+                assert_eq!(answer.header("content-security-policy"), Some("sandbox; default-src 'none'"));
+                assert_eq!(answer.header("content-disposition").is_some(), attached, "{kind}");
+            }
+        }
+        for method in ["GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"] {
+            let answer = hub.ask(method, target, &[], b"");
+            assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{method}");
+            assert_eq!(answer.header("cross-origin-resource-policy"), Some("same-origin"), "{method}");
+            let foreign = hub.ask(method, target, &[("Origin", "http://evil.example")], b"");
+            assert_eq!(foreign.status, 403, "{method}");
+            assert_eq!(foreign.header("x-content-type-options"), Some("nosniff"), "{method}");
+        }
+    }
+    // What `curl -d` says of anything is not kept.
+    hub.ask("PUT", THEME, &[("Content-Type", "application/x-www-form-urlencoded")], b"dark");
+    assert_eq!(hub.get(THEME).header("content-type"), Some("application/octet-stream"));
+    Ok(())
+}
+
+#[test]
+fn a_read_waits_until_the_store_is_as_new_as_it_asks() -> Result {
+    let store = Store::open_in_memory()?;
+    let now = store.set("config", "theme", "dark")?;
+    let hub = Hub::over(&store);
+    let at = |cursor: &str| format!("{THEME}&min={cursor}");
+    assert_eq!(hub.get(&at(&store.cursor(now).to_string())).text(), "dark");
+
+    let ahead = store.cursor(watchkeep::Revision::new(now.get() + 2)).to_string();
+    let waiting: Vec<_> = (0..8).map(|_| hub.begin("GET", &at(&ahead), &[], b"")).collect();
+    // Others are served meanwhile; one write is not enough.
+    store.set("config", "theme", "grey")?;
+    assert_eq!(hub.get(THEME).text(), "grey");
+    store.set("config", "theme", "light")?;
+    for asked in waiting {
+        assert_eq!(asked.answer().text(), "light");
+    }
+
+    let other = Store::open_in_memory()?;
+    let foreign = other.cursor(other.set("g", "k", "v")?).to_string();
+    assert_eq!(hub.get(&at(&foreign)).refusal(), refusal(409, "foreign_cursor"));
+    assert_eq!(hub.get(&at("nonsense")).status, 400);
+
+    // The end of the server ends the wait.
+    let never = store.cursor(watchkeep::Revision::new(1_000)).to_string();
+    let asked = hub.begin("GET", &at(&never), &[], b"");
+    // Its answer comes after the other's, which was asked for later.
+    assert_eq!(hub.get(THEME).status, 200);
+    hub.close();
+    assert_eq!(asked.answer().refusal(), refusal(503, "ending"));
+    Ok(())
+}
+
+#[test]
+fn a_write_bears_the_label_of_its_writer() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    let mut watcher = store.watch("config", "*");
+    for (method, target) in [("PUT", THEME.to_owned()), ("DELETE", THEME.to_owned())] {
+        assert_eq!(hub.ask(method, &target, &[("Watchkeep-Origin", "page-7")], b"").status, 204);
+        let event = watcher.recv_timeout(Duration::from_secs(30)).expect("an event")?;
+        assert_eq!(event.origin(), Some("page-7"), "{method}");
+    }
     Ok(())
 }

@@ -9,7 +9,10 @@
 )]
 
 mod entries;
+mod lists;
+mod strangers;
 mod streams;
 mod support;
+mod support_entries;
 mod support_ws;
 mod ws;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, Force};
-use crate::types::entry::Entry;
+use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::name::NameRange;
@@ -352,6 +352,10 @@ impl Read for MemoryRead<'_> {
     }
 
     fn entries(&self, _: &str, _: &NameRange, _: usize) -> Result<(Vec<Entry>, bool)> {
+        absent()
+    }
+
+    fn keys(&self, _: &str, _: &NameRange, _: usize) -> Result<Vec<KeyInfo>> {
         absent()
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
-use crate::types::entry::Entry;
+use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
@@ -239,6 +239,8 @@ pub(crate) trait Read {
     fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>>;
     /// The entries of a group, at most `limit` and at most about a megabyte; and whether there may be more.
     fn entries(&self, group: &str, keys: &NameRange, limit: usize) -> Result<(Vec<Entry>, bool)>;
+    /// The entries of a group without their values, at most `limit`.
+    fn keys(&self, group: &str, keys: &NameRange, limit: usize) -> Result<Vec<KeyInfo>>;
     fn groups(&self, names: &NameRange, limit: usize) -> Result<Vec<String>>;
     fn count(&self, group: &str) -> Result<u64>;
     fn count_all(&self, groups: &NameRange) -> Result<u64>;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::engine::workers::Workers;
 use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
-use crate::types::entry::{Entry, ListOptions, Page};
+use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::limits::QUEUED_CALLS;
 use crate::types::revision::Revision;
@@ -407,6 +407,26 @@ impl AsyncStore {
     pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
         let group = group.to_owned();
         self.read(move |store| store.page(&group, options)).await
+    }
+
+    /// As [`Store::keys_page`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::keys_page`].
+    pub async fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
+        let group = group.to_owned();
+        self.read(move |store| store.keys_page(&group, options)).await
+    }
+
+    /// As [`Store::groups_page`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::groups_page`].
+    pub async fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.read(move |store| store.groups_page(&prefix, after.as_deref(), limit)).await
     }
 
     /// As [`Store::backup_with`].

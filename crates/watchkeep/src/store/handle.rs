@@ -9,7 +9,7 @@ use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Author, Op, Outcome, Transact, Write};
 use crate::types::consumer::Force;
-use crate::types::entry::{Entry, ListOptions, Page};
+use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::name::{NameRange, Scope};
 use crate::types::options::Options;
@@ -383,6 +383,33 @@ impl Store {
     /// As [`get`](Store::get).
     pub fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
         self.view().page(group, options)
+    }
+
+    /// A page of a group without the values, however large they are: at most 256 keys, all of one moment.
+    ///
+    /// ```
+    /// use watchkeep::{ListOptions, Store};
+    /// let store = Store::open_in_memory()?;
+    /// store.set("config", "theme", "dark")?;
+    /// let page = store.keys_page("config", ListOptions::new())?;
+    /// assert_eq!((page.keys[0].key.as_str(), page.keys[0].bytes), ("theme", 4));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
+        self.view().keys_page(group, options)
+    }
+
+    /// A page of the names of groups that start so: at most `limit` and 256, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Store::get).
+    pub fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
+        self.view().groups_page(prefix, after, limit)
     }
 
     /// Reads that all see one revision.

@@ -7,12 +7,15 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
 
 use crate::types::clock::Timestamp;
+use crate::types::consumer::ConsumerInfo;
+use crate::types::entry::KeyInfo;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Event, Item, Lagged};
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
 
 use super::handle::Store;
+use super::report::Stats;
 
 /// A point in time as RFC 3339 with milliseconds, in UTC: `2026-11-23T12:00:00.123Z`.
 ///
@@ -92,6 +95,81 @@ pub fn item(item: &Item, store: StoreId) -> Json {
             object
         }
     }
+}
+
+/// What is known about a key, as a JSON object with the fields of `watchkeep list --json`.
+///
+/// ```
+/// use watchkeep::{ListOptions, Store, json};
+/// let store = Store::open_in_memory()?;
+/// store.set("config", "theme", "dark")?;
+/// let page = store.keys_page("config", ListOptions::new())?;
+/// assert_eq!(json::key(&page.keys[0], store.id())["bytes"], 4);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+pub fn key(key: &KeyInfo, store: StoreId) -> Json {
+    json!({
+        "key": key.key,
+        "bytes": key.bytes,
+        "revision": key.revision.get(),
+        "cursor": Cursor::new(store, key.revision).to_string(),
+        "created": key.created.get(),
+        "updated": timestamp(key.updated),
+        "deadline": key.deadline.map(timestamp),
+        "content_type": key.content_type,
+    })
+}
+
+/// Counts and sizes as a JSON object: what `watchkeep stats --json` prints.
+///
+/// ```
+/// use watchkeep::{Store, json};
+/// let store = Store::open_in_memory()?;
+/// store.set("config", "theme", "dark")?;
+/// assert_eq!(json::stats(&store.stats()?)["entries"], 1);
+/// # Ok::<(), watchkeep::Error>(())
+/// ```
+pub fn stats(stats: &Stats) -> Json {
+    json!({
+        "store": stats.store.as_str(),
+        "path": stats.path.to_string_lossy(),
+        "namespace": stats.namespace,
+        "durability": stats.durability.as_str(),
+        "entries": stats.entries,
+        "groups": stats.groups,
+        "bytes": stats.bytes,
+        "first_revision": stats.first_revision.get(),
+        "last_revision": stats.last_revision.get(),
+        "log_events": stats.log_events,
+        "log_bytes": stats.log_bytes,
+        "waking": stats.waking.as_str(),
+        "next_deadline": stats.next_deadline.map(timestamp),
+        "consumers": stats.consumers.iter().map(consumer).collect::<Vec<_>>(),
+        "watchers": stats.watchers,
+        "callbacks": stats.callbacks,
+        "file_bytes": stats.file_bytes,
+        "wal_bytes": stats.wal_bytes,
+        "sqlite_version": stats.sqlite_version,
+    })
+}
+
+/// A named consumer as a JSON object: what `watchkeep consumers --json` prints in a line.
+pub fn consumer(consumer: &ConsumerInfo) -> Json {
+    json!({
+        "name": consumer.name,
+        "filter": consumer.filter.to_string(),
+        "acked": consumer.acked.map(Revision::get),
+        "acked_at": consumer.acked_at.map(timestamp),
+        "created": timestamp(consumer.created),
+        "fence": consumer.fence,
+        "holder": consumer.holder.as_ref().map(|holder| &holder.label),
+        "held": consumer.holder.as_ref().is_some_and(|holder| holder.is_alive),
+        "lease_until": consumer.holder.as_ref().map(|holder| timestamp(holder.until)),
+        "lag_events": consumer.lag_events,
+        "lag_bytes": consumer.lag_bytes,
+        "oldest_unacked": consumer.oldest_unacked.map(timestamp),
+        "lost": consumer.lost.map(|lost| json!({ "from": lost.from.get(), "to": lost.to.get() })),
+    })
 }
 
 /// Adds a value under `name` where it is UTF-8, otherwise under `name_base64`.

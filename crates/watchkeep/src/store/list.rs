@@ -74,29 +74,11 @@ impl<'a> Groups<'a> {
         Groups { view, prefix: prefix.to_owned(), after: None, page: VecDeque::new(), done: false }
     }
 
-    /// Only those after this name.
-    ///
-    /// ```
-    /// use watchkeep::Store;
-    /// let store = Store::open_in_memory()?;
-    /// for group in ["a", "b", "c"] {
-    ///     store.set(group, "k", "v")?;
-    /// }
-    /// let rest: Vec<_> = store.groups("").after("a").collect::<Result<_, _>>()?;
-    /// assert_eq!(rest, ["b", "c"]);
-    /// # Ok::<(), watchkeep::Error>(())
-    /// ```
-    #[must_use]
-    pub fn after(mut self, name: impl Into<String>) -> Groups<'a> {
-        self.after = Some(name.into());
-        self
-    }
-
     fn fill(&mut self) -> Result<()> {
-        let names = self.view.group_names(&self.prefix, self.after.as_deref())?;
-        self.done = names.len() < PAGE_ENTRIES;
-        self.after = names.last().cloned();
-        self.page = names.into();
+        let page = self.view.groups_page(&self.prefix, self.after.as_deref(), PAGE_ENTRIES)?;
+        self.done = page.next.is_none();
+        self.after = page.next;
+        self.page = page.groups.into();
         Ok(())
     }
 }

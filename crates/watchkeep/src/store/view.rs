@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::{Engine, Held, Read};
-use crate::types::entry::{Entry, ListOptions, Page};
+use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::Result;
 use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::{NameRange, Scope};
@@ -158,11 +158,37 @@ impl<'a> View<'a> {
         })
     }
 
-    pub(super) fn group_names(&self, prefix: &str, after: Option<&str>) -> Result<Vec<String>> {
+    /// A page of a group without the values: at most 256 keys, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](View::get).
+    pub fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
+        let group = self.scope.full(group);
+        let range = NameRange::prefix(&options.prefix).after(options.after.as_deref());
+        let limit = options.limit.unwrap_or(PAGE_ENTRIES).min(PAGE_ENTRIES);
+        self.together(|read| {
+            let keys = if limit == 0 { Vec::new() } else { read.keys(&group, &range, limit)? };
+            let next = keys.last().map(|last| last.key.clone()).filter(|_| keys.len() >= limit);
+            Ok(KeyPage { keys, next, revision: read.last()? })
+        })
+    }
+
+    /// A page of the names of groups that start so: at most `limit` and 256, all of one moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](View::get).
+    pub fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
         let after = after.map(|after| self.scope.full(after));
         let range = NameRange::prefix(&self.scope.full(prefix)).after(after.as_deref());
-        let names = self.one(|read| read.groups(&range, PAGE_ENTRIES))?;
-        Ok(names.into_iter().map(|name| self.scope.local(&name).to_owned()).collect())
+        let limit = limit.min(PAGE_ENTRIES);
+        self.together(|read| {
+            let names = if limit == 0 { Vec::new() } else { read.groups(&range, limit)? };
+            let groups: Vec<_> = names.iter().map(|name| self.scope.local(name).to_owned()).collect();
+            let next = groups.last().cloned().filter(|_| groups.len() >= limit);
+            Ok(GroupPage { groups, next, revision: read.last()? })
+        })
     }
 
     pub(super) fn last(&self) -> Result<Revision> {

@@ -33,6 +33,40 @@ impl Entry {
     }
 }
 
+/// What is known about an entry without reading its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyInfo {
+    /// The key.
+    pub key: String,
+    /// The size of the value, in bytes.
+    pub bytes: u64,
+    /// The revision of the value.
+    pub revision: Revision,
+    /// The revision at which the key came to be.
+    pub created: Revision,
+    /// When the value was written.
+    pub updated: Timestamp,
+    /// When the entry expires, if it does.
+    pub deadline: Option<Timestamp>,
+    /// The content type that was given with the value.
+    pub content_type: Option<String>,
+}
+
+impl From<&Entry> for KeyInfo {
+    fn from(entry: &Entry) -> KeyInfo {
+        KeyInfo {
+            key: entry.key.clone(),
+            bytes: entry.value.len() as u64,
+            revision: entry.revision,
+            created: entry.created,
+            updated: entry.updated,
+            deadline: entry.deadline,
+            content_type: entry.content_type.clone(),
+        }
+    }
+}
+
 /// Which entries of a group to list, in the order of their keys.
 ///
 /// ```
@@ -89,6 +123,30 @@ pub struct Page {
     /// The entries, in the order of their keys.
     pub entries: Vec<Entry>,
     /// The key after which to go on; none at the end.
+    pub next: Option<String>,
+    /// The revision that the page was read at.
+    pub revision: Revision,
+}
+
+/// Some keys of a group, all read at one moment, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyPage {
+    /// The keys, in byte order.
+    pub keys: Vec<KeyInfo>,
+    /// The key after which to go on; none at the end.
+    pub next: Option<String>,
+    /// The revision that the page was read at.
+    pub revision: Revision,
+}
+
+/// Some names of groups, all read at one moment, and where to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupPage {
+    /// The names, in byte order.
+    pub groups: Vec<String>,
+    /// The name after which to go on; none at the end.
     pub next: Option<String>,
     /// The revision that the page was read at.
     pub revision: Revision,

@@ -1,9 +1,10 @@
 //! Listing: pages, iterators, counts; in byte order, however much there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::support::Result;
-use watchkeep::{ListOptions, Options, Store};
+use watchkeep::{ListOptions, Options, SetOptions, Store};
 
 /// A name out of few characters, some of them awkward.
 fn name(dice: &mut fastrand::Rng) -> String {
@@ -63,6 +64,74 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
             assert!(pages < 2_000, "{what}: it does not end");
         }
         assert_eq!(paged, if limit == Some(0) { Vec::new() } else { all }, "{what}");
+    }
+    Ok(())
+}
+
+#[test]
+fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
+    let store = Store::open_in_memory()?;
+    let mut dice = fastrand::Rng::with_seed(13);
+    store.transaction(|tx| {
+        (0..700).try_for_each(|_| {
+            let hour = SetOptions::new().ttl(Duration::from_secs(3_600)).content_type("a/b");
+            let options = if dice.bool() { hour } else { SetOptions::new() };
+            // Text and bytes; a character of two bytes counts as two.
+            let value = if dice.bool() {
+                "é".repeat(dice.usize(..9)).into_bytes()
+            } else {
+                vec![0xff; dice.usize(..9)]
+            };
+            tx.set_with("g", &name(&mut dice), value, options)
+        })
+    })?;
+    // Larger together than what a page with values holds.
+    for number in 0..5 {
+        store.set("large", &format!("{number}"), vec![0; 400_000])?;
+    }
+    assert_eq!(store.keys_page("large", ListOptions::new())?.keys.len(), 5);
+    for _ in 0..100 {
+        let options =
+            ListOptions::new().prefix(name(&mut dice)).after(name(&mut dice)).limit(dice.usize(..300));
+        let (page, keys) = (store.page("g", options.clone())?, store.keys_page("g", options.clone())?);
+        assert_eq!((page.next, page.revision), (keys.next, keys.revision), "{options:?}");
+        assert_eq!(page.entries.len(), keys.keys.len(), "{options:?}");
+        for (entry, key) in page.entries.iter().zip(&keys.keys) {
+            assert_eq!(key.bytes, entry.value.len() as u64);
+            assert_eq!((&key.key, key.revision, key.created), (&entry.key, entry.revision, entry.created));
+            assert_eq!((key.updated, key.deadline), (entry.updated, entry.deadline));
+            assert_eq!(key.content_type, entry.content_type);
+        }
+    }
+    assert!(store.keys_page("none", ListOptions::new())?.keys.is_empty());
+    Ok(())
+}
+
+#[test]
+fn pages_of_groups_are_the_list_of_groups_in_parts_also_in_a_namespace() -> Result {
+    let whole = Store::open_in_memory()?;
+    let scoped = whole.scoped("tenant")?;
+    let mut dice = fastrand::Rng::with_seed(17);
+    for store in [&whole, &scoped] {
+        store.transaction(|tx| (0..300).try_for_each(|_| tx.set(&name(&mut dice), "k", "v")))?;
+    }
+    for store in [&whole, &scoped] {
+        for _ in 0..50 {
+            let (prefix, limit) = (name(&mut dice), dice.usize(1..300));
+            let all: Vec<_> = store.groups(&prefix).collect::<std::result::Result<_, _>>()?;
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.groups_page(&prefix, after.as_deref(), limit)?;
+                assert_eq!(page.revision, store.last_revision()?);
+                assert!(page.groups.len() <= limit.min(256));
+                paged.extend(page.groups);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(paged, all, "prefix {prefix:?}, limit {limit}");
+        }
     }
     Ok(())
 }

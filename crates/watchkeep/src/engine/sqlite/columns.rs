@@ -4,7 +4,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Row, ToSql};
 
 use crate::types::clock::Timestamp;
-use crate::types::entry::Entry;
+use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::{Reason, Result};
 use crate::types::revision::Revision;
 use crate::types::value::Value;
@@ -16,6 +16,14 @@ macro_rules! entry_columns {
     };
 }
 pub(super) use entry_columns;
+
+/// The columns that [`read_key`] reads, in its order. Sizes are known without reading the values.
+macro_rules! key_columns {
+    () => {
+        "e.key, octet_length(e.value), e.revision, e.created, e.updated, e.deadline, e.content_type"
+    };
+}
+pub(super) use key_columns;
 
 /// What a row of the log weighs in its running total, as SQL; `log::payload` is the same.
 macro_rules! payload {
@@ -52,6 +60,18 @@ pub(super) fn read_entry(row: &Row<'_>) -> Result<Entry> {
     Ok(Entry {
         key: row.get(0)?,
         value: read_value(row.get_ref(1)?)?,
+        revision: Revision::from_i64(row.get(2)?)?,
+        created: Revision::from_i64(row.get(3)?)?,
+        updated: Timestamp::from_millis(row.get(4)?),
+        deadline: row.get::<_, Option<i64>>(5)?.map(Timestamp::from_millis),
+        content_type: row.get(6)?,
+    })
+}
+
+pub(super) fn read_key(row: &Row<'_>) -> Result<KeyInfo> {
+    Ok(KeyInfo {
+        key: row.get(0)?,
+        bytes: count(row.get(1)?)?,
         revision: Revision::from_i64(row.get(2)?)?,
         created: Revision::from_i64(row.get(3)?)?,
         updated: Timestamp::from_millis(row.get(4)?),

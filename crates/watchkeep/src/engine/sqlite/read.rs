@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::engine::{LogPage, Read, Totals};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
-use crate::types::entry::Entry;
+use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::Result;
 use crate::types::event::Change;
 use crate::types::limits::PAGE_BYTES;
@@ -16,7 +16,7 @@ use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
 
-use super::columns::{count, entry_columns, read_entry, read_value};
+use super::columns::{count, entry_columns, key_columns, read_entry, read_key, read_value};
 use super::{consumers, log, reserve};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
@@ -30,10 +30,10 @@ const ENTRY: &str = concat!(
 
 /// `?1` is the group, `?2` the present moment, `?3` the lower bound, `?4` the limit, `?5` the upper bound if any.
 macro_rules! entries_sql {
-    ($above:literal, $below:literal) => {
+    ($columns:ident, $above:literal, $below:literal) => {
         concat!(
             "SELECT ",
-            entry_columns!(),
+            $columns!(),
             " FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id WHERE g.name = ?1 AND e.key ",
             $above,
             " ?3",
@@ -84,8 +84,12 @@ struct RangeSql {
 }
 
 const ENTRIES: RangeSql = RangeSql {
-    included: [entries_sql!(">=", ""), entries_sql!(">=", " AND e.key < ?5")],
-    excluded: [entries_sql!(">", ""), entries_sql!(">", " AND e.key < ?5")],
+    included: [entries_sql!(entry_columns, ">=", ""), entries_sql!(entry_columns, ">=", " AND e.key < ?5")],
+    excluded: [entries_sql!(entry_columns, ">", ""), entries_sql!(entry_columns, ">", " AND e.key < ?5")],
+};
+const KEYS: RangeSql = RangeSql {
+    included: [entries_sql!(key_columns, ">=", ""), entries_sql!(key_columns, ">=", " AND e.key < ?5")],
+    excluded: [entries_sql!(key_columns, ">", ""), entries_sql!(key_columns, ">", " AND e.key < ?5")],
 };
 const GROUPS: RangeSql = RangeSql {
     included: [groups_sql!(">=", ""), groups_sql!(">=", " AND g.name < ?5")],
@@ -163,6 +167,15 @@ impl Read for SqliteRead<'_> {
         })?;
         let more = entries.len() >= limit || bytes >= PAGE_BYTES;
         Ok((entries, more))
+    }
+
+    fn keys(&self, group: &str, keys: &NameRange, limit: usize) -> Result<Vec<KeyInfo>> {
+        let mut found = Vec::new();
+        self.range(&KEYS, group, keys, limit, |row| {
+            found.push(read_key(row)?);
+            Ok(true)
+        })?;
+        Ok(found)
     }
 
     fn groups(&self, names: &NameRange, limit: usize) -> Result<Vec<String>> {
