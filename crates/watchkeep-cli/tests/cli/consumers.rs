@@ -32,7 +32,12 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Starts a watch and waits until it holds the consumer.
 fn holder(at: &Sandbox, args: &[&str]) -> Running {
     let known = at.json_lines(&["consumers", "--json"]).first().map(|it| it["fence"].clone());
-    let running = at.start(&[&["watch", "--consumer", "c"], args].concat());
+    let command = at.command(&[&["watch", "--consumer", "c"], args].concat());
+    // The tests may run where SIGHUP is ignored, which is inherited.
+    let mut heeding = std::process::Command::new("env");
+    heeding.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    heeding.current_dir(at.path("")).env_remove("WATCHKEEP_STORE").env_remove("WATCHKEEP_NAMESPACE");
+    let running = at.start_command(&mut heeding);
     eventually("the consumer is held", || {
         let row = at.json_lines(&["consumers", "--json"]);
         row.first().is_some_and(|it| it["held"] == true && Some(&it["fence"]) != known.as_ref())
