@@ -17,6 +17,8 @@ pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
+/// How long nobody is accepted once that failed: nothing tells when there are descriptors again.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A stream without events sends its position this often.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(15);
 /// After how long a client of a stream comes back, in milliseconds: spread, so that not all come at once.

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use watchkeep::Store;
 
 use crate::gate::Gate;
-use crate::limits::{END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
+use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
 use crate::stall::Stalls;
 
 /// Where a server listens.
@@ -208,7 +208,7 @@ impl Server {
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
                 Some(_) = connections.join_next() => {}
