@@ -347,7 +347,7 @@ impl Gate {
 
     /// Counts and sizes, without the file's path.
     pub(crate) async fn stats(&self) -> Result<(serde_json::Value, Position), Problem> {
-        let stats = self.store.blocking(Store::stats).await?;
+        let stats = self.store.stats().await?;
         let mut object = json::stats(&stats);
         if let Some(object) = object.as_object_mut() {
             object.shift_remove("path");
@@ -373,7 +373,7 @@ impl Gate {
 
     /// The last revision of the store.
     pub(crate) async fn last(&self) -> Result<Revision, Problem> {
-        Ok(self.store.blocking(Store::last_revision).await?)
+        Ok(self.store.last_revision().await?)
     }
 
     /// The ring of a filter; makes it when nobody has it yet.
@@ -416,7 +416,7 @@ impl Gate {
             Begin::Snapshot => options.snapshot(),
             Begin::After(revision) => options.after(revision),
         };
-        match self.store.blocking(move |store| store.watch_with(filter, options)).await {
+        match self.store.watch_with(filter, options).await {
             Err(error) if error.kind() == ErrorKind::ForeignCursor => Ok(None),
             begun => begun.map(Some),
         }

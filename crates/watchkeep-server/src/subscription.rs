@@ -304,3 +304,47 @@ fn not_ours() -> Problem {
     let detail = "the position is not one of this store; start again, or ask for snapshot=auto";
     Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::time::Instant;
+    use watchkeep::Store;
+
+    use super::*;
+    use crate::limits::HEARTBEAT;
+    use crate::serve::Ending;
+
+    async fn next(subscription: &mut Subscription) -> Option<Told> {
+        poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_hears_where_it_stands_once_in_each_heartbeat() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let last = store.cursor(store.set("other", "k", "v")?).to_string();
+        let gate = Gate::new(&store, Ending::never());
+        let wanted = Wanted {
+            filter: Filter::group("g"),
+            snapshots: Snapshots::Never,
+            after: None,
+            exclude_origin: None,
+            values: Values::All,
+        };
+        let mut subscription = Subscription::begin(&gate, wanted).await?;
+        assert!(matches!(next(&mut subscription).await, Some(Told::Ready(_))));
+        let mut came = Vec::new();
+        for _ in 0..3 {
+            match next(&mut subscription).await {
+                Some(Told::Heartbeat(Some(at))) => assert_eq!(at.to_string(), last),
+                other => return Err(Problem::bad(format!("{other:?} instead of a heartbeat"))),
+            }
+            came.push(Instant::now());
+        }
+        // The first may be late: the clock ran while nobody asked.
+        let [_, second, third] = came.as_slice() else { return Err(Problem::bad("not three")) };
+        assert_eq!(*third - *second, HEARTBEAT);
+        Ok(())
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use axum::http::StatusCode;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use watchkeep::{AsyncStore, Error, Revision, Store};
+use watchkeep::{AsyncStore, Error, Revision};
 
 use crate::limits::{LOOK, MIN_TIME};
 use crate::problem::Problem;
@@ -36,7 +36,7 @@ impl Tide {
 
     async fn wait(&self, store: &AsyncStore, revision: Revision) -> Result<(), Error> {
         loop {
-            if store.blocking(Store::last_revision).await? >= revision {
+            if store.last_revision().await? >= revision {
                 return Ok(());
             }
             // When the task gives up, reading here tells why.
@@ -60,7 +60,7 @@ impl Tide {
 
     /// Looks until nobody waits.
     async fn look(self, store: AsyncStore, sender: Arc<watch::Sender<Revision>>) {
-        while let Ok(last) = store.blocking(Store::last_revision).await {
+        while let Ok(last) = store.last_revision().await {
             sender.send_replace(last);
             sleep(LOOK).await;
             let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,12 @@
 //! Streams: complete, in order, once; and what becomes of those that cannot be.
 
+use std::sync::mpsc;
 use std::thread;
 
 use serde_json::json;
 use watchkeep::{Durability, Options, Revision, Store};
 
-use crate::support::{Frame, Result, Served};
+use crate::support::{Frame, LIMIT, Result, Served};
 
 fn open() -> Result<(tempfile::TempDir, Store)> {
     let folder = tempfile::tempdir()?;
@@ -229,5 +230,37 @@ fn a_server_that_ends_says_so_at_once() -> Result {
     }
     drop(served);
     store.set("g", "k", "the store goes on")?;
+    Ok(())
+}
+
+#[test]
+fn a_stream_begins_while_transactions_wait_for_another_writer() -> Result {
+    let folder = tempfile::tempdir()?;
+    let options = || Options::new().busy_timeout(LIMIT);
+    let store = options().open(folder.path().join("app.db"))?;
+    store.set("g", "k", "v")?;
+    let served = Served::start(&store)?;
+    let (held, holding) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let other = options().open(folder.path().join("app.db"))?;
+    let holder = thread::spawn(move || {
+        other.transaction(|tx| {
+            tx.set("g", "other", "v")?;
+            // The test goes on, or is over.
+            let _ = (held.send(()), released.recv());
+            Ok(())
+        })
+    });
+    holding.recv()?;
+    // More of them than there are threads for them.
+    let waiting: Vec<_> = (0..40).map(|_| store.to_async().transaction(|tx| tx.set("g", "k", "w"))).collect();
+    for query in ["", "snapshot=auto", &format!("after={}", store.cursor(Revision::new(1)))] {
+        let mut stream = served.stream(query, &[])?;
+        stream.upto("ready")?;
+    }
+    assert_eq!(served.ask("GET /v1/stats", &[], b"")?, 200);
+    drop(release);
+    holder.join().map_err(|_| "panicked")??;
+    drop(waiting);
     Ok(())
 }

@@ -13,15 +13,19 @@ use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
+use crate::types::filter::Filter;
 use crate::types::limits::QUEUED_CALLS;
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
+use crate::types::watching::WatchOptions;
 use crate::types::writing::{DeleteOptions, SetOptions};
+use crate::watch::watcher::Watcher;
 
 use super::consumer::Acker;
 use super::handle::Store;
 use super::ops;
+use super::report::Stats;
 use super::transaction::{Committed, Transaction};
 
 /// The operations of a [`Store`] as futures.
@@ -397,6 +401,33 @@ impl AsyncStore {
     pub async fn count_all(&self, group_prefix: &str) -> Result<u64> {
         let prefix = group_prefix.to_owned();
         self.read(move |store| store.count_all(&prefix)).await
+    }
+
+    /// As [`Store::last_revision`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::last_revision`].
+    pub async fn last_revision(&self) -> Result<Revision> {
+        self.read(Store::last_revision).await
+    }
+
+    /// As [`Store::stats`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::stats`].
+    pub async fn stats(&self) -> Result<Stats> {
+        self.read(Store::stats).await
+    }
+
+    /// As [`Store::watch_with`], whose reading of the file is done on one of the store's threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::watch_with`].
+    pub async fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
+        self.read(move |store| store.watch_with(filter, options)).await
     }
 
     /// As [`Store::page`].
