@@ -8,11 +8,13 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
+use utoipa_axum::router::UtoipaMethodRouter;
+use utoipa_axum::routes;
 use watchkeep::{Entry, json};
 
 use crate::conditions;
 use crate::gate::{Gate, Position, Put, Ttl, unmet};
+use crate::openapi::{ENTRY, Fresh, IfAbsent, IfMatch, Known, Lifetime, Names, NewLifetime, Origin};
 use crate::place::{Content, Place};
 use crate::problem::Problem;
 use crate::range::{self, Part};
@@ -30,10 +32,24 @@ const PASSIVE: [&str; 6] =
 /// What `curl -d` says of anything: nothing is known of the value then.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-pub(crate) fn routes() -> MethodRouter<Gate> {
-    axum::routing::get(get).put(put).patch(patch).delete(delete)
+pub(crate) fn routes() -> UtoipaMethodRouter<Gate> {
+    routes!(get, put, patch, delete)
 }
 
+/// Reads an entry.
+#[utoipa::path(
+    method(get, head),
+    path = ENTRY,
+    operation_id = "read_entry",
+    params(Names, Fresh, IfMatch, Known),
+    responses(
+        (status = 200, description = "The bytes of the value.", content_type = "*/*", headers(
+            ("ETag"), ("Watchkeep-Cursor"), ("Watchkeep-Expires", description = "When it expires (RFC 3339), if it does."),
+        )),
+        (status = 206, description = "The bytes of the range.", content_type = "*/*"),
+        (status = 304, description = "It stands at a cursor of If-None-Match."),
+    )
+)]
 async fn get(
     State(gate): State<Gate>,
     method: Method,
@@ -83,6 +99,15 @@ async fn get(
     Ok(response)
 }
 
+/// Sets an entry.
+#[utoipa::path(
+    put,
+    path = ENTRY,
+    operation_id = "set_entry",
+    params(Names, Lifetime, IfMatch, IfAbsent, Origin),
+    request_body(content_type = "*/*", description = "The value, up to 16 MiB. Its type is kept."),
+    responses((status = 204, description = "It is set.", headers(("ETag"), ("Watchkeep-Cursor"))))
+)]
 async fn put(
     State(gate): State<Gate>,
     Place { group, key, mut query }: Place,
@@ -103,6 +128,18 @@ async fn put(
     answer(StatusCode::NO_CONTENT, &position, None)
 }
 
+/// Gives an entry a new time to live, or takes it away. One of the two is needed.
+#[utoipa::path(
+    patch,
+    path = ENTRY,
+    operation_id = "touch_entry",
+    params(Names, NewLifetime, IfMatch, Origin),
+    responses((status = 204, description = "It has a new time to live, or none.", headers(
+        ("ETag", description = "Where its value stands, as before."),
+        ("Watchkeep-Cursor", description = "Where the store stands after it."),
+        ("Watchkeep-Expires"),
+    )))
+)]
 async fn patch(
     State(gate): State<Gate>,
     Place { group, key, mut query }: Place,
@@ -129,6 +166,14 @@ async fn patch(
     Ok(response)
 }
 
+/// Deletes an entry.
+#[utoipa::path(
+    delete,
+    path = ENTRY,
+    operation_id = "delete_entry",
+    params(Names, IfMatch, Origin),
+    responses((status = 204, description = "It is deleted.", headers(("ETag"), ("Watchkeep-Cursor"))))
+)]
 async fn delete(
     State(gate): State<Gate>,
     Place { group, key, query }: Place,

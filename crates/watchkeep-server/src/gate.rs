@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
     AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, GroupPage, Item, KeyInfo, ListOptions,
@@ -21,7 +22,8 @@ use crate::serve::Ending;
 use crate::tide::Tide;
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub(crate) struct Position(String);
 
 impl fmt::Display for Position {

@@ -24,6 +24,7 @@ mod gate;
 mod guard;
 mod limits;
 mod lists;
+mod openapi;
 mod page;
 mod place;
 mod problem;
@@ -39,6 +40,9 @@ mod ws;
 
 use axum::routing::get;
 use axum::{Router, middleware};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use watchkeep::Store;
 
 use gate::Gate;
@@ -63,15 +67,19 @@ pub fn router(store: &Store) -> Router {
 }
 
 fn routes(gate: Gate) -> Router {
-    Router::new()
-        .route("/v1/entry", entry::routes())
-        .route("/v1/groups/{group}/keys/{key}", entry::routes())
-        .route("/v1/groups", get(lists::groups))
-        .route("/v1/keys", get(lists::keys))
-        .route("/v1/group", get(lists::group).delete(lists::delete_group))
-        .route("/v1/stats", get(lists::stats))
-        .route("/v1/watch", get(stream::watch))
-        .route("/v1/ws", get(ws::open))
+    let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
+        .routes(entry::routes())
+        .routes(routes!(lists::groups))
+        .routes(routes!(lists::keys))
+        .routes(routes!(lists::group, lists::delete_group))
+        .routes(routes!(lists::stats))
+        .routes(routes!(stream::watch))
+        .routes(routes!(ws::open))
+        .split_for_parts();
+    let document = openapi::encode(document);
+    declared
+        .route(openapi::NAMED_ENTRY, entry::routes().2)
+        .route("/v1/openapi.json", get(async move || openapi::answer(document)))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))

@@ -4,43 +4,107 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::entry::{CURSOR, label};
 use crate::gate::{Gate, Keys, Position};
 use crate::limits::PAGE;
+use crate::openapi::{Fresh, Group, Key, Origin, Paged, WithValues};
 use crate::place::Content;
 use crate::problem::Problem;
 use crate::query::Query;
 
+/// A page of the names of groups.
+#[derive(Serialize, ToSchema)]
+struct Groups {
+    groups: Vec<String>,
+    /// Ask again with `after` this name; null on the last page.
+    #[schema(required = true)]
+    next: Option<String>,
+    #[schema(value_type = String)]
+    cursor: Position,
+}
+
+/// A page of the keys of a group.
+#[derive(Serialize, ToSchema)]
+struct KeysOf {
+    group: String,
+    #[schema(value_type = Vec<Key>)]
+    keys: Vec<Value>,
+    /// Ask again with `after` this name; null on the last page.
+    #[schema(required = true)]
+    next: Option<String>,
+    #[schema(value_type = String)]
+    cursor: Position,
+}
+
+/// The keys of a group, counted.
+#[derive(Serialize, ToSchema)]
+struct Count {
+    group: String,
+    count: u64,
+    #[schema(value_type = String)]
+    cursor: Position,
+}
+
+/// The names of groups, a page of them.
+#[utoipa::path(
+    get,
+    path = "/v1/groups",
+    operation_id = "list_groups",
+    params(Paged, Fresh),
+    responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor"))))
+)]
 pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
     let (after, limit) = (query.take("after"), limit(&mut query)?);
     gate.fresh(query).await?;
-    let (page, position) = gate.groups(&prefix, after.as_deref(), limit).await?;
-    Ok(answer(
-        &json!({ "groups": page.groups, "next": page.next, "cursor": position.to_string() }),
-        &position,
-    ))
+    let (page, cursor) = gate.groups(&prefix, after.as_deref(), limit).await?;
+    answer(&cursor.clone(), &Groups { groups: page.groups, next: page.next, cursor })
 }
 
+/// The keys of a group, a page of them.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    operation_id = "list_keys",
+    params(Group, Paged, WithValues, Fresh),
+    responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor"))))
+)]
 pub(crate) async fn keys(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     let prefix = query.take("prefix").unwrap_or_default();
     let (after, limit, values) = (query.take("after"), limit(&mut query)?, query.flag("values")?);
     gate.fresh(query).await?;
     let Keys { keys, next, position } = gate.keys(&group, prefix, after, limit, values).await?;
-    let page = json!({ "group": group, "keys": keys, "next": next, "cursor": position.to_string() });
-    Ok(answer(&page, &position))
+    answer(&position.clone(), &KeysOf { group, keys, next, cursor: position })
 }
 
+/// How many keys a group holds.
+#[utoipa::path(
+    get,
+    path = "/v1/group",
+    operation_id = "count_group",
+    params(Group, Fresh),
+    responses((status = 200, body = Count, description = "Its keys, counted.", headers(("Watchkeep-Cursor"))))
+)]
 pub(crate) async fn group(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     gate.fresh(query).await?;
-    let (count, position) = gate.count(&group).await?;
-    Ok(answer(&json!({ "group": group, "count": count, "cursor": position.to_string() }), &position))
+    let (count, cursor) = gate.count(&group).await?;
+    answer(&cursor.clone(), &Count { group, count, cursor })
 }
 
+/// Deletes a group with all its keys.
+#[utoipa::path(
+    delete,
+    path = "/v1/group",
+    operation_id = "delete_group",
+    params(Group, Origin),
+    responses((status = 200, body = Count, description = "The keys that it held, counted.", headers(("Watchkeep-Cursor"))))
+)]
 pub(crate) async fn delete_group(
     State(gate): State<Gate>,
     mut query: Query,
@@ -51,14 +115,22 @@ pub(crate) async fn delete_group(
     let group = query.need("group")?;
     query.end()?;
     let gate = gate.labelled(label(&headers)?);
-    let (count, position) = gate.delete_group(group.clone()).await?;
-    Ok(answer(&json!({ "group": group, "count": count, "cursor": position.to_string() }), &position))
+    let (count, cursor) = gate.delete_group(group.clone()).await?;
+    answer(&cursor.clone(), &Count { group, count, cursor })
 }
 
+/// Counts and sizes of the store: the fields of `watchkeep stats --json`.
+#[utoipa::path(
+    get,
+    path = "/v1/stats",
+    operation_id = "stats",
+    params(Fresh),
+    responses((status = 200, body = HashMap<String, Value>, description = "One object.", headers(("Watchkeep-Cursor"))))
+)]
 pub(crate) async fn stats(State(gate): State<Gate>, query: Query) -> Result<Response, Problem> {
     gate.fresh(query).await?;
     let (stats, position) = gate.stats().await?;
-    Ok(answer(&stats, &position))
+    answer(&position, &stats)
 }
 
 fn limit(query: &mut Query) -> Result<usize, Problem> {
@@ -71,12 +143,13 @@ fn limit(query: &mut Query) -> Result<usize, Problem> {
     }
 }
 
-fn answer(json: &Value, position: &Position) -> Response {
+fn answer(position: &Position, page: &impl Serialize) -> Result<Response, Problem> {
     let headers: [(HeaderName, String); 4] = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CACHE_CONTROL, "private, no-cache".to_owned()),
         (VARY, "Authorization".to_owned()),
         (CURSOR, position.to_string()),
     ];
-    (StatusCode::OK, headers, json.to_string()).into_response()
+    let json = serde_json::to_vec(page).map_err(watchkeep::Error::abort)?;
+    Ok((StatusCode::OK, headers, json).into_response())
 }

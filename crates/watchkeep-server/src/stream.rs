@@ -15,6 +15,7 @@ use futures_core::Stream;
 use crate::frame;
 use crate::gate::{Gate, Position};
 use crate::limits::WRITE;
+use crate::openapi::{Beginning, Bookmark, Filtered};
 use crate::problem::Problem;
 use crate::query::{self, Query};
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
@@ -22,6 +23,19 @@ use crate::subscription::{Snapshots, Subscription, Told, Wanted};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
+/// Changes as server-sent events, for a plain `EventSource`.
+#[utoipa::path(
+    get,
+    path = "/v1/watch",
+    operation_id = "watch",
+    params(Filtered, Beginning, Bookmark),
+    responses((
+        status = 200,
+        content_type = "text/event-stream",
+        description = "Unnamed messages, whose data is an `Event`, and the marks `ready`, `reset`, `lagged`, `trouble` \
+            and `bye`. It does not end by itself.",
+    ))
+)]
 pub(crate) async fn watch(
     State(gate): State<Gate>,
     mut query: Query,

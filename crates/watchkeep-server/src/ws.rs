@@ -16,6 +16,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::gate::Gate;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
+use crate::openapi::{Origin, OriginInQuery, Subprotocol};
 use crate::problem::Problem;
 use crate::query::Query;
 
@@ -24,6 +25,14 @@ const PROTOCOL: &str = "watchkeep.v1";
 /// A label of the writer's, which a page in a browser gives as the parameter `origin`.
 const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
 
+/// A WebSocket with many subscriptions, and with writes.
+#[utoipa::path(
+    get,
+    path = "/v1/ws",
+    operation_id = "open_websocket",
+    params(Origin, OriginInQuery, Subprotocol),
+    responses((status = 101, description = "The messages of docs/wire.md follow."))
+)]
 pub(crate) async fn open(
     State(gate): State<Gate>,
     mut query: Query,

@@ -10,6 +10,7 @@
 
 mod entries;
 mod lists;
+mod openapi;
 mod strangers;
 mod streams;
 mod support;

@@ -45,8 +45,10 @@ impl Hub {
 
     /// Sends a request.
     pub(crate) fn begin(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
-        let mut head =
-            format!("{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        if !headers.iter().any(|(name, _)| *name == "Connection") {
+            head += "Connection: close\r\n";
+        }
         if !body.is_empty() {
             head += &format!("Content-Length: {}\r\n", body.len());
         }
