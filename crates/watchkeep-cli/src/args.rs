@@ -537,20 +537,24 @@ pub(crate) struct Restore {
 Examples:
   watchkeep demo
   watchkeep demo --processes    a reader is killed, and misses nothing
+  watchkeep demo --serve        the same in a browser; Ctrl-C ends it early
 
 It writes to watchkeep-demo.db in the current folder, or to --store FILE, and leaves
 the file to be looked into. With --processes and without --store the file is a
 temporary one.")]
 pub(crate) struct Demo {
     /// Kill a process that reads, write ten thousand keys in another, and let it go on from its cursor
-    #[arg(long, conflicts_with = "seconds")]
+    #[arg(long, conflicts_with_all = ["seconds", "serve"])]
     pub(crate) processes: bool,
+    /// Serve it too: open the URL that it prints, and see every change in the browser
+    #[arg(long)]
+    pub(crate) serve: bool,
     /// What this process does in the demo of another
     #[arg(long, hide = true, value_name = "PART")]
     pub(crate) part: Option<Part>,
-    /// How long
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(3..=600))]
-    pub(crate) seconds: u64,
+    /// How long [default: 6, and 60 with --serve]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(3..=600))]
+    pub(crate) seconds: Option<u64>,
 }
 
 /// What a process does in the demo with several.

@@ -281,9 +281,9 @@ fn colour_is_for_terminals_and_never_in_values() {
 #[test]
 fn the_demo_proves_itself_and_leaves_a_file() {
     let at = Sandbox::new();
-    let proof = at.json(&["demo", "--seconds", "3", "--json"]);
-    assert!(proof["log_events"].as_u64() > Some(20), "{proof}");
-    for watcher in ["live", "slow"] {
+    let proof = at.json(&["demo", "--serve", "--seconds", "3", "--json"]);
+    assert!(proof["log_events"].as_u64() > Some(20) && proof["cuts"].as_u64() > Some(1), "{proof}");
+    for watcher in ["live", "slow", "over_http"] {
         assert_eq!(proof[watcher]["events"], proof["log_events"]);
         for fault in ["missing", "doubled", "out_of_order"] {
             assert_eq!(proof[watcher][fault], 0, "{proof}");

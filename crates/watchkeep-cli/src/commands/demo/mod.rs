@@ -1,6 +1,7 @@
 //! `demo`: several threads write, a live watch shows it, a slow reader falls behind and catches up; in the end the
 //! change log tells whether either of them missed anything.
 
+mod hub;
 mod pace;
 #[cfg(unix)]
 mod processes;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use watchkeep::{Filter, Options, Revision, Store, WatchOptions, Watcher};
 
+use self::hub::Hub;
 use self::pace::Pace;
 use self::proof::Proof;
 use self::screen::Screen;
@@ -28,6 +30,9 @@ use crate::output::Out;
 
 /// The file that is written unless another is named.
 const FILE: &str = "watchkeep-demo.db";
+/// How long it lasts unless asked otherwise: to be watched here, or to be opened in a browser.
+const SECONDS: u64 = 6;
+const SECONDS_SERVED: u64 = 60;
 /// How long the main thread waits for an event before it looks whether the writers are done.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -40,12 +45,14 @@ pub(super) fn demo(global: &Global, store_is_named: bool, args: &Demo, out: &mut
     }
     let path = if store_is_named { global.store.as_path() } else { Path::new(FILE) };
     let (store, start) = open_own(global, path)?;
-    let pace = Pace::new(Duration::from_secs(args.seconds));
+    let hub = if args.serve { Some(Hub::start(&store)?) } else { None };
+    let seconds = args.seconds.unwrap_or(if args.serve { SECONDS_SERVED } else { SECONDS });
+    let pace = Pace::new(Duration::from_secs(seconds));
     let to_stop = pace.clone();
     signals::on_end(move || to_stop.stop())?;
     let mut screen = Screen::new(path, out);
-    screen.opening()?;
-    let proof = play(&store, start, &pace, &mut screen)?;
+    screen.opening(hub.as_ref().map(Hub::url))?;
+    let proof = play(&store, start, hub.as_ref(), &pace, &mut screen)?;
     screen.proof(&proof)?;
     if !proof.holds() {
         return Err(Failure::new(FAILURE, "the numbers above must not be; please report them as a bug"));
@@ -89,15 +96,28 @@ fn open_own(global: &Global, path: &Path) -> Result<(Store, Revision)> {
 }
 
 /// Lets everybody write and read until the time is over, and looks at what came of it.
-fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) -> Result<Proof> {
+fn play(
+    store: &Store,
+    start: Revision,
+    hub: Option<&Hub>,
+    pace: &Pace,
+    screen: &mut Screen<'_>,
+) -> Result<Proof> {
     let counter = format!("visits-{start}");
     let (mut live, mut slow_watcher) = (watch(store, start)?, watch(store, start)?);
     let slow = SlowReader::new(pace.clone(), start);
+    let client = hub.map(|hub| hub.client(pace.clone()));
+    let end_readers = |end| {
+        slow.read_up_to(end);
+        client.iter().for_each(|client| client.read_up_to(end));
+    };
     let mut seen = Vec::new();
-    let (written, log, mut slow_seen) = thread::scope(|scope| {
+    let (written, log, mut slow_seen, heard) = thread::scope(|scope| {
         let slow_reader = threads::start_in(scope, || slow.read(&mut slow_watcher))?;
+        let client = client.as_ref().map(|client| threads::start_in(scope, || client.read(store, start)));
+        let client = client.transpose().inspect_err(|_| end_readers(start))?;
         let writers = threads::start_in(scope, || writers::write(store, pace, &counter))
-            .inspect_err(|_| slow.read_up_to(start))?;
+            .inspect_err(|_| end_readers(start))?;
         let result = (|| {
             show(&mut live, screen, &slow, &mut seen, |_| {
                 let settled = || {
@@ -107,7 +127,7 @@ fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) ->
             })?;
             let log = logged(store, start)?;
             let end = log.last().copied().unwrap_or(start);
-            slow.read_up_to(end);
+            end_readers(end);
             show(&mut live, screen, &slow, &mut seen, |at| {
                 Ok(at.unwrap_or(start) >= end || pace.is_overdue())
             })?;
@@ -116,10 +136,11 @@ fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) ->
         if result.is_err() {
             // The others have to come to their end too.
             pace.stop();
-            slow.read_up_to(start);
+            end_readers(start);
         }
         let (written, slow_seen) = (joined(writers.join()), joined(slow_reader.join()));
-        Ok::<_, Failure>((written?, result?, slow_seen?))
+        let heard = client.map(|client| joined(client.join())).transpose();
+        Ok::<_, Failure>((written?, result?, slow_seen?, heard?))
     })?;
     let end = log.last().copied().unwrap_or(start);
     seen.retain(|&revision| revision <= end);
@@ -128,6 +149,10 @@ fn play(store: &Store, start: Revision, pace: &Pace, screen: &mut Screen<'_>) ->
     Ok(Proof {
         live: proof::compare(&log, &seen),
         slow: proof::compare(&log, &slow_seen),
+        over_http: heard.map(|mut heard| {
+            heard.revisions.retain(|&revision| revision <= end);
+            (proof::compare(&log, &heard.revisions), heard.cuts)
+        }),
         lost: acknowledged.iter().filter(|revision| log.binary_search(revision).is_err()).count(),
         acknowledged: acknowledged.len(),
         log,

@@ -15,6 +15,8 @@ pub(super) struct Proof {
     pub(super) lost: usize,
     pub(super) live: Comparison,
     pub(super) slow: Comparison,
+    /// The client of the hub, where there is one, and how often it was cut off.
+    pub(super) over_http: Option<(Comparison, usize)>,
     /// How far the slow watcher was behind at the most.
     pub(super) behind: u64,
     /// How often the counter was incremented, and by how much it went up.
@@ -24,7 +26,12 @@ pub(super) struct Proof {
 
 impl Proof {
     pub(super) fn holds(&self) -> bool {
-        self.lost == 0 && self.live.holds() && self.slow.holds() && self.increments == self.visits
+        let over_http = self.over_http.is_none_or(|(heard, _)| heard.holds());
+        self.lost == 0
+            && self.live.holds()
+            && self.slow.holds()
+            && over_http
+            && self.increments == self.visits
     }
 }
 

@@ -32,7 +32,7 @@ impl<'a> Screen<'a> {
         Screen { file, out, state: State::InStep, inside: false }
     }
 
-    pub(super) fn opening(&mut self) -> Result<()> {
+    pub(super) fn opening(&mut self, url: Option<&str>) -> Result<()> {
         let file = self.file.display();
         let title = self.out.paint(style::BOLD, "watchkeep demo");
         let entry = format!("{:<ENTRY$}", "entry");
@@ -41,6 +41,11 @@ impl<'a> Screen<'a> {
         self.say(format_args!("\n  {title}   {file}\n"))?;
         self.say("  Five threads write. A live watcher prints what it sees; a slow one stops")?;
         self.say("  reading for a while, and has to find in the change log what it missed.\n")?;
+        if let Some(url) = url {
+            let url = self.out.paint(style::BOLD, url);
+            self.say(format_args!("  Open {url} to see it in the browser. A client of"))?;
+            self.say("  that stream is cut off again and again, and goes on where it was.\n")?;
+        }
         self.say(format_args!("  {head}"))
     }
 
@@ -131,10 +136,16 @@ impl<'a> Screen<'a> {
         self.say(format_args!("  {:<14}{:>8}", "change log", log.len()))?;
         self.compared("live watcher", proof.live)?;
         self.compared("slow watcher", proof.slow)?;
+        if let Some((heard, _)) = proof.over_http {
+            self.compared("over HTTP", heard)?;
+        }
         let lost = self.judged(*lost, 0).to_string();
         let behind = grouped(*behind);
         self.say(format_args!("\n  Of {acknowledged} writes that returned, {lost} are missing in the log."))?;
         self.say(format_args!("  The slow watcher was up to {behind} events behind; its buffer holds 16."))?;
+        if let Some((_, cuts)) = proof.over_http {
+            self.say(format_args!("  The client over HTTP was cut off {cuts} times."))?;
+        }
         self.say(format_args!("  Two threads incremented a counter {increments} times, by {visits} in all."))
     }
 
@@ -163,6 +174,8 @@ impl<'a> Screen<'a> {
             "lost": proof.lost,
             "live": compared(proof.live),
             "slow": compared(proof.slow),
+            "over_http": proof.over_http.map(|(heard, _)| compared(heard)),
+            "cuts": proof.over_http.map(|(_, cuts)| cuts),
             "most_behind": proof.behind,
             "increments": proof.increments,
             "counted": proof.visits,
@@ -173,7 +186,7 @@ impl<'a> Screen<'a> {
     pub(super) fn farewell(&mut self) -> Result<()> {
         let (program, file) = (program(), shell_word(&self.file.to_string_lossy()));
         self.say("\n  The file stays. Look into it, and watch one terminal from another:\n")?;
-        for command in ["history", "watch", "set config theme blue"] {
+        for command in ["history", "watch", "serve", "set config theme blue"] {
             self.say(format_args!("    {program} --store {file} {command}"))?;
         }
         self.say(format_args!("    sqlite3 {file} 'SELECT * FROM wk_log LIMIT 5'\n"))
