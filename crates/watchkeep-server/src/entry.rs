@@ -13,10 +13,11 @@ use utoipa_axum::routes;
 use watchkeep::{Entry, json};
 
 use crate::conditions;
-use crate::gate::{Gate, Position, Put, Ttl, unmet};
+use crate::gate::{Gate, Position, Put, unmet};
 use crate::openapi::{ENTRY, Fresh, IfAbsent, IfMatch, Known, Lifetime, Names, NewLifetime, Origin};
 use crate::place::{Content, Place};
 use crate::problem::Problem;
+use crate::query;
 use crate::range::{self, Part};
 
 /// The position of what is answered: the bytes of the `ETag`, without its quotes.
@@ -114,12 +115,7 @@ async fn put(
     headers: HeaderMap,
     Content(value): Content,
 ) -> Result<Response, Problem> {
-    let ttl = match (query.duration("ttl")?, query.flag("keep_ttl")?) {
-        (None, false) => Ttl::Clear,
-        (None, true) => Ttl::Keep,
-        (Some(ttl), false) => Ttl::For(ttl),
-        (Some(_), true) => return Err(Problem::bad("ttl and keep_ttl exclude each other; give one of them")),
-    };
+    let ttl = query::ttl(&mut query)?;
     query.end()?;
     let content_type = text(&headers, CONTENT_TYPE)?.filter(|kind| *kind != FORM).map(str::to_owned);
     let condition = conditions::of_write(&headers)?;

@@ -132,6 +132,8 @@ declared! {
         key_prefix: Option<String>,
         /// Only these, with commas: `set`, `delete`, `delete_group`, `expire`, `touch`.
         kinds: Option<String>,
+        /// `no`: without the deletions of whole groups, where `key` or `key_prefix` is given.
+        group_deletions: Option<String>,
         /// Not what was written under this label.
         exclude_origin: Option<String>,
         /// `all`, `none`, or a number of bytes: longer values are left out, and their length is given.

@@ -9,7 +9,9 @@ use percent_encoding::percent_decode_str;
 use watchkeep::{Filter, Kind};
 
 use crate::change::Values;
+use crate::gate::{Position, Ttl};
 use crate::problem::Problem;
+use crate::subscription::{Snapshots, Wanted};
 
 /// The parameters of a request, percent-decoded, each taken by the route that knows it.
 #[derive(Debug, Default)]
@@ -49,11 +51,16 @@ impl Query {
         self.take(name).ok_or_else(|| Problem::bad(format!("the parameter {name:?} is missing")))
     }
 
-    /// A flag: `?name` or `?name=true`.
+    /// A flag, off unless given: `?name` or `?name=true`.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool, Problem> {
+        self.switch(name, false)
+    }
+
+    fn switch(&mut self, name: &str, unless_given: bool) -> Result<bool, Problem> {
         match self.take(name).as_deref() {
-            None | Some("false") => Ok(false),
-            Some("" | "true") => Ok(true),
+            None => Ok(unless_given),
+            Some("false" | "no") => Ok(false),
+            Some("" | "true" | "yes") => Ok(true),
             Some(other) => Err(Problem::bad(format!("{name}={other:?} is neither true nor false"))),
         }
     }
@@ -115,7 +122,31 @@ pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
         });
         filter = filter.kinds(kinds.collect::<Result<Vec<_>, _>>()?);
     }
-    Ok(filter)
+    let with_group_deletions = query.switch("group_deletions", true)?;
+    Ok(if with_group_deletions { filter } else { filter.without_group_deletions() })
+}
+
+/// A whole subscription.
+pub(crate) fn wanted(query: &mut Query) -> Result<Wanted, Problem> {
+    let (filter, values) = (filter(query)?, values(query)?);
+    let snapshots = match query.take("snapshot").as_deref() {
+        Some("auto") => Snapshots::Auto,
+        None | Some("never") => Snapshots::Never,
+        Some(other) => return Err(Problem::bad(format!("snapshot={other:?} is neither auto nor never"))),
+    };
+    // An empty bookmark is none.
+    let after = query.take("after").filter(|after| !after.is_empty()).map(Position::from);
+    Ok(Wanted { filter, snapshots, after, exclude_origin: query.take("exclude_origin"), values })
+}
+
+/// How long an entry that is set lives.
+pub(crate) fn ttl(query: &mut Query) -> Result<Ttl, Problem> {
+    match (query.duration("ttl")?, query.flag("keep_ttl")?) {
+        (None, false) => Ok(Ttl::Clear),
+        (None, true) => Ok(Ttl::Keep),
+        (Some(ttl), false) => Ok(Ttl::For(ttl)),
+        (Some(_), true) => Err(Problem::bad("ttl and keep_ttl exclude each other; give one of them")),
+    }
 }
 
 fn duration(text: &str) -> Option<Duration> {

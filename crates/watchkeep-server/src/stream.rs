@@ -18,7 +18,7 @@ use crate::limits::WRITE;
 use crate::openapi::{Beginning, Bookmark, Filtered};
 use crate::problem::Problem;
 use crate::query::{self, Query};
-use crate::subscription::{Snapshots, Subscription, Told, Wanted};
+use crate::subscription::{Subscription, Told};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -41,18 +41,13 @@ pub(crate) async fn watch(
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (filter, values) = (query::filter(&mut query)?, query::values(&mut query)?);
-    let snapshots = match query.take("snapshot").as_deref() {
-        Some("auto") => Snapshots::Auto,
-        None | Some("never") => Snapshots::Never,
-        Some(other) => return Err(Problem::bad(format!("snapshot={other:?} is neither auto nor never"))),
-    };
-    let (after, exclude_origin) = (query.take("after"), query.take("exclude_origin"));
+    let mut wanted = query::wanted(&mut query)?;
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
-    let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let after = bookmark.filter(|id| !id.is_empty()).or(after).map(Position::from);
-    let wanted = Wanted { filter, snapshots, after, exclude_origin, values };
+    let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    if let Some(bookmark) = bookmark.filter(|id| !id.is_empty()) {
+        wanted.after = Some(Position::from(bookmark));
+    }
     let body = match Subscription::begin(&gate, wanted).await {
         Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
         // Any other status than 200 ends a plain `EventSource` for good.

@@ -4,11 +4,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-use crate::gate::{Condition, Position, Put, Ttl};
+use crate::gate::{Condition, Put};
 use crate::limits::MAX_ID;
 use crate::problem::Problem;
 use crate::query::{self, Query};
-use crate::subscription::{Snapshots, Wanted};
+use crate::subscription::Wanted;
 
 use super::original::{self, Original};
 
@@ -50,6 +50,7 @@ struct Raw {
     key: Option<String>,
     key_prefix: Option<String>,
     kinds: Option<String>,
+    group_deletions: Option<String>,
     exclude_origin: Option<String>,
     values: Option<String>,
     after: Option<String>,
@@ -106,6 +107,7 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         ("key", raw.key),
         ("key_prefix", raw.key_prefix),
         ("kinds", raw.kinds),
+        ("group_deletions", raw.group_deletions),
         ("exclude_origin", raw.exclude_origin),
         ("values", raw.values),
         ("after", raw.after),
@@ -122,7 +124,7 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         ("timestamp", raw.timestamp),
     ]);
     let asked = match raw.kind.as_str() {
-        "subscribe" => Asked::Subscribe(id, wanted(&mut query)?),
+        "subscribe" => Asked::Subscribe(id, query::wanted(&mut query)?),
         "unsubscribe" => Asked::Unsubscribe(id),
         "set" => Asked::Set(id, put(&mut query)?),
         "delete" => {
@@ -140,18 +142,6 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
     Ok(asked)
 }
 
-fn wanted(query: &mut Query) -> Result<Wanted, Problem> {
-    let (filter, values) = (query::filter(query)?, query::values(query)?);
-    let snapshots = match query.take("snapshot").as_deref() {
-        Some("auto") => Snapshots::Auto,
-        None | Some("never") => Snapshots::Never,
-        Some(other) => return Err(Problem::bad(format!("snapshot {other:?} is neither auto nor never"))),
-    };
-    // An empty bookmark is none, as in a stream.
-    let after = query.take("after").filter(|after| !after.is_empty()).map(Position::from);
-    Ok(Wanted { filter, snapshots, after, exclude_origin: query.take("exclude_origin"), values })
-}
-
 fn put(query: &mut Query) -> Result<Put, Problem> {
     let (group, key) = (query.need("group")?, query.need("key")?);
     let value = match (query.take("value"), query.take("value_base64")) {
@@ -161,12 +151,7 @@ fn put(query: &mut Query) -> Result<Put, Problem> {
             .map_err(|error| Problem::bad(format!("value_base64 is not base64 with padding: {error}")))?,
         _ => return Err(Problem::bad("a set takes either value or value_base64")),
     };
-    let ttl = match (query.duration("ttl")?, query.flag("keep_ttl")?) {
-        (None, false) => Ttl::Clear,
-        (None, true) => Ttl::Keep,
-        (Some(ttl), false) => Ttl::For(ttl),
-        (Some(_), true) => return Err(Problem::bad("ttl and keep_ttl exclude each other; give one of them")),
-    };
+    let ttl = query::ttl(query)?;
     let condition = match (query.take("if_match"), query.take("if_none_match").as_deref()) {
         (None, None) => Condition::Always,
         (None, Some("*")) => Condition::Absent,

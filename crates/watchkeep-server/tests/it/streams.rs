@@ -200,7 +200,8 @@ fn a_client_chooses_kinds_origins_and_how_much_of_values() -> Result {
     let mut not_mine = served.stream("exclude_origin=me", &[])?;
     let mut deletes = served.stream("kinds=delete,touch", &[])?;
     let mut short = served.stream("values=3", &[])?;
-    for stream in [&mut not_mine, &mut deletes, &mut short] {
+    let mut keys_only = served.stream("group=g&key=k&group_deletions=no", &[])?;
+    for stream in [&mut not_mine, &mut deletes, &mut short, &mut keys_only] {
         stream.upto("ready")?;
     }
     store.with_origin("me").set("g", "k", "1")?;
@@ -211,6 +212,10 @@ fn a_client_chooses_kinds_origins_and_how_much_of_values() -> Result {
     let changes = short.changes(2)?;
     assert_eq!(values(&changes), ["1"]);
     assert_eq!(changes[1].data["value_bytes"], 4);
+    store.set("g", "k", "again")?;
+    store.delete_group("g")?;
+    store.set("g", "k", "last")?;
+    assert_eq!(values(&keys_only.changes(5)?), ["1", "four", "again", "last"]);
     Ok(())
 }
 
