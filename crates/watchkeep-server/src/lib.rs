@@ -17,6 +17,7 @@
 //! ```
 
 mod change;
+mod changes;
 mod conditions;
 mod entry;
 mod frame;
@@ -70,6 +71,7 @@ fn routes(gate: Gate) -> Router {
         .route("/v1/keys", get(lists::keys))
         .route("/v1/group", get(lists::group).delete(lists::delete_group))
         .route("/v1/stats", get(lists::stats))
+        .route("/v1/changes", get(changes::changes))
         .route("/v1/watch", get(stream::watch))
         .route("/v1/ws", get(ws::open))
         .route("/", get(page::index))

@@ -15,7 +15,7 @@ use crate::query::Query;
 
 pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
-    let (after, limit) = (query.take("after"), limit(&mut query)?);
+    let (after, limit) = (query.take("after"), limit(&mut query, PAGE)?);
     gate.fresh(query).await?;
     let (page, position) = gate.groups(&prefix, after.as_deref(), limit).await?;
     Ok(answer(
@@ -27,7 +27,7 @@ pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result
 pub(crate) async fn keys(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     let prefix = query.take("prefix").unwrap_or_default();
-    let (after, limit, values) = (query.take("after"), limit(&mut query)?, query.flag("values")?);
+    let (after, limit, values) = (query.take("after"), limit(&mut query, PAGE)?, query.flag("values")?);
     gate.fresh(query).await?;
     let Keys { keys, next, position } = gate.keys(&group, prefix, after, limit, values).await?;
     let page = json!({ "group": group, "keys": keys, "next": next, "cursor": position.to_string() });
@@ -61,12 +61,13 @@ pub(crate) async fn stats(State(gate): State<Gate>, query: Query) -> Result<Resp
     Ok(answer(&stats, &position))
 }
 
-fn limit(query: &mut Query) -> Result<usize, Problem> {
-    let Some(limit) = query.take("limit") else { return Ok(PAGE) };
+/// How much a page holds: at the most, unless given.
+pub(crate) fn limit(query: &mut Query, most: usize) -> Result<usize, Problem> {
+    let Some(limit) = query.take("limit") else { return Ok(most) };
     match limit.parse() {
-        Ok(limit) if (1..=PAGE).contains(&limit) => Ok(limit),
+        Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
         _ => Err(Problem::bad(format!(
-            "limit={limit:?} is not a number from 1 to {PAGE}; follow next for more"
+            "limit={limit:?} is not a number from 1 to {most}; follow next for more"
         ))),
     }
 }
