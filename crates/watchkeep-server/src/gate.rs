@@ -1,5 +1,7 @@
 //! The one module that calls the library.
 
+mod changes;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +22,8 @@ use crate::query::Query;
 use crate::ring::{self, Ring};
 use crate::serve::Ending;
 use crate::tide::Tide;
+
+pub(crate) use changes::{Asked, Page};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

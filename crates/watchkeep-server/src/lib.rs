@@ -17,6 +17,7 @@
 //! ```
 
 mod change;
+mod changes;
 mod conditions;
 mod entry;
 mod frame;
@@ -73,6 +74,7 @@ fn routes(gate: Gate) -> Router {
         .routes(routes!(lists::keys))
         .routes(routes!(lists::group, lists::delete_group))
         .routes(routes!(lists::stats))
+        .routes(routes!(changes::changes))
         .routes(routes!(stream::watch))
         .routes(routes!(ws::open))
         .split_for_parts();

@@ -61,5 +61,9 @@ pub(crate) const DRAINED: usize = 1 << 20;
 pub(crate) const MIN_TIME: Duration = Duration::from_secs(10);
 /// How many groups or keys a page holds, at the most: what the library reads at a time.
 pub(crate) const PAGE: usize = 256;
+/// How many rows of the log a page of changes looks at, at the most: what the library does.
+pub(crate) const CHANGES: usize = 1_000;
+/// How long a page of changes without a match is waited for, at the most.
+pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);

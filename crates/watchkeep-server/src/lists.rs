@@ -59,7 +59,7 @@ struct Count {
 )]
 pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
-    let (after, limit) = (query.take("after"), limit(&mut query)?);
+    let (after, limit) = (query.take("after"), limit(&mut query, PAGE)?);
     gate.fresh(query).await?;
     let (page, cursor) = gate.groups(&prefix, after.as_deref(), limit).await?;
     answer(&cursor.clone(), &Groups { groups: page.groups, next: page.next, cursor })
@@ -76,7 +76,7 @@ pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result
 pub(crate) async fn keys(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     let prefix = query.take("prefix").unwrap_or_default();
-    let (after, limit, values) = (query.take("after"), limit(&mut query)?, query.flag("values")?);
+    let (after, limit, values) = (query.take("after"), limit(&mut query, PAGE)?, query.flag("values")?);
     gate.fresh(query).await?;
     let Keys { keys, next, position } = gate.keys(&group, prefix, after, limit, values).await?;
     answer(&position.clone(), &KeysOf { group, keys, next, cursor: position })
@@ -133,12 +133,13 @@ pub(crate) async fn stats(State(gate): State<Gate>, query: Query) -> Result<Resp
     answer(&position, &stats)
 }
 
-fn limit(query: &mut Query) -> Result<usize, Problem> {
-    let Some(limit) = query.take("limit") else { return Ok(PAGE) };
+/// How much a page holds: at the most, unless given.
+pub(crate) fn limit(query: &mut Query, most: usize) -> Result<usize, Problem> {
+    let Some(limit) = query.take("limit") else { return Ok(most) };
     match limit.parse() {
-        Ok(limit) if (1..=PAGE).contains(&limit) => Ok(limit),
+        Ok(limit) if (1..=most).contains(&limit) => Ok(limit),
         _ => Err(Problem::bad(format!(
-            "limit={limit:?} is not a number from 1 to {PAGE}; follow next for more"
+            "limit={limit:?} is not a number from 1 to {most}; follow next for more"
         ))),
     }
 }

@@ -140,6 +140,23 @@ declared! {
         values: Option<String>,
     }
 
+    /// Which page of the log.
+    #[derive(IntoParams)]
+    #[into_params(parameter_in = Query)]
+    struct PagedLog {
+        /// The namespace, which must be the one that is served.
+        ns: Option<String>,
+        /// A cursor: the page begins after it. From the oldest that is kept unless given.
+        after: Option<String>,
+        /// A cursor: the page ends there. To the end of the log unless given.
+        upto: Option<String>,
+        /// How many rows of the log are looked at, whether or not they match.
+        #[param(minimum = 1, maximum = 1000)]
+        limit: Option<usize>,
+        /// How long to wait for a match, such as `30s`, 60 seconds at most. Not together with `upto`.
+        wait: Option<String>,
+    }
+
     /// What must be true of the entry.
     #[derive(IntoParams)]
     #[into_params(parameter_in = Header)]

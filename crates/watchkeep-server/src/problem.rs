@@ -18,11 +18,18 @@ pub(crate) struct Problem {
     kind: String,
     /// For people: what is wrong, and what to do.
     detail: String,
+    /// What a program needs besides, by name.
+    also: Option<(&'static str, String)>,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Problem {
-        Problem { status, kind: kind.to_owned(), detail: detail.into() }
+        Problem { status, kind: kind.to_owned(), detail: detail.into(), also: None }
+    }
+
+    /// The same with something that a program needs besides.
+    pub(crate) fn with(self, name: &'static str, value: String) -> Problem {
+        Problem { also: Some((name, value)), ..self }
     }
 
     /// The request makes no sense.
@@ -63,19 +70,23 @@ impl From<Error> for Problem {
             status: status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             kind: snake(error.kind()),
             detail: error.to_string(),
+            also: None,
         }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": format!("urn:watchkeep:problem:{}", self.kind),
             "title": self.status.canonical_reason().unwrap_or("Refused"),
             "status": self.status.as_u16(),
             "kind": self.kind,
             "detail": self.detail,
         });
+        if let (Some((name, value)), Some(body)) = (self.also, body.as_object_mut()) {
+            body.insert(name.to_owned(), value.into());
+        }
         (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
     }
 }

@@ -1,11 +1,12 @@
 //! What the queries of the routes say: each parameter is named once, and one that is not known is refused.
 
+use std::fmt;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use jiff::{Span, SpanRelativeTo};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use watchkeep::{Filter, Kind};
 
 use crate::change::Values;
@@ -82,6 +83,14 @@ impl Query {
             None => Ok(()),
             Some((name, _)) => Err(Problem::bad(format!("there is no parameter {name:?} here"))),
         }
+    }
+}
+
+/// As it stands in a URL behind other parameters: each with a `&` before it.
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        self.0.iter().try_for_each(|(name, value)| write!(f, "&{}={}", encode(name), encode(value)))
     }
 }
 

@@ -67,7 +67,7 @@ pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 pub use types::entry::{Entry, GroupPage, KeyInfo, KeyPage, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};
-pub use types::event::{Event, Item, Kind, Lagged};
+pub use types::event::{ChangePage, Event, Item, Kind, Lagged};
 pub use types::filter::Filter;
 pub use types::limits::{Limits, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_LABEL, MAX_REVISION};
 pub use types::options::{Durability, Options, Retention, Waking};

@@ -13,9 +13,10 @@ use crate::engine::{Op, Outcome, Receipt};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
+use crate::types::event::ChangePage;
 use crate::types::filter::Filter;
 use crate::types::limits::QUEUED_CALLS;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
 use crate::types::watching::WatchOptions;
@@ -458,6 +459,15 @@ impl AsyncStore {
     pub async fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.read(move |store| store.groups_page(&prefix, after.as_deref(), limit)).await
+    }
+
+    /// As [`Store::changes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::changes`].
+    pub async fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
+        self.read(move |store| store.changes(filter, after, rows)).await
     }
 
     /// As [`Store::backup_with`].

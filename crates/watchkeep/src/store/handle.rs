@@ -12,7 +12,7 @@ use crate::types::consumer::Force;
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::name::{NameRange, Scope};
-use crate::types::options::Options;
+use crate::types::options::{Durability, Options};
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
@@ -139,6 +139,11 @@ impl Store {
     /// The file's path.
     pub fn path(&self) -> &Path {
         self.core().engine.path()
+    }
+
+    /// The file's durability.
+    pub fn durability(&self) -> Durability {
+        self.core().engine.durability()
     }
 
     /// The last revision that is in the file. In a file of relaxed durability that was not closed in good order it

@@ -1,9 +1,9 @@
 //! Watching, calling back, looking back.
 
 use crate::types::error::Result;
-use crate::types::event::{Event, Item};
+use crate::types::event::{ChangePage, Event, Item};
 use crate::types::filter::Filter;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::watching::WatchOptions;
 use crate::watch::callbacks::Subscription;
 use crate::watch::watcher::Watcher;
@@ -79,5 +79,40 @@ impl Store {
             scope.prefix(),
             after,
         )
+    }
+
+    /// A page of what the change log holds after a position, or, without one, of all that it holds.
+    ///
+    /// It looks at `rows` rows of the log at the most, and never at more than 1,000, whether or not they match: a page
+    /// without events is no end. It ends early after about 1 MiB of events. Going on from each page's `next` until that
+    /// is its `end` gives every event once, whatever is written meanwhile.
+    ///
+    /// ```
+    /// use watchkeep::{Filter, Store};
+    /// let store = Store::open_in_memory()?;
+    /// for key in ["theme", "size", "theme"] {
+    ///     store.set("config", key, "new")?;
+    /// }
+    /// let (mut themes, mut after) = (0, None);
+    /// loop {
+    ///     let page = store.changes(Filter::key("config", "theme"), after, 2)?;
+    ///     themes += page.events.len();
+    ///     after = Some(page.next);
+    ///     if page.next == page.end {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(themes, 2);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Lagged` when events after the position are trimmed: what is lost ends at the oldest position that can be gone
+    /// on from. `ForeignCursor` when the position belongs to another store, or to commits that a power cut took;
+    /// `InvalidArgument` when it lies ahead of this one. `Closed`, `Io`, `Corrupt`.
+    pub fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
+        let scope = self.scope();
+        self.core().hub.changes(filter.within(|group| scope.full(group)), scope.prefix(), after, rows)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::clock::Timestamp;
-use super::revision::Revision;
+use super::revision::{Cursor, Revision};
 use super::value::Value;
 
 /// What happened.
@@ -215,6 +215,20 @@ impl fmt::Debug for Event {
             .field("snapshot", &self.snapshot)
             .finish_non_exhaustive()
     }
+}
+
+/// Some events of the change log, and where to go on; see [`Store::changes`](crate::Store::changes).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ChangePage {
+    /// What matches among the rows that were looked at, in the order of the log.
+    pub events: Vec<Event>,
+    /// The position to go on from: the last row that was looked at, whether or not it matched.
+    pub next: Cursor,
+    /// The oldest position that a page may begin at.
+    pub floor: Cursor,
+    /// The end of the log: when `next` is the same, there is no more by now.
+    pub end: Cursor,
 }
 
 /// Events that retention trimmed before the reader came to them.

@@ -20,6 +20,9 @@ pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
 pub(crate) const PAGE_BYTES: usize = 1 << 20;
 
+/// How many rows of the log a page of changes looks at, at the most.
+pub(crate) const CHANGES_ROWS: usize = 1_000;
+
 /// How many entries one step of a watcher's snapshot reads, and how many groups it looks at, whatever it finds there.
 pub(crate) const SNAPSHOT_ENTRIES: usize = 256;
 pub(crate) const SNAPSHOT_GROUPS: usize = 256;

@@ -6,6 +6,7 @@ mod asynchronous;
 mod backup;
 mod callbacks;
 mod callbacks_reentrant;
+mod changes;
 mod check;
 mod closing;
 mod conditions;

@@ -43,6 +43,7 @@ fn after_an_unclean_end_no_revision_comes_again() -> Result {
         for refused in [
             after.watch_with(Filter::everything(), WatchOptions::new().after(lost)).err(),
             after.history(Filter::everything(), lost).next().and_then(std::result::Result::err),
+            after.changes(Filter::everything(), Some(after.cursor(lost)), 10).err(),
         ] {
             let error = refused.ok_or("it was not refused")?;
             assert_eq!(error.kind(), ErrorKind::ForeignCursor, "{error}");
