@@ -12,7 +12,7 @@ use axum::routing::MethodRouter;
 use watchkeep::{Entry, json};
 
 use crate::conditions;
-use crate::gate::{Gate, Position, Put, Ttl, unmet};
+use crate::gate::{Gate, Gates, Position, Put, Ttl, unmet};
 use crate::place::{Content, Place};
 use crate::problem::Problem;
 use crate::range::{self, Part};
@@ -30,7 +30,7 @@ const PASSIVE: [&str; 6] =
 /// What `curl -d` says of anything: nothing is known of the value then.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-pub(crate) fn routes() -> MethodRouter<Gate> {
+pub(crate) fn routes() -> MethodRouter<Gates> {
     axum::routing::get(get).put(put).patch(patch).delete(delete)
 }
 

@@ -1,5 +1,7 @@
 //! The one module that calls the library.
 
+mod reopen;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +21,8 @@ use crate::query::Query;
 use crate::ring::{self, Ring};
 use crate::serve::Ending;
 use crate::tide::Tide;
+
+pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +121,10 @@ pub(crate) struct Gate {
     streams: Arc<Streams>,
     pub(crate) ending: Ending,
     tide: Tide,
+    /// The label of its writes.
+    label: Option<String>,
+    /// Where the gate is that comes after this one.
+    gates: Option<Gates>,
 }
 
 /// What all streams over a store share.
@@ -135,7 +143,14 @@ impl Gate {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
             laggards: Arc::new(Semaphore::new(LAGGARDS)),
         };
-        Gate { store: store.to_async(), streams: Arc::new(streams), ending, tide: Tide::default() }
+        Gate {
+            store: store.to_async(),
+            streams: Arc::new(streams),
+            ending,
+            tide: Tide::default(),
+            label: None,
+            gates: None,
+        }
     }
 
     fn id(&self) -> StoreId {
@@ -165,7 +180,8 @@ impl Gate {
     /// The same store, whose writes bear a label.
     pub(crate) fn labelled(&self, origin: Option<&str>) -> Gate {
         let Some(origin) = origin else { return self.clone() };
-        Gate { store: self.store.store().with_origin(origin).to_async(), ..self.clone() }
+        let store = self.store.store().with_origin(origin).to_async();
+        Gate { store, label: Some(origin.to_owned()), ..self.clone() }
     }
 
     pub(crate) async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>, Problem> {

@@ -10,6 +10,7 @@
 
 mod entries;
 mod lists;
+mod replaced;
 mod strangers;
 mod streams;
 mod support;
