@@ -81,6 +81,20 @@ fn a_replaced_file_ends_the_store_and_the_other_file_is_left_alone() -> Result {
 }
 
 #[test]
+fn nothing_of_a_replaced_store_gets_into_the_other_file_by_a_look_at_it() -> Result {
+    let (folder, path, store) = store()?;
+    let other = folder.path().join("other.db");
+    Store::open(&other)?.set("g", "k", "theirs")?;
+    let bytes = fs::read(&other)?;
+    fs::rename(&other, &path)?;
+    // On a connection of its own, which is opened now.
+    assert_eq!(kind(store.snapshot()), Some(ErrorKind::Replaced));
+    assert!(fs::read(&path)? == bytes, "the other file was written to");
+    assert!(folder.path().join("app.db-wal").exists(), "the log is gone");
+    Ok(())
+}
+
+#[test]
 fn a_log_that_is_cut_off_below_a_watch_is_an_error_where_it_is_read() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
