@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use watchkeep::{Entry, json};
 
 use crate::conditions;
-use crate::gate::{Gate, Position, Put, unmet};
+use crate::gate::{Gate, Gates, Position, Put, unmet};
 use crate::openapi::{ENTRY, Fresh, IfAbsent, IfMatch, Known, Lifetime, Names, NewLifetime, Origin};
 use crate::place::{Content, Place};
 use crate::problem::Problem;
@@ -33,7 +33,7 @@ const PASSIVE: [&str; 6] =
 /// What `curl -d` says of anything: nothing is known of the value then.
 const FORM: &str = "application/x-www-form-urlencoded";
 
-pub(crate) fn routes() -> UtoipaMethodRouter<Gate> {
+pub(crate) fn routes() -> UtoipaMethodRouter<Gates> {
     routes!(get, put, patch, delete)
 }
 

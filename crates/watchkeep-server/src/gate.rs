@@ -1,6 +1,7 @@
 //! The one module that calls the library.
 
 mod changes;
+mod reopen;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::serve::Ending;
 use crate::tide::Tide;
 
 pub(crate) use changes::{Asked, Page};
+pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -123,6 +125,10 @@ pub(crate) struct Gate {
     streams: Arc<Streams>,
     pub(crate) ending: Ending,
     tide: Tide,
+    /// The label of its writes.
+    label: Option<String>,
+    /// Where the gate is that comes after this one.
+    gates: Option<Gates>,
 }
 
 /// What all streams over a store share.
@@ -141,7 +147,14 @@ impl Gate {
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
             laggards: Arc::new(Semaphore::new(LAGGARDS)),
         };
-        Gate { store: store.to_async(), streams: Arc::new(streams), ending, tide: Tide::default() }
+        Gate {
+            store: store.to_async(),
+            streams: Arc::new(streams),
+            ending,
+            tide: Tide::default(),
+            label: None,
+            gates: None,
+        }
     }
 
     fn id(&self) -> StoreId {
@@ -171,7 +184,8 @@ impl Gate {
     /// The same store, whose writes bear a label.
     pub(crate) fn labelled(&self, origin: Option<&str>) -> Gate {
         let Some(origin) = origin else { return self.clone() };
-        Gate { store: self.store.store().with_origin(origin).to_async(), ..self.clone() }
+        let store = self.store.store().with_origin(origin).to_async();
+        Gate { store, label: Some(origin.to_owned()), ..self.clone() }
     }
 
     pub(crate) async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>, Problem> {

@@ -46,7 +46,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
-use gate::Gate;
+use gate::{Gate, Gates};
 use serve::Ending;
 
 pub use serve::{Bound, Closer, Listen, Server};
@@ -56,6 +56,10 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
 ///
+/// When the store's file is replaced, everything is answered with 503 and kind `replaced` from then on: the store is the
+/// application's, whose handle reports the same. It opens the file again and mounts a new router, or runs a [`Server`],
+/// which can [do that by itself](Server::reopen_with).
+///
 /// ```
 /// use watchkeep::Store;
 /// let store = Store::open_in_memory()?;
@@ -64,10 +68,10 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gate::new(store, Ending::never()))
+    routes(Gates::new(Gate::new(store, Ending::never())).1)
 }
 
-fn routes(gate: Gate) -> Router {
+fn routes(gates: Gates) -> Router {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -87,7 +91,8 @@ fn routes(gate: Gate) -> Router {
         .route("/page.css", get(page::style))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(guard::check))
-        .with_state(gate)
+        .with_state(gates)
 }

@@ -65,5 +65,13 @@ pub(crate) const PAGE: usize = 256;
 pub(crate) const CHANGES: usize = 1_000;
 /// How long a page of changes without a match is waited for, at the most.
 pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
+/// How often a server looks whether its store's file was replaced.
+pub(crate) const LOSS_LOOK: Duration = Duration::from_millis(250);
+/// How long a request waits while the store is opened again, and how long a stream does.
+pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(5);
+/// How long the first pause is after a store could not be opened again, and the longest.
+pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
+/// After how many seconds a client should ask again, when it is refused for now.
+pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);

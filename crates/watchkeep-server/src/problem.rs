@@ -1,14 +1,14 @@
 //! Refusals: problem documents (RFC 9457), whose status and kind follow the library's table of errors.
 
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{self, CONTENT_TYPE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use watchkeep::{Error, ErrorKind};
 
-use crate::limits::REQUEST_TIME;
+use crate::limits::{REQUEST_TIME, RETRY_AFTER};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -84,10 +84,15 @@ impl IntoResponse for Problem {
             "kind": self.kind,
             "detail": self.detail,
         });
-        if let (Some((name, value)), Some(body)) = (self.also, body.as_object_mut()) {
-            body.insert(name.to_owned(), value.into());
+        if let (Some((name, value)), Some(body)) = (&self.also, body.as_object_mut()) {
+            body.insert((*name).to_owned(), value.as_str().into());
         }
-        (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let mut response =
+            (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
+        if self.is_temporary() {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
+        }
+        response
     }
 }
 

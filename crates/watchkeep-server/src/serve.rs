@@ -1,5 +1,6 @@
 //! Listening: an accept loop of its own, because streams never end by themselves and a server must.
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
-use crate::gate::Gate;
+use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
 use crate::stall::Stalls;
 
@@ -150,6 +151,8 @@ pub struct Server {
     router: Router,
     closer: Closer,
     ending: Ending,
+    keeper: Keeper,
+    reopen: Option<Reopen>,
 }
 
 impl fmt::Debug for Server {
@@ -174,8 +177,33 @@ impl Server {
             }
             Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
         };
-        let router = crate::routes(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router, closer, ending })
+        let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
+        Ok(Server { listener, bound, router: crate::routes(gates), closer, ending, keeper, reopen: None })
+    }
+
+    /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
+    /// `reset` and what is in the file that is there now; requests wait a moment.
+    ///
+    /// The store that the server had is closed before, for all its handles. What fails is tried again, so this must not
+    /// make a new store where none is yet. Without it a server answers with 503 once the file was replaced.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::{Options, Store};
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let server = Server::bind(&store, &Listen::default()).await?;
+    /// server.reopen_with(|| Options::new().create(false).open("app.db")).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn reopen_with<E: Into<Box<dyn Error + Send + Sync>>>(
+        self,
+        open: impl Fn() -> Result<Store, E> + Send + Sync + 'static,
+    ) -> Server {
+        Server { reopen: Some(Box::new(move || open().map_err(Into::into))), ..self }
     }
 
     /// Where it listens: the port is known here, also when any was asked for.
@@ -198,6 +226,12 @@ impl Server {
 
     /// Answers until it is closed.
     pub async fn run(self) {
+        let mut keeping = JoinSet::new();
+        match self.reopen {
+            Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen))),
+            // Then nobody waits for it to be opened again.
+            None => drop(self.keeper),
+        }
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {

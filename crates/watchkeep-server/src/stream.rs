@@ -20,13 +20,16 @@ use crate::problem::Problem;
 use crate::query::{self, Query};
 use crate::subscription::{Subscription, Told};
 
+/// Where streams are.
+pub(crate) const ROUTE: &str = "/v1/watch";
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Changes as server-sent events, for a plain `EventSource`.
 #[utoipa::path(
     get,
-    path = "/v1/watch",
+    path = ROUTE,
     operation_id = "watch",
     params(Filtered, Beginning, Bookmark),
     responses((
@@ -50,13 +53,21 @@ pub(crate) async fn watch(
     }
     let body = match Subscription::begin(&gate, wanted).await {
         Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
-        // Any other status than 200 ends a plain `EventSource` for good.
-        Err(problem) if problem.is_temporary() => Body::from(frame::of(&Told::Trouble(problem))),
+        Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
         Err(problem) => return Err(problem),
     };
+    Ok(answer(body))
+}
+
+/// A refusal that is temporary: any other status than 200 ends a plain `EventSource` for good.
+pub(crate) fn trouble(problem: Problem) -> Response {
+    answer(Body::from(frame::of(&Told::Trouble(problem))))
+}
+
+fn answer(body: Body) -> Response {
     let headers =
         [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache, no-transform"), (BUFFERING, "no")];
-    Ok((headers, body).into_response())
+    (headers, body).into_response()
 }
 
 /// The body of a stream.

@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use axum::http::StatusCode;
 use futures_core::Stream;
 use tokio::sync::OwnedSemaphorePermit;
-use watchkeep::{Error, Filter, Item, Lagged, Revision, Watcher};
+use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
 use crate::gate::{Begin, Gate, Gone, Position};
 use crate::problem::Problem;
-use crate::ring::{End, Entry, Found, Seat};
+use crate::ring::{End, Entry, Found, Ring, Seat};
 
 /// Whether a subscription shows what is there before it tells what changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub(crate) enum Told {
 /// A watch of its own, with the right to read beside the ring.
 type Own = (Watcher, OwnedSemaphorePermit);
 type Opening = Pin<Box<dyn Future<Output = Result<Option<Own>, Error>> + Send>>;
+type Moving = Pin<Box<dyn Future<Output = Result<(Gate, Arc<Ring>), Problem>> + Send>>;
 
 /// Where what comes next comes from.
 enum Source {
@@ -69,6 +70,8 @@ enum Source {
     Opening(Opening),
     /// A watch of its own: for a snapshot, or for what has left the ring.
     Own(Box<Own>),
+    /// The file was replaced, and what is there now is waited for.
+    Moving(Moving),
     Ended,
 }
 
@@ -157,6 +160,36 @@ impl Subscription {
         Some(last)
     }
 
+    /// Nothing more comes from where it came from.
+    fn part(&mut self, end: End) -> Option<Told> {
+        let is_replaced = match &end {
+            End::Failed(error) => {
+                error.kind() == ErrorKind::Replaced
+                    || (error.kind() == ErrorKind::Closed && self.gate.is_past())
+            }
+            End::Closed => self.gate.is_past(),
+        };
+        if is_replaced && self.snapshots == Snapshots::Auto {
+            let (gate, filter) = (self.gate.clone(), self.filter.clone());
+            self.source = Source::Moving(Box::pin(async move {
+                let next = gate.next().await?;
+                let ring = next.ring(&filter).await?;
+                Ok((next, ring))
+            }));
+            return None;
+        }
+        self.end(match end {
+            End::Failed(error) => Told::Trouble(error.into()),
+            End::Closed => Told::Bye("closed"),
+        })
+    }
+
+    /// Begins anew with what is there now.
+    fn move_to(&mut self, gate: Gate, ring: &Arc<Ring>) {
+        (self.gate, self.seat) = (gate, ring.sit());
+        self.load("foreign");
+    }
+
     fn change(&mut self, change: Arc<Change>) -> Option<Told> {
         // A snapshot is everything that is there, whoever wrote it.
         if !self.loading {
@@ -186,8 +219,7 @@ impl Subscription {
                 return Poll::Pending;
             }
             Found::Behind => self.go_on(),
-            Found::Ended(End::Failed(error)) => return Poll::Ready(self.end(Told::Trouble(error.into()))),
-            Found::Ended(End::Closed) => return Poll::Ready(self.end(Told::Bye("closed"))),
+            Found::Ended(end) => return Poll::Ready(self.part(end)),
             Found::Entry(entry) => {
                 self.source = Source::Ring(place + 1);
                 if entry.revision() > self.told {
@@ -240,7 +272,15 @@ impl Subscription {
                     Poll::Ready(None)
                 }
                 Poll::Ready(Ok(None)) => Poll::Ready(self.end(Told::Trouble(not_ours()))),
-                Poll::Ready(Err(error)) => Poll::Ready(self.end(Told::Trouble(error.into()))),
+                Poll::Ready(Err(error)) => Poll::Ready(self.part(End::Failed(error))),
+            },
+            Source::Moving(moving) => match moving.as_mut().poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok((gate, ring))) => {
+                    self.move_to(gate, &ring);
+                    Poll::Ready(None)
+                }
+                Poll::Ready(Err(problem)) => Poll::Ready(self.end(Told::Trouble(problem))),
             },
             Source::Own(own) => match Pin::new(&mut own.0.items()).poll_next(cx) {
                 Poll::Ready(Some(Ok(item))) => {
@@ -254,8 +294,8 @@ impl Subscription {
                     }
                     Poll::Ready(told)
                 }
-                Poll::Ready(Some(Err(error))) => Poll::Ready(self.end(Told::Trouble(error.into()))),
-                Poll::Ready(None) => Poll::Ready(self.end(Told::Bye("closed"))),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(self.part(End::Failed(error))),
+                Poll::Ready(None) => Poll::Ready(self.part(End::Closed)),
                 Poll::Pending => Poll::Pending,
             },
         }

@@ -19,6 +19,9 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     let refused = |error| refused(&args.listen, &error);
     runtime.block_on(async {
         let server = Server::bind(&store, &args.listen).await.map_err(refused)?;
+        let again = global.clone();
+        let server =
+            server.reopen_with(move || open(&again, Access::Change).map_err(|error| error.to_string()));
         let closer = server.closer();
         signals::on_end(move || closer.close())?;
         if out.is_json() {

@@ -261,10 +261,10 @@ impl<S: Socket> Connection<S> {
         match asked {
             Asked::Subscribe(id, wanted) => self.subscribe(Name::Id(id), wanted),
             Asked::Unsubscribe(id) => self.reply = Some(self.unsubscribe(id)),
-            Asked::Set(id, put) => self.write(id, async move { gate.put(put).await }),
+            Asked::Set(id, put) => self.write(id, async move { gate.current().await?.put(put).await }),
             Asked::Delete { id, group, key, condition } => self.write(id, async move {
                 let missing = format!("group {group:?} has no key {key:?}");
-                match gate.delete(group, key, condition).await? {
+                match gate.current().await?.delete(group, key, condition).await? {
                     (true, at) => Ok(at),
                     (false, _) => Err(Problem::new(StatusCode::NOT_FOUND, "not_found", missing)),
                 }
@@ -314,7 +314,11 @@ impl<S: Socket> Connection<S> {
         }
         let gate = self.gate.clone();
         self.running = Some(Box::pin(async move {
-            match Subscription::begin(&gate, wanted).await {
+            let begun = match gate.current().await {
+                Ok(gate) => Subscription::begin(&gate, wanted).await,
+                Err(problem) => Err(problem),
+            };
+            match begun {
                 // Its `ready` or `reset` is the answer.
                 Ok(begun) => Done { reply: None, begun: Some((name, begun)) },
                 Err(problem) => Done { reply: Some(refusal(&name, &problem)), begun: None },

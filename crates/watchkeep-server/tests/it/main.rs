@@ -12,6 +12,7 @@ mod changes;
 mod entries;
 mod lists;
 mod openapi;
+mod replaced;
 mod strangers;
 mod streams;
 mod support;

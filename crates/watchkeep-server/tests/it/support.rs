@@ -58,9 +58,15 @@ impl Served {
 
     /// Asks for a stream.
     pub(crate) fn stream(&self, query: &str, headers: &[(&str, &str)]) -> Result<Stream> {
-        let mut socket = TcpStream::connect(self.address)?;
+        Stream::open(self.address, query, headers)
+    }
+}
+
+impl Stream {
+    pub(crate) fn open(address: SocketAddr, query: &str, headers: &[(&str, &str)]) -> Result<Stream> {
+        let mut socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(LIMIT))?;
-        write!(socket, "GET /v1/watch?{query} HTTP/1.1\r\nHost: {}\r\n", self.address)?;
+        write!(socket, "GET /v1/watch?{query} HTTP/1.1\r\nHost: {address}\r\n")?;
         headers.iter().try_for_each(|(name, value)| write!(socket, "{name}: {value}\r\n"))?;
         write!(socket, "\r\n")?;
         let mut from = BufReader::new(socket);

@@ -17,9 +17,15 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn over(store: &Store) -> Hub {
+        Hub::with(store, |server| server)
+    }
+
+    /// A server that is set up further.
+    pub(crate) fn with(store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
         let server = runtime.block_on(Server::bind(store, &listen)).expect("a server");
+        let server = set_up(server);
         let Bound::Tcp(address) = *server.bound() else { panic!("not a port") };
         let closer = server.closer();
         let thread = std::thread::spawn(move || runtime.block_on(server.run()));
@@ -45,22 +51,31 @@ impl Hub {
 
     /// Sends a request.
     pub(crate) fn begin(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.address);
-        if !headers.iter().any(|(name, _)| *name == "Connection") {
-            head += "Connection: close\r\n";
-        }
-        if !body.is_empty() {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        let mut stream = TcpStream::connect(self.address).expect("a connection");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-        stream.write_all(format!("{head}\r\n").as_bytes()).expect("the head is taken");
-        stream.write_all(body).expect("the body is taken");
-        Asked { stream, bodiless: method == "HEAD" }
+        begin(self.address, method, target, headers, body)
     }
+}
+
+/// Asks a server of somebody else's.
+pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
+    begin(address, "GET", target, &[], b"").answer()
+}
+
+fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Connection") {
+        head += "Connection: close\r\n";
+    }
+    if !body.is_empty() {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream.write_all(format!("{head}\r\n").as_bytes()).expect("the head is taken");
+    stream.write_all(body).expect("the body is taken");
+    Asked { stream, bodiless: method == "HEAD" }
 }
 
 impl Drop for Hub {

@@ -68,27 +68,7 @@ impl Hub {
         path: &str,
         headers: &[(&str, &str)],
     ) -> Result<Client, Box<Response<String>>> {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
-        }
-        // A small window: what a client does not read is the server's, not the kernel's.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(64 << 10).unwrap();
-        let stream = socket.connect(self.address.parse().unwrap()).await.unwrap();
-        match within(tokio_tungstenite::client_async(request, stream)).await {
-            Ok((socket, answer)) => {
-                let protocol = answer.headers().get(PROTOCOL.0).map(|name| name.to_str().unwrap().to_owned());
-                Ok(Client { socket, protocol })
-            }
-            Err(Error::Http(refusal)) => {
-                let (parts, body) = refusal.into_parts();
-                let body = String::from_utf8(body.unwrap_or_default()).unwrap();
-                Err(Box::new(Response::from_parts(parts, body)))
-            }
-            Err(error) => panic!("{error}"),
-        }
+        Client::open(&self.address, path, headers).await
     }
 
     pub(crate) async fn client(&self) -> Client {
@@ -112,6 +92,34 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) async fn open(
+        address: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Client, Box<Response<String>>> {
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        // A small window: what a client does not read is the server's, not the kernel's.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        match within(tokio_tungstenite::client_async(request, stream)).await {
+            Ok((socket, answer)) => {
+                let protocol = answer.headers().get(PROTOCOL.0).map(|name| name.to_str().unwrap().to_owned());
+                Ok(Client { socket, protocol })
+            }
+            Err(Error::Http(refusal)) => {
+                let (parts, body) = refusal.into_parts();
+                let body = String::from_utf8(body.unwrap_or_default()).unwrap();
+                Err(Box::new(Response::from_parts(parts, body)))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     pub(crate) async fn say(&mut self, message: Value) {
         self.say_raw(Message::text(message.to_string())).await;
     }

@@ -72,10 +72,25 @@ fn a_replaced_file_ends_the_store_and_the_other_file_is_left_alone() -> Result {
     assert_eq!(kind(written), Some(ErrorKind::Replaced));
     store.close()?;
     assert!(fs::read(&path)? == bytes, "the other file was written to");
-    // Without the log of the store that is gone, which whoever put the file there left beside it.
-    let alone = folder.path().join("alone.db");
-    fs::rename(&path, &alone)?;
-    assert_eq!(Store::open(&alone)?.get("g", "k")?.ok_or("it is gone")?, "theirs");
+    // The log of the store that is gone, which whoever put the file there left beside it, is put aside.
+    assert!(fs::metadata(folder.path().join("app.db-wal-replaced"))?.len() > 0);
+    let theirs = Store::open(&path)?;
+    assert_eq!(theirs.get("g", "k")?.ok_or("it is gone")?, "theirs");
+    assert!(theirs.check()?.is_ok());
+    Ok(())
+}
+
+#[test]
+fn nothing_of_a_replaced_store_gets_into_the_other_file_by_a_look_at_it() -> Result {
+    let (folder, path, store) = store()?;
+    let other = folder.path().join("other.db");
+    Store::open(&other)?.set("g", "k", "theirs")?;
+    let bytes = fs::read(&other)?;
+    fs::rename(&other, &path)?;
+    // On a connection of its own, which is opened now.
+    assert_eq!(kind(store.snapshot()), Some(ErrorKind::Replaced));
+    assert!(fs::read(&path)? == bytes, "the other file was written to");
+    assert!(folder.path().join("app.db-wal").exists(), "the log is gone");
     Ok(())
 }
 

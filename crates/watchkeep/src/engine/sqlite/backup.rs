@@ -4,8 +4,6 @@
 //! the copy has one file in rollback mode: it can be read where nothing can be written beside it. It becomes a store
 //! again, in write-ahead mode, when it is opened.
 
-#[cfg(unix)]
-use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -19,7 +17,7 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{COPY_PAGES, MIN_FREE};
 use crate::types::revision::StoreId;
 
-use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, is_there};
+use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, io_failed, is_there, sync_folder};
 use super::{consumers, log, reserve};
 
 /// The name of a copy that is not complete is that of its target with this behind it, and so many drawn characters.
@@ -163,27 +161,5 @@ impl Drop for Partial {
         for suffix in [WAL, INDEX, JOURNAL] {
             let _ = std::fs::remove_file(beside(self.path(), suffix));
         }
-    }
-}
-
-/// The folder's own entries are on the disk.
-pub(super) fn sync_folder(target: &Path) -> Result<()> {
-    #[cfg(unix)]
-    File::open(folder_of(target))
-        .and_then(|folder| folder.sync_all())
-        .map_err(|cause| io_failed(target, cause))?;
-    Ok(())
-}
-
-pub(super) fn io_failed(path: &Path, cause: io::Error) -> Error {
-    let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    let denied = matches!(cause.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
-    match () {
-        () if full => {
-            let free = place::free(folder_of(path)).unwrap_or(0);
-            Reason::NoSpace { path: path.to_owned(), free, needed: free + 1 }.into()
-        }
-        () if denied => Reason::CannotWrite { path: folder_of(path).to_owned(), cause }.into(),
-        () => Reason::Io { what: format!("{path:?} could not be written"), cause }.into(),
     }
 }

@@ -89,9 +89,11 @@ fn configure(conn: &Connection, sync: Sync) -> Result<()> {
     Ok(())
 }
 
-/// A connection for reading.
-pub(super) fn reader(path: &Path, sync: Sync) -> Result<Connection> {
+/// A connection for reading. `may_read` is asked once the file is open and before anything of it is read: from then on
+/// the log beside it counts as its own, and goes into the file when the connection is closed.
+pub(super) fn reader(path: &Path, sync: Sync, may_read: impl FnOnce() -> Result<()>) -> Result<Connection> {
     let conn = open(path, false).map_err(|error| cannot_open(path, error))?;
+    may_read()?;
     configure(&conn, sync)?;
     conn.execute_batch("PRAGMA query_only = ON")?;
     Ok(conn)

@@ -1,6 +1,8 @@
 //! Whether an open store still stands on the files that it opened, in the process that opened them. Found out by `stat`
-//! alone: nothing but SQLite opens them.
+//! alone: nothing but SQLite opens them. Only a write-ahead log that is put aside is opened for a lock, which SQLite
+//! never takes on it.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -11,20 +13,24 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::GUARD_EVERY;
 
 use super::nesting::FileKey;
-use super::place::{INDEX, WAL, beside};
+use super::place::{self, INDEX, WAL, beside};
 
 /// The files of an open store, as they were when it was opened. The write-ahead log and its index stay the same files
 /// for as long as anybody has the store open.
 pub(super) struct Guard {
     process: u32,
     file: Known,
-    companions: Vec<Known>,
+    wal: Known,
+    index: Known,
     began: Instant,
     /// When a writer last had a look, in microseconds after `began`.
     looked: AtomicU64,
     /// Why the store may not be used any more.
     lost: OnceLock<Error>,
 }
+
+/// What became of a file that is the same one, and holds another store.
+pub(super) const OVERWRITTEN: &str = "overwritten";
 
 struct Known {
     path: PathBuf,
@@ -51,11 +57,11 @@ impl Known {
 impl Guard {
     /// Of a store that is just opened, with all its companions there. `file` is what was found at the path before.
     pub(super) fn of(path: &Path, file: FileKey) -> Result<Guard> {
-        let companions = [WAL, INDEX].map(|suffix| Known::of(beside(path, suffix)));
         Ok(Guard {
             process: std::process::id(),
             file: Known { path: path.to_owned(), key: file },
-            companions: companions.into_iter().collect::<Result<_>>()?,
+            wal: Known::of(beside(path, WAL))?,
+            index: Known::of(beside(path, INDEX))?,
             began: Instant::now(),
             looked: AtomicU64::new(0),
             lost: OnceLock::new(),
@@ -81,13 +87,51 @@ impl Guard {
 
     /// Looks at all files; what became of one of them.
     pub(super) fn look(&self) -> Option<Reason> {
-        self.file.lost().or_else(|| self.companions.iter().find_map(Known::lost))
+        [&self.file, &self.wal, &self.index].into_iter().find_map(Known::lost)
     }
 
     /// Whether the files are known to be lost, or are now. Before the store lets go of them only: afterwards their
     /// companions may go.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.get().is_some() || self.look().is_some()
+    }
+
+    /// When another file has taken the place of ours: puts the write-ahead log of ours aside, and removes its index. SQLite
+    /// would take them for those of the other file, and damage it.
+    ///
+    /// Whoever has our file open besides goes on with what it has open, and is refused by its own guard.
+    pub(super) fn clear_the_way(&self) {
+        if let Err(error) = self.try_clear_the_way() {
+            let path = &self.wal.path;
+            tracing::error!(%error, ?path, "the log of a replaced store could not be put aside; move it away");
+        }
+    }
+
+    fn try_clear_the_way(&self) -> Result<()> {
+        let failed = |cause| place::io_failed(&self.wal.path, cause);
+        let wal = match File::open(&self.wal.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            wal => wal.map_err(failed)?,
+        };
+        // Others who had our file open may be at it, too. Once it is aside, what lies there is the other file's.
+        wal.lock().map_err(failed)?;
+        if self.is_succeeded() && self.wal.lost().is_none() {
+            let aside = place::put_aside(&self.wal.path)?;
+            tracing::warn!(?aside, "the log of a replaced store was put aside");
+            if self.index.lost().is_none() {
+                std::fs::remove_file(&self.index.path).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what lies at our path is another store.
+    fn is_succeeded(&self) -> bool {
+        let overwritten = || {
+            let lost = self.lost.get().map(Error::reason);
+            matches!(lost, Some(Reason::Replaced { path, what: OVERWRITTEN }) if *path == self.file.path)
+        };
+        FileKey::read(&self.file.path).is_ok_and(|key| key != self.file.key || overwritten())
     }
 
     /// Whether it is time for a writer to look.
@@ -157,6 +201,42 @@ mod tests {
             assert_eq!(guard.lose(lost).kind(), ErrorKind::Replaced);
             assert_eq!(guard.known().map_err(|error| error.kind()), Err(ErrorKind::Replaced));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_is_put_aside_when_another_file_has_the_place_of_its_own()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("app.db");
+        let (wal, aside) = (beside(&path, WAL), beside(&path, "-wal-replaced"));
+        let guard = guard(&path)?;
+        // As long as nothing lies there, whoever moves the store moves its log, too.
+        std::fs::rename(&path, folder.path().join("away"))?;
+        guard.clear_the_way();
+        assert!(wal.exists() && !aside.exists());
+        std::fs::write(&path, "another")?;
+        guard.clear_the_way();
+        assert!(!wal.exists() && !beside(&path, INDEX).exists());
+        assert_eq!(std::fs::read_to_string(&aside)?, WAL);
+        // The log of the other file.
+        std::fs::write(&wal, "another's")?;
+        guard.clear_the_way();
+        assert_eq!(std::fs::read_to_string(&wal)?, "another's");
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_stays_beside_its_own_file_until_that_is_overwritten()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("app.db");
+        let guard = guard(&path)?;
+        guard.clear_the_way();
+        assert!(beside(&path, WAL).exists());
+        guard.lose(Reason::Replaced { path: path.clone(), what: OVERWRITTEN });
+        guard.clear_the_way();
+        assert!(!beside(&path, WAL).exists());
         Ok(())
     }
 

@@ -373,7 +373,9 @@ impl Engine for SqliteEngine {
         let (id, next) = self.pool.with(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
         if id != self.id {
             // Its inode is the same, so a look at it tells nothing.
-            return Err(self.guard.lose(Reason::Replaced { path: self.path.clone(), what: "overwritten" }));
+            return Err(self
+                .guard
+                .lose(Reason::Replaced { path: self.path.clone(), what: guard::OVERWRITTEN }));
         }
         if let Some(next) = next {
             self.next_deadline.fetch_min(next.as_millis(), Ordering::Relaxed);
@@ -477,6 +479,7 @@ impl Engine for SqliteEngine {
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {
                     connection::forget(writer.conn);
+                    self.guard.clear_the_way();
                 } else if alone && let Err(error) = writer.finish() {
                     tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
                 }

@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{MIN_FREE, NAME_MAX, SQLITE_PATH};
 use crate::types::options::Options;
 
@@ -209,6 +209,45 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
     std::fs::hard_link(from, to)?;
     std::fs::remove_file(from)
+}
+
+/// Gives a file another name, the first that is free: `app.db-replaced`, `app.db-replaced-2` and so on.
+pub(super) fn put_aside(path: &Path) -> Result<PathBuf> {
+    for number in 1_u32.. {
+        let suffix = if number == 1 { "-replaced".to_owned() } else { format!("-replaced-{number}") };
+        let aside = beside(path, &suffix);
+        match rename_new(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            done => {
+                done.map_err(|cause| io_failed(path, cause))?;
+                sync_folder(path)?;
+                return Ok(aside);
+            }
+        }
+    }
+    Err(Reason::TargetExists { path: beside(path, "-replaced") }.into())
+}
+
+/// The folder's own entries are on the disk.
+pub(super) fn sync_folder(target: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder_of(target))
+        .and_then(|folder| folder.sync_all())
+        .map_err(|cause| io_failed(target, cause))?;
+    Ok(())
+}
+
+pub(super) fn io_failed(path: &Path, cause: io::Error) -> Error {
+    let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let denied = matches!(cause.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem);
+    match () {
+        () if full => {
+            let free = free(folder_of(path)).unwrap_or(0);
+            Reason::NoSpace { path: path.to_owned(), free, needed: free + 1 }.into()
+        }
+        () if denied => Reason::CannotWrite { path: folder_of(path).to_owned(), cause }.into(),
+        () => Reason::Io { what: format!("{path:?} could not be written"), cause }.into(),
+    }
 }
 
 /// Refuses a disk with less free than this, where that can be asked.

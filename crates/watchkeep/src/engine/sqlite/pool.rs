@@ -43,9 +43,7 @@ impl Pool {
     /// Another connection, to the file that the store was opened on.
     fn connect(&self) -> Result<Connection> {
         self.guard.known()?;
-        let conn = connection::reader(&self.path, self.sync)?;
-        self.guard.same_file()?;
-        Ok(conn)
+        connection::reader(&self.path, self.sync, || self.guard.same_file())
     }
 
     /// Runs with a connection of its own.

@@ -1,14 +1,14 @@
 //! Restoring: a backup is checked, then copied to the store's place under a new identity. What was there is put aside.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode};
 
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::error::{Error, Reason, Result};
 
-use super::backup::{BEHIND_TARGET, absolute, copy, io_failed, refuse_taken, sync_folder};
-use super::place::{self, WAL, beside, folder_of, is_there};
+use super::backup::{BEHIND_TARGET, absolute, copy, refuse_taken};
+use super::place::{self, WAL, beside, folder_of, io_failed, is_there, put_aside};
 use super::{check, connection, open};
 
 /// Makes a store of a backup.
@@ -98,21 +98,4 @@ impl Hold {
         conn.execute_batch("BEGIN EXCLUSIVE").map_err(failed)?;
         Ok(Hold(conn))
     }
-}
-
-/// Gives a file another name, the first that is free: `app.db-replaced`, `app.db-replaced-2` and so on.
-fn put_aside(path: &Path) -> Result<PathBuf> {
-    for number in 1_u32.. {
-        let suffix = if number == 1 { "-replaced".to_owned() } else { format!("-replaced-{number}") };
-        let aside = beside(path, &suffix);
-        match place::rename_new(path, &aside) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            done => {
-                done.map_err(|cause| io_failed(path, cause))?;
-                sync_folder(path)?;
-                return Ok(aside);
-            }
-        }
-    }
-    Err(Reason::TargetExists { path: beside(path, "-replaced") }.into())
 }
