@@ -106,11 +106,11 @@ async fn news(subscription: &mut Subscription) -> Result<(), Problem> {
         match std::future::poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await {
             Some(Told::Ready(_) | Told::Heartbeat(_)) => {}
             Some(Told::Trouble(problem)) => return Err(problem),
-            Some(Told::Bye("ending")) => {
-                let detail = "the server ends; ask again when it is back";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail));
+            Some(Told::Bye(reason)) => {
+                let detail = "the server ends, or closes its store; ask again when it is back";
+                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, detail));
             }
-            // A change, a loss, or the end of the store: reading says which.
+            // A change, or a loss: reading says which.
             _ => return Ok(()),
         }
     }
