@@ -3,15 +3,20 @@
 use std::io;
 
 use serde_json::json;
+use watchkeep::Options;
 use watchkeep_server::{Listen, Server};
 
-use super::{Access, open, signals};
+use super::{Access, open, open_with, signals};
 use crate::args::{Global, Serve};
 use crate::exit::{FAILURE, Failure, Result};
 use crate::output::Out;
 
 pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> {
-    let store = open(global, Access::Write)?;
+    let options = match args.durability {
+        Some(how) => Options::new().durability(how.into()),
+        None => Options::new(),
+    };
+    let store = open_with(global, Access::Write, options)?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
