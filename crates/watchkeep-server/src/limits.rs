@@ -68,7 +68,7 @@ pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
 /// How often a server looks whether its store's file was replaced.
 pub(crate) const LOSS_LOOK: Duration = Duration::from_millis(250);
 /// How long a request waits while the store is opened again, and how long a stream does.
-pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(5);
+pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(3);
 /// How long the first pause is after a store could not be opened again, and the longest.
 pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 /// After how many seconds a client should ask again, when it is refused for now.

@@ -12,6 +12,7 @@ mod entries;
 mod events;
 mod files;
 mod sandbox;
+mod serving;
 mod transfer;
 mod upkeep;
 mod watching;

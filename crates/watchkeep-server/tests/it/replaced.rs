@@ -207,7 +207,9 @@ fn a_file_that_is_away_is_waited_for() -> Result {
     for suffix in ["", "-wal", "-shm"] {
         fs::rename(place.path(&format!("app.db{suffix}")), place.path(&format!("away.db{suffix}")))?;
     }
-    let refused = place.until("both", |answer| answer.status != 200);
+    // First the store refuses it, then the server, which waits for the file to come.
+    let refused =
+        place.until("both", |answer| answer.status != 200 && answer.text().contains("not open yet"));
     assert_eq!(refused.refusal(), (503, "replaced".to_owned()));
     assert_eq!(refused.header("retry-after"), Some("1"));
     thread::scope(|scope| -> Result {

@@ -1,0 +1,76 @@
+//! `serve`, as somebody at a shell has it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::sandbox::{Running, Sandbox};
+
+/// Far longer than anything takes that goes right.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Asks the server at a URL.
+fn ask(url: &str, head: &str, body: &str) -> BufReader<TcpStream> {
+    let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).unwrap();
+    let mut socket = TcpStream::connect(host).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "{head} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    BufReader::new(socket)
+}
+
+/// Reads up to a line that begins so.
+fn until(stream: &mut BufReader<TcpStream>, start: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let mut line = String::new();
+        // A stream that goes on has heartbeats.
+        assert!(begun.elapsed() < LIMIT, "nothing begins with {start:?}");
+        assert!(stream.read_line(&mut line).unwrap() > 0, "it ended before {start:?}");
+        if line.starts_with(start) {
+            return line.trim_end().to_owned();
+        }
+    }
+}
+
+#[test]
+fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_restored_file() {
+    let sandbox = Sandbox::new();
+    let set = |store: &str, key: &str, value: &str| sandbox.ok(&["--store", store, "set", "g", key, value]);
+    set("app.db", "k", "saved");
+    sandbox.ok(&["--store", "app.db", "backup", "saved.db"]);
+    let mut server: Running = sandbox.start(&["--store", "app.db", "serve", "--listen", "127.0.0.1:0"]);
+    let url = server.line();
+    set("app.db", "k", "later");
+    let mut stream = ask(&url, "GET /v1/watch?group=g&snapshot=auto", "");
+    until(&mut stream, "event: ready");
+
+    // A store that is open is not replaced by force. It is restored beside it, and moved there in one go.
+    sandbox.fails(1, &["--store", "app.db", "restore", "saved.db", "--force"]);
+    sandbox.ok(&["--store", "next.db", "restore", "saved.db"]);
+    std::fs::rename(sandbox.path("next.db"), sandbox.path("app.db")).unwrap();
+    until(&mut stream, "event: reset");
+    assert_eq!(until(&mut stream, "data: "), r#"data: {"reason":"foreign"}"#);
+    let saved = until(&mut stream, "data: ");
+    assert!(saved.contains(r#""value":"saved""#), "{saved}");
+    until(&mut stream, "event: ready");
+    let mut answer = String::new();
+    ask(&url, "PUT /v1/entry?group=g&key=new", "live").read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    until(&mut stream, "data: {\"cursor\"");
+    let live = until(&mut stream, "data: ");
+    assert!(live.contains(r#""value":"live""#), "{live}");
+
+    server.signal("TERM");
+    until(&mut stream, "event: bye");
+    let (status, _, errors) = server.end();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    sandbox.ok(&["--store", "app.db", "check"]);
+    assert_eq!(sandbox.ok(&["--store", "app.db", "get", "g", "k"]), "saved");
+    assert_eq!(sandbox.ok(&["--store", "app.db", "get", "g", "new"]), "live");
+    assert!(!sandbox.path("app.db-wal").exists() && sandbox.path("app.db-wal-replaced").exists());
+}
