@@ -225,6 +225,11 @@ impl Subscription {
                 if entry.revision() > self.told {
                     return Poll::Ready(match entry {
                         Entry::Change(change) => self.change(change),
+                        // The ring lost what this client has in part: the log tells what is left of it.
+                        Entry::Lost(lost) if lost.from <= self.told => {
+                            self.source = self.open(Begin::After(self.told));
+                            None
+                        }
                         Entry::Lost(lost) => self.lost(lost),
                     });
                 }
@@ -385,6 +390,38 @@ mod tests {
         // The first may be late: the clock ran while nobody asked.
         let [_, second, third] = came.as_slice() else { return Err(Problem::bad("not three")) };
         assert_eq!(*third - *second, HEARTBEAT);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_a_ring_lost_and_a_client_has_is_not_called_lost() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let gate = Gate::new(&store, Ending::never());
+        let wanted = |after: Option<Revision>| Wanted {
+            filter: Filter::everything(),
+            snapshots: Snapshots::Never,
+            after: after.map(|at| gate.position(at)),
+            exclude_origin: None,
+            values: Values::All,
+        };
+        let _ring = Subscription::begin(&gate, wanted(None)).await?;
+        // Nothing of this reaches the ring before it is trimmed: the ring's task has this thread, too.
+        let value = "x".repeat(64 << 10);
+        for _ in 0..400 {
+            store.set("g", "k", value.clone())?;
+        }
+        let trimmed = store.compact(Revision::new(300))?;
+        assert!(trimmed > 0);
+        let mut client = Subscription::begin(&gate, wanted(Some(Revision::new(200)))).await?;
+        assert!(matches!(next(&mut client).await, Some(Told::Ready(_))));
+        match next(&mut client).await {
+            Some(Told::Lagged(lost, _)) => assert_eq!((lost.from.get(), lost.to.get()), (201, 299)),
+            other => return Err(Problem::bad(format!("{other:?} instead of the loss"))),
+        }
+        match next(&mut client).await {
+            Some(Told::Change { change, .. }) => assert_eq!(change.revision().get(), 300),
+            other => return Err(Problem::bad(format!("{other:?} instead of what follows"))),
+        }
         Ok(())
     }
 }

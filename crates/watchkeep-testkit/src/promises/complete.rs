@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use watchkeep::{LagPolicy, Lagged, Revision};
 
 use super::{Findings, Promise, Violation, missing};
-use crate::record::{Beginning, End, Evidence, Note, Reading, Recording, Seen};
+use crate::record::{Beginning, End, Evidence, Heard, Note, Recording, Seen};
 
 /// From the first event seen to the last, and to the end of a stream that was read to its end, nothing is missing
 /// that was not called lost; what is called lost is really trimmed, and said in its place. A stream that drops
@@ -41,8 +41,7 @@ fn losses(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
                 if lagged.from > lagged.to || (lagged.from <= seen && seen > Revision::ZERO) {
                     findings.add(ends, format!("calls lost what was seen: it had come to {seen}"));
                 }
-                let floor = heard.reading.as_ref().and_then(|reading: &Reading| reading.floor);
-                if floor.unwrap_or(evidence.floor) <= lagged.to {
+                if floor(heard, evidence) <= lagged.to {
                     findings.add(ends, "calls lost what the log still holds");
                 }
                 seen = seen.max(lagged.to);
@@ -51,12 +50,24 @@ fn losses(recording: &Recording, evidence: &Evidence, findings: &mut Findings) {
             Note::Closed if recording.spec.beginning != Beginning::Snapshot || ready => {
                 findings.add([seen], "was cut off after this when the store closed");
             }
-            Note::Ready(_) => ready = true,
+            Note::Ready(revision) => (ready, seen) = (true, seen.max(*revision)),
+            Note::Reset if recording.spec.beginning != Beginning::Snapshot => {
+                findings.add([seen], "begins with a snapshot after this, and was not asked for one");
+            }
+            // Before the snapshot is complete it may begin again as it likes.
+            Note::Reset if ready && floor(heard, evidence).get() <= seen.get() + 1 => {
+                findings.add([seen], "begins again after this, though the log still holds what follows");
+            }
             Note::Failed(error) => findings.add([seen], format!("failed after this: {error}")),
             _ => {}
         }
     }
     findings.add_all(late, format!("was called lost with {lost:?}, and comes after all"));
+}
+
+/// The oldest revision that the log held then.
+fn floor(heard: &Heard, evidence: &Evidence) -> Revision {
+    heard.reading.as_ref().and_then(|reading| reading.floor).unwrap_or(evidence.floor)
 }
 
 /// What a stream of its own making owes: from where it began to where it was read to. Losses are in it.
@@ -120,6 +131,18 @@ mod tests {
         assert_eq!(complete(&early, &evidence).len(), 1);
         let late = stream([event(1), lagged(2, 3), event(3), event(4)]);
         assert_eq!(complete(&late, &evidence).len(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_that_begins_again_for_nothing_is_found() {
+        let mut evidence = evidence(3);
+        let mut anew = stream([Note::Ready(at(1)), Note::Event(set(2)), Note::Reset]);
+        anew.spec.beginning = Beginning::Snapshot;
+        assert_eq!(complete(&anew, &evidence).len(), 1);
+        evidence.floor = at(4);
+        assert!(complete(&anew, &evidence).is_empty());
+        anew.spec.beginning = Beginning::Now;
+        assert_eq!(complete(&anew, &evidence).len(), 1);
     }
 
     #[test]

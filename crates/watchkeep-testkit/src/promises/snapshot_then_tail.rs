@@ -29,7 +29,7 @@ pub fn snapshot_then_tail(recording: &Recording, evidence: &Evidence) -> Vec<Vio
                 return findings.found;
             }
             // The snapshot begins again.
-            (Note::Lagged(_), None) => folded.clear(),
+            (Note::Lagged(_) | Note::Reset, None) => folded.clear(),
             (Note::Ready(revision), None) => {
                 ready = Some(*revision);
                 compare(recording, evidence, *revision, &folded, &mut findings);
@@ -100,6 +100,8 @@ mod tests {
         let event = |revision| Note::Event(set(revision));
         assert!(begun(vec![entry(1), entry(2), Note::Ready(at(2)), event(3)]).is_empty());
         assert!(begun(vec![entry(1), event(2), Note::Ready(at(2)), event(3)]).is_empty());
+        assert!(begun(vec![entry(1), Note::Reset, entry(1), entry(2), Note::Ready(at(2))]).is_empty());
+        assert_eq!(begun(vec![entry(1), Note::Reset, entry(2), Note::Ready(at(2))]).len(), 1);
         assert_eq!(begun(vec![entry(1), Note::Ready(at(2))])[0].revisions, [at(2), at(2)]);
         assert_eq!(begun(vec![entry(1), entry(2), Note::Ready(at(1))])[0].revisions, [at(1), at(2)]);
     }

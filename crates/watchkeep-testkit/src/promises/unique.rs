@@ -45,7 +45,7 @@ pub fn unique(recording: &Recording, _: &Evidence) -> Vec<Violation> {
                 ready = Some(*revision);
             }
             // The snapshot begins again.
-            Note::Lagged(_) if ready.is_none() => initial.clear(),
+            Note::Lagged(_) | Note::Reset if ready.is_none() => initial.clear(),
             _ => {}
         }
     }
@@ -79,6 +79,8 @@ mod tests {
         let gone = Seen { kind: Kind::DeleteGroup, key: None, ..initial(2) };
         let anew = stream([begin(1), Note::Event(gone), begin(1), Note::Ready(at(2))]);
         assert!(unique(&anew, &evidence).is_empty());
+        let again = stream([begin(1), Note::Reset, begin(1), Note::Ready(at(2))]);
+        assert!(unique(&again, &evidence).is_empty());
         let tail = stream([begin(1), Note::Ready(at(2)), Note::Event(set(2))]);
         assert_eq!(unique(&tail, &evidence).len(), 1);
     }

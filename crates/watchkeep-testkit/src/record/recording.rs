@@ -81,6 +81,10 @@ pub enum Note {
     Progress(Revision),
     /// These revisions are lost.
     Lagged(Lagged),
+    /// What was told so far is void: a snapshot follows.
+    Reset,
+    /// It is cut off before it has told all, and says so.
+    Interrupted,
     /// Asked without waiting, it had nothing.
     Empty,
     /// The store was closed before the beginning was complete.
@@ -207,6 +211,11 @@ impl Recording {
             Note::Ready(revision) => Some(revision),
             _ => None,
         })
+    }
+
+    /// Whether it is past its beginning: with a snapshot, that is complete.
+    pub fn is_begun(&self) -> bool {
+        self.owes_after().is_some()
     }
 
     /// Whether it owes every event: neither `Drop` nor `Latest`.

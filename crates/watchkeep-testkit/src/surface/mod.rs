@@ -16,7 +16,7 @@ use crate::ops::{Outcome, Step};
 use crate::record::{Note, Seen, Want, WatchSpec};
 
 pub use asynchronous::block_on;
-pub use hub::Hub;
+pub use hub::{Faults, Hub, Suffered, Wire};
 pub use site::{Capabilities, File, Memory, Site};
 
 /// Something that a suite did not expect to fail, and can only report.

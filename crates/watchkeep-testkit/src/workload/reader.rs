@@ -7,7 +7,7 @@ use watchkeep::Revision;
 use super::plan::{Pace, WatchPlan};
 use super::stage::{Phase, Stage};
 use crate::ops::{Dice, Draw};
-use crate::record::{Beginning, End, Heard, Note, Recording, Source, WatchSpec};
+use crate::record::{Beginning, End, Heard, Note, Recording, Source, Span, WatchSpec};
 use crate::surface::{Next, Stream, Wait};
 
 /// How long a stream of a closed store may take to end.
@@ -59,12 +59,13 @@ impl Seat {
                 let namespace = self.recording.spec.want.namespace.clone();
                 stage.look_up(self.handle, &mut heard, namespace.as_deref());
             }
-            Note::Lagged(_) => {
+            Note::Lagged(_) | Note::Reset => {
                 let floor = stage.handle(self.handle).and_then(|handle| handle.oldest().ok());
                 heard.reading = Some(crate::record::Reading { floor, ..Default::default() });
             }
             _ => {}
         }
+        let anew = heard.note == Note::Reset && self.recording.is_begun();
         let had = heard.note != Note::Empty;
         let heards = &mut self.recording.heard;
         match heards.last_mut() {
@@ -72,7 +73,26 @@ impl Seat {
             Some(last) if !had && last.note == Note::Empty => *last = heard,
             _ => heards.push(heard),
         }
+        if anew {
+            self.begin_anew(stage, span);
+        }
         had
+    }
+
+    /// The stream begins again, with a snapshot: what was told so far is a recording by itself.
+    fn begin_anew(&mut self, stage: &Stage, armed: Span) {
+        let old = &self.recording;
+        let spec = WatchSpec { beginning: Beginning::Snapshot, ..old.spec.clone() };
+        let recording = Recording {
+            name: format!("{} anew", old.name),
+            spec,
+            armed,
+            start: old.position(),
+            heard: Vec::new(),
+            ..*old
+        };
+        let old = std::mem::replace(&mut self.recording, recording);
+        stage.records().recordings.push(Recording { end: End::Left(stage.ticker.now()), ..old });
     }
 
     /// Reads when it is time to, and goes and comes again when it is time for that.
@@ -130,7 +150,8 @@ impl Seat {
             let (span, note) = (stage.ticker.span(|| ()).1, Note::Failed("it does not end".to_owned()));
             self.recording.heard.push(Heard { note, span, reading: None });
         }
-        let cut_off = self.recording.heard.iter().any(|heard| heard.note == Note::Closed);
+        let cut_off = |heard: &Heard| matches!(heard.note, Note::Closed | Note::Interrupted);
+        let cut_off = self.recording.heard.iter().any(cut_off);
         let end = if cut_off { End::Left(stage.ticker.now()) } else { End::Drained(last) };
         let dropped = self.stream.dropped();
         stage.records().recordings.push(Recording { dropped, end, ..self.recording });

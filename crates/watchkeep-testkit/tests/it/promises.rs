@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use watchkeep_testkit::size::scaled;
-use watchkeep_testkit::surface::{Fault, File, Hub, Memory, Site};
+use watchkeep_testkit::surface::{Fault, File, Hub, Memory, Site, Wire};
 use watchkeep_testkit::workload::{Load, Plan, Report, round_within};
 
 fn run(site: Box<dyn Site>, seed: u64, report: &mut Report) -> Result<(), Fault> {
@@ -46,7 +46,17 @@ fn futures_and_asynchronous_streams_keep_the_promises() -> Result<(), Fault> {
 fn streams_of_server_sent_events_keep_the_promises() -> Result<(), Fault> {
     let mut report = Report::default();
     for seed in 301..=300 + scaled(6) {
-        run(Box::new(Hub::new()?), seed, &mut report)?;
+        run(Box::new(Hub::new(Wire::Events)?), seed, &mut report)?;
+    }
+    assert!(report.is_clean(), "{report}");
+    Ok(())
+}
+
+#[test]
+fn subscriptions_over_a_websocket_keep_the_promises() -> Result<(), Fault> {
+    let mut report = Report::default();
+    for seed in 401..=400 + scaled(6) {
+        run(Box::new(Hub::new(Wire::WebSocket)?), seed, &mut report)?;
     }
     assert!(report.is_clean(), "{report}");
     Ok(())
