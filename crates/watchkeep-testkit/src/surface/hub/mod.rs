@@ -120,10 +120,7 @@ impl Served {
     /// What the wire has words for, as the fields of a subscription; the rest is watched through the library.
     fn fields(spec: &WatchSpec) -> Option<Vec<(&'static str, String)>> {
         let want = &spec.want;
-        let beyond = want.namespace.is_some()
-            || want.without_group_deletions
-            || spec.previous_values
-            || spec.policy != LagPolicy::CatchUp;
+        let beyond = want.namespace.is_some() || spec.previous_values || spec.policy != LagPolicy::CatchUp;
         if beyond {
             return None;
         }
@@ -140,6 +137,9 @@ impl Served {
         };
         if let Some(kinds) = &want.kinds {
             fields.push(("kinds", kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(",")));
+        }
+        if want.without_group_deletions {
+            fields.push(("group_deletions", "no".to_owned()));
         }
         if let Some(origin) = &want.excluded_origin {
             fields.push(("exclude_origin", origin.clone()));
