@@ -1,6 +1,7 @@
 // What a plain `EventSource` gets, with no code of ours in the page.
 
 import assert from "node:assert/strict";
+import { renameSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { Hub, LIMIT, browse, until, watch } from "./hub.mjs";
 
@@ -73,6 +74,26 @@ hub_test("a copy heals after the log was trimmed, and after another store took i
   await hub.start();
   await until(page, () => window.told.includes("reset: foreign") && window.told.at(-1) === "ready");
   assert.deepEqual(await page.evaluate(() => window.copy), { "g/a": "2", "g/b": "2", "g/c": "3" });
+});
+
+hub_test("a copy heals in the same stream when the file is replaced under the server", async (hub, page) => {
+  hub.run("set", "g", "kept", "1");
+  hub.run("backup", hub.store("saved.db"));
+  hub.run("set", "g", "lost", "2");
+  await hub.start();
+  await page.goto(hub.url);
+  await watch(page, "snapshot=auto");
+  await until(page, () => window.told.includes("ready"));
+  assert.deepEqual(await page.evaluate(() => window.copy), { "g/kept": "1", "g/lost": "2" });
+  renameSync(hub.store("saved.db"), hub.store());
+  await until(page, () => window.told.includes("reset: foreign") && window.told.at(-1) === "ready");
+  assert.deepEqual(await page.evaluate(() => window.copy), { "g/kept": "1" });
+  await hub.put("g", "new", "3");
+  await until(page, () => window.told.includes("3"));
+  const marks = await page.evaluate(() => window.told.filter((it) => !/^\d$/.test(it)));
+  assert.deepEqual(marks, ["reset: start", "ready", "reset: foreign", "ready"]);
+  assert.equal(await hub.end("SIGTERM"), 0);
+  assert.equal(hub.run("get", "g", "new"), "3");
 });
 
 hub_test("the page shows what is written, as text", async (hub, page) => {
