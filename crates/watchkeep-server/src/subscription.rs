@@ -9,10 +9,10 @@ use std::task::{Context, Poll};
 use axum::http::StatusCode;
 use futures_core::Stream;
 use tokio::sync::OwnedSemaphorePermit;
-use watchkeep::{Error, Filter, Item, Lagged, Revision, Watcher};
+use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Begin, Gate, Gone, Position};
+use crate::gate::{Gate, Gone, Part, Position};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Seat};
 
@@ -57,18 +57,21 @@ pub(crate) enum Told {
     Bye(&'static str),
 }
 
-/// A watch of its own, with the right to read beside the ring.
+/// A watch of its own, with the right to have it.
 type Own = (Watcher, OwnedSemaphorePermit);
-type Opening = Pin<Box<dyn Future<Output = Result<Option<Own>, Error>> + Send>>;
+/// What comes, perhaps in turn behind others.
+type Coming<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// Where what comes next comes from.
 enum Source {
     /// The ring, at this place.
     Ring(u64),
-    /// A watch that is being begun, perhaps in turn behind others.
-    Opening(Opening),
-    /// A watch of its own: for a snapshot, or for what has left the ring.
+    /// A watch of its own, for a snapshot.
+    Opening(Coming<Own>),
     Own(Box<Own>),
+    /// A page of the log, for what has left the ring.
+    Reading(Coming<Part>),
+    Part(Box<Part>),
     Ended,
 }
 
@@ -136,7 +139,10 @@ impl Subscription {
     fn go_on(&mut self) {
         self.source = match self.seat.ring().place_after(self.told) {
             Some(place) => Source::Ring(place),
-            None => self.open(Begin::After(self.told)),
+            None => {
+                let (gate, filter, after) = (self.gate.clone(), self.filter.clone(), self.told);
+                Source::Reading(Box::pin(async move { gate.part(filter, after).await }))
+            }
         };
     }
 
@@ -144,12 +150,8 @@ impl Subscription {
     fn load(&mut self, reason: &'static str) {
         self.loading = true;
         self.first.push_back(Told::Reset(reason));
-        self.source = self.open(Begin::Snapshot);
-    }
-
-    fn open(&self, begin: Begin) -> Source {
         let (gate, filter) = (self.gate.clone(), self.filter.clone());
-        Source::Opening(Box::pin(async move { gate.watch(filter, begin).await }))
+        self.source = Source::Opening(Box::pin(async move { gate.snapshot(filter).await }));
     }
 
     fn end(&mut self, last: Told) -> Option<Told> {
@@ -209,14 +211,37 @@ impl Subscription {
                 self.ready(at);
                 None
             }
-            Item::Progress(seen) if !self.loading => {
-                self.told = self.told.max(seen);
+            // The library begins the snapshot again by itself.
+            Item::Lagged(_) => Some(Told::Reset("trimmed")),
+            _ => None,
+        }
+    }
+
+    /// What became of reading the log.
+    fn read(&mut self, read: Result<Part, Error>) -> Option<Told> {
+        let error = match read {
+            Ok(part) => {
+                self.source = Source::Part(Box::new(part));
+                return None;
+            }
+            Err(error) => error,
+        };
+        match (error.kind(), error.lagged()) {
+            (_, Some(lost)) => {
+                let told = self.lost(lost);
+                if !self.loading {
+                    self.go_on();
+                }
+                told
+            }
+            // A power cut took what the position stands for.
+            (ErrorKind::ForeignCursor, _) if self.snapshots == Snapshots::Auto => {
+                self.load("foreign");
                 None
             }
-            // The library begins the snapshot again by itself.
-            Item::Lagged(_) if self.loading => Some(Told::Reset("trimmed")),
-            Item::Lagged(lost) => self.lost(lost),
-            _ => None,
+            (ErrorKind::ForeignCursor, _) => self.end(Told::Trouble(not_ours())),
+            (ErrorKind::Closed, _) => self.end(Told::Bye("closed")),
+            _ => self.end(Told::Trouble(error.into())),
         }
     }
 
@@ -230,34 +255,33 @@ impl Subscription {
             }
             Source::Opening(opening) => match opening.as_mut().poll(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(Some(own))) => {
+                Poll::Ready(Ok(own)) => {
                     self.source = Source::Own(Box::new(own));
                     Poll::Ready(None)
                 }
-                // A power cut took what the position stands for.
-                Poll::Ready(Ok(None)) if self.snapshots == Snapshots::Auto => {
-                    self.load("foreign");
-                    Poll::Ready(None)
-                }
-                Poll::Ready(Ok(None)) => Poll::Ready(self.end(Told::Trouble(not_ours()))),
                 Poll::Ready(Err(error)) => Poll::Ready(self.end(Told::Trouble(error.into()))),
             },
             Source::Own(own) => match Pin::new(&mut own.0.items()).poll_next(cx) {
-                Poll::Ready(Some(Ok(item))) => {
-                    let told = self.take(item);
-                    // Near enough to the end it gives its right to others.
-                    if !self.loading
-                        && matches!(self.source, Source::Own(_))
-                        && let Some(place) = self.seat.ring().place_after(self.told)
-                    {
-                        self.source = Source::Ring(place);
-                    }
-                    Poll::Ready(told)
-                }
+                Poll::Ready(Some(Ok(item))) => Poll::Ready(self.take(item)),
                 Poll::Ready(Some(Err(error))) => Poll::Ready(self.end(Told::Trouble(error.into()))),
                 Poll::Ready(None) => Poll::Ready(self.end(Told::Bye("closed"))),
                 Poll::Pending => Poll::Pending,
             },
+            Source::Reading(reading) => match reading.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(self.read(read)),
+                Poll::Pending => Poll::Pending,
+            },
+            Source::Part(part) => {
+                let change = part.changes.pop_front();
+                // With the last of it, the right goes to the next in turn.
+                let looked_at = part.changes.is_empty().then_some(part.next);
+                let told = change.and_then(|change| self.change(change));
+                if let Some(looked_at) = looked_at {
+                    self.told = looked_at;
+                    self.go_on();
+                }
+                Poll::Ready(told)
+            }
         }
     }
 }
@@ -308,13 +332,17 @@ fn not_ours() -> Problem {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
-    use tokio::time::Instant;
+    use tokio::time::{Instant, timeout};
     use watchkeep::Store;
 
     use super::*;
-    use crate::limits::HEARTBEAT;
+    use crate::limits::{CHANGES, HEARTBEAT, LAGGARDS};
     use crate::serve::Ending;
+
+    /// Far longer than anything takes that goes right.
+    const LIMIT: Duration = Duration::from_secs(30);
 
     async fn next(subscription: &mut Subscription) -> Option<Told> {
         poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await
@@ -345,6 +373,63 @@ mod tests {
         // The first may be late: the clock ran while nobody asked.
         let [_, second, third] = came.as_slice() else { return Err(Problem::bad("not three")) };
         assert_eq!(*third - *second, HEARTBEAT);
+        Ok(())
+    }
+
+    /// The next so many, which must be changes.
+    async fn changes(subscription: &mut Subscription, many: usize) -> Result<Vec<Revision>, Problem> {
+        let come = async {
+            let mut revisions = Vec::new();
+            while revisions.len() < many {
+                match next(subscription).await {
+                    Some(Told::Change { change, .. }) => revisions.push(change.revision()),
+                    Some(Told::Heartbeat(_)) => {}
+                    other => return Err(Problem::bad(format!("{other:?} instead of a change"))),
+                }
+            }
+            Ok(revisions)
+        };
+        timeout(LIMIT, come).await.map_err(|_| Problem::bad("nothing came"))?
+    }
+
+    #[tokio::test]
+    async fn who_fell_out_of_the_ring_gives_its_turn_away_after_each_page() -> Result<(), Problem> {
+        let (store, many) = (Store::open_in_memory()?, CHANGES * 5 / 2);
+        store.transaction(|tx| (0..many).try_for_each(|n| tx.set("g", &n.to_string(), "v").map(drop)))?;
+        let gate = Gate::new(&store, Ending::never());
+        let wanted = Wanted {
+            filter: Filter::everything(),
+            snapshots: Snapshots::Never,
+            after: Some(gate.position(Revision::ZERO)),
+            exclude_origin: None,
+            values: Values::All,
+        };
+        let (mut first, mut others) = (Subscription::begin(&gate, wanted.clone()).await?, Vec::new());
+        assert!(matches!(next(&mut first).await, Some(Told::Ready(_))));
+        // The ring began at the end, so all of them are behind it. So many have a page each, and stall.
+        let mut seen = changes(&mut first, 1).await?;
+        for _ in 1..LAGGARDS {
+            let mut other = Subscription::begin(&gate, wanted.clone()).await?;
+            assert!(matches!(next(&mut other).await, Some(Told::Ready(_))));
+            changes(&mut other, 1).await?;
+            others.push(other);
+        }
+        let mut last = Subscription::begin(&gate, wanted).await?;
+        assert!(matches!(next(&mut last).await, Some(Told::Ready(_))));
+        let waits = async |client: &mut Subscription| {
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut *client).poll_next(cx).is_pending())).await
+        };
+        assert!(waits(&mut last).await);
+        // One is at the end of its page: it is not its turn any more.
+        seen.extend(changes(&mut first, CHANGES - 1).await?);
+        assert!(waits(&mut first).await);
+        let whole: Vec<_> = (1..=many).map(|n| Revision::new(n.try_into().unwrap_or(0))).collect();
+        let mut late = changes(&mut last, CHANGES).await?;
+        let (rest, later) =
+            tokio::join!(changes(&mut first, many - CHANGES), changes(&mut last, many - CHANGES));
+        seen.extend(rest?);
+        late.extend(later?);
+        assert!(seen == whole && late == whole);
         Ok(())
     }
 }
