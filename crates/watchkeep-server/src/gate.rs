@@ -12,8 +12,8 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
-    AsyncStore, Cursor, Entry, Error, ErrorKind, Event, Filter, GroupPage, Item, KeyInfo, ListOptions,
-    Revision, SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
+    AsyncStore, Cursor, Entry, Error, Event, Filter, GroupPage, Item, KeyInfo, ListOptions, Revision,
+    SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
 use crate::change::Change;
@@ -24,7 +24,7 @@ use crate::ring::{self, Ring};
 use crate::serve::Ending;
 use crate::tide::Tide;
 
-pub(crate) use changes::{Asked, Page};
+pub(crate) use changes::{Asked, Page, Part};
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
@@ -99,14 +99,6 @@ pub(crate) struct Keys {
     pub(crate) keys: Vec<serde_json::Value>,
     pub(crate) next: Option<String>,
     pub(crate) position: Position,
-}
-
-/// Where a watch begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begin {
-    Now,
-    After(Revision),
-    Snapshot,
 }
 
 /// Why a stream cannot begin where it was to.
@@ -404,9 +396,7 @@ impl Gate {
         if let Some(ring) = known(&lock(&self.streams.rings)) {
             return Ok(ring);
         }
-        let Some(watcher) = self.begin(filter.clone(), Begin::Now).await? else {
-            return Err(Error::abort("a watch from now on has no position"));
-        };
+        let watcher = self.store.watch_with(filter.clone(), watching()).await?;
         let mut rings = lock(&self.streams.rings);
         // Somebody else may have been faster.
         if let Some(ring) = known(&rings) {
@@ -418,29 +408,15 @@ impl Gate {
         Ok(ring)
     }
 
-    /// Begins a watch beside a ring, in turn with others; none when a power cut took what its position stands for.
-    pub(crate) async fn watch(
-        &self,
-        filter: Filter,
-        begin: Begin,
-    ) -> Result<Option<(Watcher, OwnedSemaphorePermit)>, Error> {
-        let rights = if begin == Begin::Snapshot { &self.streams.snapshots } else { &self.streams.laggards };
-        let right = rights.clone().acquire_owned().await.map_err(Error::abort)?;
-        Ok(self.begin(filter, begin).await?.map(|watcher| (watcher, right)))
+    /// Begins a watch with what is there, in turn with others.
+    pub(crate) async fn snapshot(&self, filter: Filter) -> Result<(Watcher, OwnedSemaphorePermit), Error> {
+        let right = self.streams.snapshots.clone().acquire_owned().await.map_err(Error::abort)?;
+        Ok((self.store.watch_with(filter, watching().snapshot()).await?, right))
     }
+}
 
-    async fn begin(&self, filter: Filter, begin: Begin) -> Result<Option<Watcher>, Error> {
-        let options = WatchOptions::new().buffer(STREAM_EVENTS).progress(HEARTBEAT);
-        let options = match begin {
-            Begin::Now => options,
-            Begin::Snapshot => options.snapshot(),
-            Begin::After(revision) => options.after(revision),
-        };
-        match self.store.watch_with(filter, options).await {
-            Err(error) if error.kind() == ErrorKind::ForeignCursor => Ok(None),
-            begun => begun.map(Some),
-        }
-    }
+fn watching() -> WatchOptions {
+    WatchOptions::new().buffer(STREAM_EVENTS).progress(HEARTBEAT)
 }
 
 impl fmt::Debug for Gate {

@@ -35,7 +35,7 @@ pub(crate) const RING_BYTES: usize = 8 << 20;
 pub(crate) const BEAT_PARTS: u64 = 15;
 /// How many clients read a snapshot at once; the others wait in turn.
 pub(crate) const SNAPSHOTS: usize = 8;
-/// How many clients that fell out of their ring read the log at once.
+/// How many clients that fell out of their ring hold a page of the log at once; the others wait in turn.
 pub(crate) const LAGGARDS: usize = 4;
 /// How many WebSocket connections are open at once.
 pub(crate) const SOCKETS: u32 = 10_000;

@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Begin, Gate, Gone, Position};
+use crate::gate::{Gate, Gone, Part, Position};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 
@@ -57,21 +57,23 @@ pub(crate) enum Told {
     Bye(&'static str),
 }
 
-/// A watch of its own, with the right to read beside the ring.
+/// A watch of its own, with the right to have it.
 type Own = (Watcher, OwnedSemaphorePermit);
-type Opening = Pin<Box<dyn Future<Output = Result<Option<Own>, Error>> + Send>>;
-type Moving = Pin<Box<dyn Future<Output = Result<(Gate, Arc<Ring>), Problem>> + Send>>;
+/// What comes, perhaps in turn behind others.
+type Coming<T, E = Error> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 /// Where what comes next comes from.
 enum Source {
     /// The ring, at this place.
     Ring(u64),
-    /// A watch that is being begun, perhaps in turn behind others.
-    Opening(Opening),
-    /// A watch of its own: for a snapshot, or for what has left the ring.
+    /// A watch of its own, for a snapshot.
+    Opening(Coming<Own>),
     Own(Box<Own>),
+    /// A page of the log, for what has left the ring.
+    Reading(Coming<Part>),
+    Part(Box<Part>),
     /// The file was replaced, and what is there now is waited for.
-    Moving(Moving),
+    Moving(Coming<(Gate, Arc<Ring>), Problem>),
     Ended,
 }
 
@@ -139,20 +141,21 @@ impl Subscription {
     fn go_on(&mut self) {
         self.source = match self.seat.ring().place_after(self.told) {
             Some(place) => Source::Ring(place),
-            None => self.open(Begin::After(self.told)),
+            None => self.read_log(),
         };
+    }
+
+    fn read_log(&self) -> Source {
+        let (gate, filter, after) = (self.gate.clone(), self.filter.clone(), self.told);
+        Source::Reading(Box::pin(async move { gate.part(filter, after).await }))
     }
 
     /// Begins with what is there.
     fn load(&mut self, reason: &'static str) {
         self.loading = true;
         self.first.push_back(Told::Reset(reason));
-        self.source = self.open(Begin::Snapshot);
-    }
-
-    fn open(&self, begin: Begin) -> Source {
         let (gate, filter) = (self.gate.clone(), self.filter.clone());
-        Source::Opening(Box::pin(async move { gate.watch(filter, begin).await }))
+        self.source = Source::Opening(Box::pin(async move { gate.snapshot(filter).await }));
     }
 
     fn end(&mut self, last: Told) -> Option<Told> {
@@ -161,12 +164,13 @@ impl Subscription {
     }
 
     /// Nothing more comes from where it came from.
-    fn part(&mut self, end: End) -> Option<Told> {
+    fn leave(&mut self, end: End) -> Option<Told> {
+        let end = match end {
+            End::Failed(error) if error.kind() == ErrorKind::Closed => End::Closed,
+            end => end,
+        };
         let is_replaced = match &end {
-            End::Failed(error) => {
-                error.kind() == ErrorKind::Replaced
-                    || (error.kind() == ErrorKind::Closed && self.gate.is_past())
-            }
+            End::Failed(error) => error.kind() == ErrorKind::Replaced,
             End::Closed => self.gate.is_past(),
         };
         if is_replaced && self.snapshots == Snapshots::Auto {
@@ -219,7 +223,7 @@ impl Subscription {
                 return Poll::Pending;
             }
             Found::Behind => self.go_on(),
-            Found::Ended(end) => return Poll::Ready(self.part(end)),
+            Found::Ended(end) => return Poll::Ready(self.leave(end)),
             Found::Entry(entry) => {
                 self.source = Source::Ring(place + 1);
                 if entry.revision() > self.told {
@@ -227,7 +231,7 @@ impl Subscription {
                         Entry::Change(change) => self.change(change),
                         // The ring lost what this client has in part: the log tells what is left of it.
                         Entry::Lost(lost) if lost.from <= self.told => {
-                            self.source = self.open(Begin::After(self.told));
+                            self.source = self.read_log();
                             None
                         }
                         Entry::Lost(lost) => self.lost(lost),
@@ -246,14 +250,36 @@ impl Subscription {
                 self.ready(at);
                 None
             }
-            Item::Progress(seen) if !self.loading => {
-                self.told = self.told.max(seen);
+            // The library begins the snapshot again by itself.
+            Item::Lagged(_) => Some(Told::Reset("trimmed")),
+            _ => None,
+        }
+    }
+
+    /// What became of reading the log.
+    fn read(&mut self, read: Result<Part, Error>) -> Option<Told> {
+        let error = match read {
+            Ok(part) => {
+                self.source = Source::Part(Box::new(part));
+                return None;
+            }
+            Err(error) => error,
+        };
+        match (error.kind(), error.lagged()) {
+            (_, Some(lost)) => {
+                let told = self.lost(lost);
+                if !self.loading {
+                    self.go_on();
+                }
+                told
+            }
+            // A power cut took what the position stands for.
+            (ErrorKind::ForeignCursor, _) if self.snapshots == Snapshots::Auto => {
+                self.load("foreign");
                 None
             }
-            // The library begins the snapshot again by itself.
-            Item::Lagged(_) if self.loading => Some(Told::Reset("trimmed")),
-            Item::Lagged(lost) => self.lost(lost),
-            _ => None,
+            (ErrorKind::ForeignCursor, _) => self.end(Told::Trouble(not_ours())),
+            _ => self.leave(End::Failed(error)),
         }
     }
 
@@ -267,17 +293,11 @@ impl Subscription {
             }
             Source::Opening(opening) => match opening.as_mut().poll(cx) {
                 Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(Some(own))) => {
+                Poll::Ready(Ok(own)) => {
                     self.source = Source::Own(Box::new(own));
                     Poll::Ready(None)
                 }
-                // A power cut took what the position stands for.
-                Poll::Ready(Ok(None)) if self.snapshots == Snapshots::Auto => {
-                    self.load("foreign");
-                    Poll::Ready(None)
-                }
-                Poll::Ready(Ok(None)) => Poll::Ready(self.end(Told::Trouble(not_ours()))),
-                Poll::Ready(Err(error)) => Poll::Ready(self.part(End::Failed(error))),
+                Poll::Ready(Err(error)) => Poll::Ready(self.leave(End::Failed(error))),
             },
             Source::Moving(moving) => match moving.as_mut().poll(cx) {
                 Poll::Pending => Poll::Pending,
@@ -288,21 +308,26 @@ impl Subscription {
                 Poll::Ready(Err(problem)) => Poll::Ready(self.end(Told::Trouble(problem))),
             },
             Source::Own(own) => match Pin::new(&mut own.0.items()).poll_next(cx) {
-                Poll::Ready(Some(Ok(item))) => {
-                    let told = self.take(item);
-                    // Near enough to the end it gives its right to others.
-                    if !self.loading
-                        && matches!(self.source, Source::Own(_))
-                        && let Some(place) = self.seat.ring().place_after(self.told)
-                    {
-                        self.source = Source::Ring(place);
-                    }
-                    Poll::Ready(told)
-                }
-                Poll::Ready(Some(Err(error))) => Poll::Ready(self.part(End::Failed(error))),
-                Poll::Ready(None) => Poll::Ready(self.part(End::Closed)),
+                Poll::Ready(Some(Ok(item))) => Poll::Ready(self.take(item)),
+                Poll::Ready(Some(Err(error))) => Poll::Ready(self.leave(End::Failed(error))),
+                Poll::Ready(None) => Poll::Ready(self.leave(End::Closed)),
                 Poll::Pending => Poll::Pending,
             },
+            Source::Reading(reading) => match reading.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(self.read(read)),
+                Poll::Pending => Poll::Pending,
+            },
+            Source::Part(part) => {
+                let change = part.changes.pop_front();
+                // With the last of it, the right goes to the next in turn.
+                let looked_at = part.changes.is_empty().then_some(part.next);
+                let told = change.and_then(|change| self.change(change));
+                if let Some(looked_at) = looked_at {
+                    self.told = looked_at;
+                    self.go_on();
+                }
+                Poll::Ready(told)
+            }
         }
     }
 }
@@ -349,6 +374,9 @@ fn not_ours() -> Problem {
     let detail = "the position is not one of this store; start again, or ask for snapshot=auto";
     Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail)
 }
+
+#[cfg(test)]
+mod laggards;
 
 #[cfg(test)]
 mod tests {

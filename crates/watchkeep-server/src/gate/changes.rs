@@ -1,12 +1,15 @@
 //! Pages of the log.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use watchkeep::{Cursor, Durability, Error, ErrorKind, Filter};
+use tokio::sync::OwnedSemaphorePermit;
+use watchkeep::{Cursor, Durability, Error, ErrorKind, Filter, Revision};
 
 use super::{Gate, Position};
 use crate::change::Change;
+use crate::limits::CHANGES;
 use crate::problem::Problem;
 
 /// Which part of the log is asked for.
@@ -36,6 +39,14 @@ pub(crate) struct Page {
     pub(crate) end: Position,
     /// It ended before what was asked for did.
     pub(crate) is_full: bool,
+}
+
+/// A page for a client that fell out of its ring, with the right to hold it.
+pub(crate) struct Part {
+    pub(crate) changes: VecDeque<Arc<Change>>,
+    /// Everything up to this was looked at.
+    pub(crate) next: Revision,
+    _right: OwnedSemaphorePermit,
 }
 
 impl Gate {
@@ -87,6 +98,15 @@ impl Gate {
             end: self.position(page.end.revision()),
             is_full: page.next.revision() < end.revision(),
         })
+    }
+
+    /// What the log has after a revision, in turn with others.
+    pub(crate) async fn part(&self, filter: Filter, after: Revision) -> Result<Part, Error> {
+        let right = self.streams.laggards.clone().acquire_owned().await.map_err(Error::abort)?;
+        let after = self.store.store().cursor(after);
+        let page = self.store.changes(filter, Some(after), CHANGES).await?;
+        let changes = page.events.into_iter().map(|event| self.change(event)).collect();
+        Ok(Part { changes, next: page.next.revision(), _right: right })
     }
 
     fn refusal(&self, error: Error) -> Problem {
