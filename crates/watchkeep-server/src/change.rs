@@ -1,14 +1,18 @@
 //! A change, encoded once for everybody who is told of it.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use watchkeep::{Event, Revision, StoreId, json};
+use watchkeep::{Event, Revision, StoreId, Value, json};
 
 use crate::gate::Position;
 
 const DATA: &[u8] = b"data: ";
 const END: &[u8] = b"\n\n";
+/// What a change weighs besides its value, about.
+const OVERHEAD: usize = 512;
 
 /// How much of a value a client is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,15 +24,49 @@ pub(crate) enum Values {
     UpTo(usize),
 }
 
+/// The changes that somebody holds: each is made and encoded once, however many rings and clients have it.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    known: Mutex<HashMap<Revision, Weak<Change>>>,
+    bytes: AtomicUsize,
+}
+
+impl Changes {
+    pub(crate) fn share(self: &Arc<Self>, event: Event, store: StoreId) -> Arc<Change> {
+        // What a snapshot tells of an entry is not the same at all times.
+        if event.is_snapshot() {
+            return Arc::new(Change::new(event, store, self));
+        }
+        let mut known = self.known();
+        if let Some(change) = known.get(&event.revision()).and_then(Weak::upgrade) {
+            return change;
+        }
+        let change = Arc::new(Change::new(event, store, self));
+        known.insert(change.revision(), Arc::downgrade(&change));
+        change
+    }
+
+    /// What they weigh in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Revision, Weak<Change>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A change with the forms in which it goes out, each made when it is first asked for.
 #[derive(Debug)]
 pub(crate) struct Change {
     event: Event,
     at: Position,
     store: StoreId,
+    weight: usize,
     whole: OnceLock<Form>,
     /// With the length of its value instead of the value.
     short: OnceLock<Form>,
+    among: Arc<Changes>,
 }
 
 /// A frame of server-sent events. Its data is the JSON object, which is also what other ways send.
@@ -38,9 +76,24 @@ struct Form {
     data: usize,
 }
 
+impl Drop for Change {
+    fn drop(&mut self) {
+        self.among.bytes.fetch_sub(self.weight, Ordering::Relaxed);
+        let mut known = self.among.known();
+        // Another may have its place already.
+        if known.get(&self.revision()).is_some_and(|change| change.strong_count() == 0) {
+            known.remove(&self.revision());
+        }
+    }
+}
+
 impl Change {
-    pub(crate) fn new(event: Event, at: Position, store: StoreId) -> Arc<Change> {
-        Arc::new(Change { event, at, store, whole: OnceLock::new(), short: OnceLock::new() })
+    fn new(event: Event, store: StoreId, among: &Arc<Changes>) -> Change {
+        let at = Position::of(store, event.revision());
+        let weight = OVERHEAD + event.value().map_or(0, |value| value.len() + encoded_len(value));
+        among.bytes.fetch_add(weight, Ordering::Relaxed);
+        let (whole, short, among) = (OnceLock::new(), OnceLock::new(), among.clone());
+        Change { event, at, store, weight, whole, short, among }
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -58,7 +111,7 @@ impl Change {
 
     /// What it weighs in memory, about.
     pub(crate) fn weight(&self) -> usize {
-        256 + self.event.value().map_or(0, |value| 2 * value.len())
+        self.weight
     }
 
     /// The frame of a stream; before `ready` it has no id.
@@ -98,6 +151,14 @@ impl Change {
     }
 }
 
+/// How long a value is in JSON, about.
+fn encoded_len(value: &Value) -> usize {
+    match value.as_str() {
+        Some(text) => text.bytes().map(|byte| if byte < b' ' { 6 } else { 1 }).sum(),
+        None => value.len() / 3 * 4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use watchkeep::Store;
@@ -110,13 +171,18 @@ mod tests {
         let mut watcher = store.watch("*", "*");
         let at = store.cursor(store.set("g", "k", "a\nb")?).to_string();
         let Some(event) = watcher.recv().transpose()? else { return Ok(()) };
-        let change = Change::new(event, Position::from(at.clone()), store.id());
+        let changes = Arc::new(Changes::default());
+        let change = changes.share(event.clone(), store.id());
+        assert!(Arc::ptr_eq(&change, &changes.share(event, store.id())));
         let json = String::from_utf8_lossy(&change.json(Values::All)).into_owned();
         assert!(json.starts_with('{') && json.ends_with('}') && json.contains(r#""value":"a\nb""#), "{json}");
         assert_eq!(change.frame(Values::All, true), format!("id: {at}\ndata: {json}\n\n"));
         assert_eq!(change.frame(Values::UpTo(3), false), format!("data: {json}\n\n"));
         let short = String::from_utf8_lossy(&change.json(Values::UpTo(2))).into_owned();
         assert!(short.contains(r#""value_bytes":3"#) && !short.contains(r#""value":"#), "{short}");
+        assert!(changes.bytes() > 0);
+        drop(change);
+        assert!(changes.bytes() == 0 && changes.known().is_empty());
         Ok(())
     }
 }

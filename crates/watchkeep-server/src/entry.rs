@@ -70,7 +70,7 @@ async fn get(
     // Ranges are defined for GET alone.
     let part =
         if method == Method::GET { range::of(&headers, &position, entry.value.len()) } else { Part::Whole };
-    let whole = Bytes::from(entry.value.to_vec());
+    let whole = Bytes::from_owner(entry.value.clone());
     let (status, span, bytes) = match part {
         Part::Whole => (StatusCode::OK, None, whole),
         Part::Bytes(first, last) => {

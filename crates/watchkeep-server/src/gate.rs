@@ -10,19 +10,19 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use watchkeep::{
     AsyncStore, Cursor, Entry, Error, Event, Filter, GroupPage, Item, KeyInfo, ListOptions, Revision,
     SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
-use crate::change::Change;
-use crate::limits::{HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
+use crate::change::{Change, Changes};
+use crate::limits::{CHANGES_BYTES, HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ring::{self, Ring};
 use crate::serve::Ending;
 use crate::tide::Tide;
+use crate::turns::{Turn, Turns};
 
 pub(crate) use changes::{Asked, Page, Part};
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
@@ -35,6 +35,12 @@ pub(crate) struct Position(String);
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl Position {
+    pub(crate) fn of(store: StoreId, revision: Revision) -> Position {
+        Position(Cursor::new(store, revision).to_string())
     }
 }
 
@@ -127,17 +133,19 @@ pub(crate) struct Gate {
 struct Streams {
     /// One for each filter, for as long as it has clients.
     rings: Mutex<HashMap<Filter, Weak<Ring>>>,
-    /// The rights to read beside a ring.
-    snapshots: Arc<Semaphore>,
-    laggards: Arc<Semaphore>,
+    /// Those who read beside a ring.
+    snapshots: Turns,
+    laggards: Turns,
+    changes: Arc<Changes>,
 }
 
 impl Gate {
     pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
         let streams = Streams {
             rings: Mutex::default(),
-            snapshots: Arc::new(Semaphore::new(SNAPSHOTS)),
-            laggards: Arc::new(Semaphore::new(LAGGARDS)),
+            snapshots: Turns::new(SNAPSHOTS),
+            laggards: Turns::new(LAGGARDS),
+            changes: Arc::default(),
         };
         Gate {
             store: store.to_async(),
@@ -154,12 +162,16 @@ impl Gate {
     }
 
     pub(crate) fn position(&self, revision: Revision) -> Position {
-        Position(self.store.store().cursor(revision).to_string())
+        Position::of(self.id(), revision)
     }
 
     pub(crate) fn change(&self, event: Event) -> Arc<Change> {
-        let at = self.position(event.revision());
-        Change::new(event, at, self.id())
+        self.streams.changes.share(event, self.id())
+    }
+
+    /// Whether the rings should hold less.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.streams.changes.bytes() > CHANGES_BYTES
     }
 
     /// What an item of a watcher means to a ring.
@@ -409,9 +421,9 @@ impl Gate {
     }
 
     /// Begins a watch with what is there, in turn with others.
-    pub(crate) async fn snapshot(&self, filter: Filter) -> Result<(Watcher, OwnedSemaphorePermit), Error> {
-        let right = self.streams.snapshots.clone().acquire_owned().await.map_err(Error::abort)?;
-        Ok((self.store.watch_with(filter, watching().snapshot()).await?, right))
+    pub(crate) async fn snapshot(&self, filter: Filter) -> Result<(Watcher, Turn), Error> {
+        let turn = self.streams.snapshots.take().await?;
+        Ok((self.store.watch_with(filter, watching().snapshot()).await?, turn))
     }
 }
 

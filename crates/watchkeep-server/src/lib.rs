@@ -37,6 +37,7 @@ mod stall;
 mod stream;
 mod subscription;
 mod tide;
+mod turns;
 mod ws;
 
 use axum::routing::get;

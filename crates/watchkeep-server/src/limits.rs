@@ -33,10 +33,16 @@ pub(crate) const RING_EVENTS: usize = 4_096;
 pub(crate) const RING_BYTES: usize = 8 << 20;
 /// In how many parts the clients of a ring get their heartbeats: one after the other, not all at once.
 pub(crate) const BEAT_PARTS: u64 = 15;
+/// How many bytes of changes all rings and clients hold together before the rings hold less.
+pub(crate) const CHANGES_BYTES: usize = 128 << 20;
+/// How many changes a ring holds all the same.
+pub(crate) const RING_LEAST: usize = 64;
 /// How many clients read a snapshot at once; the others wait in turn.
 pub(crate) const SNAPSHOTS: usize = 8;
 /// How many clients that fell out of their ring hold a page of the log at once; the others wait in turn.
 pub(crate) const LAGGARDS: usize = 4;
+/// After how long a client that reads beside its ring lets the next one in turn read, too.
+pub(crate) const TURN_TIME: Duration = Duration::from_secs(2);
 /// How many WebSocket connections are open at once.
 pub(crate) const SOCKETS: u32 = 10_000;
 /// How many subscriptions a WebSocket connection has at once.

@@ -13,7 +13,7 @@ use watchkeep::{Error, Item, Lagged, Revision, Watcher};
 
 use crate::change::Change;
 use crate::gate::Gate;
-use crate::limits::{BEAT_PARTS, HEARTBEAT, RING_BYTES, RING_EVENTS};
+use crate::limits::{BEAT_PARTS, HEARTBEAT, RING_BYTES, RING_EVENTS, RING_LEAST};
 
 /// What stands in a ring.
 #[derive(Debug, Clone)]
@@ -82,20 +82,7 @@ impl Ring {
     /// A ring that a watcher fills from now on.
     pub(crate) fn start(gate: &Gate, watcher: Watcher) -> Arc<Ring> {
         let start = watcher.start();
-        let ring = Arc::new(Ring {
-            state: Mutex::new(State {
-                entries: VecDeque::new(),
-                bytes: 0,
-                first: 0,
-                floor: start,
-                seen: start,
-                end: None,
-                waiting: Vec::new(),
-                free: Vec::new(),
-                beats: 0,
-            }),
-            pump: OnceLock::new(),
-        });
+        let ring = Arc::new(Ring { state: Mutex::new(State::after(start)), pump: OnceLock::new() });
         let pump = tokio::spawn(pump(Arc::downgrade(&ring), gate.clone(), watcher));
         // Nobody else sets it.
         let _ = ring.pump.set(pump.abort_handle());
@@ -141,10 +128,11 @@ impl Ring {
 
     fn push(&self, gate: &Gate, items: Vec<Result<Item, Error>>, ended: bool) {
         let entries: Vec<_> = items.into_iter().map(|item| gate.entry_of(item)).collect();
+        let crowded = gate.is_crowded();
         let mut state = self.lock();
         for entry in entries {
             match entry {
-                Ok(Told::Entry(entry)) => state.add(entry),
+                Ok(Told::Entry(entry)) => state.add(entry, crowded),
                 Ok(Told::Seen(revision)) => state.seen = state.seen.max(revision),
                 Err(error) => drop(state.end.get_or_insert(End::Failed(error))),
             }
@@ -158,8 +146,13 @@ impl Ring {
     }
 
     /// It is time for the heartbeats of some of the seats.
-    fn beat(&self) {
+    fn beat(&self, gate: &Gate) {
         let mut state = self.lock();
+        if gate.is_crowded() {
+            // A ring that gets nothing new would never give anything up.
+            let fewer = state.entries.len().saturating_sub(RING_EVENTS / 8);
+            state.shrink_to(fewer.max(RING_LEAST), usize::MAX);
+        }
         state.beats += 1;
         let part = state.beats % BEAT_PARTS;
         let due = |seat: usize| u64::try_from(seat).unwrap_or(0) % BEAT_PARTS == part;
@@ -188,11 +181,32 @@ impl Ring {
 }
 
 impl State {
-    fn add(&mut self, entry: Entry) {
+    fn after(start: Revision) -> State {
+        State {
+            entries: VecDeque::new(),
+            bytes: 0,
+            first: 0,
+            floor: start,
+            seen: start,
+            end: None,
+            waiting: Vec::new(),
+            free: Vec::new(),
+            beats: 0,
+        }
+    }
+
+    fn add(&mut self, entry: Entry, crowded: bool) {
         self.seen = self.seen.max(entry.revision());
         self.bytes += entry.weight();
         self.entries.push_back(entry);
-        while self.entries.len() > RING_EVENTS || (self.bytes > RING_BYTES && self.entries.len() > 1) {
+        // Two go for one that comes.
+        let fewer = self.entries.len().saturating_sub(2).max(RING_LEAST);
+        self.shrink_to(if crowded { fewer } else { RING_EVENTS }, RING_BYTES);
+    }
+
+    /// Gives up the oldest until there are no more than so many, of no more than so many bytes unless it is one.
+    fn shrink_to(&mut self, many: usize, bytes: usize) {
+        while self.entries.len() > many || (self.bytes > bytes && self.entries.len() > 1) {
             let Some(old) = self.entries.pop_front() else { return };
             self.bytes -= old.weight();
             self.floor = self.floor.max(old.revision());
@@ -272,7 +286,7 @@ async fn pump(ring: Weak<Ring>, gate: Gate, mut watcher: Watcher) {
             told = std::future::poll_fn(|cx| poll_batch(&mut watcher, cx)) => told,
             _ = beats.tick() => {
                 let Some(ring) = ring.upgrade() else { return };
-                ring.beat();
+                ring.beat(&gate);
                 continue;
             }
         };
@@ -298,4 +312,27 @@ fn poll_batch(watcher: &mut Watcher, cx: &mut Context<'_>) -> Poll<(Vec<Result<I
         }
     }
     Poll::Ready((batch, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(revision: u64) -> Entry {
+        let revision = Revision::new(revision);
+        Entry::Lost(Lagged { from: revision, to: revision })
+    }
+
+    #[test]
+    fn a_ring_holds_less_while_all_hold_too_much() {
+        let mut state = State::after(Revision::ZERO);
+        (1..=200).for_each(|revision| state.add(lost(revision), false));
+        assert_eq!((state.entries.len(), state.floor), (200, Revision::ZERO));
+        (201..=210).for_each(|revision| state.add(lost(revision), true));
+        assert_eq!((state.entries.len(), state.first, state.floor.get()), (190, 20, 20));
+        (211..=1_000).for_each(|revision| state.add(lost(revision), true));
+        assert_eq!(state.entries.len(), RING_LEAST);
+        (1_001..=2 * RING_EVENTS as u64).for_each(|revision| state.add(lost(revision), false));
+        assert_eq!(state.entries.len(), RING_EVENTS);
+    }
 }

@@ -8,13 +8,13 @@ use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
 use futures_core::Stream;
-use tokio::sync::OwnedSemaphorePermit;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
 use crate::gate::{Gate, Gone, Part, Position};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
+use crate::turns::Turn;
 
 /// Whether a subscription shows what is there before it tells what changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub(crate) enum Told {
     Bye(&'static str),
 }
 
-/// A watch of its own, with the right to have it.
-type Own = (Watcher, OwnedSemaphorePermit);
+/// A watch of its own, with its turn.
+type Own = (Watcher, Turn);
 /// What comes, perhaps in turn behind others.
 type Coming<T, E = Error> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
@@ -319,7 +319,7 @@ impl Subscription {
             },
             Source::Part(part) => {
                 let change = part.changes.pop_front();
-                // With the last of it, the right goes to the next in turn.
+                // With the last of it, the turn is over.
                 let looked_at = part.changes.is_empty().then_some(part.next);
                 let told = change.and_then(|change| self.change(change));
                 if let Some(looked_at) = looked_at {

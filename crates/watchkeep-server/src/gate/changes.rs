@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use tokio::sync::OwnedSemaphorePermit;
 use watchkeep::{Cursor, Durability, Error, ErrorKind, Filter, Revision};
 
 use super::{Gate, Position};
 use crate::change::Change;
 use crate::limits::CHANGES;
 use crate::problem::Problem;
+use crate::turns::Turn;
 
 /// Which part of the log is asked for.
 #[derive(Debug, Clone)]
@@ -41,12 +41,12 @@ pub(crate) struct Page {
     pub(crate) is_full: bool,
 }
 
-/// A page for a client that fell out of its ring, with the right to hold it.
+/// A page for a client that fell out of its ring, with its turn.
 pub(crate) struct Part {
     pub(crate) changes: VecDeque<Arc<Change>>,
     /// Everything up to this was looked at.
     pub(crate) next: Revision,
-    _right: OwnedSemaphorePermit,
+    _turn: Turn,
 }
 
 impl Gate {
@@ -102,11 +102,11 @@ impl Gate {
 
     /// What the log has after a revision, in turn with others.
     pub(crate) async fn part(&self, filter: Filter, after: Revision) -> Result<Part, Error> {
-        let right = self.streams.laggards.clone().acquire_owned().await.map_err(Error::abort)?;
+        let turn = self.streams.laggards.take().await?;
         let after = self.store.store().cursor(after);
         let page = self.store.changes(filter, Some(after), CHANGES).await?;
         let changes = page.events.into_iter().map(|event| self.change(event)).collect();
-        Ok(Part { changes, next: page.next.revision(), _right: right })
+        Ok(Part { changes, next: page.next.revision(), _turn: turn })
     }
 
     fn refusal(&self, error: Error) -> Problem {
