@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use watchkeep_testkit::faults::Row;
 use watchkeep_testkit::size::scaled;
 use watchkeep_testkit::surface::{Fault, Faults, File, Hub, Memory, Site, Wire};
 use watchkeep_testkit::workload::{Load, Plan, Report, round_within, stalled};
@@ -65,6 +66,13 @@ fn subscriptions_over_a_websocket_keep_the_promises() -> Result<(), Fault> {
     Ok(())
 }
 
+/// What clients with faults were told, for the evidence.
+fn print(report: &Report, counts: [(&str, u64); 3]) {
+    let told = [("events", report.events as u64), ("losses", report.losses as u64)];
+    let counts = told.into_iter().chain(counts).map(|(name, count)| (name.to_owned(), count)).collect();
+    Row { rounds: report.rounds as u64, counts, ..Row::default() }.print("hub");
+}
+
 #[test]
 fn clients_that_stall_drop_and_return_keep_the_promises() -> Result<(), Fault> {
     let mut report = Report::default();
@@ -74,19 +82,23 @@ fn clients_that_stall_drop_and_return_keep_the_promises() -> Result<(), Fault> {
         }
     }
     assert!(report.is_clean(), "{report}");
+    print(&report, [("stalls", 0), ("cuts", 0), ("returns", 0)]);
     Ok(())
 }
 
 #[test]
 fn clients_that_fall_out_of_their_ring_keep_the_promises() -> Result<(), Fault> {
-    let mut report = Report::default();
+    let (mut report, mut stalls, mut cuts, mut returns) = (Report::default(), 0, 0, 0);
     for seed in 601..=600 + scaled(1) {
         for wire in [Wire::Events, Wire::WebSocket] {
             let (round, suffered) = stalled(wire, seed)?;
             assert!(suffered.stalls > 0 && suffered.returns > 0, "{suffered:?}");
+            (stalls, cuts, returns) =
+                (stalls + suffered.stalls, cuts + suffered.cuts, returns + suffered.returns);
             report.add(&round);
         }
     }
     assert!(report.is_clean(), "{report}");
+    print(&report, [("stalls", stalls), ("cuts", cuts), ("returns", returns)]);
     Ok(())
 }
