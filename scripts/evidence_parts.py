@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import statistics
 import tempfile
 from collections import Counter
@@ -287,6 +288,24 @@ def run_latency(unit):
     return Found(rounds, rounds, 0, counts, "\n".join(tables).rstrip("\n").split("\n"), total=True)
 
 
+def run_fanout(unit):
+    if not shutil.which("redis-server"):
+        raise NotRun("redis-server is not there, and nothing to compare with (Debian: apt-get install redis-server)")
+    seconds, repeats = ("10", "3") if unit.figures else ("3", "1")
+    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-cli")
+    command = ("scripts/fanout", "--bin", "target/release/watchkeep", "--seconds", seconds, "--rounds", repeats)
+    code, output = unit.run(*command)
+    line = r"^(watchkeep|Redis pub/sub) +([\d,]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.-]+) "
+    rows = re.findall(line, output, re.MULTILINE)
+    if code or not rows:
+        raise NotRun(f"scripts/fanout ended with {code}")
+    text = ["| server | clients | events/s | CPU µs a delivery | p99 ms | kB a client |", "|---|---:|---:|---:|---:|---:|"]
+    text += ["| " + " | ".join(cells) + " |" for cells in rows]
+    counts = {"seconds": int(seconds), "repeats": int(repeats), "cores": os.cpu_count()}
+    rounds = unit.done + 1
+    return Found(rounds, rounds, 0, counts, text, total=True)
+
+
 def run_busy(unit):
     command, each = ("scripts/test", "test", "races"), unit.figures.get("each", [])
     try:
@@ -344,6 +363,10 @@ def parts(root):
             "library", "the library's own tests, with the loops of those that race made longer",
             5, "times the usual size", 1, 5, tests("it", "", "watchkeep"),
         ),
+        Part(
+            "hub", "clients of a hub that stall, are cut off and come back, over both wires",
+            50, "times the usual size", 1, 10, tests("it", "promises::clients_that_"),
+        ),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),
         Part(
@@ -359,6 +382,7 @@ def parts(root):
         Part("licences", "licences and sources of the dependencies", 1, "runs", 1, 1, run_licences),
         Part("advisories", "known vulnerabilities of the dependencies", 1, "runs", 1, 1, run_advisories),
         Part("latency", "from a commit in one process to the event in another", 2, "runs", 1, 1, run_latency),
+        Part("fanout", "one event to many clients of a hub, beside Redis", 2, "runs", 1, 1, run_fanout),
         Part(
             "busy", "`scripts/test test races` green in a row, while six busy loops run beside it",
             20, "runs", 1, 1, run_busy,

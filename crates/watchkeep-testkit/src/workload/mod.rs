@@ -12,8 +12,10 @@ mod report;
 mod round;
 mod scribe;
 mod stage;
+mod stalled;
 mod writer;
 
 pub use plan::{Load, Pace, Plan, WatchPlan};
 pub use report::{Line, Report};
 pub use round::{Round, round, round_within};
+pub use stalled::stalled;

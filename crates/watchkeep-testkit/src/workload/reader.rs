@@ -46,7 +46,7 @@ impl Seat {
     }
 
     /// The next item; whether there was one.
-    fn one(&mut self, stage: &Stage, wait: Wait, dice: &mut Dice) -> bool {
+    pub(super) fn one(&mut self, stage: &Stage, wait: Wait, dice: &mut Dice) -> bool {
         let (next, span) = stage.ticker.span(|| self.stream.next(wait));
         let note = match next {
             Next::Note(note) => note,
@@ -126,6 +126,15 @@ impl Seat {
         let old = std::mem::replace(&mut self.recording, recording);
         drop(std::mem::replace(&mut self.stream, stream));
         stage.records().recordings.push(Recording { end: End::Left(stage.ticker.now()), ..old });
+    }
+
+    pub(super) fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// Goes away from a stream that was read up to this revision, and to all that was committed before it.
+    pub(super) fn leave(self, stage: &Stage, last: Revision) {
+        stage.records().recordings.push(Recording { end: End::Drained(last), ..self.recording });
     }
 
     /// Reads to the end of a stream whose store is closed, after everything up to a revision was committed.

@@ -21,7 +21,7 @@ use crate::surface::{Fault, Site};
 /// Threads that serve the streams that nobody waits at.
 const DESKS: usize = 2;
 /// A write that takes longer is blocked.
-const WRITE_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(20);
 
 /// What a round left behind.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ pub struct Faults {
     pub seed: u64,
     /// A client reads at most so many messages, and then stands still.
     pub messages: usize,
-    /// It stands still for at most so many writes.
+    /// It stands still for half of so many writes or more, and at most for all.
     pub stall: usize,
     /// A connection is cut after at most so many bytes.
     pub cut: usize,
@@ -22,7 +22,7 @@ pub struct Faults {
 /// What the clients of a hub have suffered so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Suffered {
-    /// Times that a client stood still.
+    /// Times that a client stood still for as long as it had to.
     pub stalls: u64,
     /// Connections that were cut.
     pub cuts: u64,
@@ -144,8 +144,8 @@ impl Course {
 
     /// After how many bytes the next connection is cut.
     pub(super) fn cut(&mut self) -> usize {
-        // Most often within the first messages, where a stream begins.
-        let most = if self.one_in(3) { self.faults.cut } else { self.faults.cut.min(2 << 10) };
+        // Often within the first messages, where a stream begins.
+        let most = if self.one_in(4) { self.faults.cut.min(2 << 10) } else { self.faults.cut };
         self.draw(most)
     }
 
@@ -153,9 +153,9 @@ impl Course {
     pub(super) fn has_read(&mut self, weather: &Weather) {
         self.messages = self.messages.saturating_sub(1);
         if self.messages == 0 && self.until.is_none() && !weather.is_calm() {
-            let writes = u64::try_from(self.draw(self.faults.stall)).unwrap_or(1);
+            let half = self.faults.stall / 2;
+            let writes = u64::try_from(half + self.draw(self.faults.stall - half)).unwrap_or(1);
             self.until = Some(weather.state().writes + writes);
-            weather.stalls.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -168,6 +168,9 @@ impl Course {
             return (false, false);
         }
         self.until = None;
+        if !weather.is_calm() {
+            weather.stalls.fetch_add(1, Ordering::Relaxed);
+        }
         self.messages = self.draw(self.faults.messages);
         (true, true)
     }
