@@ -81,3 +81,7 @@ pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Dura
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
+/// How many events the log of the credentials keeps.
+pub(crate) const ACCESS_EVENTS: u64 = 1_000;
+/// How long a WebSocket may take to say who it is.
+pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);

@@ -5,15 +5,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use crate::access::{May, Watch};
 use crate::frame;
-use crate::gate::{Gate, Position};
+use crate::gate::Position;
 use crate::limits::WRITE;
 use crate::openapi::{Beginning, Bookmark, Filtered};
 use crate::problem::Problem;
@@ -40,7 +40,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     ))
 )]
 pub(crate) async fn watch(
-    State(gate): State<Gate>,
+    May(gate, _): May<Watch>,
     mut query: Query,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

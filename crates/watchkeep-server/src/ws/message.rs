@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use crate::access::{Secret, Sort};
 use crate::gate::{Condition, Put};
 use crate::limits::MAX_ID;
 use crate::problem::Problem;
@@ -18,6 +19,8 @@ pub(super) type Id = std::sync::Arc<str>;
 /// What a client asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
+    /// Says who asks; none for what is no token.
+    Auth(Id, Option<Secret>),
     Subscribe(Id, Wanted),
     Unsubscribe(Id),
     Set(Id, Put),
@@ -62,6 +65,7 @@ struct Raw {
     keep_ttl: Option<bool>,
     if_match: Option<String>,
     if_none_match: Option<String>,
+    token: Option<String>,
     /// Of the original's form, as the two that follow.
     channel: Option<String>,
     data: Option<String>,
@@ -119,11 +123,13 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         ("keep_ttl", raw.keep_ttl.map(|keep| keep.to_string())),
         ("if_match", raw.if_match),
         ("if_none_match", raw.if_none_match),
+        ("token", raw.token),
         ("channel", raw.channel),
         ("data", raw.data),
         ("timestamp", raw.timestamp),
     ]);
     let asked = match raw.kind.as_str() {
+        "auth" => Asked::Auth(id, Secret::read(Sort::Token, &query.need("token")?)),
         "subscribe" => Asked::Subscribe(id, query::wanted(&mut query)?),
         "unsubscribe" => Asked::Unsubscribe(id),
         "set" => Asked::Set(id, put(&mut query)?),
@@ -134,7 +140,7 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
             Asked::Delete { id, group, key, condition }
         }
         other => {
-            let known = "subscribe, unsubscribe, set and delete";
+            let known = "auth, subscribe, unsubscribe, set and delete";
             return Err(Problem::bad(format!("there is no message of type {other:?}; there are {known}")));
         }
     };
