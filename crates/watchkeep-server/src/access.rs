@@ -8,6 +8,7 @@ mod live;
 mod may;
 mod rights;
 mod secret;
+mod tickets;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,10 +26,11 @@ use crate::limits::{ACCESS_EVENTS, PAGE};
 
 pub(crate) use door::{Door, Pass, mistyped, over};
 pub(crate) use live::{EXPIRED, Live, REVOKED};
-pub(crate) use may::{Entrance, Inspect, May, Read, Watch, Write};
+pub(crate) use may::{Entrance, Inspect, May, Read, Streaming, Watch, Write};
 pub(crate) use rights::Right;
 pub use rights::{Principal, Rights};
 pub(crate) use secret::{Secret, Sort};
+pub(crate) use tickets::Fields;
 
 /// Says that a token was made here once: from then on, nobody goes without one.
 const GUARDED: (&str, &str) = ("access", "guarded");

@@ -39,6 +39,7 @@ mod serve;
 mod stall;
 mod stream;
 mod subscription;
+mod tickets;
 mod tide;
 mod turns;
 mod ws;
@@ -90,6 +91,7 @@ fn routes(gates: Gates, names: Names) -> Router {
         .routes(routes!(lists::stats))
         .routes(routes!(changes::changes))
         .routes(routes!(stream::watch))
+        .routes(routes!(tickets::make))
         .routes(routes!(ws::open))
         .split_for_parts();
     let document = openapi::encode(document);

@@ -83,5 +83,12 @@ pub(crate) const RETRY_AFTER: u16 = 1;
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 /// How many events the log of the credentials keeps.
 pub(crate) const ACCESS_EVENTS: u64 = 1_000;
+/// How long a ticket lives that no stream bears: five minutes, and the time between two slides.
+pub(crate) const TICKET_TIME: Duration = Duration::from_secs(6 * 60);
+/// How often the deadlines of tickets that streams bear slide: one write for all.
+pub(crate) const TICKET_SLIDE: Duration = Duration::from_secs(60);
+/// How many tickets there are at once, and how large the body may be that asks for one.
+pub(crate) const TICKETS: u64 = 10_000;
+pub(crate) const TICKET_BODY: usize = 16 << 10;
 /// How long a WebSocket may take to say who it is.
 pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);

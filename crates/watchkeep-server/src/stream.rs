@@ -11,13 +11,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
-use crate::access::{May, Watch};
+use crate::access::Streaming;
 use crate::frame;
 use crate::gate::Position;
 use crate::limits::WRITE;
-use crate::openapi::{Beginning, Bookmark, Filtered};
+use crate::openapi::{Beginning, Bookmark, ByTicket, Filtered};
 use crate::problem::Problem;
-use crate::query::{self, Query};
+use crate::query;
 use crate::subscription::{Subscription, Told};
 
 /// Where streams are.
@@ -31,7 +31,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     get,
     path = ROUTE,
     operation_id = "watch",
-    params(Filtered, Beginning, Bookmark),
+    params(Filtered, Beginning, Bookmark, ByTicket),
     responses((
         status = 200,
         content_type = "text/event-stream",
@@ -40,8 +40,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     ))
 )]
 pub(crate) async fn watch(
-    May(gate, _): May<Watch>,
-    mut query: Query,
+    Streaming(gate, mut query): Streaming,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut wanted = query::wanted(&mut query)?;

@@ -39,7 +39,6 @@ pub(crate) enum TokenAction {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "rights", required = true, multiple = true, args = ["read", "write", "watch", "inspect"])]
 pub(crate) struct NewToken {
     /// It may read entries, lists and pages of the change log
     #[arg(long)]

@@ -7,7 +7,7 @@ use watchkeep_server::{Access as Tokens, Grant, Rights, Token};
 
 use super::{Access, open};
 use crate::args::{Global, NewToken, TokenAction};
-use crate::exit::{Failure, NOT_FOUND, Result};
+use crate::exit::{Failure, NOT_FOUND, Result, USAGE};
 use crate::output::{self, Out, style};
 
 pub(super) fn token(global: &Global, action: TokenAction, out: &mut Out) -> Result<()> {
@@ -29,7 +29,12 @@ fn tokens(global: &Global, store: &Store) -> Result<Option<Tokens>> {
 
 fn create(global: &Global, args: NewToken, out: &mut Out) -> Result<()> {
     let NewToken { read, write, watch, inspect, ttl, label } = args;
-    let mut grant = Grant::new(Rights { read, write, watch, inspect });
+    let rights = Rights { read, write, watch, inspect };
+    if rights.is_none() {
+        let what = "a token needs one right at least: --read, --write, --watch or --inspect";
+        return Err(Failure::new(USAGE, what));
+    }
+    let mut grant = Grant::new(rights);
     if let Some(namespace) = &global.namespace {
         grant = grant.namespace(namespace);
     }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
 use watchkeep::{Clock as _, ErrorKind, StoreId, SystemClock, Timestamp};
 
 use super::live::{By, EXPIRED, Live, REVOKED, Standing};
 use super::rights::{Principal, Right, Rights};
 use super::secret::{Secret, Sort};
-use super::{Access, GUARDED, kept, tokens_of};
-use crate::limits::HEARTBEAT;
+use super::tickets::{Borne, Fields};
+use super::{Access, GUARDED, Token, kept, tokens_of};
+use crate::limits::{HEARTBEAT, TICKET_SLIDE};
 use crate::problem::Problem;
 use crate::serve::Closer;
 
@@ -34,12 +36,14 @@ pub(crate) struct Pass {
     pub(crate) rights: Rights,
     until: Option<Timestamp>,
     standing: Option<Arc<Standing>>,
+    /// What it bears instead of a token.
+    pub(super) ticket: Option<Arc<Borne>>,
 }
 
 impl Default for Pass {
     /// Of anybody, where nobody is asked.
     fn default() -> Pass {
-        Pass { namespace: None, rights: Rights::ALL, until: None, standing: None }
+        Pass { namespace: None, rights: Rights::ALL, until: None, standing: None, ticket: None }
     }
 }
 
@@ -85,7 +89,7 @@ impl Pass {
 
     /// The same, for what ends with something else.
     pub(crate) fn without_end(self) -> Pass {
-        Pass { until: None, standing: None, ..self }
+        Pass { until: None, standing: None, ticket: None, ..self }
     }
 }
 
@@ -116,7 +120,7 @@ impl Door {
                     return Err(unauthorized("the session ended; log in again"));
                 }
                 let standing = Some(live.of(By::Application(principal.clone())));
-                Ok(Pass { namespace, rights, until, standing })
+                Ok(Pass { namespace, rights, until, standing, ticket: None })
             }
         }
     }
@@ -135,6 +139,57 @@ impl Door {
         }
     }
 
+    /// What the bearer of a ticket may watch.
+    ///
+    /// # Errors
+    ///
+    /// 401 for one that is not good, 403 for a page of another origin, 400 where nobody needs one.
+    pub(crate) async fn admit_ticket(
+        &self,
+        ticket: &str,
+        parts: &Parts,
+        store: StoreId,
+    ) -> Result<(Pass, Fields), Problem> {
+        let Door::Tokens(access) = self else {
+            return Err(Problem::bad("no ticket is asked for here; leave it out"));
+        };
+        no_secrets(parts.uri.query().unwrap_or_default())?;
+        let ticket = Secret::read(Sort::Ticket, ticket)
+            .ok_or_else(|| unauthorized("the ticket is cut off or mistyped; it begins with wt_"))?;
+        let opened = access.open_ticket(&ticket, store).await?;
+        let origin = parts.headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+        // A page asks its own server without naming itself.
+        if let (Some(made_for), Some(origin)) = (&opened.origin, origin)
+            && made_for != origin
+        {
+            let detail = "the ticket was made for a page of another origin; make one for this";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail));
+        }
+        Ok((opened.pass, opened.fields))
+    }
+
+    /// Makes a ticket of what somebody got in with; and when it ends.
+    ///
+    /// # Errors
+    ///
+    /// 409 where there are no tokens to make one of.
+    pub(crate) async fn sell(
+        &self,
+        pass: &Pass,
+        fields: Fields,
+        origin: Option<String>,
+    ) -> Result<(Secret, Timestamp), Problem> {
+        match (self, pass.standing.as_ref().map(|standing| &standing.by)) {
+            (Door::Tokens(access), Some(By::Token(store, id))) => {
+                access.sell((*store, id.clone()), fields, origin).await
+            }
+            _ => {
+                let detail = "nobody is asked for a token here, so a watch needs no ticket; leave it out";
+                Err(Problem::new(StatusCode::CONFLICT, "no_tickets", detail))
+            }
+        }
+    }
+
     /// Whether this request may still say who it is: a browser gives a WebSocket no header.
     pub(crate) fn may_say_later(&self, headers: &HeaderMap) -> bool {
         matches!(self, Door::Tokens(access) if access.is_guarded()) && !headers.contains_key(AUTHORIZATION)
@@ -150,10 +205,16 @@ impl Door {
     /// Looks, at each heartbeat, whether what is in use is still good: nobody may have told.
     pub(crate) async fn keep_watch(self) {
         let Door::Tokens(access) = self else { return };
+        let mut slid_at = Instant::now();
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             let looked = access.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || looked.look()).await {
+            let is_time = slid_at.elapsed() >= TICKET_SLIDE;
+            if is_time {
+                slid_at = Instant::now();
+            }
+            let look = move || if is_time { looked.look().and(looked.slide()) } else { looked.look() };
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(look).await {
                 tracing::warn!(%error, "the credentials cannot be read");
                 if matches!(error.kind(), ErrorKind::Replaced | ErrorKind::Closed) {
                     // What another file says is not known, so nobody gets in.
@@ -168,12 +229,23 @@ impl Door {
 impl Access {
     async fn admit(&self, token: &Secret, store: StoreId) -> Result<Pass, Problem> {
         let hash = token.hash();
-        let standing = self.live.of(By::Token(store, hash.id().to_owned()));
-        let entry = self.credentials.to_async().entry(&tokens_of(store), hash.id()).await?;
-        let found = entry.as_ref().and_then(kept).filter(|(_, kept)| hash.is(kept));
+        self.admit_by(store, hash.id(), |kept| hash.is(kept)).await
+    }
+
+    /// Lets in by the token of an id, if its hash is the right one.
+    pub(super) async fn admit_by(
+        &self,
+        store: StoreId,
+        id: &str,
+        is_right: impl Fn(&str) -> bool,
+    ) -> Result<Pass, Problem> {
+        let standing = self.live.of(By::Token(store, id.to_owned()));
+        let entry = self.credentials.to_async().entry(&tokens_of(store), id).await?;
+        let found = entry.as_ref().and_then(kept).filter(|(_, kept)| is_right(kept));
         let (token, _) =
             found.ok_or_else(|| unauthorized("the token is not known here; it was revoked, or it ended"))?;
-        Ok(Pass { namespace: token.namespace, rights: token.rights, until: None, standing: Some(standing) })
+        let Token { namespace, rights, .. } = token;
+        Ok(Pass { namespace, rights, until: None, standing: Some(standing), ticket: None })
     }
 
     fn admit_anybody(&self) -> Result<Pass, Problem> {
@@ -244,4 +316,60 @@ pub(crate) fn unauthorized(detail: &str) -> Problem {
 /// Why a request that was under way is refused after all.
 pub(crate) fn over(why: &str) -> Problem {
     unauthorized(&format!("the token is {why}; go on with another"))
+}
+
+#[cfg(test)]
+mod tests {
+    use watchkeep::Store;
+
+    use super::*;
+    use crate::access::Grant;
+
+    #[tokio::test(start_paused = true)]
+    async fn taking_the_credentials_away_closes_the_door() -> Result<(), Box<dyn std::error::Error>> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::open(folder.path().join("app.db"))?;
+        let access = Access::open(&store)?;
+        assert!(access.admit_anybody().is_ok());
+        let watching = tokio::spawn(Door::Tokens(access.clone()).keep_watch());
+        for file in std::fs::read_dir(folder.path())? {
+            let path = file?.path();
+            if path.to_string_lossy().contains("-access") {
+                std::fs::remove_file(path)?;
+            }
+        }
+        // Somebody makes a token, in a file that this server does not have.
+        let token = Access::open(&store)?.create(Grant::new(Rights::ALL))?;
+        for _ in 0..20 {
+            tokio::time::sleep(HEARTBEAT).await;
+            if access.is_guarded() {
+                break;
+            }
+        }
+        assert!(access.is_guarded() && access.admit_anybody().is_err());
+        let token = Secret::read(Sort::Token, token.secret()).ok_or("no token")?;
+        assert!(access.admit(&token, store.id()).await.is_err());
+        watching.abort();
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_told_of_is_found_out() -> Result<(), Box<dyn std::error::Error>> {
+        let store = Store::open_in_memory()?;
+        let mut access = Access::open(&store)?;
+        // It does not hear of anything.
+        access.live = Arc::default();
+        let token = access.create(Grant::new(Rights::ALL))?;
+        let secret = Secret::read(Sort::Token, token.secret()).ok_or("no token")?;
+        let pass = access.admit(&secret, store.id()).await.map_err(|_| "refused")?;
+        let nobody = access.admit_anybody().map_err(|_| "refused")?;
+        let watching = tokio::spawn(Door::Tokens(access.clone()).keep_watch());
+        assert!(access.revoke(&token.token.id)?);
+        let limit = 20 * HEARTBEAT;
+        assert_eq!(tokio::time::timeout(limit, pass.over()).await?, REVOKED);
+        assert_eq!(tokio::time::timeout(limit, nobody.over()).await?, REVOKED);
+        assert!(access.admit_anybody().is_err());
+        watching.abort();
+        Ok(())
+    }
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use watchkeep::{Item, Kind, StoreId};
 
 use super::rights::Principal;
+use super::tickets::Borne;
 
 /// What the group of a store's tokens begins with.
 pub(super) const TOKENS: &str = "tokens-";
@@ -26,16 +27,19 @@ pub(super) enum By {
 
 /// A credential that is in use: it ends for all its users at once.
 #[derive(Debug)]
-pub(crate) struct Standing(watch::Sender<Option<&'static str>>);
+pub(crate) struct Standing {
+    pub(super) by: By,
+    ended: watch::Sender<Option<&'static str>>,
+}
 
 impl Standing {
     fn end(&self, why: &'static str) {
-        self.0.send_if_modified(|ended| ended.is_none() && ended.replace(why).is_none());
+        self.ended.send_if_modified(|ended| ended.is_none() && ended.replace(why).is_none());
     }
 
     /// Resolves when it ends, with the reason.
     pub(crate) async fn over(&self) -> &'static str {
-        let mut ended = self.0.subscribe();
+        let mut ended = self.ended.subscribe();
         let ended = ended.wait_for(Option::is_some).await;
         ended.ok().and_then(|why| *why).unwrap_or(REVOKED)
     }
@@ -46,6 +50,7 @@ impl Standing {
 pub(crate) struct Live {
     is_guarded: AtomicBool,
     known: Mutex<HashMap<By, Weak<Standing>>>,
+    tickets: Mutex<Vec<Weak<Borne>>>,
 }
 
 impl Live {
@@ -66,9 +71,9 @@ impl Live {
     pub(super) fn of(&self, by: By) -> Arc<Standing> {
         let mut known = self.known();
         let standing =
-            known.get(&by).and_then(Weak::upgrade).filter(|standing| standing.0.borrow().is_none());
+            known.get(&by).and_then(Weak::upgrade).filter(|standing| standing.ended.borrow().is_none());
         standing.unwrap_or_else(|| {
-            let standing = Arc::new(Standing(watch::Sender::new(None)));
+            let standing = Arc::new(Standing { by: by.clone(), ended: watch::Sender::new(None) });
             if known.len() == known.capacity() {
                 known.retain(|_, standing| standing.strong_count() > 0);
             }
@@ -94,6 +99,21 @@ impl Live {
     pub(super) fn list(&self) -> Vec<By> {
         let known = self.known();
         known.iter().filter(|(_, standing)| standing.strong_count() > 0).map(|(by, _)| by.clone()).collect()
+    }
+
+    /// A stream bears a ticket from now on.
+    pub(super) fn bear(&self, ticket: &Arc<Borne>) {
+        let mut tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        if tickets.len() == tickets.capacity() {
+            tickets.retain(|ticket| ticket.strong_count() > 0);
+        }
+        tickets.push(Arc::downgrade(ticket));
+    }
+
+    /// The tickets that streams bear.
+    pub(super) fn borne(&self) -> Vec<Arc<Borne>> {
+        let tickets = self.tickets.lock().unwrap_or_else(PoisonError::into_inner);
+        tickets.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// What happened to the credentials.

@@ -12,6 +12,7 @@ use super::rights::Right;
 use super::secret::Secret;
 use crate::gate::{Gate, Gates};
 use crate::problem::Problem;
+use crate::query::Query;
 use crate::serve::Ending;
 
 /// A gate for somebody with a right.
@@ -43,6 +44,25 @@ impl<R: Needs> FromRequestParts<Gates> for May<R> {
         let gate = gates.admit(parts).await?;
         gate.pass.needs(R::RIGHT)?;
         Ok(May(gate, PhantomData))
+    }
+}
+
+/// A gate for a watch, and the watch's parameters: by a token, or by a ticket, which says what may be watched.
+#[derive(Debug)]
+pub(crate) struct Streaming(pub(crate) Gate, pub(crate) Query);
+
+impl FromRequestParts<Gates> for Streaming {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, gates: &Gates) -> Result<Streaming, Problem> {
+        let mut query = Query::from_request_parts(parts, gates).await?;
+        let Some(ticket) = query.take("ticket") else {
+            let May(gate, _) = May::<Watch>::from_request_parts(parts, gates).await?;
+            return Ok(Streaming(gate, query));
+        };
+        let (gate, fields) = gates.admit_ticket(&ticket, parts).await?;
+        gate.pass.needs(Right::Watch)?;
+        Ok(Streaming(gate, query.confined_to(fields)?))
     }
 }
 

@@ -13,10 +13,10 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-use watchkeep::{ErrorKind, Store};
+use watchkeep::{ErrorKind, Store, Timestamp};
 
 use super::{Gate, lock};
-use crate::access::{Door, Pass, Secret};
+use crate::access::{Door, Fields, Pass, Secret};
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
 use crate::problem::Problem;
 use crate::serve::Ending;
@@ -74,6 +74,17 @@ impl Gates {
         let gate = self.gate();
         let pass = self.door.admit(parts, gate.id()).await?;
         gate.let_in(pass)
+    }
+
+    /// The gate for whoever bears a ticket, and what it is for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::admit_ticket`].
+    pub(crate) async fn admit_ticket(&self, ticket: &str, parts: &Parts) -> Result<(Gate, Fields), Problem> {
+        let gate = self.gate();
+        let (pass, fields) = self.door.admit_ticket(ticket, parts, gate.id()).await?;
+        Ok((gate.let_in(pass)?, fields))
     }
 
     /// The gate for whoever bears a token.
@@ -162,6 +173,20 @@ impl Gate {
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
         }
         Ok(gate.labelled(self.label.as_deref()))
+    }
+
+    /// Makes a ticket for a watch; and when it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::sell`].
+    pub(crate) async fn sell(
+        &self,
+        fields: Fields,
+        origin: Option<String>,
+    ) -> Result<(Secret, Timestamp), Problem> {
+        let door = self.gates.as_ref().map_or(&Door::Open, Gates::door);
+        door.sell(&self.pass, fields, origin).await
     }
 
     /// Resolves when its client may use it no more, with the reason.

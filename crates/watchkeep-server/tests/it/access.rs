@@ -3,6 +3,7 @@
 mod foreign;
 mod live;
 mod mounted;
+mod tickets;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
