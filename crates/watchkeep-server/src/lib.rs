@@ -37,6 +37,7 @@ mod stall;
 mod stream;
 mod subscription;
 mod tide;
+mod unix;
 mod ws;
 
 use axum::routing::get;
@@ -53,7 +54,7 @@ pub use serve::{Bound, Closer, Listen, Server};
 
 /// The routes over a store, for an application that mounts them in a server of its own.
 ///
-/// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
+/// Requests are answered only under a name of this machine (`localhost`, or an address of loopback), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
 ///
 /// When the store's file is replaced, everything is answered with 503 and kind `replaced` from then on: the store is the

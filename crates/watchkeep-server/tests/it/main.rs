@@ -13,6 +13,7 @@ mod entries;
 mod lists;
 mod openapi;
 mod replaced;
+mod sockets;
 mod strangers;
 mod streams;
 mod support;
