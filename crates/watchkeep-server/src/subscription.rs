@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Begin, Gate, Gone, Position};
+use crate::gate::{Begin, Gate, Gone, Position, no_cursor};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 
@@ -118,7 +118,8 @@ impl Subscription {
             (Some(after), _) => match gate.judge(&after).await? {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
-                Err(_) => return Err(not_ours()),
+                Err(Gone::Nonsense) => return Err(no_cursor(&after)),
+                Err(Gone::Foreign | Gone::Future) => return Err(not_ours()),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
@@ -339,7 +340,7 @@ impl Stream for Subscription {
 impl Gone {
     fn reason(self) -> &'static str {
         match self {
-            Gone::Foreign => "foreign",
+            Gone::Foreign | Gone::Nonsense => "foreign",
             Gone::Future => "future",
         }
     }
