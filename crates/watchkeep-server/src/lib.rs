@@ -23,6 +23,7 @@ mod entry;
 mod frame;
 mod gate;
 mod guard;
+mod headers;
 mod limits;
 mod lists;
 mod openapi;
@@ -94,6 +95,7 @@ fn routes(gates: Gates) -> Router {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
+        .layer(middleware::from_fn(query::check_escapes))
         .layer(middleware::from_fn(guard::check))
         .with_state(gates)
 }

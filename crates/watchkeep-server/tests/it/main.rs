@@ -9,6 +9,7 @@
 )]
 
 mod changes;
+mod conditions;
 mod entries;
 mod lists;
 mod openapi;

@@ -70,7 +70,7 @@ fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str
     if !headers.iter().any(|(name, _)| *name == "Connection") {
         head += "Connection: close\r\n";
     }
-    if !body.is_empty() {
+    if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "Transfer-Encoding") {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {
