@@ -1,9 +1,11 @@
 //! Who may ask at all: a page of a stranger, in a browser on this machine, must not reach a store on loopback.
 
+use std::net::IpAddr;
+
 use axum::extract::Request;
 use axum::http::header::{HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -14,7 +16,7 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 
 /// Refuses requests under foreign names and from foreign pages, on every route.
 pub(crate) async fn check(request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.headers()) {
+    let mut response = match refusal(request.uri(), request.headers()) {
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
         None => next.run(request).await,
     };
@@ -24,7 +26,7 @@ pub(crate) async fn check(request: Request, next: Next) -> Response {
     response
 }
 
-fn refusal(headers: &HeaderMap) -> Option<String> {
+fn refusal(target: &Uri, headers: &HeaderMap) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -32,12 +34,15 @@ fn refusal(headers: &HeaderMap) -> Option<String> {
         Some(if values.next().is_none() { first.to_str().unwrap_or("?") } else { "?" })
     };
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
-    let host = text(HOST).unwrap_or_default();
+    // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2).
+    let host = target.authority().map(Authority::as_str).or_else(|| text(HOST)).unwrap_or_default();
     if !is_ours(host) {
         return Some(format!("the host {host:?} is not a name of this machine; ask localhost or 127.0.0.1"));
     }
+    let is_same =
+        |origin: &&str| origin.strip_prefix("http://").is_some_and(|name| name.eq_ignore_ascii_case(host));
     let origin = text(ORIGIN);
-    if let Some(origin) = origin.filter(|origin| origin.strip_prefix("http://") != Some(host)) {
+    if let Some(origin) = origin.filter(|origin| !is_same(origin)) {
         return Some(format!(
             "pages of {origin:?} may not use this store; only those of the same origin may"
         ));
@@ -51,7 +56,11 @@ fn refusal(headers: &HeaderMap) -> Option<String> {
 
 fn is_ours(host: &str) -> bool {
     let Ok(host) = host.parse::<Authority>() else { return false };
-    !host.as_str().contains('@') && matches!(host.host(), "localhost" | "127.0.0.1" | "[::1]")
+    let name = host.host();
+    let address =
+        name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+    let is_loopback = address.is_ok_and(|address| address.is_loopback());
+    !host.as_str().contains('@') && (is_loopback || name.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
@@ -63,7 +72,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&map).is_some()
+        refusal(&Uri::from_static("/"), &map).is_some()
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod entry;
 mod frame;
 mod gate;
 mod guard;
+mod headers;
 mod limits;
 mod lists;
 mod openapi;
@@ -38,6 +39,7 @@ mod stream;
 mod subscription;
 mod tide;
 mod turns;
+mod unix;
 mod ws;
 
 use axum::routing::get;
@@ -54,7 +56,7 @@ pub use serve::{Bound, Closer, Listen, Server};
 
 /// The routes over a store, for an application that mounts them in a server of its own.
 ///
-/// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
+/// Requests are answered only under a name of this machine (`localhost`, or an address of loopback), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
 ///
 /// When the store's file is replaced, everything is answered with 503 and kind `replaced` from then on: the store is the
@@ -94,6 +96,7 @@ fn routes(gates: Gates) -> Router {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
+        .layer(middleware::from_fn(query::check_escapes))
         .layer(middleware::from_fn(guard::check))
         .with_state(gates)
 }

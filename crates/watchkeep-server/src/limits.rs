@@ -17,6 +17,8 @@ pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
+/// How many connections to a Unix socket may wait to be accepted.
+pub(crate) const BACKLOG: u32 = 1_024;
 /// How long nobody is accepted once that failed: nothing tells when there are descriptors again.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A stream without events sends its position this often.

@@ -83,10 +83,10 @@ declared! {
     #[into_params(parameter_in = Query)]
     struct Names {
         /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        #[param(max_length = 512)]
         group: String,
         /// The key, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        #[param(max_length = 512)]
         key: String,
     }
 
@@ -95,7 +95,7 @@ declared! {
     #[into_params(parameter_in = Query)]
     struct Group {
         /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        #[param(max_length = 512)]
         group: String,
     }
 

@@ -47,9 +47,8 @@ pub(crate) async fn watch(
     let mut wanted = query::wanted(&mut query)?;
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
-    let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    if let Some(bookmark) = bookmark.filter(|id| !id.is_empty()) {
-        wanted.after = Some(Position::from(bookmark));
+    if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+        wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
     let body = match Subscription::begin(&gate, wanted).await {
         Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),

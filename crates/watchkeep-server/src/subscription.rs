@@ -11,7 +11,7 @@ use futures_core::Stream;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Gate, Gone, Part, Position};
+use crate::gate::{Gate, Gone, Part, Position, no_cursor};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 use crate::turns::Turn;
@@ -120,7 +120,8 @@ impl Subscription {
             (Some(after), _) => match gate.judge(&after).await? {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
-                Err(_) => return Err(not_ours()),
+                Err(Gone::Nonsense) => return Err(no_cursor(&after)),
+                Err(Gone::Foreign | Gone::Future) => return Err(not_ours()),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
@@ -364,7 +365,7 @@ impl Stream for Subscription {
 impl Gone {
     fn reason(self) -> &'static str {
         match self {
-            Gone::Foreign => "foreign",
+            Gone::Foreign | Gone::Nonsense => "foreign",
             Gone::Future => "future",
         }
     }

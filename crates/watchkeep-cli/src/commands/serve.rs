@@ -48,6 +48,11 @@ fn refused(listen: &Listen, error: &io::Error) -> Failure {
         (io::ErrorKind::AddrInUse, Listen::Unix(_)) => {
             format!("{listen} is in use; end the server there, or name another socket with --listen")
         }
+        (io::ErrorKind::AlreadyExists, Listen::Unix(_)) => {
+            format!(
+                "{listen} cannot be listened on: {error}; move it away, or name another socket with --listen"
+            )
+        }
         _ => format!("{listen} cannot be listened on: {error}; name another with --listen"),
     };
     Failure::new(FAILURE, what)

@@ -9,10 +9,12 @@
 )]
 
 mod changes;
+mod conditions;
 mod entries;
 mod lists;
 mod openapi;
 mod replaced;
+mod sockets;
 mod strangers;
 mod streams;
 mod support;
