@@ -83,3 +83,94 @@ pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Dura
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each number is to a client, as the table of docs/wire.md says it.
+    fn told() -> [(&'static str, &'static str, String); 27] {
+        let size = |bytes: usize| {
+            if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
+        };
+        let time = |time: Duration| format!("{} s", time.as_secs_f64());
+        let many = |count: usize| match (count / 1_000, count % 1_000) {
+            (0, rest) => rest.to_string(),
+            (thousands, rest) => format!("{thousands},{rest:03}"),
+        };
+        let retry = format!(
+            "{} to {}",
+            time(Duration::from_millis(RETRY.start)),
+            time(Duration::from_millis(RETRY.end))
+        );
+        [
+            ("MAX_BODY", "body of a request", size(MAX_BODY)),
+            ("MAX_HEAD", "head of a request", size(MAX_HEAD)),
+            ("MAX_HEADERS", "headers of a request", many(MAX_HEADERS)),
+            ("HEAD_TIME", "time for the head of a request, and between two requests", time(HEAD_TIME)),
+            ("REQUEST_TIME", "time for a request until its answer begins (408)", time(REQUEST_TIME)),
+            ("STALL_TIME", "a client takes nothing, and is dropped", time(STALL_TIME)),
+            ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
+            ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
+            ("BACKLOG", "connections to a Unix socket that are not accepted yet", many(BACKLOG as usize)),
+            ("MIN_TIME", "waiting for `min=` (504)", time(MIN_TIME)),
+            ("PAGE", "names in a page of a list", many(PAGE)),
+            ("CHANGES", "rows of the log that a page of changes looks at", many(CHANGES)),
+            ("WAIT_TIME", "waiting for a page of changes", time(WAIT_TIME)),
+            ("HEARTBEAT", "a stream without an event has a heartbeat, a WebSocket a ping", time(HEARTBEAT)),
+            ("RETRY", "pause until an `EventSource` comes back", retry),
+            ("SNAPSHOTS", "snapshots that are read at once; others wait in turn", many(SNAPSHOTS)),
+            ("LAGGARDS", "clients that fell behind and are fed at once; others wait in turn", many(LAGGARDS)),
+            ("SOCKETS", "WebSocket connections (503)", many(SOCKETS as usize)),
+            (
+                "SUBSCRIPTIONS",
+                "subscriptions of a WebSocket connection (`too_many_subscriptions`)",
+                many(SUBSCRIPTIONS),
+            ),
+            ("MAX_ID", "id of a message, in bytes", many(MAX_ID)),
+            ("MAX_MESSAGE", "message of a WebSocket (1009)", size(MAX_MESSAGE)),
+            ("SILENCE", "a WebSocket client says nothing, and is dropped", time(SILENCE)),
+            ("LEAVE_TIME", "time for the last messages of a WebSocket", time(LEAVE_TIME)),
+            ("CLOSE_TIME", "waiting for the answer to a close frame", time(CLOSE_TIME)),
+            ("REOPEN_TIME", "waiting while a replaced store is opened again (503)", time(REOPEN_TIME)),
+            (
+                "RETRY_AFTER",
+                "`Retry-After` of a refusal that is temporary",
+                time(Duration::from_secs(RETRY_AFTER.into())),
+            ),
+            ("MAX_LABEL", "label of a writer, in bytes", many(watchkeep::MAX_LABEL)),
+        ]
+    }
+
+    /// What no client can tell.
+    const INNER: [&str; 11] = [
+        "ACCEPT_PAUSE",
+        "WRITE",
+        "STREAM_EVENTS",
+        "RING_EVENTS",
+        "RING_BYTES",
+        "BEAT_PARTS",
+        "READ",
+        "DRAINED",
+        "LOSS_LOOK",
+        "REOPEN_PAUSE",
+        "LOOK",
+    ];
+
+    #[test]
+    fn each_limit_that_a_client_can_reach_is_in_the_contract() {
+        let page = include_str!("../../../docs/wire.md");
+        let (_, table) = page.rsplit_once("## Limits").unwrap_or_default();
+        let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+        let told = told().map(|(name, what, limit)| (name, format!("| {what} | {limit} |")));
+        for (name, row) in &told {
+            assert!(rows.contains(&row.as_str()), "{name} is missing in docs/wire.md: {row}");
+        }
+        assert_eq!(rows.len(), told.len(), "a row is of no limit");
+        let all = include_str!("limits.rs").lines().filter_map(|line| line.strip_prefix("pub(crate) const "));
+        for name in all.filter_map(|line| line.split(':').next()) {
+            let known = INNER.contains(&name) || told.iter().any(|(told, _)| *told == name);
+            assert!(known, "{name}: can a client reach it?");
+        }
+    }
+}

@@ -39,6 +39,14 @@ fn a_value_comes_back_as_it_was_put_and_each_answer_has_its_cursor() -> Result {
     let head = hub.ask("HEAD", THEME, &[("Range", "bytes=0-1")], b"");
     assert_eq!((head.status, head.header("content-length"), head.cursor()), (200, Some("4"), at.as_str()));
 
+    for (name, said, status) in [("If-Match", "\"b-1\"", 412), ("Range", "bytes=9-", 416)] {
+        let refused = hub.ask("GET", THEME, &[(name, said)], b"");
+        assert_eq!(
+            (refused.status, refused.header("etag"), refused.header("watchkeep-cursor")),
+            (status, None, None)
+        );
+    }
+
     let deleted = hub.ask("DELETE", THEME, &[], b"");
     assert_eq!(
         (deleted.status, deleted.cursor()),
@@ -72,7 +80,7 @@ fn names_are_any_utf8_in_the_query_and_in_the_path() -> Result {
 }
 
 #[test]
-fn empty_names_are_names() -> Result {
+fn names_are_as_short_and_as_long_as_the_store_takes_them() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
     assert_eq!(hub.put("/v1/entry?group=&key=", "empty").status, 204);
@@ -89,8 +97,11 @@ fn empty_names_are_names() -> Result {
     assert_eq!(hub.put("/v1/groups//keys/k", "v").status, 204);
     assert_eq!(store.get("", "k")?.as_deref(), Some(b"v".as_slice()));
     assert_eq!(hub.get("/v1/groups//keys/").refusal(), refusal(404, "no_route"));
-    let document = hub.get("/v1/openapi.json").json();
-    assert!(!document.to_string().contains("minLength"), "a name is said to have a byte at least");
+    // The store says how long a name may be, and the document nothing else.
+    let longest = "k".repeat(1_024);
+    assert_eq!(hub.put(&format!("/v1/entry?group=g&key={longest}"), "v").status, 204);
+    let document = hub.get("/v1/openapi.json").json().to_string();
+    assert!(!document.contains("minLength") && !document.contains("maxLength"), "{document}");
     Ok(())
 }
 
