@@ -61,12 +61,17 @@ pub(crate) async fn listen(path: &Path) -> io::Result<(UnixListener, SocketFile)
 
 fn refuse_other(file: &Metadata) -> io::Result<()> {
     let kind = file.file_type();
-    let what = match () {
-        () if kind.is_socket() => return Ok(()),
-        () if kind.is_file() => "a file",
-        () if kind.is_dir() => "a folder",
-        () if kind.is_symlink() => "a link",
-        () => "something that is no socket",
+    if kind.is_socket() {
+        return Ok(());
+    }
+    let what = if kind.is_file() {
+        "a file"
+    } else if kind.is_dir() {
+        "a folder"
+    } else if kind.is_symlink() {
+        "a link"
+    } else {
+        "something that is no socket"
     };
     Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{what} is there")))
 }
