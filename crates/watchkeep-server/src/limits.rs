@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 27] {
+    fn told() -> [(&'static str, &'static str, String); 28] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -121,6 +121,7 @@ mod tests {
             ("RETRY", "pause until an `EventSource` comes back", retry),
             ("SNAPSHOTS", "snapshots that are read at once; others wait in turn", many(SNAPSHOTS)),
             ("LAGGARDS", "clients that fell behind and are fed at once; others wait in turn", many(LAGGARDS)),
+            ("TURN_TIME", "such a turn, after which the next one is fed, too", time(TURN_TIME)),
             ("SOCKETS", "WebSocket connections (503)", many(SOCKETS as usize)),
             (
                 "SUBSCRIPTIONS",
@@ -143,12 +144,14 @@ mod tests {
     }
 
     /// What no client can tell.
-    const INNER: [&str; 11] = [
+    const INNER: [&str; 13] = [
         "ACCEPT_PAUSE",
         "WRITE",
         "STREAM_EVENTS",
         "RING_EVENTS",
         "RING_BYTES",
+        "RING_LEAST",
+        "CHANGES_BYTES",
         "BEAT_PARTS",
         "READ",
         "DRAINED",
