@@ -11,6 +11,7 @@
 mod changes;
 mod conditions;
 mod entries;
+mod fixtures;
 mod lists;
 mod openapi;
 mod replaced;
