@@ -111,7 +111,8 @@ async fn put(
     query.end()?;
     let content_type = headers::type_of_body(&headers)?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(headers::label(&headers)?.as_deref());
+    // The file may have been replaced while the body came.
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let position = gate.put(Put { group, key, value, content_type, ttl, condition }).await?;
     answer(StatusCode::NO_CONTENT, &position, None)
 }
@@ -144,7 +145,7 @@ async fn patch(
     };
     query.end()?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(headers::label(&headers)?.as_deref());
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let touched = gate.touch(group.clone(), key.clone(), ttl, condition).await?;
     let Some(touched) = touched else { return Err(missing(&group, &key)) };
     // The value stays, and with it its tag; the cursor is that of the new deadline.
@@ -171,7 +172,7 @@ async fn delete(
     content.refuse()?;
     query.end()?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(headers::label(&headers)?.as_deref());
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let (was_there, position) = gate.delete(group.clone(), key.clone(), condition).await?;
     if was_there { answer(StatusCode::NO_CONTENT, &position, None) } else { Err(missing(&group, &key)) }
 }

@@ -1,6 +1,7 @@
 //! `/v1/watch`: changes as server-sent events, for a plain `EventSource`.
 
 use std::convert::Infallible;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -51,7 +52,9 @@ pub(crate) async fn watch(
         wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
     let body = match Subscription::begin(&gate, wanted).await {
-        Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
+        Ok(subscription) => {
+            Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })
+        }
         Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
         Err(problem) => return Err(problem),
     };
@@ -73,12 +76,18 @@ fn answer(body: Body) -> Response {
 struct Frames {
     subscription: Subscription,
     first: Option<Bytes>,
+    /// As much as goes out in one write has just gone out: others come first.
+    is_sated: bool,
 }
 
 impl Stream for Frames {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if take(&mut self.is_sated) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // What is pending goes out in one write.
         let mut out = BytesMut::from(self.first.take().unwrap_or_default());
         while out.len() < WRITE {
@@ -89,6 +98,7 @@ impl Stream for Frames {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        self.is_sated = out.len() >= WRITE;
         Poll::Ready(Some(Ok(out.freeze())))
     }
 }

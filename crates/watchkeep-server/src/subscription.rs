@@ -130,6 +130,11 @@ impl Subscription {
         Ok(begun)
     }
 
+    /// Where the client stands: everything up to this is told.
+    pub(crate) fn position(&self) -> Position {
+        self.gate.position(self.told)
+    }
+
     /// Tells what follows a revision.
     fn ready(&mut self, after: Revision) {
         self.loading = false;

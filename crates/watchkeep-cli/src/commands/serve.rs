@@ -6,7 +6,7 @@ use serde_json::json;
 use watchkeep::Options;
 use watchkeep_server::{Listen, Server};
 
-use super::{Access, open, open_with, signals};
+use super::{Access, open_with, signals};
 use crate::args::{Global, Serve};
 use crate::exit::{FAILURE, Failure, Result};
 use crate::output::Out;
@@ -16,7 +16,7 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         Some(how) => Options::new().durability(how.into()),
         None => Options::new(),
     };
-    let store = open_with(global, Access::Write, options)?;
+    let store = open_with(global, Access::Write, options.clone())?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
@@ -25,8 +25,9 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     runtime.block_on(async {
         let server = Server::bind(&store, &args.listen).await.map_err(refused)?;
         let again = global.clone();
-        let server =
-            server.reopen_with(move || open(&again, Access::Change).map_err(|error| error.to_string()));
+        let server = server.reopen_with(move || {
+            open_with(&again, Access::Change, options.clone()).map_err(|error| error.to_string())
+        });
         let closer = server.closer();
         signals::on_end(move || closer.close())?;
         if out.is_json() {
