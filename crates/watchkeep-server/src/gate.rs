@@ -57,6 +57,17 @@ impl From<&str> for Position {
     }
 }
 
+impl Position {
+    /// What it stands for.
+    ///
+    /// # Errors
+    ///
+    /// When it stands for nothing, as no server gives it.
+    pub(crate) fn cursor(&self) -> Result<Cursor, Problem> {
+        self.0.parse().map_err(|_| no_cursor(self))
+    }
+}
+
 impl PartialEq<str> for Position {
     fn eq(&self, text: &str) -> bool {
         self.0 == text
@@ -115,6 +126,8 @@ pub(crate) enum Gone {
     Foreign,
     /// The position lies ahead of this store.
     Future,
+    /// No server gave this position.
+    Nonsense,
 }
 
 /// The statistics that are a namespace's own.
@@ -312,7 +325,7 @@ impl Gate {
     }
 
     async fn reach(&self, position: &Position) -> Result<(), Problem> {
-        let cursor: Cursor = position.0.parse()?;
+        let cursor = position.cursor()?;
         if cursor.store() != self.id() {
             let detail = "the position in min= is not one of this store; leave it out, and read again";
             return Err(Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail));
@@ -410,7 +423,7 @@ impl Gate {
 
     /// Looks at a position from outside, before a stream begins there.
     pub(crate) async fn judge(&self, position: &Position) -> Result<Result<Revision, Gone>, Problem> {
-        let cursor: Cursor = position.0.parse()?;
+        let Ok(cursor) = position.cursor() else { return Ok(Err(Gone::Nonsense)) };
         if cursor.store() != self.id() {
             return Ok(Err(Gone::Foreign));
         }
@@ -437,7 +450,9 @@ impl Gate {
         if let Some(ring) = known(&rings) {
             return Ok(ring);
         }
-        let ring = Ring::start(&self.without_end(), watcher);
+        // It is everybody's, and stays when the first of them goes.
+        let everybody = Gate { pass: Pass::default(), ..self.clone() };
+        let ring = Ring::start(&everybody, watcher);
         rings.retain(|_, ring| ring.strong_count() > 0);
         rings.insert(filter.clone(), Arc::downgrade(&ring));
         Ok(ring)
@@ -462,6 +477,14 @@ impl fmt::Debug for Gate {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was given as a position is none.
+pub(crate) fn no_cursor(position: &Position) -> Problem {
+    Problem::bad(format!(
+        "{:?} is not a cursor; one looks like k3v9x2mq-7: take one that the server gave",
+        position.0
+    ))
 }
 
 /// The condition of a request does not hold.

@@ -1,11 +1,12 @@
 //! Who may ask at all: a page of a stranger, in a browser on this machine, must not reach a store on loopback.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -32,7 +33,7 @@ impl Names {
 
 /// Refuses requests under foreign names and from foreign pages, on every route.
 pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.headers(), &names) {
+    let mut response = match refusal(request.uri(), request.headers(), &names) {
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
         None => next.run(request).await,
     };
@@ -42,7 +43,7 @@ pub(crate) async fn check(State(names): State<Names>, request: Request, next: Ne
     response
 }
 
-fn refusal(headers: &HeaderMap, names: &Names) -> Option<String> {
+fn refusal(target: &Uri, headers: &HeaderMap, names: &Names) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -50,17 +51,21 @@ fn refusal(headers: &HeaderMap, names: &Names) -> Option<String> {
         Some(if values.next().is_none() { first.to_str().unwrap_or("?") } else { "?" })
     };
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
-    let host = text(HOST).unwrap_or_default();
+    // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2).
+    let host = target.authority().map(Authority::as_str).or_else(|| text(HOST)).unwrap_or_default();
     if !is_ours(host, names) {
         return Some(format!(
             "the host {host:?} is not a name of this server; ask localhost or 127.0.0.1, or serve with --host"
         ));
     }
-    let origin = text(ORIGIN);
     // Under a name that it was given, TLS may end before it.
     let schemes: &[&str] = if names.have(host) { &["http://", "https://"] } else { &["http://"] };
-    let is_own = |origin: &&str| schemes.iter().any(|scheme| origin.strip_prefix(scheme) == Some(host));
-    if let Some(origin) = origin.filter(|origin| !is_own(origin)) {
+    let is_same = |origin: &&str| {
+        let mut names = schemes.iter().filter_map(|scheme| origin.strip_prefix(scheme));
+        names.any(|name| name.eq_ignore_ascii_case(host))
+    };
+    let origin = text(ORIGIN);
+    if let Some(origin) = origin.filter(|origin| !is_same(origin)) {
         return Some(format!(
             "pages of {origin:?} may not use this store; only those of the same origin may"
         ));
@@ -74,7 +79,11 @@ fn refusal(headers: &HeaderMap, names: &Names) -> Option<String> {
 
 fn is_ours(host: &str, names: &Names) -> bool {
     let Ok(parsed) = host.parse::<Authority>() else { return false };
-    !host.contains('@') && (matches!(parsed.host(), "localhost" | "127.0.0.1" | "[::1]") || names.have(host))
+    let name = parsed.host();
+    let address =
+        name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+    let is_loopback = address.is_ok_and(|address| address.is_loopback());
+    !host.contains('@') && (is_loopback || name.eq_ignore_ascii_case("localhost") || names.have(host))
 }
 
 #[cfg(test)]
@@ -86,7 +95,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&map, &Names::default().and(["Store.example"])).is_some()
+        refusal(&Uri::from_static("/"), &map, &Names::default().and(["Store.example"])).is_some()
     }
 
     #[test]

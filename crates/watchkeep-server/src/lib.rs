@@ -25,6 +25,7 @@ mod exposure;
 mod frame;
 mod gate;
 mod guard;
+mod headers;
 mod limits;
 mod lists;
 mod mounted;
@@ -42,6 +43,7 @@ mod subscription;
 mod tickets;
 mod tide;
 mod turns;
+mod unix;
 mod ws;
 
 use axum::routing::get;
@@ -64,7 +66,7 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// The routes over a store, for an application that mounts them in a server of its own. They ask nobody who they are;
 /// those of a [`Hub`] ask the application.
 ///
-/// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
+/// Requests are answered only under a name of this machine (`localhost`, or an address of loopback), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
 ///
 /// When the store's file is replaced, everything is answered with 503 and kind `replaced` from then on: the store is the
@@ -105,6 +107,7 @@ fn routes(gates: Gates, names: Names) -> Router {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
+        .layer(middleware::from_fn(query::check_escapes))
         .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(gates)
 }

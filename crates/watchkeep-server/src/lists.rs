@@ -8,8 +8,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::access::{Inspect, May, Read, Write};
-use crate::entry::{CURSOR, label};
+use crate::entry::CURSOR;
 use crate::gate::{Keys, Position};
+use crate::headers;
 use crate::limits::PAGE;
 use crate::openapi::{Fresh, Group, Key, Origin, Paged, WithValues};
 use crate::place::Content;
@@ -114,7 +115,7 @@ pub(crate) async fn delete_group(
     content.refuse()?;
     let group = query.need("group")?;
     query.end()?;
-    let gate = gate.labelled(label(&headers)?);
+    let gate = gate.labelled(headers::label(&headers)?.as_deref());
     let (count, cursor) = gate.delete_group(group.clone()).await?;
     answer(&cursor.clone(), &Count { group, count, cursor })
 }

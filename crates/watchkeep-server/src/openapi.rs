@@ -83,11 +83,9 @@ declared! {
     #[derive(IntoParams)]
     #[into_params(parameter_in = Query)]
     struct Names {
-        /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The group, any UTF-8: 512 bytes unless the store was opened otherwise.
         group: String,
-        /// The key, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The key, any UTF-8: 1 KiB unless the store was opened otherwise.
         key: String,
     }
 
@@ -95,8 +93,7 @@ declared! {
     #[derive(IntoParams)]
     #[into_params(parameter_in = Query)]
     struct Group {
-        /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The group, any UTF-8: 512 bytes unless the store was opened otherwise.
         group: String,
     }
 

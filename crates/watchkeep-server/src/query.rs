@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use jiff::{Span, SpanRelativeTo};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use watchkeep::{Filter, Kind};
@@ -187,6 +189,20 @@ fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let duration = Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()?;
     (duration >= Duration::from_millis(1)).then_some(duration)
+}
+
+/// Refuses what cannot be decoded, in a path or a query: passed on, it would stand for itself.
+pub(crate) async fn check_escapes(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    if [uri.path(), uri.query().unwrap_or_default()].into_iter().any(has_broken_escape) {
+        return Problem::bad("a % in the URL is not followed by two hexadecimal digits; write it as %25")
+            .into_response();
+    }
+    next.run(request).await
+}
+
+fn has_broken_escape(text: &str) -> bool {
+    text.split('%').skip(1).any(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() < 2)
 }
 
 fn decode(text: &str) -> Result<String, Problem> {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
@@ -23,6 +23,7 @@ use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::guard::Names;
 use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
 use crate::stall::Stalls;
+use crate::unix::{self, SocketFile};
 
 /// Where a server listens.
 ///
@@ -148,7 +149,7 @@ pub enum Bound {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, SocketFile),
 }
 
 /// A server over a store, which listens on loopback or on a Unix socket.
@@ -174,7 +175,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address is taken, may not be used, or is not this machine's alone.
+    /// `PermissionDenied` when the address is not this machine's alone; otherwise as [`bind_anywhere`](Server::bind_anywhere).
     pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
         if !listen.is_private() {
             let what = format!("{listen} can be reached from other machines; see Server::bind_anywhere");
@@ -187,7 +188,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address is taken, or may not be used.
+    /// `AddrInUse` when the address is taken; `AlreadyExists` when something that is no socket is in the place of a Unix
+    /// socket; another when the address may not be used.
     pub async fn bind_anywhere(store: &Store, listen: &Listen) -> io::Result<Server> {
         let (closer, ending) = Ending::pair();
         let (listener, bound) = match listen {
@@ -196,7 +198,10 @@ impl Server {
                 let bound = Bound::Tcp(listener.local_addr()?);
                 (Listener::Tcp(listener), bound)
             }
-            Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
+            Listen::Unix(path) => {
+                let (listener, file) = unix::listen(path).await?;
+                (Listener::Unix(listener, file), Bound::Unix(path.clone()))
+            }
         };
         let names = match listen {
             // Its own address is a name that no stranger can point at it.
@@ -313,11 +318,10 @@ impl Server {
                 Some(_) = connections.join_next() => {}
             }
         }
-        drop(self.listener);
-        if let Bound::Unix(path) = &self.bound {
-            // It is ours; where somebody removed it meanwhile, that is as well.
-            let _ = std::fs::remove_file(path);
+        if let Listener::Unix(_, file) = &self.listener {
+            file.remove();
         }
+        drop(self.listener);
         let rest = async {
             while connections.join_next().await.is_some() {}
             self.ending.sockets_gone().await;
@@ -335,22 +339,6 @@ fn host_of(address: &SocketAddr) -> String {
     }
 }
 
-/// A socket that only its owner may use. One that nobody listens on any more is taken over.
-async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket
-        && UnixStream::connect(path)
-            .await
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 /// What is read and written, whichever way it came.
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -365,7 +353,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
-            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `/v1/watch`: changes as server-sent events, for a plain `EventSource`.
 
 use std::convert::Infallible;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -46,12 +47,13 @@ pub(crate) async fn watch(
     let mut wanted = query::wanted(&mut query)?;
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
-    let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    if let Some(bookmark) = bookmark.filter(|id| !id.is_empty()) {
-        wanted.after = Some(Position::from(bookmark));
+    if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+        wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
     let body = match Subscription::begin(&gate, wanted).await {
-        Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
+        Ok(subscription) => {
+            Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })
+        }
         Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
         Err(problem) => return Err(problem),
     };
@@ -73,12 +75,18 @@ fn answer(body: Body) -> Response {
 struct Frames {
     subscription: Subscription,
     first: Option<Bytes>,
+    /// As much as goes out in one write has just gone out: others come first.
+    is_sated: bool,
 }
 
 impl Stream for Frames {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if take(&mut self.is_sated) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // What is pending goes out in one write.
         let mut out = BytesMut::from(self.first.take().unwrap_or_default());
         while out.len() < WRITE {
@@ -89,6 +97,7 @@ impl Stream for Frames {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        self.is_sated = out.len() >= WRITE;
         Poll::Ready(Some(Ok(out.freeze())))
     }
 }

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Gate, Gone, Part, Position};
+use crate::gate::{Gate, Gone, Part, Position, no_cursor};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 use crate::turns::Turn;
@@ -121,13 +121,19 @@ impl Subscription {
             (Some(after), _) => match gate.judge(&after).await? {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
-                Err(_) => return Err(not_ours()),
+                Err(Gone::Nonsense) => return Err(no_cursor(&after)),
+                Err(Gone::Foreign | Gone::Future) => return Err(not_ours()),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
             (None, Snapshots::Never) => begun.ready(gate.last().await?),
         }
         Ok(begun)
+    }
+
+    /// Where the client stands: everything up to this is told.
+    pub(crate) fn position(&self) -> Position {
+        self.gate.position(self.told)
     }
 
     /// Tells what follows a revision.
@@ -376,7 +382,7 @@ fn ending(gate: &Gate) -> impl Future<Output = &'static str> + Send + use<> {
 impl Gone {
     fn reason(self) -> &'static str {
         match self {
-            Gone::Foreign => "foreign",
+            Gone::Foreign | Gone::Nonsense => "foreign",
             Gone::Future => "future",
         }
     }

@@ -9,11 +9,12 @@ mod tests;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::Entrance;
+use crate::headers;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
 use crate::problem::Problem;
@@ -21,8 +22,6 @@ use crate::query::Query;
 
 /// The subprotocol: the messages of docs/wire.md.
 const PROTOCOL: &str = "watchkeep.v1";
-/// A label of the writer's, which a page in a browser gives as the parameter `origin`.
-const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
 
 /// A WebSocket with many subscriptions, and with writes.
 #[utoipa::path(
@@ -42,7 +41,11 @@ pub(crate) async fn open(
         Ok(upgrade) => upgrade.protocols([PROTOCOL]),
         Err(rejection) => return Ok(upgrade_required(&rejection)),
     };
-    let label = label(&mut query, &headers)?;
+    // A page in a browser cannot set the header.
+    let label = match query.take("origin") {
+        Some(label) => Some(headers::fitting(label)?),
+        None => headers::label(&headers)?,
+    };
     query.end()?;
     // A client that offers nothing is one of the original's. One that wants something else would not know our messages.
     if upgrade.selected_protocol().is_none() && upgrade.requested_protocols().next().is_some() {
@@ -64,15 +67,6 @@ pub(crate) async fn open(
         connection::run(entrance, socket).await;
         drop(held);
     }))
-}
-
-fn label(query: &mut Query, headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    if let Some(label) = query.take("origin") {
-        return Ok(Some(label));
-    }
-    let Some(label) = headers.get(ORIGIN_LABEL) else { return Ok(None) };
-    let label = label.to_str().map_err(|_| Problem::bad("the header watchkeep-origin is not plain ASCII"))?;
-    Ok(Some(label.to_owned()))
 }
 
 fn upgrade_required(rejection: &WebSocketUpgradeRejection) -> Response {

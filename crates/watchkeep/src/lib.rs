@@ -65,6 +65,7 @@ pub use store::{AsyncStore, Writing};
 pub use types::backup::{Backup, BackupOptions, BackupProgress};
 pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
+pub use types::counters::Counters;
 pub use types::entry::{Entry, GroupPage, KeyInfo, KeyPage, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};
 pub use types::event::{ChangePage, Event, Item, Kind, Lagged};

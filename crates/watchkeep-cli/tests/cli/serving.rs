@@ -74,3 +74,44 @@ fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_resto
     assert_eq!(sandbox.ok(&["--store", "app.db", "get", "g", "new"]), "live");
     assert!(!sandbox.path("app.db-wal").exists() && sandbox.path("app.db-wal-replaced").exists());
 }
+
+#[test]
+fn a_place_that_holds_no_socket_is_told_from_a_server() {
+    let sandbox = Sandbox::new();
+    sandbox.file("taken", "mine");
+    let serve = |socket: &'static str| ["--store", "app.db", "serve", "--listen", socket];
+    let error = sandbox.fails(1, &serve("unix:taken"));
+    assert_eq!(
+        error,
+        "unix:taken cannot be listened on: a file is there; move it away, or name another socket with --listen"
+    );
+    assert_eq!(std::fs::read_to_string(sandbox.path("taken")).unwrap(), "mine");
+}
+
+/// What may be done with a socket is decided before anybody can find it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_socket_is_its_owners_from_the_beginning() {
+    let sandbox = Sandbox::new();
+    let served = sandbox.command(&["--store", "app.db", "serve", "--listen", "unix:app.sock"]);
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(sandbox.path("")).args([
+        "-c",
+        "umask 0; exec \"$@\"",
+        "sh",
+        "strace",
+        "-f",
+        "-o",
+        "trace",
+    ]);
+    command
+        .args(["-e", "trace=chmod,fchmod,fchmodat,bind"])
+        .arg(served.get_program())
+        .args(served.get_args());
+    let mut server = sandbox.start_command(&mut command);
+    assert_eq!(server.line(), "unix:app.sock");
+    let trace = std::fs::read_to_string(sandbox.path("trace")).unwrap();
+    let mut calls = trace.lines().skip_while(|call| !call.contains("fchmod(") || !call.contains("0600"));
+    let bind = calls.by_ref().find(|call| call.contains("bind(")).unwrap_or_else(|| panic!("{trace}"));
+    assert!(bind.contains("\"app.sock\"") && calls.all(|call| !call.contains("chmod")), "{trace}");
+}

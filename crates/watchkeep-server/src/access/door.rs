@@ -36,6 +36,8 @@ pub(crate) struct Pass {
     pub(crate) rights: Rights,
     until: Option<Timestamp>,
     standing: Option<Arc<Standing>>,
+    /// What it is for ends with something else.
+    outlives: bool,
     /// What it bears instead of a token.
     pub(super) ticket: Option<Arc<Borne>>,
 }
@@ -43,7 +45,14 @@ pub(crate) struct Pass {
 impl Default for Pass {
     /// Of anybody, where nobody is asked.
     fn default() -> Pass {
-        Pass { namespace: None, rights: Rights::ALL, until: None, standing: None, ticket: None }
+        Pass {
+            namespace: None,
+            rights: Rights::ALL,
+            until: None,
+            standing: None,
+            outlives: false,
+            ticket: None,
+        }
     }
 }
 
@@ -67,12 +76,17 @@ impl Pass {
             && all.into_iter().all(|right| self.rights.have(right) || !other.rights.have(right))
     }
 
+    /// Why it ended, if it did.
+    pub(crate) fn ended(&self) -> Option<&'static str> {
+        self.standing.as_ref().and_then(|standing| standing.ended())
+    }
+
     /// Resolves when it ends, with the reason.
     pub(crate) async fn over(self) -> &'static str {
         let revoked = async {
             match &self.standing {
-                Some(standing) => standing.over().await,
-                None => std::future::pending().await,
+                Some(standing) if !self.outlives => standing.over().await,
+                _ => std::future::pending().await,
             }
         };
         let expired = async {
@@ -89,7 +103,7 @@ impl Pass {
 
     /// The same, for what ends with something else.
     pub(crate) fn without_end(self) -> Pass {
-        Pass { until: None, standing: None, ticket: None, ..self }
+        Pass { until: None, outlives: true, ticket: None, ..self }
     }
 }
 
@@ -120,7 +134,7 @@ impl Door {
                     return Err(unauthorized("the session ended; log in again"));
                 }
                 let standing = Some(live.of(By::Application(principal.clone())));
-                Ok(Pass { namespace, rights, until, standing, ticket: None })
+                Ok(Pass { namespace, rights, until, standing, outlives: false, ticket: None })
             }
         }
     }
@@ -245,7 +259,7 @@ impl Access {
         let (token, _) =
             found.ok_or_else(|| unauthorized("the token is not known here; it was revoked, or it ended"))?;
         let Token { namespace, rights, .. } = token;
-        Ok(Pass { namespace, rights, until: None, standing: Some(standing), ticket: None })
+        Ok(Pass { namespace, rights, until: None, standing: Some(standing), outlives: false, ticket: None })
     }
 
     fn admit_anybody(&self) -> Result<Pass, Problem> {
@@ -323,7 +337,7 @@ mod tests {
     use watchkeep::Store;
 
     use super::*;
-    use crate::access::Grant;
+    use crate::access::{Created, Grant};
 
     #[tokio::test(start_paused = true)]
     async fn taking_the_credentials_away_closes_the_door() -> Result<(), Box<dyn std::error::Error>> {
@@ -350,6 +364,26 @@ mod tests {
         let token = Secret::read(Sort::Token, token.secret()).ok_or("no token")?;
         assert!(access.admit(&token, store.id()).await.is_err());
         watching.abort();
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_revocation_is_heard_before_the_call_returns() -> Result<(), Box<dyn std::error::Error>> {
+        let store = Store::open_in_memory()?;
+        let access = Access::open(&store)?;
+        let nobody = access.admit_anybody().map_err(|_| "refused")?;
+        let (token, other) =
+            (access.create(Grant::new(Rights::ALL))?, access.create(Grant::new(Rights::ALL))?);
+        assert_eq!(nobody.ended(), Some(REVOKED));
+        let secret = |created: &Created| Secret::read(Sort::Token, created.secret());
+        let (token_secret, other_secret) = (secret(&token).ok_or("none")?, secret(&other).ok_or("none")?);
+        let pass = access.admit(&token_secret, store.id()).await.map_err(|_| "refused")?;
+        let kept = access.admit(&other_secret, store.id()).await.map_err(|_| "refused")?;
+        assert!(access.revoke(&token.token.id)?);
+        assert_eq!((pass.ended(), kept.ended()), (Some(REVOKED), None));
+        // Another store in the place of this one.
+        Door::Tokens(access).moved_to(Store::open_in_memory()?.id());
+        assert_eq!(kept.ended(), Some(REVOKED));
         Ok(())
     }
 

@@ -37,6 +37,11 @@ impl Standing {
         self.ended.send_if_modified(|ended| ended.is_none() && ended.replace(why).is_none());
     }
 
+    /// Why it ended, if it did.
+    pub(super) fn ended(&self) -> Option<&'static str> {
+        *self.ended.borrow()
+    }
+
     /// Resolves when it ends, with the reason.
     pub(crate) async fn over(&self) -> &'static str {
         let mut ended = self.ended.subscribe();

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use watchkeep::{ErrorKind, Store, Timestamp};
 
 use super::{Gate, lock};
-use crate::access::{Door, Fields, Pass, Secret};
+use crate::access::{self, Door, Fields, Pass, Secret};
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
 use crate::problem::Problem;
 use crate::serve::Ending;
@@ -140,6 +140,10 @@ impl Gate {
 
     /// Another gate, for the same client.
     fn again(&self, gate: Gate) -> Result<Gate, Problem> {
+        // Tokens of the file before open nothing in this one.
+        if let Some(why) = self.pass.ended() {
+            return Err(access::over(why));
+        }
         Ok(gate.let_in(self.pass.clone())?.labelled(self.label.as_deref()))
     }
 

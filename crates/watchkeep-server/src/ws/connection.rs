@@ -24,7 +24,7 @@ use crate::access::{self, Entrance, Right, Secret};
 use crate::change::Values;
 use crate::gate::Gate;
 use crate::limits::{
-    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS,
+    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS, WRITE,
 };
 use crate::problem::Problem;
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
@@ -109,6 +109,8 @@ struct Connection<S> {
     silent_at: Instant,
     /// How long the last message was: with the socket's buffer, what may be left to take.
     last_sent: usize,
+    /// How much was sent since others were last let in.
+    burst: usize,
     /// Since when the peer has not taken all.
     stalled_since: Option<Instant>,
     /// The socket takes no more.
@@ -133,6 +135,7 @@ pub(super) async fn run<S: Socket>(entrance: Entrance, socket: S) {
         ping_at: now + HEARTBEAT,
         silent_at: now + SILENCE,
         last_sent: 0,
+        burst: 0,
         stalled_since: None,
         is_full: false,
         timer: Box::pin(tokio::time::sleep(HEARTBEAT)),
@@ -168,8 +171,13 @@ impl<S: Socket> Connection<S> {
         if self.leave_at.is_none() && self.ending.as_mut().poll(cx).is_ready() {
             self.leave_at = Some(Instant::now() + LEAVE_TIME);
         }
+        self.burst = 0;
         loop {
             match self.step(cx) {
+                Ok(true) if self.burst >= WRITE => {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(end) => return Poll::Ready(end),
@@ -234,6 +242,7 @@ impl<S: Socket> Connection<S> {
             Message::Text(text) => text.len(),
             _ => 0,
         };
+        self.burst += self.last_sent;
         self.socket.start_send_unpin(message).map_err(|_| End::Gone)
     }
 

@@ -10,10 +10,13 @@
 
 mod access;
 mod changes;
+mod conditions;
 mod entries;
+mod fixtures;
 mod lists;
 mod openapi;
 mod replaced;
+mod sockets;
 mod strangers;
 mod streams;
 mod support;

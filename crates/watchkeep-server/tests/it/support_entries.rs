@@ -22,8 +22,13 @@ impl Hub {
 
     /// A server that is set up further.
     pub(crate) fn with(store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
+        Hub::at("127.0.0.1:0", store, set_up)
+    }
+
+    /// A server that listens there.
+    pub(crate) fn at(address: &str, store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen: Listen = address.parse().expect("an address");
         let server = runtime.block_on(Server::bind(store, &listen)).expect("a server");
         let server = set_up(server);
         let Bound::Tcp(address) = *server.bound() else { panic!("not a port") };
@@ -65,7 +70,7 @@ fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str
     if !headers.iter().any(|(name, _)| *name == "Connection") {
         head += "Connection: close\r\n";
     }
-    if !body.is_empty() {
+    if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "Transfer-Encoding") {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {

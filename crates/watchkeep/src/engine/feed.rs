@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::types::counters::Count;
 use crate::types::event::Change;
 use crate::types::limits::{FEED_BYTES, FEED_EVENTS, FEED_TOTAL_BYTES};
 use crate::types::revision::Revision;
@@ -30,11 +31,16 @@ struct Commits {
 #[derive(Debug, Default)]
 pub(crate) struct Feed {
     commits: Mutex<Commits>,
+    /// How many commits there were, and how many events they had.
+    pub(crate) committed: Count,
+    pub(crate) events: Count,
 }
 
 impl Feed {
     /// Adds a commit; called in the order of the commits.
     pub(crate) fn push(&self, base: Revision, last: Revision, changes: Vec<Arc<Change>>) {
+        self.committed.add(1);
+        self.events.add(u64::try_from(changes.len()).unwrap_or(u64::MAX));
         let bytes: usize = changes.iter().map(|change| change.weight()).sum();
         let mut commits = lock(&self.commits);
         let fits =

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
+use crate::types::counters::Counters;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
@@ -81,6 +82,20 @@ impl CheckReport {
 }
 
 impl Store {
+    /// What has happened since this process opened the store: how much was committed and delivered, and how often
+    /// watchers fell behind. It reads numbers in memory, and never the file.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// let store = Store::open_in_memory()?;
+    /// store.set("config", "theme", "dark")?;
+    /// assert_eq!(store.counters().events, 1);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    pub fn counters(&self) -> Counters {
+        self.core().hub.counters()
+    }
+
     /// Counts and sizes.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod clock;
 pub(crate) mod consumer;
+pub(crate) mod counters;
 pub(crate) mod entry;
 pub(crate) mod error;
 pub(crate) mod event;

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::types::clock::Clock;
+use crate::types::counters::{Counters, Tally};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::limits::{FAR_BEHIND, PAGE_ENTRIES};
@@ -38,6 +39,7 @@ pub(crate) struct Hub {
     pub(crate) callbacks: Callbacks,
     /// Do the reading for asynchronous readers.
     pub(super) workers: Arc<Workers>,
+    pub(super) tally: Arc<Tally>,
     watchers: Mutex<Watchers>,
     /// Who dispatches. Held while the log is read, never while user code runs.
     dispatching: Mutex<()>,
@@ -62,6 +64,7 @@ impl Hub {
             log: LogCache::default(),
             callbacks: Callbacks::default(),
             workers,
+            tally: Arc::default(),
             watchers: Mutex::new(watchers),
             dispatching: Mutex::new(()),
             last: AtomicU64::new(last.get()),
@@ -108,7 +111,7 @@ impl Hub {
         let id = watchers.next_id;
         watchers.next_id += 1;
         let filter = shape.filter.clone();
-        let inbox = Arc::new(Inbox::new(id, shape, mode, start, time));
+        let inbox = Arc::new(Inbox::new(id, shape, mode, start, time, self.tally.clone()));
         watchers.index.insert(id, &filter, inbox.clone());
         watchers.by_id.insert(id, inbox.clone());
         drop(watchers);
@@ -137,6 +140,21 @@ impl Hub {
         let feeds = u64::from(self.callbacks.is_fed());
         let inboxes = lock(&self.watchers).by_id.len();
         u64::try_from(inboxes).unwrap_or(u64::MAX).saturating_sub(feeds)
+    }
+
+    /// What has happened so far.
+    pub(crate) fn counters(&self) -> Counters {
+        let (feed, tally) = (self.engine.feed(), &self.tally);
+        Counters {
+            commits: feed.committed.get(),
+            events: feed.events.get(),
+            deliveries: tally.deliveries.get(),
+            watchers: self.watchers(),
+            fell_behind: tally.fell_behind.get(),
+            rejoined: tally.rejoined.get(),
+            lost: tally.lost.get(),
+            dropped: tally.dropped.get(),
+        }
     }
 
     /// Hands everything up to a revision to the watchers.
@@ -227,6 +245,7 @@ impl Hub {
         if matches!(state.mode, Mode::Lagging { .. }) {
             state.mode = if last <= after { Mode::Live } else { Mode::Joining { after, at: last } };
             state.seen = after.max(last);
+            self.tally.rejoined.add(1);
         }
         drop(state);
         drop(watchers);

@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::types::clock::Timestamp;
+use crate::types::counters::Tally;
 use crate::types::error::Error;
 use crate::types::event::{Change, Event};
 use crate::types::filter::Filter;
@@ -190,10 +191,18 @@ pub(crate) struct Inbox {
     pub(super) shape: Shape,
     state: Mutex<State>,
     arrived: Condvar,
+    tally: Arc<Tally>,
 }
 
 impl Inbox {
-    pub(super) fn new(id: u64, shape: Shape, mode: Mode, seen: Revision, now: Timestamp) -> Inbox {
+    pub(super) fn new(
+        id: u64,
+        shape: Shape,
+        mode: Mode,
+        seen: Revision,
+        now: Timestamp,
+        tally: Arc<Tally>,
+    ) -> Inbox {
         let state = State {
             mode,
             ended: None,
@@ -206,7 +215,7 @@ impl Inbox {
             waiting: false,
             waker: None,
         };
-        Inbox { id, shape, state: Mutex::new(state), arrived: Condvar::new() }
+        Inbox { id, shape, state: Mutex::new(state), arrived: Condvar::new(), tally }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -225,8 +234,11 @@ impl Inbox {
         }
         if !state.buffer.push(&self.shape, self.shape.event(change)) {
             match (state.mode, self.shape.policy) {
-                (Mode::Live, LagPolicy::Drop) => state.dropped += 1,
-                _ => state.fall_behind(before),
+                (Mode::Live, LagPolicy::Drop) => {
+                    state.dropped += 1;
+                    self.tally.dropped.add(1);
+                }
+                _ => self.fall_behind(&mut state, before),
             }
         }
         state.wants_waking()
@@ -235,8 +247,16 @@ impl Inbox {
     /// The hub does not feed this watcher any more, beginning after this revision. Whether to wake the reader.
     pub(super) fn leave_behind(&self, after: Revision) -> bool {
         let mut state = self.lock();
-        state.fall_behind(after);
+        self.fall_behind(&mut state, after);
         state.wants_waking()
+    }
+
+    fn fall_behind(&self, state: &mut State, after: Revision) {
+        let fed = !matches!(state.mode, Mode::Lagging { .. });
+        state.fall_behind(after);
+        if fed && matches!(state.mode, Mode::Lagging { .. }) {
+            self.tally.fell_behind.add(1);
+        }
     }
 
     /// Ends the watch because the store closed at this revision: what the reader still needs of the log it reads
@@ -364,7 +384,7 @@ mod tests {
         let every = Duration::from_secs(60);
         let shape = Shape::new(Filter::everything(), "", &WatchOptions::new().progress(every));
         let at = Timestamp::from_millis;
-        let inbox = Inbox::new(1, shape, Mode::Live, Revision::ZERO, at(3_600_000));
+        let inbox = Inbox::new(1, shape, Mode::Live, Revision::ZERO, at(3_600_000), Arc::default());
         let due = |now| {
             let (next, _) = inbox.progress(at(now));
             (next, std::mem::take(&mut inbox.lock().progress_due))

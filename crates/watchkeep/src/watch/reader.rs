@@ -91,6 +91,16 @@ impl Reader {
 
     /// One step, which does no I/O.
     pub(super) fn step(&mut self, hub: &Hub, patience: &Patience<'_>) -> Step {
+        let step = self.advance(hub, patience);
+        if let Step::Item(item) = &step
+            && !self.inbox.shape.calls_back
+        {
+            hub.tally.hand_out(item);
+        }
+        step
+    }
+
+    fn advance(&mut self, hub: &Hub, patience: &Patience<'_>) -> Step {
         if let Some(event) = self.complete.take() {
             return Step::Item(Item::Event(event));
         }

@@ -14,6 +14,7 @@ mod consumer_leases;
 mod consumer_processes;
 mod consumer_retention;
 mod consumers;
+mod counters;
 mod expiry;
 mod files;
 mod group_commit;
