@@ -1,5 +1,7 @@
 //! The command line: what may be asked, and how each command explains itself.
 
+mod access;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use watchkeep_server::Listen;
 use crate::exit;
 use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
+
+pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
 
 /// Keep it. Watch it. A key-value store in one SQLite file that tells you what changed.
 #[derive(Debug, Parser)]
@@ -115,6 +119,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Put the store on the network: entries over HTTP, changes as server-sent events
     Serve(Serve),
+    /// Make, list and revoke the tokens of those who use the store over the network
+    Token(Token),
     /// Write and watch for some seconds, and prove that no event was missed
     Demo(Demo),
     /// Print a completion script for a shell
@@ -496,13 +502,15 @@ Examples:
   curl -X PUT --data-binary dark 'http://127.0.0.1:7460/v1/entry?group=config&key=theme'
   curl -N 'http://127.0.0.1:7460/v1/watch?group=config'
 
-Put the printed URL into a browser to see every change. The server asks nobody who they
-are, so it listens on loopback and on Unix sockets only. SIGINT or SIGTERM ends it, and
+Put the printed URL into a browser to see every change. It asks nobody who they are
+until there is a token (`watchkeep token`). SIGINT or SIGTERM ends it, and
 browsers go on where they were once it is back.")]
 pub(crate) struct Serve {
-    /// Where to listen: an address of loopback with its port, or unix:PATH
+    /// Where to listen: an address with its port, of loopback unless there are tokens and TLS; or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value_t)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) exposure: Exposure,
     /// What commits of a new file survive: a power cut (full, unless given), or a killed process only (relaxed)
     #[arg(long, value_name = "HOW")]
     pub(crate) durability: Option<HowDurable>,

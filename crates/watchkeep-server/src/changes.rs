@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, VARY};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +11,7 @@ use futures_core::Stream;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use crate::access::{self, May, Read};
 use crate::change::Values;
 use crate::entry::CURSOR;
 use crate::gate::{Asked, Gate, Page, Position};
@@ -48,7 +48,7 @@ struct Changes {
         ("Watchkeep-Cursor"), ("Link", description = "The lasting address of a full page."),
     )))
 )]
-pub(crate) async fn changes(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let namespace = query.take("ns");
     // Without it the same address may stand for another namespace tomorrow.
     let is_named = namespace.is_some();
@@ -119,6 +119,9 @@ async fn news(subscription: &mut Subscription) -> Result<Position, Problem> {
         match std::future::poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await {
             Some(Told::Ready(_) | Told::Heartbeat(_)) => {}
             Some(Told::Trouble(problem)) => return Err(problem),
+            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED))) => {
+                return Err(access::over(reason));
+            }
             Some(Told::Bye(reason)) => {
                 let detail = "the server ends, or closes its store; ask again when it is back";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, detail));

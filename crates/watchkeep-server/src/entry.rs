@@ -1,7 +1,6 @@
 //! `/v1/entry`: one value, raw bytes in and out.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     ETAG, HeaderName, VARY,
@@ -12,8 +11,9 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 use watchkeep::{Entry, json};
 
+use crate::access::{May, Read, Write};
 use crate::conditions;
-use crate::gate::{Gate, Gates, Position, Put, unmet};
+use crate::gate::{Gates, Position, Put, unmet};
 use crate::headers;
 use crate::openapi::{ENTRY, Fresh, IfAbsent, IfMatch, Known, Lifetime, Names, NewLifetime, Origin};
 use crate::place::{Content, Place};
@@ -45,7 +45,7 @@ pub(crate) fn routes() -> UtoipaMethodRouter<Gates> {
     )
 )]
 async fn get(
-    State(gate): State<Gate>,
+    May(gate, _): May<Read>,
     method: Method,
     Place { group, key, query }: Place,
     headers: HeaderMap,
@@ -102,7 +102,7 @@ async fn get(
     responses((status = 204, description = "It is set.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
 async fn put(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, mut query }: Place,
     headers: HeaderMap,
     Content(value): Content,
@@ -130,7 +130,7 @@ async fn put(
     )))
 )]
 async fn patch(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, mut query }: Place,
     headers: HeaderMap,
     content: Content,
@@ -164,7 +164,7 @@ async fn patch(
     responses((status = 204, description = "It is deleted.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
 async fn delete(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, query }: Place,
     headers: HeaderMap,
     content: Content,

@@ -15,6 +15,7 @@ use watchkeep::{
     SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
+use crate::access::{self, Pass};
 use crate::change::{Change, Changes};
 use crate::limits::{CHANGES_BYTES, HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
@@ -129,20 +130,30 @@ pub(crate) enum Gone {
     Nonsense,
 }
 
+/// The statistics that are a namespace's own.
+const OWN_STATS: [&str; 4] = ["namespace", "entries", "groups", "bytes"];
+
 /// A store, the rings over it, and when its server ends.
 #[derive(Clone)]
 pub(crate) struct Gate {
     store: AsyncStore,
     streams: Arc<Streams>,
+    /// What all gates of one open file share.
+    file: Arc<File>,
     pub(crate) ending: Ending,
     tide: Tide,
     /// The label of its writes.
     label: Option<String>,
+    /// Whom it is for.
+    pub(crate) pass: Pass,
     /// Where the gate is that comes after this one.
     gates: Option<Gates>,
 }
 
-/// What all streams over a store share.
+/// The streams over one open file: nobody sees those of another namespace.
+type File = Mutex<HashMap<String, Arc<Streams>>>;
+
+/// What all streams over a store share, or over a namespace of it.
 struct Streams {
     /// One for each filter, for as long as it has clients.
     rings: Mutex<HashMap<Filter, Weak<Ring>>>,
@@ -152,20 +163,27 @@ struct Streams {
     changes: Arc<Changes>,
 }
 
-impl Gate {
-    pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
-        let streams = Streams {
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams {
             rings: Mutex::default(),
             snapshots: Turns::new(SNAPSHOTS),
             laggards: Turns::new(LAGGARDS),
             changes: Arc::default(),
-        };
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
         Gate {
             store: store.to_async(),
-            streams: Arc::new(streams),
+            streams: Arc::default(),
+            file: Arc::default(),
             ending,
             tide: Tide::default(),
             label: None,
+            pass: Pass::default(),
             gates: None,
         }
     }
@@ -314,6 +332,7 @@ impl Gate {
         }
         tokio::select! {
             reached = self.tide.reach(&self.store, cursor.revision()) => reached,
+            why = self.over() => Err(access::over(why)),
             () = self.ending.clone().wait() => {
                 let detail = "the server ends; ask again when it is back";
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail))
@@ -388,6 +407,10 @@ impl Gate {
         let mut object = json::stats(&stats);
         if let Some(object) = object.as_object_mut() {
             object.shift_remove("path");
+            if self.pass.namespace.is_some() {
+                // The rest is of the whole file.
+                object.retain(|name, _| OWN_STATS.contains(&name.as_str()));
+            }
             object.insert("streams".to_owned(), self.streams().into());
         }
         Ok((object, self.position(stats.last_revision)))
@@ -427,7 +450,9 @@ impl Gate {
         if let Some(ring) = known(&rings) {
             return Ok(ring);
         }
-        let ring = Ring::start(self, watcher);
+        // It is everybody's, and stays when the first of them goes.
+        let everybody = Gate { pass: Pass::default(), ..self.clone() };
+        let ring = Ring::start(&everybody, watcher);
         rings.retain(|_, ring| ring.strong_count() > 0);
         rings.insert(filter.clone(), Arc::downgrade(&ring));
         Ok(ring)

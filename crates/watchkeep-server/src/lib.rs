@@ -16,16 +16,19 @@
 //! # }
 //! ```
 
+mod access;
 mod change;
 mod changes;
 mod conditions;
 mod entry;
+mod exposure;
 mod frame;
 mod gate;
 mod guard;
 mod headers;
 mod limits;
 mod lists;
+mod mounted;
 mod openapi;
 mod page;
 mod place;
@@ -37,6 +40,7 @@ mod serve;
 mod stall;
 mod stream;
 mod subscription;
+mod tickets;
 mod tide;
 mod turns;
 mod unix;
@@ -49,12 +53,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
+use access::Door;
 use gate::{Gate, Gates};
+use guard::Names;
 use serve::Ending;
 
+pub use access::{Access, Created, Grant, Principal, Rights, Token};
+pub use exposure::may_listen;
+pub use mounted::Hub;
 pub use serve::{Bound, Closer, Listen, Server};
 
-/// The routes over a store, for an application that mounts them in a server of its own.
+/// The routes over a store, for an application that mounts them in a server of its own. They ask nobody who they are;
+/// those of a [`Hub`] ask the application.
 ///
 /// Requests are answered only under a name of this machine (`localhost`, or an address of loopback), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
@@ -71,10 +81,10 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gates::new(Gate::new(store, Ending::never())).1)
+    routes(Gates::new(Gate::new(store, Ending::never()), Door::Open).1, Names::default())
 }
 
-fn routes(gates: Gates) -> Router {
+fn routes(gates: Gates, names: Names) -> Router {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -83,6 +93,7 @@ fn routes(gates: Gates) -> Router {
         .routes(routes!(lists::stats))
         .routes(routes!(changes::changes))
         .routes(routes!(stream::watch))
+        .routes(routes!(tickets::make))
         .routes(routes!(ws::open))
         .split_for_parts();
     let document = openapi::encode(document);
@@ -97,6 +108,6 @@ fn routes(gates: Gates) -> Router {
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(query::check_escapes))
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(gates)
 }

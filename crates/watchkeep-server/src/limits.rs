@@ -83,13 +83,24 @@ pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Dura
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
+/// How many events the log of the credentials keeps.
+pub(crate) const ACCESS_EVENTS: u64 = 1_000;
+/// How long a ticket lives that no stream bears: five minutes, and the time between two slides.
+pub(crate) const TICKET_TIME: Duration = Duration::from_secs(6 * 60);
+/// How often the deadlines of tickets that streams bear slide: one write for all.
+pub(crate) const TICKET_SLIDE: Duration = Duration::from_secs(60);
+/// How many tickets there are at once, and how large the body may be that asks for one.
+pub(crate) const TICKETS: u64 = 10_000;
+pub(crate) const TICKET_BODY: usize = 16 << 10;
+/// How long a WebSocket may take to say who it is.
+pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 28] {
+    fn told() -> [(&'static str, &'static str, String); 33] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -139,12 +150,26 @@ mod tests {
                 "`Retry-After` of a refusal that is temporary",
                 time(Duration::from_secs(RETRY_AFTER.into())),
             ),
+            ("AUTH_TIME", "time until a WebSocket says who it is (1008)", time(AUTH_TIME)),
+            (
+                "TICKET_TIME",
+                "a ticket that no stream bore; one that a stream bore, at least 300 s after it",
+                time(TICKET_TIME),
+            ),
+            (
+                "TICKET_SLIDE",
+                "between two times that the ends of tickets in use are moved",
+                time(TICKET_SLIDE),
+            ),
+            ("TICKETS", "tickets at once (`too_many_tickets`)", many(usize::try_from(TICKETS).unwrap_or(0))),
+            ("TICKET_BODY", "body that asks for a ticket", size(TICKET_BODY)),
             ("MAX_LABEL", "label of a writer, in bytes", many(watchkeep::MAX_LABEL)),
         ]
     }
 
     /// What no client can tell.
-    const INNER: [&str; 13] = [
+    const INNER: [&str; 14] = [
+        "ACCESS_EVENTS",
         "ACCEPT_PAUSE",
         "WRITE",
         "STREAM_EVENTS",

@@ -47,7 +47,8 @@ pub(crate) fn answer(document: Bytes) -> Response {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let methods = [&mut item.get, &mut item.head, &mut item.put, &mut item.patch, &mut item.delete];
+    let methods =
+        [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
     methods.into_iter().filter_map(Option::as_mut)
 }
 
@@ -223,6 +224,14 @@ declared! {
         after: Option<String>,
         /// `never`, or `auto`: what is there comes first, unless a good cursor is given, and again after a loss.
         snapshot: Option<String>,
+    }
+
+    /// Who watches, where no header can say so.
+    #[derive(IntoParams)]
+    #[into_params(parameter_in = Query)]
+    struct ByTicket {
+        /// A ticket. What it is for need not be repeated; `after` may be given.
+        ticket: Option<String>,
     }
 
     /// Where a stream was cut off.

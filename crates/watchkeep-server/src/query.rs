@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -11,6 +12,7 @@ use jiff::{Span, SpanRelativeTo};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use watchkeep::{Filter, Kind};
 
+use crate::access::Fields;
 use crate::change::Values;
 use crate::gate::{Position, Ttl};
 use crate::problem::Problem;
@@ -42,6 +44,23 @@ impl Query {
     pub(crate) fn of(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Query {
         let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Query(given.collect())
+    }
+
+    /// What a ticket is for, with the position that is asked for here. Whatever else is asked for must be the same.
+    ///
+    /// # Errors
+    ///
+    /// 403 when it is not.
+    pub(crate) fn confined_to(mut self, fields: Fields) -> Result<Query, Problem> {
+        let after = self.take("after");
+        let asked: Fields = self.0.into_iter().collect();
+        if !asked.is_empty() && asked != fields {
+            let detail = "the ticket is for another watch; make one for this, or give nothing but the ticket";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        let mut query = Query::from(fields);
+        query.0.extend(after.map(|after| ("after".to_owned(), after)));
+        Ok(query)
     }
 
     /// Takes a parameter out.
@@ -85,6 +104,12 @@ impl Query {
             None => Ok(()),
             Some((name, _)) => Err(Problem::bad(format!("there is no parameter {name:?} here"))),
         }
+    }
+}
+
+impl From<Fields> for Query {
+    fn from(fields: Fields) -> Query {
+        Query(fields.into_iter().collect())
     }
 }
 

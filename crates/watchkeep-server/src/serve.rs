@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
+use crate::access::{Access, Door};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
+use crate::guard::Names;
 use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
 use crate::stall::Stalls;
 use crate::unix::{self, SocketFile};
@@ -29,12 +31,12 @@ use crate::unix::{self, SocketFile};
 /// use watchkeep_server::Listen;
 /// assert_eq!(Listen::default().to_string(), "127.0.0.1:7460");
 /// assert_eq!("unix:/run/app.sock".parse::<Listen>()?.to_string(), "unix:/run/app.sock");
-/// assert!("0.0.0.0:7460".parse::<Listen>().is_err());
+/// assert!("nowhere".parse::<Listen>().is_err());
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// A port of this machine's loopback; 0 is a free one.
+    /// A port of an address, of loopback unless [all is well](crate::may_listen); 0 is a free one.
     Tcp(SocketAddr),
     /// A Unix socket, made with mode 0600.
     Unix(PathBuf),
@@ -43,6 +45,16 @@ pub enum Listen {
 impl Default for Listen {
     fn default() -> Listen {
         Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7460)))
+    }
+}
+
+impl Listen {
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_private(&self) -> bool {
+        match self {
+            Listen::Tcp(address) => address.ip().is_loopback(),
+            Listen::Unix(_) => true,
+        }
     }
 }
 
@@ -65,11 +77,6 @@ impl FromStr for Listen {
         let address: SocketAddr = text.parse().map_err(|_| {
             format!("'{text}' is not an address; write it like 127.0.0.1:7460 or unix:/run/app.sock")
         })?;
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "'{text}' is not on loopback, and this server does not ask who comes; listen on 127.0.0.1 or [::1]"
-            ));
-        }
         Ok(Listen::Tcp(address))
     }
 }
@@ -149,7 +156,8 @@ enum Listener {
 pub struct Server {
     listener: Listener,
     bound: Bound,
-    router: Router,
+    gates: Gates,
+    names: Names,
     closer: Closer,
     ending: Ending,
     keeper: Keeper,
@@ -167,9 +175,22 @@ impl Server {
     ///
     /// # Errors
     ///
+    /// `PermissionDenied` when the address is not this machine's alone; otherwise as [`bind_anywhere`](Server::bind_anywhere).
+    pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
+        if !listen.is_private() {
+            let what = format!("{listen} can be reached from other machines; see Server::bind_anywhere");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        Server::bind_anywhere(store, listen).await
+    }
+
+    /// As [`bind`](Server::bind), also where other machines reach it. Ask [`may_listen`](crate::may_listen) before.
+    ///
+    /// # Errors
+    ///
     /// `AddrInUse` when the address is taken; `AlreadyExists` when something that is no socket is in the place of a Unix
     /// socket; another when the address may not be used.
-    pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
+    pub async fn bind_anywhere(store: &Store, listen: &Listen) -> io::Result<Server> {
         let (closer, ending) = Ending::pair();
         let (listener, bound) = match listen {
             Listen::Tcp(address) => {
@@ -182,8 +203,15 @@ impl Server {
                 (Listener::Unix(listener, file), Bound::Unix(path.clone()))
             }
         };
-        let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router: crate::routes(gates), closer, ending, keeper, reopen: None })
+        let names = match listen {
+            // Its own address is a name that no stranger can point at it.
+            Listen::Tcp(address) if !address.ip().is_unspecified() => {
+                Names::default().and([host_of(address)])
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => Names::default(),
+        };
+        let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()), Door::Open);
+        Ok(Server { listener, bound, gates, names, closer, ending, keeper, reopen: None })
     }
 
     /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
@@ -211,6 +239,41 @@ impl Server {
         Server { reopen: Some(Box::new(move || open().map_err(Into::into))), ..self }
     }
 
+    /// Answers under these names too, besides those of this machine.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// Server::bind(&store, &Listen::default()).await?.hosts(["store.example"]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Server {
+        Server { names: self.names.and(names), ..self }
+    }
+
+    /// Asks everybody for a token, once there is one.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Access, Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let server = Server::bind(&store, &Listen::default()).await?;
+    /// server.ask_for_tokens(Access::open(&store)?).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn ask_for_tokens(self, access: Access) -> Server {
+        Server { gates: self.gates.behind(Door::Tokens(access)), ..self }
+    }
+
     /// Where it listens: the port is known here, also when any was asked for.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -233,17 +296,19 @@ impl Server {
     pub async fn run(self) {
         let mut keeping = JoinSet::new();
         match self.reopen {
-            Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen))),
+            Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen, self.gates.door().clone()))),
             // Then nobody waits for it to be opened again.
             None => drop(self.keeper),
         }
+        keeping.spawn(self.gates.door().clone().keep_watch());
+        let router = crate::routes(self.gates, self.names);
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {
             tokio::select! {
                 () = &mut ended => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok(stream) => drop(connections.spawn(serve(stream, self.router.clone(), self.ending.clone()))),
+                    Ok(stream) => drop(connections.spawn(serve(stream, router.clone(), self.ending.clone()))),
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -264,6 +329,13 @@ impl Server {
         if tokio::time::timeout(END_TIME, rest).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
+    }
+}
+
+fn host_of(address: &SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
 }
 

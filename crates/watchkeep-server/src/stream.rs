@@ -6,19 +6,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use crate::access::Streaming;
 use crate::frame;
-use crate::gate::{Gate, Position};
+use crate::gate::Position;
 use crate::limits::WRITE;
-use crate::openapi::{Beginning, Bookmark, Filtered};
+use crate::openapi::{Beginning, Bookmark, ByTicket, Filtered};
 use crate::problem::Problem;
-use crate::query::{self, Query};
+use crate::query;
 use crate::subscription::{Subscription, Told};
 
 /// Where streams are.
@@ -32,7 +32,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     get,
     path = ROUTE,
     operation_id = "watch",
-    params(Filtered, Beginning, Bookmark),
+    params(Filtered, Beginning, Bookmark, ByTicket),
     responses((
         status = 200,
         content_type = "text/event-stream",
@@ -41,8 +41,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     ))
 )]
 pub(crate) async fn watch(
-    State(gate): State<Gate>,
-    mut query: Query,
+    Streaming(gate, mut query): Streaming,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut wanted = query::wanted(&mut query)?;

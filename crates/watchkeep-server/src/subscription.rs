@@ -90,7 +90,8 @@ pub(crate) struct Subscription {
     told: Revision,
     seat: Seat,
     source: Source,
-    ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Resolves with the reason of the `Bye`.
+    ending: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     /// What comes before anything else.
     first: VecDeque<Told>,
 }
@@ -104,7 +105,7 @@ impl Subscription {
     pub(crate) async fn begin(gate: &Gate, wanted: Wanted) -> Result<Subscription, Problem> {
         let ring = gate.ring(&wanted.filter).await?;
         let mut begun = Subscription {
-            ending: Box::pin(gate.ending.clone().wait()),
+            ending: Box::pin(ending(gate)),
             gate: gate.clone(),
             filter: wanted.filter,
             snapshots: wanted.snapshots,
@@ -350,8 +351,8 @@ impl Stream for Subscription {
             if matches!(this.source, Source::Ended) {
                 return Poll::Ready(None);
             }
-            if this.ending.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(this.end(Told::Bye("ending")));
+            if let Poll::Ready(why) = this.ending.as_mut().poll(cx) {
+                return Poll::Ready(this.end(Told::Bye(why)));
             }
             match this.poll_source(cx) {
                 Poll::Ready(Some(told)) if this.first.is_empty() => return Poll::Ready(Some(told)),
@@ -363,6 +364,17 @@ impl Stream for Subscription {
                 }
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+}
+
+/// Resolves when the server ends, or its client may use the gate no more.
+fn ending(gate: &Gate) -> impl Future<Output = &'static str> + Send + use<> {
+    let (over, ending) = (gate.over(), gate.ending.clone());
+    async move {
+        tokio::select! {
+            why = over => why,
+            () = ending.wait() => "ending",
         }
     }
 }

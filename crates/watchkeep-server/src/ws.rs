@@ -7,14 +7,13 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::gate::Gate;
+use crate::access::Entrance;
 use crate::headers;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
@@ -33,7 +32,7 @@ const PROTOCOL: &str = "watchkeep.v1";
     responses((status = 101, description = "The messages of docs/wire.md follow."))
 )]
 pub(crate) async fn open(
-    State(gate): State<Gate>,
+    entrance: Entrance,
     mut query: Query,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -53,11 +52,11 @@ pub(crate) async fn open(
         let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
-    let Some(held) = gate.ending.socket() else {
+    let Some(held) = entrance.ending().socket() else {
         let detail = "too many WebSocket connections are open; close some, or come back later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
     };
-    let gate = gate.labelled(label.as_deref());
+    let entrance = entrance.labelled(label);
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
@@ -65,7 +64,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(gate, socket).await;
+        connection::run(entrance, socket).await;
         drop(held);
     }))
 }

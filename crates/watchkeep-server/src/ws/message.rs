@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use crate::access::{Secret, Sort};
 use crate::gate::{Condition, Put};
 use crate::headers;
 use crate::limits::MAX_ID;
@@ -19,6 +20,8 @@ pub(super) type Id = std::sync::Arc<str>;
 /// What a client asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
+    /// Says who asks; none for what is no token.
+    Auth(Id, Option<Secret>),
     Subscribe(Id, Wanted),
     Unsubscribe(Id),
     Set(Id, Put),
@@ -63,6 +66,7 @@ struct Raw {
     keep_ttl: Option<bool>,
     if_match: Option<String>,
     if_none_match: Option<String>,
+    token: Option<String>,
     /// Of the original's form, as the two that follow.
     channel: Option<String>,
     data: Option<String>,
@@ -124,11 +128,13 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         ("keep_ttl", raw.keep_ttl.map(|keep| keep.to_string())),
         ("if_match", raw.if_match),
         ("if_none_match", raw.if_none_match),
+        ("token", raw.token),
         ("channel", raw.channel),
         ("data", raw.data),
         ("timestamp", raw.timestamp),
     ]);
     let asked = match raw.kind.as_str() {
+        "auth" => Asked::Auth(id, Secret::read(Sort::Token, &query.need("token")?)),
         "subscribe" => Asked::Subscribe(id, query::wanted(&mut query)?),
         "unsubscribe" => Asked::Unsubscribe(id),
         "set" => Asked::Set(id, put(&mut query)?),
@@ -139,7 +145,7 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
             Asked::Delete { id, group, key, condition }
         }
         other => {
-            let known = "subscribe, unsubscribe, set and delete";
+            let known = "auth, subscribe, unsubscribe, set and delete";
             return Err(Problem::bad(format!("there is no message of type {other:?}; there are {known}")));
         }
     };

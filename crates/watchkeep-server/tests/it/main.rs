@@ -8,6 +8,7 @@
     reason = "what cannot go on fails the test"
 )]
 
+mod access;
 mod changes;
 mod conditions;
 mod entries;
