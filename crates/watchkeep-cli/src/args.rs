@@ -506,6 +506,15 @@ pub(crate) struct Serve {
     /// What commits of a new file survive: a power cut (full, unless given), or a killed process only (relaxed)
     #[arg(long, value_name = "HOW")]
     pub(crate) durability: Option<HowDurable>,
+    /// Speak TLS with this certificate, and those that vouch for it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Speak TLS with a certificate made now for this machine; for development, nobody trusts it
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub(crate) tls_self: bool,
 }
 
 /// The durability of a file.

@@ -8,13 +8,18 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::problem::Problem;
+use crate::transport::Peer;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Refuses requests under foreign names and from foreign pages, on every route.
 pub(crate) async fn check(request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.headers()) {
+    let is_secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_secure);
+    let scheme = if is_secure { "https://" } else { "http://" };
+    // HTTP/2 names the host in the address of the request.
+    let authority = request.uri().authority().map(Authority::as_str);
+    let mut response = match refusal(request.headers(), authority, scheme) {
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
         None => next.run(request).await,
     };
@@ -24,7 +29,7 @@ pub(crate) async fn check(request: Request, next: Next) -> Response {
     response
 }
 
-fn refusal(headers: &HeaderMap) -> Option<String> {
+fn refusal(headers: &HeaderMap, authority: Option<&str>, scheme: &str) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -32,12 +37,15 @@ fn refusal(headers: &HeaderMap) -> Option<String> {
         Some(if values.next().is_none() { first.to_str().unwrap_or("?") } else { "?" })
     };
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
-    let host = text(HOST).unwrap_or_default();
+    let host = text(HOST).or(authority).unwrap_or_default();
+    if authority.is_some_and(|authority| authority != host) {
+        return Some(format!("the request names two hosts, {authority:?} and {host:?}; it has to name one"));
+    }
     if !is_ours(host) {
         return Some(format!("the host {host:?} is not a name of this machine; ask localhost or 127.0.0.1"));
     }
     let origin = text(ORIGIN);
-    if let Some(origin) = origin.filter(|origin| origin.strip_prefix("http://") != Some(host)) {
+    if let Some(origin) = origin.filter(|origin| origin.strip_prefix(scheme) != Some(host)) {
         return Some(format!(
             "pages of {origin:?} may not use this store; only those of the same origin may"
         ));
@@ -63,7 +71,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&map).is_some()
+        refusal(&map, None, "http://").is_some()
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod guard;
 mod limits;
 mod lists;
 mod openapi;
+mod paced;
 mod page;
 mod place;
 mod problem;
@@ -37,6 +38,8 @@ mod stall;
 mod stream;
 mod subscription;
 mod tide;
+mod tls;
+mod transport;
 mod turns;
 mod ws;
 
@@ -51,6 +54,7 @@ use gate::{Gate, Gates};
 use serve::Ending;
 
 pub use serve::{Bound, Closer, Listen, Server};
+pub use tls::{Tls, TlsError};
 
 /// The routes over a store, for an application that mounts them in a server of its own.
 ///

@@ -6,11 +6,22 @@ use std::time::Duration;
 /// The largest body of a request, in bytes: the largest value that a store takes unless it was opened otherwise.
 pub(crate) const MAX_BODY: usize = 16 << 20;
 /// How large the head of a request may be, in bytes.
-pub(crate) const MAX_HEAD: usize = 16 << 10;
+pub(crate) const MAX_HEAD: u32 = 16 << 10;
 /// How many headers a request may have.
 pub(crate) const MAX_HEADERS: usize = 64;
 /// How long the head of a request may take, and how long a connection may be idle between two requests.
 pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long the handshake of TLS may take.
+pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How many streams an HTTP/2 connection has at once.
+pub(crate) const STREAMS: u32 = 128;
+/// How much of a body is under way to the server on a stream of HTTP/2, and on all of a connection.
+pub(crate) const WINDOW: u32 = 256 << 10;
+pub(crate) const WINDOWS: u32 = 1 << 20;
+/// How much a stream of HTTP/2 buffers on its way out.
+pub(crate) const SEND_BUFFER: usize = 64 << 10;
+/// How much of a body goes to a stream of HTTP/2 at once; the other end has [`STALL_TIME`] for each.
+pub(crate) const PIECE: usize = 16 << 10;
 /// How long a request may take until its answer begins: its body, and what it waits for.
 pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
 /// How long the other end may take nothing of what is written to it.

@@ -9,18 +9,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
 use crate::gate::{Gate, Gates, Keeper, Reopen};
-use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
-use crate::stall::Stalls;
+use crate::limits::{ACCEPT_PAUSE, END_TIME, SOCKETS};
+use crate::tls::Tls;
+use crate::transport::{Io, Transport};
 
 /// Where a server listens.
 ///
@@ -153,6 +150,7 @@ pub struct Server {
     ending: Ending,
     keeper: Keeper,
     reopen: Option<Reopen>,
+    tls: Option<Tls>,
 }
 
 impl fmt::Debug for Server {
@@ -178,7 +176,16 @@ impl Server {
             Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router: crate::routes(gates), closer, ending, keeper, reopen: None })
+        Ok(Server {
+            listener,
+            bound,
+            router: crate::routes(gates),
+            closer,
+            ending,
+            keeper,
+            reopen: None,
+            tls: None,
+        })
     }
 
     /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
@@ -206,6 +213,24 @@ impl Server {
         Server { reopen: Some(Box::new(move || open().map_err(Into::into))), ..self }
     }
 
+    /// Speaks TLS, with HTTP/2 to those who offer it, and HTTP/1.1 to the others.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server, Tls};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let tls = Tls::from_files("fullchain.pem", "privkey.pem")?;
+    /// Server::bind(&store, &Listen::default()).await?.tls(tls).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Server {
+        Server { tls: Some(tls), ..self }
+    }
+
     /// Where it listens: the port is known here, also when any was asked for.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -214,7 +239,9 @@ impl Server {
     /// The address to put into a browser; of a Unix socket, its path.
     pub fn url(&self) -> String {
         match &self.bound {
-            Bound::Tcp(address) => format!("http://{address}/"),
+            Bound::Tcp(address) => {
+                format!("{}://{address}/", if self.tls.is_some() { "https" } else { "http" })
+            }
             Bound::Unix(path) => format!("unix:{}", path.display()),
         }
     }
@@ -232,13 +259,15 @@ impl Server {
             // Then nobody waits for it to be opened again.
             None => drop(self.keeper),
         }
+        let transport =
+            Arc::new(Transport { router: self.router, tls: self.tls, ending: self.ending.clone() });
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {
             tokio::select! {
                 () = &mut ended => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok(stream) => drop(connections.spawn(serve(stream, self.router.clone(), self.ending.clone()))),
+                    Ok(stream) => drop(connections.spawn(transport.clone().serve(stream))),
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -279,11 +308,6 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// What is read and written, whichever way it came.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 impl Listener {
     async fn accept(&self) -> io::Result<Box<dyn Io>> {
         Ok(match self {
@@ -295,28 +319,5 @@ impl Listener {
             }
             Listener::Unix(listener) => Box::new(listener.accept().await?.0),
         })
-    }
-}
-
-async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .writev(false);
-    let connection = http
-        .serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        done = connection.as_mut() => done,
-        () = ending.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
     }
 }

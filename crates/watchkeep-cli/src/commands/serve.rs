@@ -4,18 +4,19 @@ use std::io;
 
 use serde_json::json;
 use watchkeep::Options;
-use watchkeep_server::{Listen, Server};
+use watchkeep_server::{Listen, Server, Tls};
 
 use super::{Access, open, open_with, signals};
 use crate::args::{Global, Serve};
 use crate::exit::{FAILURE, Failure, Result};
-use crate::output::Out;
+use crate::output::{Out, warn};
 
 pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> {
     let options = match args.durability {
         Some(how) => Options::new().durability(how.into()),
         None => Options::new(),
     };
+    let tls = tls(args)?;
     let store = open_with(global, Access::Write, options)?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -27,17 +28,45 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         let again = global.clone();
         let server =
             server.reopen_with(move || open(&again, Access::Change).map_err(|error| error.to_string()));
+        let fingerprint = tls.as_ref().map(Tls::fingerprint);
+        let server = match tls {
+            Some(tls) => server.tls(tls),
+            None => server,
+        };
         let closer = server.closer();
         signals::on_end(move || closer.close())?;
         if out.is_json() {
-            out.object(&json!({ "url": server.url() }))?;
+            let mut started = json!({ "url": server.url() });
+            if let (Some(fingerprint), Some(started)) = (fingerprint, started.as_object_mut()) {
+                started.insert("certificate".to_owned(), fingerprint.into());
+            }
+            out.object(&started)?;
         } else {
             out.line(server.url())?;
+            if let Some(fingerprint) = fingerprint {
+                warn(format!("its certificate is {fingerprint}"));
+            }
         }
         out.flush()?;
         server.run().await;
         Ok(())
     })
+}
+
+/// What the server speaks TLS with, if it does.
+fn tls(args: &Serve) -> Result<Option<Tls>> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Tls::from_files(certificate, key),
+        _ if args.tls_self => Tls::self_signed::<String>([]),
+        _ => return Ok(None),
+    };
+    let tls = tls.map_err(|error| Failure::new(FAILURE, error.to_string()))?;
+    if matches!(args.listen, Listen::Unix(_)) {
+        let what =
+            format!("{} is on this machine and needs no TLS; leave the --tls options out", args.listen);
+        return Err(Failure::new(FAILURE, what));
+    }
+    Ok(Some(tls))
 }
 
 fn refused(listen: &Listen, error: &io::Error) -> Failure {

@@ -74,3 +74,28 @@ fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_resto
     assert_eq!(sandbox.ok(&["--store", "app.db", "get", "g", "new"]), "live");
     assert!(!sandbox.path("app.db-wal").exists() && sandbox.path("app.db-wal-replaced").exists());
 }
+
+#[test]
+fn tls_of_its_own_is_named_and_wrong_files_end_it_at_once() {
+    let sandbox = Sandbox::new();
+    let mut server: Running = sandbox.start(&["serve", "--listen", "127.0.0.1:0", "--tls-self", "--json"]);
+    let started = server.json();
+    let text = |name: &str| started.get(name).and_then(serde_json::Value::as_str).unwrap();
+    assert!(text("url").starts_with("https://127.0.0.1:"), "{started}");
+    assert!(text("certificate").starts_with("SHA256:"), "{started}");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+
+    let empty = sandbox.file("empty.pem", "");
+    for (files, named) in [
+        (["--tls-cert", "none.pem", "--tls-key", &empty], "none.pem cannot be used"),
+        (["--tls-cert", &empty, "--tls-key", &empty], "BEGIN CERTIFICATE"),
+    ] {
+        let mut args = vec!["serve", "--listen", "127.0.0.1:0"];
+        args.extend(files);
+        let error = sandbox.fails(1, &args);
+        assert!(error.contains(named), "{error}");
+    }
+    sandbox.fails(2, &["serve", "--tls-cert", &empty]);
+    sandbox.fails(1, &["serve", "--tls-self", "--listen", "unix:socket"]);
+}

@@ -17,5 +17,7 @@ mod strangers;
 mod streams;
 mod support;
 mod support_entries;
+mod support_tls;
 mod support_ws;
+mod tls;
 mod ws;
