@@ -1,5 +1,7 @@
 //! The command line: what may be asked, and how each command explains itself.
 
+mod transport;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use watchkeep_server::Listen;
 use crate::exit;
 use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
+
+pub(crate) use transport::Transport;
 
 /// Keep it. Watch it. A key-value store in one SQLite file that tells you what changed.
 #[derive(Debug, Parser)]
@@ -506,15 +510,8 @@ pub(crate) struct Serve {
     /// What commits of a new file survive: a power cut (full, unless given), or a killed process only (relaxed)
     #[arg(long, value_name = "HOW")]
     pub(crate) durability: Option<HowDurable>,
-    /// Speak TLS with this certificate, and those that vouch for it (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The private key of the certificate (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// Speak TLS with a certificate made now for this machine; for development, nobody trusts it
-    #[arg(long, conflicts_with = "tls_cert")]
-    pub(crate) tls_self: bool,
+    #[command(flatten)]
+    pub(crate) transport: Transport,
 }
 
 /// The durability of a file.

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod admission;
 mod change;
 mod changes;
 mod conditions;
@@ -34,6 +35,7 @@ mod query;
 mod range;
 mod ring;
 mod serve;
+mod settings;
 mod stall;
 mod stream;
 mod subscription;
@@ -50,10 +52,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
+use admission::Admission;
 use gate::{Gate, Gates};
 use serve::Ending;
 
 pub use serve::{Bound, Closer, Listen, Server};
+pub use settings::{Descriptors, Limit, Limits, Reached, raise_descriptors};
 pub use tls::{Tls, TlsError};
 
 /// The routes over a store, for an application that mounts them in a server of its own.
@@ -73,10 +77,11 @@ pub use tls::{Tls, TlsError};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gates::new(Gate::new(store, Ending::never())).1)
+    let admission = Admission::new(Limits::default(), Reached::default());
+    routes(Gates::new(Gate::new(store, Ending::never())).1, admission)
 }
 
-fn routes(gates: Gates) -> Router {
+fn routes(gates: Gates, admission: Admission) -> Router {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -98,6 +103,7 @@ fn routes(gates: Gates) -> Router {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
+        .layer(middleware::from_fn_with_state(admission, admission::admit))
         .layer(middleware::from_fn(guard::check))
         .with_state(gates)
 }

@@ -3,28 +3,28 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// The largest body of a request, in bytes: the largest value that a store takes unless it was opened otherwise.
-pub(crate) const MAX_BODY: usize = 16 << 20;
 /// How large the head of a request may be, in bytes.
 pub(crate) const MAX_HEAD: u32 = 16 << 10;
 /// How many headers a request may have.
 pub(crate) const MAX_HEADERS: usize = 64;
-/// How long the head of a request may take, and how long a connection may be idle between two requests.
-pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long the handshake of TLS may take.
-pub(crate) const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How many streams an HTTP/2 connection has at once.
 pub(crate) const STREAMS: u32 = 128;
 /// How much of a body is under way to the server on a stream of HTTP/2, and on all of a connection.
 pub(crate) const WINDOW: u32 = 256 << 10;
 pub(crate) const WINDOWS: u32 = 1 << 20;
+/// How many descriptors are not for connections: those of the store, of its readers, and some to spare.
+pub(crate) const OWN_DESCRIPTORS: u64 = 256;
+/// How many connections are open at once where descriptors are without limit.
+pub(crate) const UNCOUNTED: u64 = 1 << 20;
+/// Up to how many bytes an answer does not count as being under way.
+pub(crate) const LIGHT: usize = 64 << 10;
+/// After how many requests the addresses that are quiet again are forgotten.
+pub(crate) const SWEEP: u64 = 10_000;
 /// How much a stream of HTTP/2 buffers on its way out.
 pub(crate) const SEND_BUFFER: usize = 64 << 10;
-/// How much of a body goes to a stream of HTTP/2 at once; the other end has [`STALL_TIME`] for each.
+/// How much of a body goes to a stream of HTTP/2 at once; the other end has the time of a stall for each.
 pub(crate) const PIECE: usize = 16 << 10;
-/// How long a request may take until its answer begins: its body, and what it waits for.
-pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
-/// How long the other end may take nothing of what is written to it.
+/// How long a WebSocket peer may take nothing of what is written to it.
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
@@ -54,10 +54,8 @@ pub(crate) const SNAPSHOTS: usize = 8;
 pub(crate) const LAGGARDS: usize = 4;
 /// After how long a client that reads beside its ring lets the next one in turn read, too.
 pub(crate) const TURN_TIME: Duration = Duration::from_secs(2);
-/// How many WebSocket connections are open at once.
-pub(crate) const SOCKETS: u32 = 10_000;
-/// How many subscriptions a WebSocket connection has at once.
-pub(crate) const SUBSCRIPTIONS: usize = 256;
+/// More WebSockets than there ever are.
+pub(crate) const SOCKETS: u32 = 1 << 30;
 /// How long the id of a message may be, in bytes.
 pub(crate) const MAX_ID: usize = 128;
 /// The largest message of a client: room for the largest value as base64, and for its names.
@@ -70,7 +68,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 pub(crate) const STALL_RATE: usize = 64 << 10;
 /// How long a WebSocket peer has to take the last messages, once the server ends.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);
-/// How long the answer to a close frame is waited for.
+/// How long the answer to a close frame is waited for, and to the goodbye of HTTP/2.
 pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How much of a body that is too large is read and thrown away, so that its sender sees the refusal.
 pub(crate) const DRAINED: usize = 1 << 20;

@@ -16,7 +16,9 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use crate::limits::PIECE;
+use crate::admission::Admission;
+use crate::limits::{PIECE, WRITE};
+use crate::settings::Limit;
 
 tokio::task_local! {
     /// How many pieces the stream of this task was handed, and whether it still holds the last one.
@@ -26,13 +28,21 @@ tokio::task_local! {
 /// Runs the streams of one connection, and knows how many there are.
 #[derive(Debug, Clone)]
 pub(crate) struct Streams {
-    stall_time: Duration,
+    admission: Admission,
     open: watch::Sender<usize>,
 }
 
 impl Streams {
-    pub(crate) fn new(stall_time: Duration) -> Streams {
-        Streams { stall_time, open: watch::Sender::new(0) }
+    pub(crate) fn new(admission: Admission) -> Streams {
+        Streams { admission, open: watch::Sender::new(0) }
+    }
+
+    /// Resolves once there was a stream, and then none.
+    pub(crate) async fn over(&self) {
+        let mut open = self.open.subscribe();
+        // Its sender is here.
+        let _ = open.wait_for(|open| *open > 0).await;
+        let _ = open.wait_for(|open| *open == 0).await;
     }
 
     /// Resolves once there was no stream for so long.
@@ -51,9 +61,9 @@ impl Streams {
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         let open = Open::new(&self.open);
-        let stall_time = self.stall_time;
+        let admission = self.admission.clone();
         tokio::spawn(async move {
-            watched(stream, stall_time).await;
+            watched(stream, &admission).await;
             drop(open);
         });
     }
@@ -76,7 +86,7 @@ impl Drop for Open {
 }
 
 /// A stream, until it ends or has held a piece for so long. What is dropped before its end is reset.
-async fn watched(stream: impl Future<Output = ()>, stall_time: Duration) {
+async fn watched(stream: impl Future<Output = ()>, admission: &Admission) {
     let watching = async {
         let mut stream = pin!(stream);
         let mut timer = None;
@@ -93,10 +103,10 @@ async fn watched(stream: impl Future<Output = ()>, stall_time: Duration) {
             if !is_held {
                 return Poll::Pending;
             }
-            let timer = timer.get_or_insert_with(|| Box::pin(sleep(stall_time)));
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep(admission.time(Limit::StallSeconds))));
             let stalled = timer.as_mut().poll(cx);
             if stalled.is_ready() {
-                tracing::debug!("a stream took nothing for too long and is reset");
+                admission.reach(Limit::StallSeconds);
             }
             stalled
         })
@@ -105,7 +115,8 @@ async fn watched(stream: impl Future<Output = ()>, stall_time: Duration) {
     HANDED.scope(Cell::new((0, false)), watching).await;
 }
 
-/// A body that tells its stream when it is asked, and hands out small pieces, so that slow is not the same as stalled.
+/// A body that tells its stream when it is asked, and hands out small pieces: slow is not the same as stalled then, and
+/// what a body holds, it holds until nearly all of it is written.
 #[derive(Debug)]
 pub(crate) struct Paced {
     body: Body,
@@ -133,11 +144,12 @@ impl HttpBody for Paced {
             Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest)))))
         };
         let handed = matches!(frame, Poll::Ready(Some(Ok(_))));
-        let is_stream =
-            HANDED.try_with(|told| told.set((told.get().0.wrapping_add(u64::from(handed)), handed))).is_ok();
+        let tell =
+            |told: &Cell<(u64, bool)>| told.set((told.get().0.wrapping_add(u64::from(handed)), handed));
+        let most = if HANDED.try_with(tell).is_ok() { PIECE } else { WRITE };
         frame.map_ok(|frame| match frame.into_data() {
-            Ok(mut data) if is_stream && data.len() > PIECE => {
-                self.rest = data.split_off(PIECE);
+            Ok(mut data) if data.len() > most => {
+                self.rest = data.split_off(most);
                 Frame::data(data)
             }
             Ok(data) => Frame::data(data),

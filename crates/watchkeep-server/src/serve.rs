@@ -3,19 +3,20 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
+use crate::admission::Admission;
 use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::limits::{ACCEPT_PAUSE, END_TIME, SOCKETS};
+use crate::settings::{Limits, Reached};
 use crate::tls::Tls;
 use crate::transport::{Io, Transport};
 
@@ -145,7 +146,9 @@ enum Listener {
 pub struct Server {
     listener: Listener,
     bound: Bound,
-    router: Router,
+    gates: Gates,
+    admission: Admission,
+    reached: Reached,
     closer: Closer,
     ending: Ending,
     keeper: Keeper,
@@ -176,10 +179,13 @@ impl Server {
             Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
+        let reached = Reached::default();
         Ok(Server {
             listener,
             bound,
-            router: crate::routes(gates),
+            gates,
+            admission: Admission::new(Limits::default(), reached.clone()),
+            reached,
             closer,
             ending,
             keeper,
@@ -231,6 +237,28 @@ impl Server {
         Server { tls: Some(tls), ..self }
     }
 
+    /// Has these limits instead of the default ones.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Limit, Limits, Listen, Server};
+    ///
+    /// let server = Server::bind(&Store::open("app.db")?, &Listen::default()).await?;
+    /// server.limits(Limits::default().with(Limit::ConnectionsPerAddress, 100)).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Server {
+        Server { admission: Admission::new(limits, self.reached.clone()), ..self }
+    }
+
+    /// How often each limit was reached, now and later.
+    pub fn reached(&self) -> Reached {
+        self.reached.clone()
+    }
+
     /// Where it listens: the port is known here, also when any was asked for.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -259,15 +287,24 @@ impl Server {
             // Then nobody waits for it to be opened again.
             None => drop(self.keeper),
         }
-        let transport =
-            Arc::new(Transport { router: self.router, tls: self.tls, ending: self.ending.clone() });
+        let transport = Arc::new(Transport {
+            router: crate::routes(self.gates, self.admission.clone()),
+            tls: self.tls,
+            ending: self.ending.clone(),
+            admission: self.admission,
+        });
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {
             tokio::select! {
                 () = &mut ended => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok(stream) => drop(connections.spawn(transport.clone().serve(stream))),
+                    Ok((stream, address)) => {
+                        // Without a seat it is closed unanswered.
+                        if let Some(seat) = transport.admission.seat(address) {
+                            connections.spawn(transport.clone().serve(stream, seat));
+                        }
+                    }
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -309,15 +346,16 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Io>> {
+    /// The next connection, and the address that it comes from.
+    async fn accept(&self) -> io::Result<(Box<dyn Io>, Option<IpAddr>)> {
         Ok(match self {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // An event must not wait for the acknowledgement of the one before it.
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                (Box::new(stream), Some(from.ip()))
             }
-            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener) => (Box::new(listener.accept().await?.0), None),
         })
     }
 }

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,12 +19,13 @@ use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use crate::admission::{Admission, Seat};
 use crate::limits::{
-    END_TIME, HANDSHAKE_TIME, HEAD_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STALL_TIME, STREAMS,
-    WINDOW, WINDOWS,
+    CLOSE_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
 };
 use crate::paced::{Paced, Streams};
 use crate::serve::Ending;
+use crate::settings::Limit;
 use crate::stall::Stalls;
 use crate::tls::Tls;
 
@@ -37,6 +39,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(crate) struct Peer {
     /// It speaks TLS.
     pub(crate) is_secure: bool,
+    /// What counts as its address; none on a Unix socket.
+    pub(crate) address: Option<IpAddr>,
+    /// Why it is answered with a refusal, if it is.
+    pub(crate) refused: Option<Limit>,
 }
 
 /// What all connections of a server share.
@@ -44,22 +50,29 @@ pub(crate) struct Transport {
     pub(crate) router: Router,
     pub(crate) tls: Option<Tls>,
     pub(crate) ending: Ending,
+    pub(crate) admission: Admission,
 }
 
 impl Transport {
-    pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Io>) {
-        let stream = Stalls::new(stream);
-        let peer = Peer { is_secure: self.tls.is_some() };
+    pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Io>, seat: Seat) {
+        let peer = Peer { is_secure: self.tls.is_some(), address: seat.address, refused: seat.refused };
+        let stream = Stalls::new(stream, seat);
         let ended = match &self.tls {
             None => self.http1(stream, peer).await,
-            Some(tls) => match timeout(HANDSHAKE_TIME, tls.acceptor.accept(stream)).await {
-                Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                    self.http2(stream, peer).await
+            Some(tls) => {
+                let time = self.admission.time(Limit::HandshakeSeconds);
+                match timeout(time, tls.acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                        self.http2(stream, peer).await
+                    }
+                    Ok(Ok(stream)) => self.http1(stream, peer).await,
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(late) => {
+                        self.admission.reach(Limit::HandshakeSeconds);
+                        Err(late.into())
+                    }
                 }
-                Ok(Ok(stream)) => self.http1(stream, peer).await,
-                Ok(Err(error)) => Err(error.into()),
-                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            },
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(error, "a connection ended");
@@ -70,19 +83,33 @@ impl Transport {
         Service { router: TowerToHyperService::new(self.router.clone()), peer }
     }
 
+    /// Resolves when the server ends, to how long a connection may still take.
+    async fn ended(&self) -> Duration {
+        self.ending.clone().wait().await;
+        END_TIME
+    }
+
     async fn http1(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(self.admission.time(Limit::HeadSeconds))
+            .keep_alive(peer.refused.is_none())
             .max_buf_size(MAX_HEAD as usize)
             .max_headers(MAX_HEADERS)
             .writev(false);
         let connection = http.serve_connection(TokioIo::new(stream), self.service(peer)).with_upgrades();
-        until(connection, http1::UpgradeableConnection::graceful_shutdown, self.ending.clone().wait()).await
+        let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+        let ended = until(connection, shut_down, self.ended()).await;
+        let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
+        if error.is_some_and(hyper::Error::is_timeout) {
+            self.admission.reach(Limit::HeadSeconds);
+        }
+        ended
     }
 
     async fn http2(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
-        let streams = Streams::new(STALL_TIME);
+        let streams = Streams::new(self.admission.clone());
+        let is_refused = peer.refused.is_some();
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -91,14 +118,16 @@ impl Transport {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOWS)
             .keep_alive_interval(HEARTBEAT)
-            .keep_alive_timeout(STALL_TIME);
+            .keep_alive_timeout(self.admission.time(Limit::StallSeconds));
         let connection = http.serve_connection(TokioIo::new(stream), self.service(peer));
         // Its first request counts as well: so long may the preface and the head of it take.
         let stop = async {
             tokio::select! {
-                () = self.ending.clone().wait() => {}
-                () = streams.idle(HEAD_TIME) => {}
+                time = self.ended() => return time,
+                () = streams.over(), if is_refused => {}
+                () = streams.idle(self.admission.time(Limit::HeadSeconds)) => self.admission.reach(Limit::HeadSeconds),
             }
+            CLOSE_TIME
         };
         until(connection, http2::Connection::graceful_shutdown, stop).await
     }
@@ -106,18 +135,19 @@ impl Transport {
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Serves a connection until it ends, or has been stopped and had its time.
+/// Serves a connection until it ends, or was stopped and had the time that it is given then.
 async fn until<C: Future<Output = hyper::Result<()>>>(
     connection: C,
     shut_down: impl FnOnce(Pin<&mut C>),
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = Duration>,
 ) -> Ended {
     let mut connection = pin!(connection);
-    tokio::select! {
+    let time = tokio::select! {
         done = connection.as_mut() => return Ok(done?),
-        () = stop => shut_down(connection.as_mut()),
-    }
-    Ok(timeout(END_TIME, connection).await??)
+        time = stop => time,
+    };
+    shut_down(connection.as_mut());
+    Ok(timeout(time, connection).await??)
 }
 
 /// The routes, which learn who asks.

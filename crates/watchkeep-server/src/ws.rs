@@ -7,6 +7,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -14,6 +15,7 @@ use axum::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_VERSION, UPGRADE}
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::admission::Load;
 use crate::gate::Gate;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
@@ -35,6 +37,7 @@ const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
 )]
 pub(crate) async fn open(
     State(gate): State<Gate>,
+    Extension(load): Extension<Load>,
     mut query: Query,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -50,10 +53,7 @@ pub(crate) async fn open(
         let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
-    let Some(held) = gate.ending.socket() else {
-        let detail = "too many WebSocket connections are open; close some, or come back later";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
-    };
+    let held = (load.socket()?, gate.ending.socket());
     let gate = gate.labelled(label.as_deref());
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
@@ -62,7 +62,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(gate, socket).await;
+        connection::run(gate, load.admission, socket).await;
         drop(held);
     }))
 }

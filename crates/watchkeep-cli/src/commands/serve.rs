@@ -4,7 +4,7 @@ use std::io;
 
 use serde_json::json;
 use watchkeep::Options;
-use watchkeep_server::{Listen, Server, Tls};
+use watchkeep_server::{Descriptors, Limit, Limits, Listen, Server, Tls, raise_descriptors};
 
 use super::{Access, open, open_with, signals};
 use crate::args::{Global, Serve};
@@ -17,6 +17,10 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         None => Options::new(),
     };
     let tls = tls(args)?;
+    // Before the default limits are made: they depend on it.
+    let descriptors = raise_descriptors();
+    let limits =
+        args.transport.limit.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value));
     let store = open_with(global, Access::Write, options)?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -29,35 +33,52 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         let server =
             server.reopen_with(move || open(&again, Access::Change).map_err(|error| error.to_string()));
         let fingerprint = tls.as_ref().map(Tls::fingerprint);
+        let server = server.limits(limits.clone());
         let server = match tls {
             Some(tls) => server.tls(tls),
             None => server,
         };
         let closer = server.closer();
         signals::on_end(move || closer.close())?;
-        if out.is_json() {
-            let mut started = json!({ "url": server.url() });
-            if let (Some(fingerprint), Some(started)) = (fingerprint, started.as_object_mut()) {
-                started.insert("certificate".to_owned(), fingerprint.into());
-            }
-            out.object(&started)?;
-        } else {
-            out.line(server.url())?;
-            if let Some(fingerprint) = fingerprint {
-                warn(format!("its certificate is {fingerprint}"));
-            }
-        }
+        say(&server.url(), fingerprint, &limits, descriptors, out)?;
         out.flush()?;
         server.run().await;
         Ok(())
     })
 }
 
+/// Says where the server is, and what it is bound to.
+fn say(
+    url: &str,
+    fingerprint: Option<String>,
+    limits: &Limits,
+    descriptors: Descriptors,
+    out: &mut Out,
+) -> Result<()> {
+    let Descriptors { before, now, .. } = descriptors;
+    if out.is_json() {
+        let all: serde_json::Map<_, _> =
+            Limit::ALL.iter().map(|limit| (limit.name().to_owned(), limits.get(*limit).into())).collect();
+        return out.object(&json!({
+            "url": url,
+            "certificate": fingerprint,
+            "limits": all,
+            "descriptors": { "before": before, "now": now },
+        }));
+    }
+    let raised = if now == before { String::new() } else { format!(", raised from {before}") };
+    warn(format!("limits {limits} ({now} descriptors{raised})"));
+    if let Some(fingerprint) = fingerprint {
+        warn(format!("its certificate is {fingerprint}"));
+    }
+    out.line(url)
+}
+
 /// What the server speaks TLS with, if it does.
 fn tls(args: &Serve) -> Result<Option<Tls>> {
-    let tls = match (&args.tls_cert, &args.tls_key) {
+    let tls = match (&args.transport.tls_cert, &args.transport.tls_key) {
         (Some(certificate), Some(key)) => Tls::from_files(certificate, key),
-        _ if args.tls_self => Tls::self_signed::<String>([]),
+        _ if args.transport.tls_self => Tls::self_signed::<String>([]),
         _ => return Ok(None),
     };
     let tls = tls.map_err(|error| Failure::new(FAILURE, error.to_string()))?;

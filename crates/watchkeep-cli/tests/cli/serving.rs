@@ -99,3 +99,30 @@ fn tls_of_its_own_is_named_and_wrong_files_end_it_at_once() {
     sandbox.fails(2, &["serve", "--tls-cert", &empty]);
     sandbox.fails(1, &["serve", "--tls-self", "--listen", "unix:socket"]);
 }
+
+#[test]
+fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
+    let sandbox = Sandbox::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--limit", "connections_per_address=7", "--json"];
+    // A shell that allows few, in a process that may have more.
+    let mut command = std::process::Command::new("sh");
+    let watchkeep = sandbox.command(&[]);
+    command.args(["-c", "ulimit -S -n 400; exec \"$0\" \"$@\""]).arg(watchkeep.get_program()).args(serve);
+    command.current_dir(sandbox.path(""));
+    let mut server: Running = sandbox.start_command(&mut command);
+    let started = server.json();
+    let number = |path: &str| started.pointer(path).and_then(serde_json::Value::as_u64).unwrap();
+    assert_eq!(number("/limits/connections_per_address"), 7);
+    assert_eq!(number("/descriptors/before"), 400);
+    assert!(number("/descriptors/now") > 400, "{started}");
+    let most = number("/limits/connections");
+    assert!(most > 144 && most < number("/descriptors/now"), "{started}");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+
+    let error = sandbox.fails(2, &["serve", "--limit", "connection=7"]);
+    assert!(error.contains("connections_per_address"), "{error}");
+    for wrong in ["connections", "connections=0", "connections=many"] {
+        sandbox.fails(2, &["serve", "--limit", wrong]);
+    }
+}

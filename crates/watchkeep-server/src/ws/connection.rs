@@ -20,10 +20,12 @@ use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
+use crate::admission::Admission;
 use crate::change::Values;
 use crate::gate::Gate;
-use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS};
+use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME};
 use crate::problem::Problem;
+use crate::settings::Limit;
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
 
 use super::message::{self, Asked, Id, Refused};
@@ -86,6 +88,7 @@ enum End {
 
 struct Connection<S> {
     gate: Gate,
+    admission: Admission,
     socket: S,
     subscriptions: SelectAll<Abortable<Named>>,
     names: HashMap<Name, AbortHandle>,
@@ -108,11 +111,12 @@ struct Connection<S> {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run<S: Socket>(gate: Gate, socket: S) {
+pub(super) async fn run<S: Socket>(gate: Gate, admission: Admission, socket: S) {
     let now = Instant::now();
     let mut connection = Connection {
         ending: Box::pin(gate.ending.clone().wait()),
         gate,
+        admission,
         socket,
         subscriptions: SelectAll::new(),
         names: HashMap::new(),
@@ -331,12 +335,8 @@ impl<S: Socket> Connection<S> {
             let detail = "a subscription has this id; take another, or unsubscribe that one first";
             return Some(Problem::new(StatusCode::CONFLICT, "id_in_use", detail));
         }
-        (self.subscriptions.len() >= SUBSCRIPTIONS).then(|| {
-            let detail = format!(
-                "a connection has at most {SUBSCRIPTIONS} subscriptions; end some, or open another connection"
-            );
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_subscriptions", detail)
-        })
+        let most = self.admission.limits().size(Limit::Subscriptions);
+        (self.subscriptions.len() >= most).then(|| self.admission.refusal(Limit::Subscriptions))
     }
 
     fn unsubscribe(&mut self, id: Id) -> Utf8Bytes {

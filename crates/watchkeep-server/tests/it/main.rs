@@ -8,6 +8,7 @@
     reason = "what cannot go on fails the test"
 )]
 
+mod bounds;
 mod changes;
 mod entries;
 mod lists;
