@@ -116,3 +116,38 @@ fn a_host_of_http2_is_judged_like_any_other() -> Result {
         Ok(())
     })
 }
+
+#[test]
+fn a_client_that_resets_what_it_asks_for_is_ended_and_the_others_go_on() -> Result {
+    let store = Store::open_in_memory()?;
+    store.set("g", "k", "v")?;
+    let (hub, certified) = serve(&store)?;
+    block_on(async {
+        let mut other = certified.http2(hub.address).await?;
+        let mut stream = other.ask(Method::GET, "/v1/watch?group=g&snapshot=auto", "").await?.into_body();
+        stream.until("event: ready").await?;
+        // By hand, since a client of a library waits for its turn.
+        let mut rapid = certified.connect(hub.address, &TLS13, "h2").await?;
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+        // GET https://localhost/ without Huffman codes, and its reset.
+        let head = [&[0x82, 0x87, 0x84, 0x41, 9][..], b"localhost"].concat();
+        for stream in (1_u32..20_001).step_by(2) {
+            bytes.extend([0, 0, u8::try_from(head.len())?, 1, 5]);
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend(&head);
+            bytes.extend([0, 0, 4, 3, 0]);
+            bytes.extend(stream.to_be_bytes());
+            bytes.extend([0, 0, 0, 8]);
+        }
+        // It is cut off in the midst.
+        let _ = within(rapid.write_all(&bytes)).await?;
+        let mut answer = Vec::new();
+        let ended = within(rapid.read_to_end(&mut answer)).await?;
+        // Its goodbye has the code ENHANCE_YOUR_CALM, unless it was lost with what nobody read.
+        let goodbye = answer.windows(17).find(|frame| frame[3] == 7 && frame[13..17] == [0, 0, 0, 11]);
+        assert!(ended.is_err() || goodbye.is_some(), "{} bytes", answer.len());
+        store.set("g", "k", "still there")?;
+        stream.until("still there").await
+    })
+}
