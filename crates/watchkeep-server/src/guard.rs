@@ -6,11 +6,12 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::problem::Problem;
+use crate::transport::Peer;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
@@ -33,7 +34,10 @@ impl Names {
 
 /// Refuses requests under foreign names and from foreign pages, on every route.
 pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.uri(), request.headers(), &names) {
+    let is_secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_secure);
+    let refused =
+        two_hosts(&request).or_else(|| refusal(request.uri(), request.headers(), &names, is_secure));
+    let mut response = match refused {
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
         None => next.run(request).await,
     };
@@ -43,7 +47,14 @@ pub(crate) async fn check(State(names): State<Names>, request: Request, next: Ne
     response
 }
 
-fn refusal(target: &Uri, headers: &HeaderMap, names: &Names) -> Option<String> {
+/// HTTP/2 names the host in the target; a `Host` beside it has to be the same (RFC 9113, section 8.3.1).
+fn two_hosts(request: &Request) -> Option<String> {
+    let target = request.uri().authority().filter(|_| request.version() == Version::HTTP_2)?;
+    let host = request.headers().get(HOST).filter(|host| host.as_bytes() != target.as_str().as_bytes())?;
+    Some(format!("the request names two hosts, {:?} and {host:?}; it has to name one", target.as_str()))
+}
+
+fn refusal(target: &Uri, headers: &HeaderMap, names: &Names, is_secure: bool) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -51,7 +62,7 @@ fn refusal(target: &Uri, headers: &HeaderMap, names: &Names) -> Option<String> {
         Some(if values.next().is_none() { first.to_str().unwrap_or("?") } else { "?" })
     };
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
-    // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2).
+    // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2): HTTP/2 has it there alone.
     let host = target.authority().map(Authority::as_str).or_else(|| text(HOST)).unwrap_or_default();
     if !is_ours(host, names) {
         return Some(format!(
@@ -59,7 +70,11 @@ fn refusal(target: &Uri, headers: &HeaderMap, names: &Names) -> Option<String> {
         ));
     }
     // Under a name that it was given, TLS may end before it.
-    let schemes: &[&str] = if names.have(host) { &["http://", "https://"] } else { &["http://"] };
+    let schemes: &[&str] = match (is_secure, names.have(host)) {
+        (true, _) => &["https://"],
+        (false, true) => &["http://", "https://"],
+        (false, false) => &["http://"],
+    };
     let is_same = |origin: &&str| {
         let mut names = schemes.iter().filter_map(|scheme| origin.strip_prefix(scheme));
         names.any(|name| name.eq_ignore_ascii_case(host))
@@ -95,7 +110,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&Uri::from_static("/"), &map, &Names::default().and(["Store.example"])).is_some()
+        refusal(&Uri::from_static("/"), &map, &Names::default().and(["Store.example"]), false).is_some()
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! ```
 
 mod access;
+mod admission;
 mod change;
 mod changes;
 mod conditions;
@@ -30,6 +31,7 @@ mod limits;
 mod lists;
 mod mounted;
 mod openapi;
+mod paced;
 mod page;
 mod place;
 mod problem;
@@ -37,11 +39,14 @@ mod query;
 mod range;
 mod ring;
 mod serve;
+mod settings;
 mod stall;
 mod stream;
 mod subscription;
 mod tickets;
 mod tide;
+mod tls;
+mod transport;
 mod turns;
 mod unix;
 mod ws;
@@ -54,6 +59,7 @@ use utoipa_axum::routes;
 use watchkeep::Store;
 
 use access::Door;
+use admission::Admission;
 use gate::{Gate, Gates};
 use guard::Names;
 use serve::Ending;
@@ -62,6 +68,8 @@ pub use access::{Access, Created, Grant, Principal, Rights, Token};
 pub use exposure::may_listen;
 pub use mounted::Hub;
 pub use serve::{Bound, Closer, Listen, Server};
+pub use settings::{Descriptors, Limit, Limits, Reached, raise_descriptors};
+pub use tls::{Tls, TlsError};
 
 /// The routes over a store, for an application that mounts them in a server of its own. They ask nobody who they are;
 /// those of a [`Hub`] ask the application.
@@ -81,10 +89,11 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gates::new(Gate::new(store, Ending::never()), Door::Open).1, Names::default())
+    let admission = Admission::new(Limits::default(), Reached::default());
+    routes(Gates::new(Gate::new(store, Ending::never()), Door::Open).1, Names::default(), admission)
 }
 
-fn routes(gates: Gates, names: Names) -> Router {
+fn routes(gates: Gates, names: Names, admission: Admission) -> Router {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -108,6 +117,7 @@ fn routes(gates: Gates, names: Names) -> Router {
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(query::check_escapes))
+        .layer(middleware::from_fn_with_state(admission, admission::admit))
         .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(gates)
 }

@@ -3,17 +3,28 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// The largest body of a request, in bytes: the largest value that a store takes unless it was opened otherwise.
-pub(crate) const MAX_BODY: usize = 16 << 20;
 /// How large the head of a request may be, in bytes.
-pub(crate) const MAX_HEAD: usize = 16 << 10;
+pub(crate) const MAX_HEAD: u32 = 16 << 10;
 /// How many headers a request may have.
 pub(crate) const MAX_HEADERS: usize = 64;
-/// How long the head of a request may take, and how long a connection may be idle between two requests.
-pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long a request may take until its answer begins: its body, and what it waits for.
-pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
-/// How long the other end may take nothing of what is written to it.
+/// How many streams an HTTP/2 connection has at once.
+pub(crate) const STREAMS: u32 = 128;
+/// How much of a body is under way to the server on a stream of HTTP/2, and on all of a connection.
+pub(crate) const WINDOW: u32 = 256 << 10;
+pub(crate) const WINDOWS: u32 = 1 << 20;
+/// How many descriptors are not for connections: those of the store, of its readers, and some to spare.
+pub(crate) const OWN_DESCRIPTORS: u64 = 256;
+/// How many connections are open at once where descriptors are without limit.
+pub(crate) const UNCOUNTED: u64 = 1 << 20;
+/// Up to how many bytes an answer does not count as being under way.
+pub(crate) const LIGHT: usize = 64 << 10;
+/// After how many requests the addresses that are quiet again are forgotten.
+pub(crate) const SWEEP: u64 = 10_000;
+/// How much a stream of HTTP/2 buffers on its way out.
+pub(crate) const SEND_BUFFER: usize = 64 << 10;
+/// How much of a body goes to a stream of HTTP/2 at once; the other end has the time of a stall for each.
+pub(crate) const PIECE: usize = 16 << 10;
+/// How long a WebSocket peer may take nothing of what is written to it.
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
@@ -45,10 +56,8 @@ pub(crate) const SNAPSHOTS: usize = 8;
 pub(crate) const LAGGARDS: usize = 4;
 /// After how long a client that reads beside its ring lets the next one in turn read, too.
 pub(crate) const TURN_TIME: Duration = Duration::from_secs(2);
-/// How many WebSocket connections are open at once.
-pub(crate) const SOCKETS: u32 = 10_000;
-/// How many subscriptions a WebSocket connection has at once.
-pub(crate) const SUBSCRIPTIONS: usize = 256;
+/// More WebSockets than there ever are.
+pub(crate) const SOCKETS: u32 = 1 << 30;
 /// How long the id of a message may be, in bytes.
 pub(crate) const MAX_ID: usize = 128;
 /// The largest message of a client: room for the largest value as base64, and for its names.
@@ -61,7 +70,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 pub(crate) const STALL_RATE: usize = 64 << 10;
 /// How long a WebSocket peer has to take the last messages, once the server ends.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);
-/// How long the answer to a close frame is waited for.
+/// How long the answer to a close frame is waited for, and to the goodbye of HTTP/2.
 pub(crate) const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// How much of a body that is too large is read and thrown away, so that its sender sees the refusal.
 pub(crate) const DRAINED: usize = 1 << 20;
@@ -98,9 +107,10 @@ pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 33] {
+    fn told() -> [(&'static str, &'static str, String); 29] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -115,12 +125,10 @@ mod tests {
             time(Duration::from_millis(RETRY.end))
         );
         [
-            ("MAX_BODY", "body of a request", size(MAX_BODY)),
-            ("MAX_HEAD", "head of a request", size(MAX_HEAD)),
+            ("MAX_HEAD", "head of a request", size(MAX_HEAD as usize)),
             ("MAX_HEADERS", "headers of a request", many(MAX_HEADERS)),
-            ("HEAD_TIME", "time for the head of a request, and between two requests", time(HEAD_TIME)),
-            ("REQUEST_TIME", "time for a request until its answer begins (408)", time(REQUEST_TIME)),
-            ("STALL_TIME", "a client takes nothing, and is dropped", time(STALL_TIME)),
+            ("STREAMS", "streams of an HTTP/2 connection at once", many(STREAMS as usize)),
+            ("STALL_TIME", "a WebSocket client takes nothing, and is dropped", time(STALL_TIME)),
             ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
             ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
             ("BACKLOG", "connections to a Unix socket that are not accepted yet", many(BACKLOG as usize)),
@@ -133,12 +141,6 @@ mod tests {
             ("SNAPSHOTS", "snapshots that are read at once; others wait in turn", many(SNAPSHOTS)),
             ("LAGGARDS", "clients that fell behind and are fed at once; others wait in turn", many(LAGGARDS)),
             ("TURN_TIME", "such a turn, after which the next one is fed, too", time(TURN_TIME)),
-            ("SOCKETS", "WebSocket connections (503)", many(SOCKETS as usize)),
-            (
-                "SUBSCRIPTIONS",
-                "subscriptions of a WebSocket connection (`too_many_subscriptions`)",
-                many(SUBSCRIPTIONS),
-            ),
             ("MAX_ID", "id of a message, in bytes", many(MAX_ID)),
             ("MAX_MESSAGE", "message of a WebSocket (1009)", size(MAX_MESSAGE)),
             ("SILENCE", "a WebSocket client says nothing, and is dropped", time(SILENCE)),
@@ -168,7 +170,16 @@ mod tests {
     }
 
     /// What no client can tell.
-    const INNER: [&str; 14] = [
+    const INNER: [&str; 23] = [
+        "WINDOW",
+        "WINDOWS",
+        "OWN_DESCRIPTORS",
+        "UNCOUNTED",
+        "LIGHT",
+        "SWEEP",
+        "SEND_BUFFER",
+        "PIECE",
+        "SOCKETS",
         "ACCESS_EVENTS",
         "ACCEPT_PAUSE",
         "WRITE",
@@ -188,13 +199,16 @@ mod tests {
     #[test]
     fn each_limit_that_a_client_can_reach_is_in_the_contract() {
         let page = include_str!("../../../docs/wire.md");
-        let (_, table) = page.rsplit_once("## Limits").unwrap_or_default();
+        let (_, table) = page.rsplit_once("The others are fixed:").unwrap_or_default();
         let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
         let told = told().map(|(name, what, limit)| (name, format!("| {what} | {limit} |")));
         for (name, row) in &told {
             assert!(rows.contains(&row.as_str()), "{name} is missing in docs/wire.md: {row}");
         }
         assert_eq!(rows.len(), told.len(), "a row is of no limit");
+        for limit in Limit::ALL {
+            assert!(page.contains(&format!("| `{limit}` |")), "{limit} is missing in docs/wire.md");
+        }
         let all = include_str!("limits.rs").lines().filter_map(|line| line.strip_prefix("pub(crate) const "));
         for name in all.filter_map(|line| line.split(':').next()) {
             let known = INNER.contains(&name) || told.iter().any(|(told, _)| *told == name);

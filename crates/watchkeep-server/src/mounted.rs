@@ -7,9 +7,11 @@ use axum::Router;
 use watchkeep::Store;
 
 use crate::access::{Door, Live, Principal};
+use crate::admission::Admission;
 use crate::gate::{Gate, Gates};
 use crate::guard::Names;
 use crate::serve::{Closer, Ending};
+use crate::settings::{Limits, Reached};
 
 /// The routes over a store for an application that says, in each request, who asks.
 ///
@@ -38,6 +40,7 @@ use crate::serve::{Closer, Ending};
 pub struct Hub {
     gates: Gates,
     names: Names,
+    admission: Admission,
     closer: Closer,
     live: Arc<Live>,
 }
@@ -55,7 +58,8 @@ impl Hub {
         let live = Arc::<Live>::default();
         let (_, gates) =
             Gates::new(Gate::new(store, ending), Door::Application(live.clone(), closer.clone()));
-        Hub { gates, names: Names::default(), closer, live }
+        let admission = Admission::new(Limits::default(), Reached::default());
+        Hub { gates, names: Names::default(), admission, closer, live }
     }
 
     /// Answers under these names too, besides those of this machine: the ones under which the application is reached.
@@ -66,7 +70,7 @@ impl Hub {
 
     /// The routes, to mount.
     pub fn router(&self) -> Router {
-        crate::routes(self.gates.clone(), self.names.clone())
+        crate::routes(self.gates.clone(), self.names.clone(), self.admission.clone())
     }
 
     /// Ends all streams and WebSockets, from any thread: for an application that ends, whose server would wait for them.

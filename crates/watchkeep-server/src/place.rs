@@ -2,17 +2,21 @@
 
 use std::pin::Pin;
 
+use axum::Extension;
+use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use futures_core::Stream;
 
+use crate::admission::Load;
 use crate::headers;
-use crate::limits::{DRAINED, MAX_BODY};
+use crate::limits::DRAINED;
 use crate::problem::Problem;
 use crate::query::Query;
+use crate::settings::Limit;
 
 /// The names of an entry, and what else the query says.
 #[derive(Debug)]
@@ -49,43 +53,43 @@ impl Content {
     }
 }
 
-impl<S: Sync> FromRequest<S> for Content {
+impl<S: Send + Sync> FromRequest<S> for Content {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Content, Problem> {
+    async fn from_request(mut request: Request, state: &S) -> Result<Content, Problem> {
+        let load = request.extract_parts_with_state::<Extension<Load>, S>(state).await;
+        let Extension(load) = load.map_err(|error| Problem::bad(error.body_text()))?;
+        let most = load.limits().size(Limit::BodyBytes);
+        let too_large = || load.admission.refusal(Limit::BodyBytes);
         let refused = headers::refuse_coded(request.headers());
         let announced = announced(request.headers());
         // Before `100 Continue` goes out, and before anything is read.
-        if announced.is_some_and(|length| length > MAX_BODY + DRAINED) {
+        if announced.is_some_and(|length| length > most.saturating_add(DRAINED)) {
             return Err(too_large());
         }
         let mut stream = request.into_body().into_data_stream();
-        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(MAX_BODY));
+        let mut body = Vec::with_capacity(announced.unwrap_or(0).min(most));
         let mut length = 0_usize;
         while let Some(chunk) = std::future::poll_fn(|cx| Pin::new(&mut stream).poll_next(cx)).await {
             let chunk: Bytes = chunk.map_err(|error| Problem::bad(format!("the body broke off: {error}")))?;
             length = length.saturating_add(chunk.len());
-            if length > MAX_BODY + DRAINED {
+            if length > most.saturating_add(DRAINED) {
                 return Err(too_large());
             }
-            if length > MAX_BODY {
+            if length > most {
                 // A client that is still sending would not see the refusal; a little more is read and thrown away.
                 body = Vec::new();
             } else {
+                load.take(chunk.len())?;
                 body.extend_from_slice(&chunk);
             }
         }
         // Only now: a client that is still sending would not see this refusal either.
         refused?;
-        if length > MAX_BODY { Err(too_large()) } else { Ok(Content(body)) }
+        if length > most { Err(too_large()) } else { Ok(Content(body)) }
     }
 }
 
 fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-fn too_large() -> Problem {
-    let detail = format!("the body has more than {MAX_BODY} bytes; split the value, or keep it elsewhere");
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
 }

@@ -1,5 +1,6 @@
 //! Refusals: problem documents (RFC 9457), whose status and kind follow the library's table of errors.
 
+use axum::Extension;
 use axum::extract::Request;
 use axum::http::header::{self, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -8,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use watchkeep::{Error, ErrorKind};
 
-use crate::limits::{REQUEST_TIME, RETRY_AFTER};
+use crate::admission::Load;
+use crate::limits::RETRY_AFTER;
+use crate::settings::Limit;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -110,12 +113,10 @@ pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
 }
 
 /// Refuses a request whose body, or whose answer, is too long on its way.
-pub(crate) async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+pub(crate) async fn in_time(Extension(load): Extension<Load>, request: Request, next: Next) -> Response {
+    let time = load.limits().time(Limit::RequestSeconds);
+    match tokio::time::timeout(time, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => {
-            let detail = "the request took too long; send its body faster, or ask again";
-            Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", detail).into_response()
-        }
+        Err(_) => load.admission.refusal(Limit::RequestSeconds).into_response(),
     }
 }

@@ -8,21 +8,19 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
 use crate::access::{Access, Door};
+use crate::admission::Admission;
 use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::guard::Names;
-use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
-use crate::stall::Stalls;
+use crate::limits::{ACCEPT_PAUSE, END_TIME, SOCKETS};
+use crate::settings::{Limits, Reached};
+use crate::tls::Tls;
+use crate::transport::{Io, Transport};
 use crate::unix::{self, SocketFile};
 
 /// Where a server listens.
@@ -158,10 +156,13 @@ pub struct Server {
     bound: Bound,
     gates: Gates,
     names: Names,
+    admission: Admission,
+    reached: Reached,
     closer: Closer,
     ending: Ending,
     keeper: Keeper,
     reopen: Option<Reopen>,
+    tls: Option<Tls>,
 }
 
 impl fmt::Debug for Server {
@@ -211,7 +212,20 @@ impl Server {
             Listen::Tcp(_) | Listen::Unix(_) => Names::default(),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()), Door::Open);
-        Ok(Server { listener, bound, gates, names, closer, ending, keeper, reopen: None })
+        let reached = Reached::default();
+        Ok(Server {
+            listener,
+            bound,
+            gates,
+            names,
+            admission: Admission::new(Limits::default(), reached.clone()),
+            reached,
+            closer,
+            ending,
+            keeper,
+            reopen: None,
+            tls: None,
+        })
     }
 
     /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
@@ -274,6 +288,46 @@ impl Server {
         Server { gates: self.gates.behind(Door::Tokens(access)), ..self }
     }
 
+    /// Speaks TLS, with HTTP/2 to those who offer it, and HTTP/1.1 to the others.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server, Tls};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let tls = Tls::from_files("fullchain.pem", "privkey.pem")?;
+    /// Server::bind(&store, &Listen::default()).await?.tls(tls).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Server {
+        Server { tls: Some(tls), ..self }
+    }
+
+    /// Has these limits instead of the default ones.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Limit, Limits, Listen, Server};
+    ///
+    /// let server = Server::bind(&Store::open("app.db")?, &Listen::default()).await?;
+    /// server.limits(Limits::default().with(Limit::ConnectionsPerAddress, 100)).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Server {
+        Server { admission: Admission::new(limits, self.reached.clone()), ..self }
+    }
+
+    /// How often each limit was reached, now and later.
+    pub fn reached(&self) -> Reached {
+        self.reached.clone()
+    }
+
     /// Where it listens: the port is known here, also when any was asked for.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -282,7 +336,9 @@ impl Server {
     /// The address to put into a browser; of a Unix socket, its path.
     pub fn url(&self) -> String {
         match &self.bound {
-            Bound::Tcp(address) => format!("http://{address}/"),
+            Bound::Tcp(address) => {
+                format!("{}://{address}/", if self.tls.is_some() { "https" } else { "http" })
+            }
             Bound::Unix(path) => format!("unix:{}", path.display()),
         }
     }
@@ -301,14 +357,24 @@ impl Server {
             None => drop(self.keeper),
         }
         keeping.spawn(self.gates.door().clone().keep_watch());
-        let router = crate::routes(self.gates, self.names);
+        let transport = Arc::new(Transport {
+            router: crate::routes(self.gates, self.names, self.admission.clone()),
+            tls: self.tls,
+            ending: self.ending.clone(),
+            admission: self.admission,
+        });
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {
             tokio::select! {
                 () = &mut ended => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok(stream) => drop(connections.spawn(serve(stream, router.clone(), self.ending.clone()))),
+                    Ok((stream, address)) => {
+                        // Without a seat it is closed unanswered.
+                        if let Some(seat) = transport.admission.seat(address) {
+                            connections.spawn(transport.clone().serve(stream, seat));
+                        }
+                    }
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -339,44 +405,17 @@ fn host_of(address: &SocketAddr) -> String {
     }
 }
 
-/// What is read and written, whichever way it came.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 impl Listener {
-    async fn accept(&self) -> io::Result<Box<dyn Io>> {
+    /// The next connection, and the address that it comes from.
+    async fn accept(&self) -> io::Result<(Box<dyn Io>, Option<IpAddr>)> {
         Ok(match self {
             Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, from) = listener.accept().await?;
                 // An event must not wait for the acknowledgement of the one before it.
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                (Box::new(stream), Some(from.ip()))
             }
-            Listener::Unix(listener, _) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), None),
         })
-    }
-}
-
-async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS)
-        .writev(false);
-    let connection = http
-        .serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        done = connection.as_mut() => done,
-        () = ending.wait() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
     }
 }

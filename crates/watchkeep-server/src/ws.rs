@@ -7,6 +7,7 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
+use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
@@ -14,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::Entrance;
+use crate::admission::Load;
 use crate::headers;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
@@ -33,6 +35,7 @@ const PROTOCOL: &str = "watchkeep.v1";
 )]
 pub(crate) async fn open(
     entrance: Entrance,
+    Extension(load): Extension<Load>,
     mut query: Query,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -52,10 +55,7 @@ pub(crate) async fn open(
         let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
-    let Some(held) = entrance.ending().socket() else {
-        let detail = "too many WebSocket connections are open; close some, or come back later";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
-    };
+    let held = (load.socket()?, entrance.ending().socket());
     let entrance = entrance.labelled(label);
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
@@ -64,7 +64,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(entrance, socket).await;
+        connection::run(entrance, load.admission, socket).await;
         drop(held);
     }))
 }

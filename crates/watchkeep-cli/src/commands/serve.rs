@@ -4,21 +4,28 @@ use std::io;
 
 use serde_json::json;
 use watchkeep::Options;
-use watchkeep_server::{Access as Tokens, Listen, Server, may_listen};
+use watchkeep_server::{
+    Access as Tokens, Descriptors, Limit, Limits, Listen, Server, Tls, may_listen, raise_descriptors,
+};
 
 use super::{Access, open_with, signals};
 use crate::args::{Global, Serve};
 use crate::exit::{FAILURE, Failure, Result, USAGE};
-use crate::output::Out;
+use crate::output::{Out, warn};
 
 pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> {
     let options = match args.durability {
         Some(how) => Options::new().durability(how.into()),
         None => Options::new(),
     };
+    let tls = tls(args)?;
+    // Before the default limits are made: they depend on it.
+    let descriptors = raise_descriptors();
+    let limits =
+        args.transport.limit.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value));
     let store = open_with(global, Access::Write, options.clone())?;
     let tokens = Tokens::open_with(&store, Options::new().network(global.network))?;
-    may_listen(&args.listen, false, tokens.is_guarded(), args.exposure.insecure_listen)
+    may_listen(&args.listen, tls.is_some(), tokens.is_guarded(), args.exposure.insecure_listen)
         .map_err(|what| Failure::new(USAGE, what))?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -32,17 +39,62 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         let server = server.reopen_with(move || {
             open_with(&again, Access::Change, options.clone()).map_err(|error| error.to_string())
         });
+        let fingerprint = tls.as_ref().map(Tls::fingerprint);
+        let server = server.limits(limits.clone());
+        let server = match tls {
+            Some(tls) => server.tls(tls),
+            None => server,
+        };
         let closer = server.closer();
         signals::on_end(move || closer.close())?;
-        if out.is_json() {
-            out.object(&json!({ "url": server.url() }))?;
-        } else {
-            out.line(server.url())?;
-        }
+        say(&server.url(), fingerprint, &limits, descriptors, out)?;
         out.flush()?;
         server.run().await;
         Ok(())
     })
+}
+
+/// Says where the server is, and what it is bound to.
+fn say(
+    url: &str,
+    fingerprint: Option<String>,
+    limits: &Limits,
+    descriptors: Descriptors,
+    out: &mut Out,
+) -> Result<()> {
+    let Descriptors { before, now, .. } = descriptors;
+    if out.is_json() {
+        let all: serde_json::Map<_, _> =
+            Limit::ALL.iter().map(|limit| (limit.name().to_owned(), limits.get(*limit).into())).collect();
+        return out.object(&json!({
+            "url": url,
+            "certificate": fingerprint,
+            "limits": all,
+            "descriptors": { "before": before, "now": now },
+        }));
+    }
+    let raised = if now == before { String::new() } else { format!(", raised from {before}") };
+    warn(format!("limits {limits} ({now} descriptors{raised})"));
+    if let Some(fingerprint) = fingerprint {
+        warn(format!("its certificate is {fingerprint}"));
+    }
+    out.line(url)
+}
+
+/// What the server speaks TLS with, if it does.
+fn tls(args: &Serve) -> Result<Option<Tls>> {
+    let tls = match (&args.transport.tls_cert, &args.transport.tls_key) {
+        (Some(certificate), Some(key)) => Tls::from_files(certificate, key),
+        _ if args.transport.tls_self => Tls::self_signed::<String>([]),
+        _ => return Ok(None),
+    };
+    let tls = tls.map_err(|error| Failure::new(FAILURE, error.to_string()))?;
+    if matches!(args.listen, Listen::Unix(_)) {
+        let what =
+            format!("{} is on this machine and needs no TLS; leave the --tls options out", args.listen);
+        return Err(Failure::new(FAILURE, what));
+    }
+    Ok(Some(tls))
 }
 
 fn refused(listen: &Listen, error: &io::Error) -> Failure {

@@ -115,3 +115,55 @@ fn a_unix_socket_is_its_owners_from_the_beginning() {
     let bind = calls.by_ref().find(|call| call.contains("bind(")).unwrap_or_else(|| panic!("{trace}"));
     assert!(bind.contains("\"app.sock\"") && calls.all(|call| !call.contains("chmod")), "{trace}");
 }
+
+#[test]
+fn tls_of_its_own_is_named_and_wrong_files_end_it_at_once() {
+    let sandbox = Sandbox::new();
+    let mut server: Running = sandbox.start(&["serve", "--listen", "127.0.0.1:0", "--tls-self", "--json"]);
+    let started = server.json();
+    let text = |name: &str| started.get(name).and_then(serde_json::Value::as_str).unwrap();
+    assert!(text("url").starts_with("https://127.0.0.1:"), "{started}");
+    assert!(text("certificate").starts_with("SHA256:"), "{started}");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+
+    let empty = sandbox.file("empty.pem", "");
+    for (files, named) in [
+        (["--tls-cert", "none.pem", "--tls-key", &empty], "none.pem cannot be used"),
+        (["--tls-cert", &empty, "--tls-key", &empty], "BEGIN CERTIFICATE"),
+    ] {
+        let mut args = vec!["serve", "--listen", "127.0.0.1:0"];
+        args.extend(files);
+        let error = sandbox.fails(1, &args);
+        assert!(error.contains(named), "{error}");
+    }
+    sandbox.fails(2, &["serve", "--tls-cert", &empty]);
+    sandbox.fails(1, &["serve", "--tls-self", "--listen", "unix:socket"]);
+}
+
+#[test]
+fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
+    let sandbox = Sandbox::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--limit", "connections_per_address=7", "--json"];
+    // A shell that allows few, in a process that may have more.
+    let mut command = std::process::Command::new("sh");
+    let watchkeep = sandbox.command(&[]);
+    command.args(["-c", "ulimit -S -n 400; exec \"$0\" \"$@\""]).arg(watchkeep.get_program()).args(serve);
+    command.current_dir(sandbox.path(""));
+    let mut server: Running = sandbox.start_command(&mut command);
+    let started = server.json();
+    let number = |path: &str| started.pointer(path).and_then(serde_json::Value::as_u64).unwrap();
+    assert_eq!(number("/limits/connections_per_address"), 7);
+    assert_eq!(number("/descriptors/before"), 400);
+    assert!(number("/descriptors/now") > 400, "{started}");
+    let most = number("/limits/connections");
+    assert!(most > 144 && most < number("/descriptors/now"), "{started}");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+
+    let error = sandbox.fails(2, &["serve", "--limit", "connection=7"]);
+    assert!(error.contains("connections_per_address"), "{error}");
+    for wrong in ["connections", "connections=0", "connections=many"] {
+        sandbox.fails(2, &["serve", "--limit", wrong]);
+    }
+}

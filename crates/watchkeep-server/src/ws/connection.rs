@@ -21,12 +21,12 @@ use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
 use crate::access::{self, Entrance, Right, Secret};
+use crate::admission::Admission;
 use crate::change::Values;
 use crate::gate::Gate;
-use crate::limits::{
-    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS, WRITE,
-};
+use crate::limits::{AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, WRITE};
 use crate::problem::Problem;
+use crate::settings::Limit;
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
 
 use super::message::{self, Asked, Id, Refused};
@@ -91,6 +91,7 @@ enum End {
 
 struct Connection<S> {
     entrance: Entrance,
+    admission: Admission,
     /// Resolves when its client may use it no more.
     over: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     /// When it must have said who it is.
@@ -119,13 +120,14 @@ struct Connection<S> {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run<S: Socket>(entrance: Entrance, socket: S) {
+pub(super) async fn run<S: Socket>(entrance: Entrance, admission: Admission, socket: S) {
     let now = Instant::now();
     let mut connection = Connection {
         ending: Box::pin(entrance.ending().wait()),
         over: entrance.over(),
         auth_at: matches!(entrance, Entrance::Unknown(..)).then(|| now + AUTH_TIME),
         entrance,
+        admission,
         socket,
         subscriptions: SelectAll::new(),
         names: HashMap::new(),
@@ -394,12 +396,8 @@ impl<S: Socket> Connection<S> {
             let detail = "a subscription has this id; take another, or unsubscribe that one first";
             return Some(Problem::new(StatusCode::CONFLICT, "id_in_use", detail));
         }
-        (self.subscriptions.len() >= SUBSCRIPTIONS).then(|| {
-            let detail = format!(
-                "a connection has at most {SUBSCRIPTIONS} subscriptions; end some, or open another connection"
-            );
-            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_subscriptions", detail)
-        })
+        let most = self.admission.limits().size(Limit::Subscriptions);
+        (self.subscriptions.len() >= most).then(|| self.admission.refusal(Limit::Subscriptions))
     }
 
     fn unsubscribe(&mut self, id: Id) -> Utf8Bytes {

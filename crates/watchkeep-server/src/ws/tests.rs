@@ -15,9 +15,11 @@ use watchkeep::Store;
 
 use super::connection;
 use crate::access::Entrance;
+use crate::admission::Admission;
 use crate::gate::Gate;
 use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
 use crate::serve::{Closer, Ending};
+use crate::settings::{Limits, Reached};
 
 /// The server's side of a connection in memory, which takes so many messages and no more.
 struct Wire {
@@ -96,7 +98,8 @@ fn connect(takes: usize) -> Peer {
     let wire = Wire { heard, said, room: room.clone() };
     let ended = tokio::spawn(async move {
         let start = Instant::now();
-        connection::run(Entrance::Known(Gate::new(&store, ending)), wire).await;
+        let admission = Admission::new(Limits::default(), Reached::default());
+        connection::run(Entrance::Known(Gate::new(&store, ending)), admission, wire).await;
         start.elapsed()
     });
     Peer { say, told, room, closer, ended }

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod bounds;
 mod changes;
 mod conditions;
 mod entries;
@@ -21,5 +22,7 @@ mod strangers;
 mod streams;
 mod support;
 mod support_entries;
+mod support_tls;
 mod support_ws;
+mod tls;
 mod ws;

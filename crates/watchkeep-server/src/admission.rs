@@ -1,0 +1,312 @@
+//! What a server takes on at once: connections, requests, and bytes that are under way.
+//!
+//! Over a limit, a request is read and answered with what was reached. Only who comes when even those who are refused
+//! are many gets no answer.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Error;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter, clock::DefaultClock};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::limits::{LIGHT, SWEEP};
+use crate::problem::Problem;
+use crate::settings::{Limit, Limits, Reached};
+use crate::stream;
+use crate::transport::Peer;
+
+/// The limits of a server, and what is taken of them.
+#[derive(Clone)]
+pub(crate) struct Admission(Arc<Shared>);
+
+struct Shared {
+    limits: Limits,
+    reached: Reached,
+    seats: Mutex<Taken>,
+    sockets: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
+    requests: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u64,
+    by_address: HashMap<IpAddr, u64>,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    pub(crate) fn new(limits: Limits, reached: Reached) -> Admission {
+        let rate = u32::try_from(limits.get(Limit::RequestsPerSecond)).unwrap_or(u32::MAX);
+        Admission(Arc::new(Shared {
+            seats: Mutex::default(),
+            sockets: Arc::new(Semaphore::new(limits.size(Limit::WebSockets))),
+            bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
+            rates: RateLimiter::hashmap(Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN))),
+            requests: AtomicU64::new(0),
+            limits,
+            reached,
+        }))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn time(&self, limit: Limit) -> Duration {
+        self.0.limits.time(limit)
+    }
+
+    /// Counts that a limit was reached.
+    pub(crate) fn reach(&self, limit: Limit) {
+        self.0.reached.count(limit);
+    }
+
+    /// A seat for a connection from this address; none when even those who are refused are too many.
+    pub(crate) fn seat(&self, address: Option<IpAddr>) -> Option<Seat> {
+        let address = address.map(network);
+        let mut taken = self.taken();
+        let here = address.and_then(|address| taken.by_address.get(&address)).copied().unwrap_or_default();
+        let counts = [(Limit::Connections, taken.all), (Limit::ConnectionsPerAddress, here)];
+        let refused = counts.into_iter().find(|(limit, taken)| *taken >= self.0.limits.get(*limit));
+        if let Some((limit, taken)) = refused {
+            self.reach(limit);
+            let most = self.0.limits.get(limit);
+            if taken >= most.saturating_add(most / 8).saturating_add(1) {
+                return None;
+            }
+        }
+        taken.all = taken.all.saturating_add(1);
+        if let Some(address) = address {
+            taken.by_address.insert(address, here.saturating_add(1));
+        }
+        Some(Seat { admission: self.clone(), address, refused: refused.map(|(limit, _)| limit) })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an address may make another request now.
+    fn is_frequent(&self, address: IpAddr) -> bool {
+        // An address is forgotten once it could make as many requests as one that never came.
+        if self.0.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP) {
+            self.0.rates.retain_recent();
+        }
+        self.0.rates.check_key(&address).is_err()
+    }
+
+    /// A problem that names the limit that was reached, and counts it.
+    pub(crate) fn refusal(&self, limit: Limit) -> Problem {
+        self.reach(limit);
+        self.problem(limit)
+    }
+
+    fn problem(&self, limit: Limit) -> Problem {
+        let (status, kind, what) = match limit {
+            Limit::ConnectionsPerAddress => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections",
+                "this address has too many connections",
+            ),
+            Limit::RequestsPerSecond => {
+                (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "this address asks too often")
+            }
+            Limit::Subscriptions => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_subscriptions",
+                "this connection has too many subscriptions",
+            ),
+            Limit::BytesInFlight => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_bytes",
+                "too many bytes of bodies and values are under way",
+            ),
+            Limit::WebSockets => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "too many WebSockets are open")
+            }
+            Limit::BodyBytes => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "the body is too large; split the value, or keep it elsewhere",
+            ),
+            Limit::RequestSeconds => (
+                StatusCode::REQUEST_TIMEOUT,
+                "too_slow",
+                "the request took too long; send its body faster, or ask again",
+            ),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open"),
+        };
+        let most = self.0.limits.get(limit);
+        let detail =
+            format!("{what}. The limit is {limit}={most}; watchkeep serve --limit {limit}=N sets another");
+        Problem::new(status, kind, detail).with("limit", limit.to_string())
+    }
+}
+
+/// What counts as one address: of IPv6, all that one customer commonly has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+/// The place of one connection, for as long as it is open.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) admission: Admission,
+    pub(crate) address: Option<IpAddr>,
+    /// Its requests are answered with this, because there is no place for it.
+    pub(crate) refused: Option<Limit>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.admission.taken();
+        taken.all = taken.all.saturating_sub(1);
+        if let Some(address) = self.address
+            && let Some(here) = taken.by_address.get_mut(&address)
+        {
+            *here = here.saturating_sub(1);
+            if *here == 0 {
+                taken.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+/// What one request holds until its answer is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Load {
+    pub(crate) admission: Admission,
+    bytes: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl Load {
+    /// Takes so many bytes more, which are given back with this.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
+        let many = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let Ok(more) = self.admission.0.bytes.clone().try_acquire_many_owned(many) else {
+            return Err(self.admission.refusal(Limit::BytesInFlight));
+        };
+        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_mut() {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+
+    /// What a WebSocket holds while it is open.
+    pub(crate) fn socket(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let taken = self.admission.0.sockets.clone().try_acquire_owned();
+        taken.map_err(|_| self.admission.refusal(Limit::WebSockets))
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        self.admission.limits()
+    }
+}
+
+/// Takes a request on, or refuses it, on every route.
+pub(crate) async fn admit(State(admission): State<Admission>, mut request: Request, next: Next) -> Response {
+    let is_stream = request.uri().path() == stream::ROUTE;
+    let refuse = |problem: Problem| {
+        if is_stream { stream::trouble(problem) } else { problem.into_response() }
+    };
+    if let Some(Peer { address, refused, .. }) = request.extensions().get() {
+        if let Some(limit) = *refused {
+            // It was counted when it came.
+            return refuse(admission.problem(limit));
+        }
+        if address.is_some_and(|address| admission.is_frequent(address)) {
+            return refuse(admission.refusal(Limit::RequestsPerSecond));
+        }
+    }
+    let load = Load { admission, bytes: Arc::default() };
+    request.extensions_mut().insert(load.clone());
+    // What was written is written: only what can be asked again may be refused afterwards.
+    let is_safe = request.method() == Method::GET;
+    let response = next.run(request).await;
+    match response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()) {
+        Some(size) if is_safe && size > LIGHT => match load.take(size) {
+            Ok(()) => response.map(|body| Body::new(Loaded { body, _load: load })),
+            Err(problem) => refuse(problem),
+        },
+        _ => response,
+    }
+}
+
+/// A body that holds its bytes until it is written.
+struct Loaded {
+    body: Body,
+    _load: Load,
+}
+
+impl HttpBody for Loaded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_network_of_ipv6_and_forgotten_with_its_last_connection()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let limits = Limits::default().with(Limit::ConnectionsPerAddress, 2);
+        let admission = Admission::new(limits, Reached::default());
+        let seat = |address: &str| address.parse().map(|address| admission.seat(Some(address)));
+        let (one, two) = (seat("2001:db8::1")?, seat("2001:db8::2")?);
+        let refused = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.refused);
+        assert_eq!((refused(&one), refused(&two)), (Some(None), Some(None)));
+        // The third is answered, the fourth is not.
+        let three = seat("2001:db8::3")?;
+        assert_eq!(refused(&three), Some(Some(Limit::ConnectionsPerAddress)));
+        assert!(seat("2001:db8::4")?.is_none());
+        assert_eq!(refused(&seat("2001:db8:1::")?), Some(None));
+        assert_eq!(refused(&seat("::ffff:127.0.0.1")?), refused(&seat("127.0.0.1")?));
+        drop((one, two, three));
+        let taken = admission.taken();
+        assert!(taken.all == 0 && taken.by_address.is_empty(), "{taken:?}");
+        Ok(())
+    }
+}

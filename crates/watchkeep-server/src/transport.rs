@@ -1,0 +1,169 @@
+//! One connection: TLS where it is wanted, then HTTP/1.1, or the HTTP/2 that the client chose in its handshake.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response};
+use futures_util::TryFutureExt as _;
+use futures_util::future::MapOk;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::admission::{Admission, Seat};
+use crate::limits::{
+    CLOSE_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
+};
+use crate::paced::{Paced, Streams};
+use crate::serve::Ending;
+use crate::settings::Limit;
+use crate::stall::Stalls;
+use crate::tls::Tls;
+
+/// What is read and written, whichever way it came.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// Who asks, in the extensions of each request that a server of ours took.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// It speaks TLS.
+    pub(crate) is_secure: bool,
+    /// What counts as its address; none on a Unix socket.
+    pub(crate) address: Option<IpAddr>,
+    /// Why it is answered with a refusal, if it is.
+    pub(crate) refused: Option<Limit>,
+}
+
+/// What all connections of a server share.
+pub(crate) struct Transport {
+    pub(crate) router: Router,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) ending: Ending,
+    pub(crate) admission: Admission,
+}
+
+impl Transport {
+    pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Io>, seat: Seat) {
+        let peer = Peer { is_secure: self.tls.is_some(), address: seat.address, refused: seat.refused };
+        let stream = Stalls::new(stream, seat);
+        let ended = match &self.tls {
+            None => self.http1(stream, peer).await,
+            Some(tls) => {
+                let time = self.admission.time(Limit::HandshakeSeconds);
+                match timeout(time, tls.acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                        self.http2(stream, peer).await
+                    }
+                    Ok(Ok(stream)) => self.http1(stream, peer).await,
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(late) => {
+                        self.admission.reach(Limit::HandshakeSeconds);
+                        Err(late.into())
+                    }
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a connection ended");
+        }
+    }
+
+    fn service(&self, peer: Peer) -> Service {
+        Service { router: TowerToHyperService::new(self.router.clone()), peer }
+    }
+
+    /// Resolves when the server ends, to how long a connection may still take.
+    async fn ended(&self) -> Duration {
+        self.ending.clone().wait().await;
+        END_TIME
+    }
+
+    async fn http1(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(self.admission.time(Limit::HeadSeconds))
+            .keep_alive(peer.refused.is_none())
+            .max_buf_size(MAX_HEAD as usize)
+            .max_headers(MAX_HEADERS)
+            .writev(false);
+        let connection = http.serve_connection(TokioIo::new(stream), self.service(peer)).with_upgrades();
+        let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+        let ended = until(connection, shut_down, self.ended()).await;
+        let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
+        if error.is_some_and(hyper::Error::is_timeout) {
+            self.admission.reach(Limit::HeadSeconds);
+        }
+        ended
+    }
+
+    async fn http2(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
+        let streams = Streams::new(self.admission.clone());
+        let is_refused = peer.refused.is_some();
+        let mut http = http2::Builder::new(streams.clone());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(MAX_HEAD)
+            .max_send_buf_size(SEND_BUFFER)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOWS)
+            .keep_alive_interval(HEARTBEAT)
+            .keep_alive_timeout(self.admission.time(Limit::StallSeconds));
+        let connection = http.serve_connection(TokioIo::new(stream), self.service(peer));
+        // Its first request counts as well: so long may the preface and the head of it take.
+        let stop = async {
+            tokio::select! {
+                time = self.ended() => return time,
+                () = streams.over(), if is_refused => {}
+                () = streams.idle(self.admission.time(Limit::HeadSeconds)) => self.admission.reach(Limit::HeadSeconds),
+            }
+            CLOSE_TIME
+        };
+        until(connection, http2::Connection::graceful_shutdown, stop).await
+    }
+}
+
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Serves a connection until it ends, or was stopped and had the time that it is given then.
+async fn until<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    stop: impl Future<Output = Duration>,
+) -> Ended {
+    let mut connection = pin!(connection);
+    let time = tokio::select! {
+        done = connection.as_mut() => return Ok(done?),
+        time = stop => time,
+    };
+    shut_down(connection.as_mut());
+    Ok(timeout(time, connection).await??)
+}
+
+/// The routes, which learn who asks.
+struct Service {
+    router: TowerToHyperService<Router>,
+    peer: Peer,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Paced>;
+    type Error = Infallible;
+    type Future =
+        MapOk<TowerToHyperServiceFuture<Router, Request<Incoming>>, fn(Response<Body>) -> Response<Paced>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.peer.clone());
+        self.router.call(request).map_ok(|response| response.map(Paced::from))
+    }
+}
