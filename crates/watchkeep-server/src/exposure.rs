@@ -24,12 +24,14 @@ pub fn may_listen(listen: &Listen, has_tls: bool, has_tokens: bool, insecure: bo
     }
     let missing = match (has_tls, has_tokens) {
         (true, true) => return Ok(()),
-        (true, false) => "no token exists; make one with `watchkeep token create`",
-        (false, true) => "tokens would cross the network in the clear, since there is no TLS",
-        (false, false) => "there are neither tokens nor TLS",
+        (true, false) => "no token exists: make one with `watchkeep token create`",
+        (false, true) => "tokens would cross the network in the clear: give --tls-cert and --tls-key",
+        (false, false) => {
+            "there are neither tokens nor TLS: make one with `watchkeep token create`, and give --tls-cert and --tls-key"
+        }
     };
     Err(format!(
-        "{listen} can be reached from other machines, and {missing}; listen on 127.0.0.1 behind a proxy with TLS, or \
-         give --insecure-listen where the network itself is trusted"
+        "{listen} can be reached from other machines, and {missing}. Or listen on 127.0.0.1, behind a proxy with TLS; \
+         or give --insecure-listen where the network itself is trusted"
     ))
 }

@@ -85,7 +85,7 @@ fn say(
 fn tls(args: &Serve) -> Result<Option<Tls>> {
     let tls = match (&args.transport.tls_cert, &args.transport.tls_key) {
         (Some(certificate), Some(key)) => Tls::from_files(certificate, key),
-        _ if args.transport.tls_self => Tls::self_signed::<String>([]),
+        _ if args.transport.tls_self => Tls::self_signed(args.exposure.host.iter().cloned()),
         _ => return Ok(None),
     };
     let tls = tls.map_err(|error| Failure::new(FAILURE, error.to_string()))?;
