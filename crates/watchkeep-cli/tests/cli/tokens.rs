@@ -164,7 +164,11 @@ fn a_server_that_others_reach_needs_tokens_and_tls_or_the_word_of_its_owner() {
     assert!(error.contains("neither tokens nor TLS") && error.contains("--insecure-listen"), "{error}");
     sandbox.ok(&["token", "create", "--read"]);
     let error = sandbox.fails(2, &everywhere);
-    assert!(error.contains("no TLS"), "{error}");
+    assert!(error.contains("in the clear: give --tls-cert"), "{error}");
+    let mut server = sandbox.start(&["serve", "--listen", "0.0.0.0:0", "--tls-self"]);
+    assert!(server.line().starts_with("https://0.0.0.0:"));
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
 }
 
 #[test]
