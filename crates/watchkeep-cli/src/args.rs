@@ -1,5 +1,7 @@
 //! The command line: what may be asked, and how each command explains itself.
 
+mod serve;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use watchkeep::Durability;
-use watchkeep_server::Listen;
 
 use crate::exit;
 use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
+
+pub(crate) use serve::Serve;
 
 /// Keep it. Watch it. A key-value store in one SQLite file that tells you what changed.
 #[derive(Debug, Parser)]
@@ -483,47 +485,6 @@ pub(crate) struct Check {
     /// Rebuild wrong counters from the entries, and say which
     #[arg(long)]
     pub(crate) repair: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  watchkeep serve
-  watchkeep --store app.db serve --listen 127.0.0.1:0        any free port; its URL is printed
-  watchkeep serve --listen unix:/run/user/1000/app.sock
-  watchkeep --store cache.db serve --durability relaxed      faster writes; a power cut may take the last
-
-  curl -X PUT --data-binary dark 'http://127.0.0.1:7460/v1/entry?group=config&key=theme'
-  curl -N 'http://127.0.0.1:7460/v1/watch?group=config'
-
-Put the printed URL into a browser to see every change. The server asks nobody who they
-are, so it listens on loopback and on Unix sockets only. SIGINT or SIGTERM ends it, and
-browsers go on where they were once it is back.")]
-pub(crate) struct Serve {
-    /// Where to listen: an address of loopback with its port, or unix:PATH
-    #[arg(long, value_name = "ADDRESS", default_value_t)]
-    pub(crate) listen: Listen,
-    /// What commits of a new file survive: a power cut (full, unless given), or a killed process only (relaxed)
-    #[arg(long, value_name = "HOW")]
-    pub(crate) durability: Option<HowDurable>,
-}
-
-/// The durability of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HowDurable {
-    /// Each commit is synced to the disk.
-    Full,
-    /// Commits are synced now and then.
-    Relaxed,
-}
-
-impl From<HowDurable> for Durability {
-    fn from(how: HowDurable) -> Durability {
-        match how {
-            HowDurable::Full => Durability::Full,
-            HowDurable::Relaxed => Durability::Relaxed,
-        }
-    }
 }
 
 #[derive(Debug, Args)]

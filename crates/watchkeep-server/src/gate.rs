@@ -1,6 +1,7 @@
 //! The one module that calls the library.
 
 mod changes;
+mod figures;
 mod reopen;
 
 use std::collections::HashMap;
@@ -16,15 +17,16 @@ use watchkeep::{
 };
 
 use crate::change::{Change, Changes};
+use crate::ending::Ending;
 use crate::limits::{CHANGES_BYTES, HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ring::{self, Ring};
-use crate::serve::Ending;
 use crate::tide::Tide;
 use crate::turns::{Turn, Turns};
 
 pub(crate) use changes::{Asked, Page, Part};
+pub(crate) use figures::Figures;
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
@@ -183,6 +185,11 @@ impl Gate {
             // A mark that a later library has, and this server does not know.
             _ => ring::Told::Seen(Revision::ZERO),
         })
+    }
+
+    /// The same store, for a client that leaves at a moment of its own when the server ends.
+    pub(crate) fn leaving(&self) -> Gate {
+        Gate { ending: self.ending.drawn(), ..self.clone() }
     }
 
     /// The same store, whose writes bear a label.

@@ -19,12 +19,15 @@
 mod change;
 mod changes;
 mod conditions;
+mod ending;
 mod entry;
 mod frame;
 mod gate;
 mod guard;
+mod health;
 mod limits;
 mod lists;
+mod metrics;
 mod openapi;
 mod page;
 mod place;
@@ -40,6 +43,9 @@ mod tide;
 mod turns;
 mod ws;
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Router, middleware};
 use utoipa::OpenApi;
@@ -47,10 +53,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
+use ending::Ending;
 use gate::{Gate, Gates};
-use serve::Ending;
+use metrics::Metrics;
 
-pub use serve::{Bound, Closer, Listen, Server};
+pub use ending::Closer;
+pub use serve::{Bound, Listen, Server};
 
 /// The routes over a store, for an application that mounts them in a server of its own.
 ///
@@ -69,10 +77,29 @@ pub use serve::{Bound, Closer, Listen, Server};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gates::new(Gate::new(store, Ending::never())).1)
+    routes(Gates::new(Gate::new(store, Ending::never())).1).0
 }
 
-fn routes(gates: Gates) -> Router {
+/// The same for a server of our own: counted, and with what a machine asks about a server.
+fn watched(gates: Gates) -> Router {
+    let (router, mut names) = routes(gates.clone());
+    names.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
+    let metrics = Arc::new(Metrics::of(&names));
+    let numbers = metrics.clone();
+    let numbers = async move |State(gate): State<Gate>| metrics::answer(gate, numbers.clone()).await;
+    // Whether it runs may be asked under any name: a machine asks by an address.
+    Router::new()
+        .route(metrics::ROUTE, get(numbers))
+        .layer(middleware::from_fn(guard::check))
+        .route("/healthz", get(health::healthy))
+        .route("/readyz", get(health::ready))
+        .with_state(gates)
+        .merge(router)
+        .layer(middleware::from_fn_with_state(metrics, metrics::count))
+}
+
+/// The routes, and their names.
+fn routes(gates: Gates) -> (Router, Vec<String>) {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -83,8 +110,10 @@ fn routes(gates: Gates) -> Router {
         .routes(routes!(stream::watch))
         .routes(routes!(ws::open))
         .split_for_parts();
+    let mut names: Vec<_> = document.paths.paths.keys().cloned().collect();
+    names.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
     let document = openapi::encode(document);
-    declared
+    let router = declared
         .route(openapi::NAMED_ENTRY, entry::routes().2)
         .route("/v1/openapi.json", get(async move || openapi::answer(document)))
         .route("/", get(page::index))
@@ -95,5 +124,6 @@ fn routes(gates: Gates) -> Router {
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(guard::check))
-        .with_state(gates)
+        .with_state(gates);
+    (router, names)
 }

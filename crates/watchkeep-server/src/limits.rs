@@ -17,6 +17,8 @@ pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(90);
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
+/// How long a server may take to end at the most, while it still answers.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(60 * 60);
 /// How long nobody is accepted once that failed: nothing tells when there are descriptors again.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A stream without events sends its position this often.
@@ -77,6 +79,21 @@ pub(crate) const LOSS_LOOK: Duration = Duration::from_millis(250);
 pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(3);
 /// How long the first pause is after a store could not be opened again, and the longest.
 pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
+/// How long a store may take for a read before the server is not ready.
+pub(crate) const READY_TIME: Duration = Duration::from_secs(1);
+/// The steps by which it is counted how long answers take.
+pub(crate) const LATENCIES: [Duration; 10] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+];
 /// After how many seconds a client should ask again, when it is refused for now.
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.

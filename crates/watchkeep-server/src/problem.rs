@@ -9,6 +9,7 @@ use serde_json::json;
 use watchkeep::{Error, ErrorKind};
 
 use crate::limits::{REQUEST_TIME, RETRY_AFTER};
+use crate::metrics::Refused;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -92,6 +93,7 @@ impl IntoResponse for Problem {
         if self.is_temporary() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
         }
+        response.extensions_mut().insert(Refused(self.kind));
         response
     }
 }

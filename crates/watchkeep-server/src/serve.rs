@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -14,12 +13,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
+use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
-use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS, SOCKETS};
+use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS};
 use crate::stall::Stalls;
 
 /// Where a server listens.
@@ -73,63 +72,6 @@ impl FromStr for Listen {
     }
 }
 
-/// Tells everything that a server has under way that it ends.
-#[derive(Debug, Clone)]
-pub struct Closer(Arc<watch::Sender<bool>>);
-
-impl Closer {
-    /// Ends the server: it accepts nobody any more, streams get their `bye` at once, and requests under way have five
-    /// seconds.
-    pub fn close(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-/// The other end of a [`Closer`], and whom a server that ends waits for besides its requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Ending {
-    closed: Option<watch::Receiver<bool>>,
-    /// A connection that is upgraded is nobody's request any more; each holds one of these instead.
-    sockets: Arc<Semaphore>,
-}
-
-impl Ending {
-    fn new(closed: Option<watch::Receiver<bool>>) -> Ending {
-        Ending { closed, sockets: Arc::new(Semaphore::new(SOCKETS as usize)) }
-    }
-
-    /// Of routes that are mounted in somebody else's server.
-    pub(crate) fn never() -> Ending {
-        Ending::new(None)
-    }
-
-    /// Of a server, and what ends it.
-    pub(crate) fn pair() -> (Closer, Ending) {
-        let (sender, receiver) = watch::channel(false);
-        (Closer(Arc::new(sender)), Ending::new(Some(receiver)))
-    }
-
-    /// What an upgraded connection holds while it lives; none when there are too many.
-    pub(crate) fn socket(&self) -> Option<OwnedSemaphorePermit> {
-        self.sockets.clone().try_acquire_owned().ok()
-    }
-
-    /// Resolves when no upgraded connection is left.
-    async fn sockets_gone(&self) {
-        // It is never closed.
-        let _ = self.sockets.acquire_many(SOCKETS).await;
-    }
-
-    /// Resolves when the server ends.
-    pub(crate) async fn wait(self) {
-        match self.closed {
-            // The server that would say so is gone, which is the same.
-            Some(mut ending) => drop(ending.wait_for(|ending| *ending).await),
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// Where a server turned out to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bound {
@@ -178,7 +120,7 @@ impl Server {
             Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router: crate::routes(gates), closer, ending, keeper, reopen: None })
+        Ok(Server { listener, bound, router: crate::watched(gates), closer, ending, keeper, reopen: None })
     }
 
     /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
@@ -226,6 +168,7 @@ impl Server {
 
     /// Answers until it is closed.
     pub async fn run(self) {
+        tracing::info!(url = self.url(), "the server answers");
         let mut keeping = JoinSet::new();
         match self.reopen {
             Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen))),
@@ -260,6 +203,7 @@ impl Server {
         if tokio::time::timeout(END_TIME, rest).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
+        tracing::info!("the server has ended");
     }
 }
 
@@ -299,8 +243,11 @@ impl Listener {
 }
 
 async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
+    // Who comes while the server ends is answered once, and goes elsewhere after that.
+    let is_late = ending.has_begun();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
+        .keep_alive(!is_late)
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
@@ -309,9 +256,10 @@ async fn serve(stream: Box<dyn Io>, router: Router, ending: Ending) {
         .serve_connection(TokioIo::new(Stalls::new(stream)), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
+    let leaves = async { if is_late { ending.wait().await } else { ending.begun().await } };
     let ended = tokio::select! {
         done = connection.as_mut() => done,
-        () = ending.wait() => {
+        () = leaves => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

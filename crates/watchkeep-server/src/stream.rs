@@ -15,6 +15,7 @@ use futures_core::Stream;
 use crate::frame;
 use crate::gate::{Gate, Position};
 use crate::limits::WRITE;
+use crate::metrics::Refused;
 use crate::openapi::{Beginning, Bookmark, Filtered};
 use crate::problem::Problem;
 use crate::query::{self, Query};
@@ -51,7 +52,7 @@ pub(crate) async fn watch(
     if let Some(bookmark) = bookmark.filter(|id| !id.is_empty()) {
         wanted.after = Some(Position::from(bookmark));
     }
-    let body = match Subscription::begin(&gate, wanted).await {
+    let body = match Subscription::begin(&gate.leaving(), wanted).await {
         Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
         Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
         Err(problem) => return Err(problem),
@@ -61,7 +62,10 @@ pub(crate) async fn watch(
 
 /// A refusal that is temporary: any other status than 200 ends a plain `EventSource` for good.
 pub(crate) fn trouble(problem: Problem) -> Response {
-    answer(Body::from(frame::of(&Told::Trouble(problem))))
+    let refused = Refused(problem.kind().to_owned());
+    let mut response = answer(Body::from(frame::of(&Told::Trouble(problem))));
+    response.extensions_mut().insert(refused);
+    response
 }
 
 fn answer(body: Body) -> Response {

@@ -54,7 +54,7 @@ pub(crate) async fn open(
         let detail = "too many WebSocket connections are open; close some, or come back later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
     };
-    let gate = gate.labelled(label.as_deref());
+    let gate = gate.labelled(label.as_deref()).leaving();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)

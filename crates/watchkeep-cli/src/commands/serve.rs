@@ -27,8 +27,8 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         let again = global.clone();
         let server =
             server.reopen_with(move || open(&again, Access::Change).map_err(|error| error.to_string()));
-        let closer = server.closer();
-        signals::on_end(move || closer.close())?;
+        let (closer, drain) = (server.closer(), args.drain);
+        signals::on_end(move || closer.drain(drain))?;
         if out.is_json() {
             out.object(&json!({ "url": server.url() }))?;
         } else {

@@ -77,7 +77,7 @@ impl Gate {
     /// 503 when it is not opened in time.
     pub(crate) async fn current(&self) -> Result<Gate, Problem> {
         match &self.gates {
-            Some(gates) => Ok(gates.once(|_| true).await?.labelled(self.label.as_deref())),
+            Some(gates) => Ok(gates.once(|_| true).await?.for_the_client_of(self)),
             None => Ok(self.clone()),
         }
     }
@@ -89,7 +89,12 @@ impl Gate {
     /// 503 when nobody opens that file, or not in time.
     pub(crate) async fn next(&self) -> Result<Gate, Problem> {
         let Some(gates) = &self.gates else { return Err(replaced()) };
-        Ok(gates.once(|gate| !gate.is(self)).await?.labelled(self.label.as_deref()))
+        Ok(gates.once(|gate| !gate.is(self)).await?.for_the_client_of(self))
+    }
+
+    /// What does not depend on the file is as it was.
+    fn for_the_client_of(self, other: &Gate) -> Gate {
+        Gate { ending: other.ending.clone(), ..self.labelled(other.label.as_deref()) }
     }
 
     /// Whether another gate has its place, or will have.

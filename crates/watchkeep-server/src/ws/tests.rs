@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use watchkeep::Store;
 
 use super::connection;
+use crate::ending::{Closer, Ending};
 use crate::gate::Gate;
 use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
-use crate::serve::{Closer, Ending};
 
 /// The server's side of a connection in memory, which takes so many messages and no more.
 struct Wire {

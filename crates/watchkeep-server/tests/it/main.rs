@@ -9,9 +9,11 @@
 )]
 
 mod changes;
+mod draining;
 mod entries;
 mod lists;
 mod openapi;
+mod operations;
 mod replaced;
 mod strangers;
 mod streams;

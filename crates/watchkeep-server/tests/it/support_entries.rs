@@ -36,6 +36,10 @@ impl Hub {
         self.closer.close();
     }
 
+    pub(crate) fn drain(&self, over: Duration) {
+        self.closer.drain(over);
+    }
+
     /// Sends a request, and reads the whole answer.
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.begin(method, target, headers, body).answer()
@@ -61,7 +65,10 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
 }
 
 fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        head += &format!("Host: {address}\r\n");
+    }
     if !headers.iter().any(|(name, _)| *name == "Connection") {
         head += "Connection: close\r\n";
     }
