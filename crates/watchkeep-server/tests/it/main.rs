@@ -14,6 +14,7 @@ mod entries;
 mod lists;
 mod openapi;
 mod operations;
+mod proxies;
 mod replaced;
 mod strangers;
 mod streams;

@@ -22,8 +22,17 @@ impl Hub {
 
     /// A server that is set up further.
     pub(crate) fn with(store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
+        Hub::set_up(store, SocketAddr::from(([127, 0, 0, 1], 0)), set_up)
+    }
+
+    /// A server at an address that was another one's.
+    pub(crate) fn at(store: &Store, address: SocketAddr) -> Hub {
+        Hub::set_up(store, address, |server| server)
+    }
+
+    fn set_up(store: &Store, address: SocketAddr, set_up: impl FnOnce(Server) -> Server) -> Hub {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = Listen::Tcp(address);
         let server = runtime.block_on(Server::bind(store, &listen)).expect("a server");
         let server = set_up(server);
         let Bound::Tcp(address) = *server.bound() else { panic!("not a port") };
@@ -64,7 +73,14 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
     begin(address, "GET", target, &[], b"").answer()
 }
 
-fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
+/// Sends a request to whoever is at an address.
+pub(crate) fn begin(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Asked {
     let mut head = format!("{method} {target} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| *name == "Host") {
         head += &format!("Host: {address}\r\n");
@@ -102,6 +118,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// All that comes, whatever it is.
+    pub(crate) fn answer_of_proxy(mut self) -> String {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("an answer");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     pub(crate) fn answer(mut self) -> Answer {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes).expect("an answer");
