@@ -12,12 +12,13 @@ import os
 import re
 import shutil
 import statistics
+import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Callable
 
-CARGO_DENY, CARGO_FUZZ = "0.20.2", "0.13.2"
+CARGO_DENY, CARGO_FUZZ, SCHEMATHESIS = "0.20.2", "0.13.2", "4.32.5"
 RELEASE = ("cargo", "test", "--release", "-q", "-p")
 LOOPS = 6
 # The exit codes of `faults` and `promises`: nothing wrong, something wrong, could not be run. Any other is a crash.
@@ -306,6 +307,34 @@ def run_fanout(unit):
     return Found(rounds, rounds, 0, counts, text, total=True)
 
 
+def run_schema(unit):
+    """A minute of requests made up from the document that the server serves. Streams, which do not end, are left out."""
+    venv = unit.work / "schemathesis"
+    if not (venv / "bin/st").exists():
+        unit.prepare("python3", "-m", "venv", str(venv))
+        unit.prepare(str(venv / "bin/pip"), "install", "--quiet", f"schemathesis=={SCHEMATHESIS}")
+    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-cli")
+    with tempfile.TemporaryDirectory(dir=unit.work) as folder:
+        serve = [unit.root / "target/release/watchkeep", "--store", "s.db", "serve", "--listen", "127.0.0.1:0"]
+        server = subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            url = server.stdout.readline().strip()
+            checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+            options = ("--checks", checks, "--exclude-path-regex", "/v1/(watch|ws)$", "--seed", str(unit.done + 1))
+            # It keeps notes in the folder that it runs in.
+            command = ("env", "-C", folder, str(venv / "bin/st"), "run", f"{url}v1/openapi.json", *options, "--max-time", "60", "--no-color")
+            code, output = unit.run(*command)
+            died = server.poll() is not None
+        finally:
+            server.terminate()
+            server.wait()
+    cases = re.search(r"([\d,]+) generated", output)
+    if not cases:
+        raise NotRun(f"schemathesis ended with {code}, and did not say how many requests it made")
+    wrong = 1 if code or died else 0
+    return Found(1 - wrong, int(cases[1].replace(",", "")), wrong)
+
+
 def run_busy(unit):
     command, each = ("scripts/test", "test", "races"), unit.figures.get("each", [])
     try:
@@ -382,6 +411,7 @@ def parts(root):
         Part("licences", "licences and sources of the dependencies", 1, "runs", 1, 1, run_licences),
         Part("advisories", "known vulnerabilities of the dependencies", 1, "runs", 1, 1, run_advisories),
         Part("latency", "from a commit in one process to the event in another", 2, "runs", 1, 1, run_latency),
+        Part("schema", "made-up requests against the served OpenAPI document", 10, "minutes", 1, 1, run_schema),
         Part("fanout", "one event to many clients of a hub, beside Redis", 2, "runs", 1, 1, run_fanout),
         Part(
             "busy", "`scripts/test test races` green in a row, while six busy loops run beside it",

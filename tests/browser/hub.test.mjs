@@ -108,5 +108,11 @@ hub_test("the page shows what is written, as text", async (hub, page) => {
   await hub.put(hostile, "k", hostile);
   await page.getByRole("cell", { name: hostile }).first().waitFor({ timeout: LIMIT });
   assert.equal(await page.locator("td img, td script").count(), 0);
+  // A long value is not fetched, but told by its length.
+  await hub.put("g", "whole", "w".repeat(4096));
+  await hub.put("g", "long", "l".repeat(4097));
+  await page.getByRole("cell", { name: "4097 bytes", exact: true }).waitFor({ timeout: LIMIT });
+  assert.equal(await page.getByRole("cell", { name: "w".repeat(4096) }).count(), 1);
+  assert.equal(await page.getByRole("cell", { name: /lll/ }).count(), 0);
   assert.deepEqual(wrong, []);
 });

@@ -1,5 +1,6 @@
 //! The command line: what may be asked, and how each command explains itself.
 
+mod access;
 mod serve;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use crate::exit;
 use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
 
+pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
 pub(crate) use serve::Serve;
 
 /// Keep it. Watch it. A key-value store in one SQLite file that tells you what changed.
@@ -117,6 +119,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Put the store on the network: entries over HTTP, changes as server-sent events
     Serve(Serve),
+    /// Make, list and revoke the tokens of those who use the store over the network
+    Token(Token),
     /// Write and watch for some seconds, and prove that no event was missed
     Demo(Demo),
     /// Print a completion script for a shell

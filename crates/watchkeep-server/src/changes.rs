@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, VARY};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -12,9 +11,10 @@ use futures_core::Stream;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
+use crate::access::{self, May, Read};
 use crate::change::Values;
 use crate::entry::CURSOR;
-use crate::gate::{Asked, Gate, Page};
+use crate::gate::{Asked, Gate, Page, Position};
 use crate::limits::{CHANGES, WAIT_TIME};
 use crate::lists::limit;
 use crate::openapi::{Event, Filtered, PagedLog};
@@ -48,8 +48,11 @@ struct Changes {
         ("Watchkeep-Cursor"), ("Link", description = "The lasting address of a full page."),
     )))
 )]
-pub(crate) async fn changes(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
-    if let Some(namespace) = query.take("ns").filter(|namespace| namespace != gate.namespace()) {
+pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
+    let namespace = query.take("ns");
+    // Without it the same address may stand for another namespace tomorrow.
+    let is_named = namespace.is_some();
+    if let Some(namespace) = namespace.filter(|namespace| namespace != gate.namespace()) {
         let detail = format!(
             "ns={namespace:?} is not what is served here, which is {:?}; leave it out",
             gate.namespace()
@@ -75,10 +78,12 @@ pub(crate) async fn changes(State(gate): State<Gate>, mut query: Query) -> Resul
         Some(wait) => within(&gate, asked.clone(), wait).await?,
         None => gate.changes(&asked).await?,
     };
-    Ok(answer(&gate, &asked, &page, values, &which))
+    let lasts = is_named && asked.after.is_some() && asked.upto.is_some() && !page.is_full;
+    Ok(answer(&gate, &asked, &page, values, lasts, &which))
 }
 
-/// A page with a match, or the one that is there when the time is over.
+/// A page with a match, or the one that is there when the time is over. The second page begins where the wait ended, as
+/// what was passed over meanwhile may be much, or trimmed by now.
 async fn within(gate: &Gate, mut asked: Asked, wait: Duration) -> Result<Page, Problem> {
     let page = gate.changes(&asked).await?;
     if page.is_full || !page.changes.is_empty() {
@@ -93,30 +98,41 @@ async fn within(gate: &Gate, mut asked: Asked, wait: Duration) -> Result<Page, P
         values: Values::None,
     };
     let mut subscription = Subscription::begin(gate, wanted).await?;
-    if let Ok(over) = timeout(wait, news(&mut subscription)).await {
-        over?;
-    }
+    asked.after = Some(match timeout(wait, news(&mut subscription)).await {
+        Ok(at) => at?,
+        Err(_) => subscription.position(),
+    });
     drop(subscription);
-    gate.changes(&asked).await
+    loop {
+        let page = gate.changes(&asked).await?;
+        if !page.is_full || !page.changes.is_empty() {
+            return Ok(page);
+        }
+        asked.after = Some(page.next);
+    }
 }
 
-/// Returns when there is something to read.
-async fn news(subscription: &mut Subscription) -> Result<(), Problem> {
+/// Returns when there is something to read, and where it begins.
+async fn news(subscription: &mut Subscription) -> Result<Position, Problem> {
     loop {
+        let at = subscription.position();
         match std::future::poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await {
             Some(Told::Ready(_) | Told::Heartbeat(_)) => {}
             Some(Told::Trouble(problem)) => return Err(problem),
+            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED))) => {
+                return Err(access::over(reason));
+            }
             Some(Told::Bye(reason)) => {
                 let detail = "the server ends, or closes its store; ask again when it is back";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason, detail));
             }
             // A change, or a loss: reading says which.
-            _ => return Ok(()),
+            _ => return Ok(at),
         }
     }
 }
 
-fn answer(gate: &Gate, asked: &Asked, page: &Page, values: Values, which: &str) -> Response {
+fn answer(gate: &Gate, asked: &Asked, page: &Page, values: Values, lasts: bool, which: &str) -> Response {
     let mut body = BytesMut::from(&br#"{"events":["#[..]);
     for (number, change) in page.changes.iter().enumerate() {
         if number > 0 {
@@ -130,15 +146,14 @@ fn answer(gate: &Gate, asked: &Asked, page: &Page, values: Values, which: &str) 
     }
     body.put_u8(b'}');
 
-    let (lasts, is_open) = (gate.is_durable(), asked.after.is_none() || asked.upto.is_none());
-    let caching = if lasts && !page.is_full && !is_open { FOR_EVER } else { "no-store" };
+    let caching = if lasts && gate.is_durable() { FOR_EVER } else { "no-store" };
     let headers: [(HeaderName, String); 4] = [
         (CONTENT_TYPE, "application/json".to_owned()),
         (CACHE_CONTROL, caching.to_owned()),
         (VARY, "Authorization".to_owned()),
         (CURSOR, page.next.to_string()),
     ];
-    let link = (lasts && page.is_full).then(|| {
+    let link = (gate.is_durable() && page.is_full).then(|| {
         let ends = format!("ns={}&after={}&upto={}", gate.namespace(), page.after, page.next);
         [(LINK, format!(r#"<?{ends}{which}>; rel="bookmark""#))]
     });

@@ -1,7 +1,6 @@
 //! `/v1/entry`: one value, raw bytes in and out.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
     ETAG, HeaderName, VARY,
@@ -12,8 +11,10 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use utoipa_axum::routes;
 use watchkeep::{Entry, json};
 
+use crate::access::{May, Read, Write};
 use crate::conditions;
-use crate::gate::{Gate, Gates, Position, Put, unmet};
+use crate::gate::{Gates, Position, Put, unmet};
+use crate::headers;
 use crate::openapi::{ENTRY, Fresh, IfAbsent, IfMatch, Known, Lifetime, Names, NewLifetime, Origin};
 use crate::place::{Content, Place};
 use crate::problem::Problem;
@@ -24,14 +25,6 @@ use crate::range::{self, Part};
 pub(crate) const CURSOR: HeaderName = HeaderName::from_static("watchkeep-cursor");
 /// When the entry expires.
 const EXPIRES: HeaderName = HeaderName::from_static("watchkeep-expires");
-/// A label of the writer's.
-const ORIGIN_LABEL: &str = "watchkeep-origin";
-
-/// Types that a browser may show: none of them runs anything.
-const PASSIVE: [&str; 6] =
-    ["text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp"];
-/// What `curl -d` says of anything: nothing is known of the value then.
-const FORM: &str = "application/x-www-form-urlencoded";
 
 pub(crate) fn routes() -> UtoipaMethodRouter<Gates> {
     routes!(get, put, patch, delete)
@@ -52,7 +45,7 @@ pub(crate) fn routes() -> UtoipaMethodRouter<Gates> {
     )
 )]
 async fn get(
-    State(gate): State<Gate>,
+    May(gate, _): May<Read>,
     method: Method,
     Place { group, key, query }: Place,
     headers: HeaderMap,
@@ -81,20 +74,19 @@ async fn get(
     };
     let mut response = answer(status, &position, Some(&entry))?;
     let kind = entry.content_type.as_deref().unwrap_or("application/octet-stream");
-    let headers = response.headers_mut();
-    headers.insert(
+    let head = response.headers_mut();
+    head.insert(
         CONTENT_TYPE,
         HeaderValue::from_str(kind).unwrap_or(HeaderValue::from_static("application/octet-stream")),
     );
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if let Some(span) = span {
-        headers.insert(CONTENT_RANGE, value(&span)?);
+        head.insert(CONTENT_RANGE, value(&span)?);
     }
     // A stored value is not a page of ours.
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
-    let plain = kind.split(';').next().unwrap_or_default().trim();
-    if !PASSIVE.contains(&plain) {
-        headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    head.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
+    if !headers::is_passive(kind) {
+        head.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     }
     *response.body_mut() = bytes.into();
     Ok(response)
@@ -110,16 +102,17 @@ async fn get(
     responses((status = 204, description = "It is set.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
 async fn put(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, mut query }: Place,
     headers: HeaderMap,
     Content(value): Content,
 ) -> Result<Response, Problem> {
     let ttl = query::ttl(&mut query)?;
     query.end()?;
-    let content_type = text(&headers, CONTENT_TYPE)?.filter(|kind| *kind != FORM).map(str::to_owned);
+    let content_type = headers::type_of_body(&headers)?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(label(&headers)?);
+    // The file may have been replaced while the body came.
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let position = gate.put(Put { group, key, value, content_type, ttl, condition }).await?;
     answer(StatusCode::NO_CONTENT, &position, None)
 }
@@ -137,7 +130,7 @@ async fn put(
     )))
 )]
 async fn patch(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, mut query }: Place,
     headers: HeaderMap,
     content: Content,
@@ -152,7 +145,7 @@ async fn patch(
     };
     query.end()?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(label(&headers)?);
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let touched = gate.touch(group.clone(), key.clone(), ttl, condition).await?;
     let Some(touched) = touched else { return Err(missing(&group, &key)) };
     // The value stays, and with it its tag; the cursor is that of the new deadline.
@@ -171,7 +164,7 @@ async fn patch(
     responses((status = 204, description = "It is deleted.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
 async fn delete(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     Place { group, key, query }: Place,
     headers: HeaderMap,
     content: Content,
@@ -179,7 +172,7 @@ async fn delete(
     content.refuse()?;
     query.end()?;
     let condition = conditions::of_write(&headers)?;
-    let gate = gate.labelled(label(&headers)?);
+    let gate = gate.current().await?.labelled(headers::label(&headers)?.as_deref());
     let (was_there, position) = gate.delete(group.clone(), key.clone(), condition).await?;
     if was_there { answer(StatusCode::NO_CONTENT, &position, None) } else { Err(missing(&group, &key)) }
 }
@@ -213,14 +206,4 @@ fn answer(status: StatusCode, position: &Position, entry: Option<&Entry>) -> Res
 
 fn value(text: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(text).map_err(|error| Problem::bad(error.to_string()))
-}
-
-/// What the writer calls itself.
-pub(crate) fn label(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    text(headers, HeaderName::from_static(ORIGIN_LABEL))
-}
-
-fn text(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(&name) else { return Ok(None) };
-    value.to_str().map(Some).map_err(|_| Problem::bad(format!("the header {name} is not plain ASCII")))
 }

@@ -16,6 +16,7 @@ use watchkeep::{
     SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
+use crate::access::{self, Pass};
 use crate::change::{Change, Changes};
 use crate::ending::Ending;
 use crate::limits::{CHANGES_BYTES, HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
@@ -55,6 +56,17 @@ impl From<String> for Position {
 impl From<&str> for Position {
     fn from(text: &str) -> Position {
         Position(text.to_owned())
+    }
+}
+
+impl Position {
+    /// What it stands for.
+    ///
+    /// # Errors
+    ///
+    /// When it stands for nothing, as no server gives it.
+    pub(crate) fn cursor(&self) -> Result<Cursor, Problem> {
+        self.0.parse().map_err(|_| no_cursor(self))
     }
 }
 
@@ -116,22 +128,34 @@ pub(crate) enum Gone {
     Foreign,
     /// The position lies ahead of this store.
     Future,
+    /// No server gave this position.
+    Nonsense,
 }
+
+/// The statistics that are a namespace's own.
+const OWN_STATS: [&str; 4] = ["namespace", "entries", "groups", "bytes"];
 
 /// A store, the rings over it, and when its server ends.
 #[derive(Clone)]
 pub(crate) struct Gate {
     store: AsyncStore,
     streams: Arc<Streams>,
+    /// What all gates of one open file share.
+    file: Arc<File>,
     pub(crate) ending: Ending,
     tide: Tide,
     /// The label of its writes.
     label: Option<String>,
+    /// Whom it is for.
+    pub(crate) pass: Pass,
     /// Where the gate is that comes after this one.
     gates: Option<Gates>,
 }
 
-/// What all streams over a store share.
+/// The streams over one open file: nobody sees those of another namespace.
+type File = Mutex<HashMap<String, Arc<Streams>>>;
+
+/// What all streams over a store share, or over a namespace of it.
 struct Streams {
     /// One for each filter, for as long as it has clients.
     rings: Mutex<HashMap<Filter, Weak<Ring>>>,
@@ -141,20 +165,39 @@ struct Streams {
     changes: Arc<Changes>,
 }
 
-impl Gate {
-    pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
-        let streams = Streams {
+impl Default for Streams {
+    fn default() -> Streams {
+        Streams {
             rings: Mutex::default(),
             snapshots: Turns::new(SNAPSHOTS),
             laggards: Turns::new(LAGGARDS),
             changes: Arc::default(),
-        };
+        }
+    }
+}
+
+impl Streams {
+    /// The rings that there are.
+    fn rings(&self) -> Vec<Arc<Ring>> {
+        lock(&self.rings).values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How many clients have a stream.
+    fn clients(&self) -> usize {
+        self.rings().iter().map(|ring| ring.clients()).sum()
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
         Gate {
             store: store.to_async(),
-            streams: Arc::new(streams),
+            streams: Arc::default(),
+            file: Arc::default(),
             ending,
             tide: Tide::default(),
             label: None,
+            pass: Pass::default(),
             gates: None,
         }
     }
@@ -301,13 +344,14 @@ impl Gate {
     }
 
     async fn reach(&self, position: &Position) -> Result<(), Problem> {
-        let cursor: Cursor = position.0.parse()?;
+        let cursor = position.cursor()?;
         if cursor.store() != self.id() {
             let detail = "the position in min= is not one of this store; leave it out, and read again";
             return Err(Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail));
         }
         tokio::select! {
             reached = self.tide.reach(&self.store, cursor.revision()) => reached,
+            why = self.over() => Err(access::over(why)),
             () = self.ending.clone().wait() => {
                 let detail = "the server ends; ask again when it is back";
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", detail))
@@ -382,6 +426,10 @@ impl Gate {
         let mut object = json::stats(&stats);
         if let Some(object) = object.as_object_mut() {
             object.shift_remove("path");
+            if self.pass.namespace.is_some() {
+                // The rest is of the whole file.
+                object.retain(|name, _| OWN_STATS.contains(&name.as_str()));
+            }
             object.insert("streams".to_owned(), self.streams().into());
         }
         Ok((object, self.position(stats.last_revision)))
@@ -389,12 +437,12 @@ impl Gate {
 
     /// How many clients have a stream.
     pub(crate) fn streams(&self) -> usize {
-        lock(&self.streams.rings).values().filter_map(Weak::upgrade).map(|ring| ring.clients()).sum()
+        self.streams.clients()
     }
 
     /// Looks at a position from outside, before a stream begins there.
     pub(crate) async fn judge(&self, position: &Position) -> Result<Result<Revision, Gone>, Problem> {
-        let cursor: Cursor = position.0.parse()?;
+        let Ok(cursor) = position.cursor() else { return Ok(Err(Gone::Nonsense)) };
         if cursor.store() != self.id() {
             return Ok(Err(Gone::Foreign));
         }
@@ -421,7 +469,9 @@ impl Gate {
         if let Some(ring) = known(&rings) {
             return Ok(ring);
         }
-        let ring = Ring::start(self, watcher);
+        // It is everybody's, and stays when the first of them goes.
+        let everybody = Gate { pass: Pass::default(), ..self.clone() };
+        let ring = Ring::start(&everybody, watcher);
         rings.retain(|_, ring| ring.strong_count() > 0);
         rings.insert(filter.clone(), Arc::downgrade(&ring));
         Ok(ring)
@@ -446,6 +496,14 @@ impl fmt::Debug for Gate {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was given as a position is none.
+pub(crate) fn no_cursor(position: &Position) -> Problem {
+    Problem::bad(format!(
+        "{:?} is not a cursor; one looks like k3v9x2mq-7: take one that the server gave",
+        position.0
+    ))
 }
 
 /// The condition of a request does not hold.

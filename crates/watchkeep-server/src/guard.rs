@@ -1,9 +1,12 @@
 //! Who may ask at all: a page of a stranger, in a browser on this machine, must not reach a store on loopback.
 
-use axum::extract::Request;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
 use axum::http::header::{HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -12,9 +15,25 @@ use crate::problem::Problem;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
+/// Under which names a server answers, besides those of this machine.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names(Arc<[String]>);
+
+impl Names {
+    pub(crate) fn and<N: Into<String>>(&self, more: impl IntoIterator<Item = N>) -> Names {
+        Names(self.0.iter().cloned().chain(more.into_iter().map(Into::into)).collect())
+    }
+
+    /// Whether a host, with its port or without, is one of them.
+    fn have(&self, host: &str) -> bool {
+        let Ok(host) = host.parse::<Authority>() else { return false };
+        self.0.iter().any(|name| name.eq_ignore_ascii_case(host.host()))
+    }
+}
+
 /// Refuses requests under foreign names and from foreign pages, on every route.
-pub(crate) async fn check(request: Request, next: Next) -> Response {
-    let mut response = match refusal(request.headers()) {
+pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
+    let mut response = match refusal(request.uri(), request.headers(), &names) {
         Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
         None => next.run(request).await,
     };
@@ -24,7 +43,7 @@ pub(crate) async fn check(request: Request, next: Next) -> Response {
     response
 }
 
-fn refusal(headers: &HeaderMap) -> Option<String> {
+fn refusal(target: &Uri, headers: &HeaderMap, names: &Names) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -32,12 +51,21 @@ fn refusal(headers: &HeaderMap) -> Option<String> {
         Some(if values.next().is_none() { first.to_str().unwrap_or("?") } else { "?" })
     };
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
-    let host = text(HOST).unwrap_or_default();
-    if !is_ours(host) {
-        return Some(format!("the host {host:?} is not a name of this machine; ask localhost or 127.0.0.1"));
+    // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2).
+    let host = target.authority().map(Authority::as_str).or_else(|| text(HOST)).unwrap_or_default();
+    if !is_ours(host, names) {
+        return Some(format!(
+            "the host {host:?} is not a name of this server; ask localhost or 127.0.0.1, or serve with --host"
+        ));
     }
+    // Under a name that it was given, TLS may end before it.
+    let schemes: &[&str] = if names.have(host) { &["http://", "https://"] } else { &["http://"] };
+    let is_same = |origin: &&str| {
+        let mut names = schemes.iter().filter_map(|scheme| origin.strip_prefix(scheme));
+        names.any(|name| name.eq_ignore_ascii_case(host))
+    };
     let origin = text(ORIGIN);
-    if let Some(origin) = origin.filter(|origin| origin.strip_prefix("http://") != Some(host)) {
+    if let Some(origin) = origin.filter(|origin| !is_same(origin)) {
         return Some(format!(
             "pages of {origin:?} may not use this store; only those of the same origin may"
         ));
@@ -49,9 +77,13 @@ fn refusal(headers: &HeaderMap) -> Option<String> {
     }
 }
 
-fn is_ours(host: &str) -> bool {
-    let Ok(host) = host.parse::<Authority>() else { return false };
-    !host.as_str().contains('@') && matches!(host.host(), "localhost" | "127.0.0.1" | "[::1]")
+fn is_ours(host: &str, names: &Names) -> bool {
+    let Ok(parsed) = host.parse::<Authority>() else { return false };
+    let name = parsed.host();
+    let address =
+        name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name).parse::<IpAddr>();
+    let is_loopback = address.is_ok_and(|address| address.is_loopback());
+    !host.contains('@') && (is_loopback || name.eq_ignore_ascii_case("localhost") || names.have(host))
 }
 
 #[cfg(test)]
@@ -63,7 +95,7 @@ mod tests {
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&map).is_some()
+        refusal(&Uri::from_static("/"), &map, &Names::default().and(["Store.example"])).is_some()
     }
 
     #[test]
@@ -81,6 +113,13 @@ mod tests {
         ] {
             assert!(refused(&[("host", host)]), "{host}");
         }
+        for (host, origin) in
+            [("store.example", "https://store.example"), ("STORE.example:80", "http://STORE.example:80")]
+        {
+            assert!(!refused(&[("host", host), ("origin", origin)]), "{host}");
+        }
+        assert!(refused(&[("host", "store.example.evil")]) && refused(&[("host", "a@store.example")]));
+        assert!(refused(&[("host", "store.example"), ("origin", "https://evil.example")]));
         let host = ("host", "localhost:7460");
         assert!(!refused(&[host, ("origin", "http://localhost:7460"), ("sec-fetch-site", "same-origin")]));
         for origin in ["null", "http://evil.example", "http://localhost:7461", "https://localhost:7460"] {

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
-use crate::gate::Gate;
+use crate::gate::Gates;
 use crate::problem::Problem;
 
 /// Answers while the process runs.
@@ -14,8 +14,8 @@ pub(crate) async fn healthy() -> Response {
 }
 
 /// Answers with 503 as soon as requests had better go elsewhere.
-pub(crate) async fn ready(State(gate): State<Gate>) -> Result<Response, Problem> {
-    match gate.readiness().await {
+pub(crate) async fn ready(State(gates): State<Gates>) -> Result<Response, Problem> {
+    match gates.readiness().await {
         Ok(()) => Ok(ok()),
         // Whatever it is: 503 is what those who watch over it understand.
         Err(problem) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem.kind(), problem.detail())),

@@ -16,18 +16,22 @@
 //! # }
 //! ```
 
+mod access;
 mod change;
 mod changes;
 mod conditions;
 mod ending;
 mod entry;
+mod exposure;
 mod frame;
 mod gate;
 mod guard;
+mod headers;
 mod health;
 mod limits;
 mod lists;
 mod metrics;
+mod mounted;
 mod openapi;
 mod page;
 mod place;
@@ -39,13 +43,14 @@ mod serve;
 mod stall;
 mod stream;
 mod subscription;
+mod tickets;
 mod tide;
 mod turns;
+mod unix;
 mod ws;
 
 use std::sync::Arc;
 
-use axum::extract::State;
 use axum::routing::get;
 use axum::{Router, middleware};
 use utoipa::OpenApi;
@@ -53,16 +58,22 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
+use access::{Door, Inspect, May};
 use ending::Ending;
 use gate::{Gate, Gates};
+use guard::Names;
 use metrics::Metrics;
 
+pub use access::{Access, Created, Grant, Principal, Rights, Token};
 pub use ending::Closer;
+pub use exposure::may_listen;
+pub use mounted::Hub;
 pub use serve::{Bound, Listen, Server};
 
-/// The routes over a store, for an application that mounts them in a server of its own.
+/// The routes over a store, for an application that mounts them in a server of its own. They ask nobody who they are;
+/// those of a [`Hub`] ask the application.
 ///
-/// Requests are answered only under a name of this machine (`localhost`, `127.0.0.1`, `[::1]`), and only to pages of
+/// Requests are answered only under a name of this machine (`localhost`, or an address of loopback), and only to pages of
 /// the same origin: a page of a stranger in a browser on this machine must not reach the store.
 ///
 /// When the store's file is replaced, everything is answered with 503 and kind `replaced` from then on: the store is the
@@ -77,20 +88,20 @@ pub use serve::{Bound, Listen, Server};
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub fn router(store: &Store) -> Router {
-    routes(Gates::new(Gate::new(store, Ending::never())).1).0
+    routes(Gates::new(Gate::new(store, Ending::never()), Door::Open).1, Names::default()).0
 }
 
 /// The same for a server of our own: counted, and with what a machine asks about a server.
-fn watched(gates: Gates) -> Router {
-    let (router, mut names) = routes(gates.clone());
-    names.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
-    let metrics = Arc::new(Metrics::of(&names));
+fn watched(gates: Gates, names: Names) -> Router {
+    let (router, mut paths) = routes(gates.clone(), names.clone());
+    paths.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
+    let metrics = Arc::new(Metrics::of(&paths));
     let numbers = metrics.clone();
-    let numbers = async move |State(gate): State<Gate>| metrics::answer(gate, numbers.clone()).await;
-    // Whether it runs may be asked under any name: a machine asks by an address.
+    let numbers = async move |May(gate, _): May<Inspect>| metrics::answer(gate, numbers.clone()).await;
+    // Whether it runs may be asked under any name, and by anybody: a machine asks by an address.
     Router::new()
         .route(metrics::ROUTE, get(numbers))
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn_with_state(names, guard::check))
         .route("/healthz", get(health::healthy))
         .route("/readyz", get(health::ready))
         .with_state(gates)
@@ -98,8 +109,8 @@ fn watched(gates: Gates) -> Router {
         .layer(middleware::from_fn_with_state(metrics, metrics::count))
 }
 
-/// The routes, and their names.
-fn routes(gates: Gates) -> (Router, Vec<String>) {
+/// The routes, and their paths.
+fn routes(gates: Gates, names: Names) -> (Router, Vec<String>) {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -108,10 +119,11 @@ fn routes(gates: Gates) -> (Router, Vec<String>) {
         .routes(routes!(lists::stats))
         .routes(routes!(changes::changes))
         .routes(routes!(stream::watch))
+        .routes(routes!(tickets::make))
         .routes(routes!(ws::open))
         .split_for_parts();
-    let mut names: Vec<_> = document.paths.paths.keys().cloned().collect();
-    names.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
+    let mut paths: Vec<_> = document.paths.paths.keys().cloned().collect();
+    paths.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
     let document = openapi::encode(document);
     let router = declared
         .route(openapi::NAMED_ENTRY, entry::routes().2)
@@ -123,7 +135,8 @@ fn routes(gates: Gates) -> (Router, Vec<String>) {
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))
         .layer(middleware::from_fn(problem::in_time))
-        .layer(middleware::from_fn(guard::check))
+        .layer(middleware::from_fn(query::check_escapes))
+        .layer(middleware::from_fn_with_state(names, guard::check))
         .with_state(gates);
-    (router, names)
+    (router, paths)
 }

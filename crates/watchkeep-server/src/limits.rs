@@ -19,6 +19,8 @@ pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
 /// How long a server may take to end at the most, while it still answers.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(60 * 60);
+/// How many connections to a Unix socket may wait to be accepted.
+pub(crate) const BACKLOG: u32 = 1_024;
 /// How long nobody is accepted once that failed: nothing tells when there are descriptors again.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A stream without events sends its position this often.
@@ -98,3 +100,125 @@ pub(crate) const LATENCIES: [Duration; 10] = [
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
+/// How many events the log of the credentials keeps.
+pub(crate) const ACCESS_EVENTS: u64 = 1_000;
+/// How long a ticket lives that no stream bears: five minutes, and the time between two slides.
+pub(crate) const TICKET_TIME: Duration = Duration::from_secs(6 * 60);
+/// How often the deadlines of tickets that streams bear slide: one write for all.
+pub(crate) const TICKET_SLIDE: Duration = Duration::from_secs(60);
+/// How many tickets there are at once, and how large the body may be that asks for one.
+pub(crate) const TICKETS: u64 = 10_000;
+pub(crate) const TICKET_BODY: usize = 16 << 10;
+/// How long a WebSocket may take to say who it is.
+pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each number is to a client, as the table of docs/wire.md says it.
+    fn told() -> [(&'static str, &'static str, String); 35] {
+        let size = |bytes: usize| {
+            if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
+        };
+        let time = |time: Duration| format!("{} s", time.as_secs_f64());
+        let many = |count: usize| match (count / 1_000, count % 1_000) {
+            (0, rest) => rest.to_string(),
+            (thousands, rest) => format!("{thousands},{rest:03}"),
+        };
+        let retry = format!(
+            "{} to {}",
+            time(Duration::from_millis(RETRY.start)),
+            time(Duration::from_millis(RETRY.end))
+        );
+        [
+            ("MAX_BODY", "body of a request", size(MAX_BODY)),
+            ("MAX_HEAD", "head of a request", size(MAX_HEAD)),
+            ("MAX_HEADERS", "headers of a request", many(MAX_HEADERS)),
+            ("HEAD_TIME", "time for the head of a request, and between two requests", time(HEAD_TIME)),
+            ("REQUEST_TIME", "time for a request until its answer begins (408)", time(REQUEST_TIME)),
+            ("STALL_TIME", "a client takes nothing, and is dropped", time(STALL_TIME)),
+            ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
+            ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
+            ("DRAIN_TIME", "time in which a server that drains ends", time(DRAIN_TIME)),
+            ("READY_TIME", "time for a read until a server is not ready (503)", time(READY_TIME)),
+            ("BACKLOG", "connections to a Unix socket that are not accepted yet", many(BACKLOG as usize)),
+            ("MIN_TIME", "waiting for `min=` (504)", time(MIN_TIME)),
+            ("PAGE", "names in a page of a list", many(PAGE)),
+            ("CHANGES", "rows of the log that a page of changes looks at", many(CHANGES)),
+            ("WAIT_TIME", "waiting for a page of changes", time(WAIT_TIME)),
+            ("HEARTBEAT", "a stream without an event has a heartbeat, a WebSocket a ping", time(HEARTBEAT)),
+            ("RETRY", "pause until an `EventSource` comes back", retry),
+            ("SNAPSHOTS", "snapshots that are read at once; others wait in turn", many(SNAPSHOTS)),
+            ("LAGGARDS", "clients that fell behind and are fed at once; others wait in turn", many(LAGGARDS)),
+            ("TURN_TIME", "such a turn, after which the next one is fed, too", time(TURN_TIME)),
+            ("SOCKETS", "WebSocket connections (503)", many(SOCKETS as usize)),
+            (
+                "SUBSCRIPTIONS",
+                "subscriptions of a WebSocket connection (`too_many_subscriptions`)",
+                many(SUBSCRIPTIONS),
+            ),
+            ("MAX_ID", "id of a message, in bytes", many(MAX_ID)),
+            ("MAX_MESSAGE", "message of a WebSocket (1009)", size(MAX_MESSAGE)),
+            ("SILENCE", "a WebSocket client says nothing, and is dropped", time(SILENCE)),
+            ("LEAVE_TIME", "time for the last messages of a WebSocket", time(LEAVE_TIME)),
+            ("CLOSE_TIME", "waiting for the answer to a close frame", time(CLOSE_TIME)),
+            ("REOPEN_TIME", "waiting while a replaced store is opened again (503)", time(REOPEN_TIME)),
+            (
+                "RETRY_AFTER",
+                "`Retry-After` of a refusal that is temporary",
+                time(Duration::from_secs(RETRY_AFTER.into())),
+            ),
+            ("AUTH_TIME", "time until a WebSocket says who it is (1008)", time(AUTH_TIME)),
+            (
+                "TICKET_TIME",
+                "a ticket that no stream bore; one that a stream bore, at least 300 s after it",
+                time(TICKET_TIME),
+            ),
+            (
+                "TICKET_SLIDE",
+                "between two times that the ends of tickets in use are moved",
+                time(TICKET_SLIDE),
+            ),
+            ("TICKETS", "tickets at once (`too_many_tickets`)", many(usize::try_from(TICKETS).unwrap_or(0))),
+            ("TICKET_BODY", "body that asks for a ticket", size(TICKET_BODY)),
+            ("MAX_LABEL", "label of a writer, in bytes", many(watchkeep::MAX_LABEL)),
+        ]
+    }
+
+    /// What no client can tell.
+    const INNER: [&str; 15] = [
+        "ACCESS_EVENTS",
+        "ACCEPT_PAUSE",
+        "WRITE",
+        "STREAM_EVENTS",
+        "RING_EVENTS",
+        "RING_BYTES",
+        "RING_LEAST",
+        "CHANGES_BYTES",
+        "BEAT_PARTS",
+        "READ",
+        "DRAINED",
+        "LATENCIES",
+        "LOSS_LOOK",
+        "REOPEN_PAUSE",
+        "LOOK",
+    ];
+
+    #[test]
+    fn each_limit_that_a_client_can_reach_is_in_the_contract() {
+        let page = include_str!("../../../docs/wire.md");
+        let (_, table) = page.rsplit_once("## Limits").unwrap_or_default();
+        let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+        let told = told().map(|(name, what, limit)| (name, format!("| {what} | {limit} |")));
+        for (name, row) in &told {
+            assert!(rows.contains(&row.as_str()), "{name} is missing in docs/wire.md: {row}");
+        }
+        assert_eq!(rows.len(), told.len(), "a row is of no limit");
+        let all = include_str!("limits.rs").lines().filter_map(|line| line.strip_prefix("pub(crate) const "));
+        for name in all.filter_map(|line| line.split(':').next()) {
+            let known = INNER.contains(&name) || told.iter().any(|(told, _)| *told == name);
+            assert!(known, "{name}: can a client reach it?");
+        }
+    }
+}

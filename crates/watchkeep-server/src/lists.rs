@@ -1,6 +1,5 @@
 //! What there is: groups, keys, and the store as a whole, as JSON.
 
-use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -8,8 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::entry::{CURSOR, label};
-use crate::gate::{Gate, Keys, Position};
+use crate::access::{Inspect, May, Read, Write};
+use crate::entry::CURSOR;
+use crate::gate::{Keys, Position};
+use crate::headers;
 use crate::limits::PAGE;
 use crate::openapi::{Fresh, Group, Key, Origin, Paged, WithValues};
 use crate::place::Content;
@@ -57,7 +58,7 @@ struct Count {
     params(Paged, Fresh),
     responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor"))))
 )]
-pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
     let (after, limit) = (query.take("after"), limit(&mut query, PAGE)?);
     gate.fresh(query).await?;
@@ -73,7 +74,7 @@ pub(crate) async fn groups(State(gate): State<Gate>, mut query: Query) -> Result
     params(Group, Paged, WithValues, Fresh),
     responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor"))))
 )]
-pub(crate) async fn keys(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     let prefix = query.take("prefix").unwrap_or_default();
     let (after, limit, values) = (query.take("after"), limit(&mut query, PAGE)?, query.flag("values")?);
@@ -90,7 +91,7 @@ pub(crate) async fn keys(State(gate): State<Gate>, mut query: Query) -> Result<R
     params(Group, Fresh),
     responses((status = 200, body = Count, description = "Its keys, counted.", headers(("Watchkeep-Cursor"))))
 )]
-pub(crate) async fn group(State(gate): State<Gate>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn group(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
     gate.fresh(query).await?;
     let (count, cursor) = gate.count(&group).await?;
@@ -106,7 +107,7 @@ pub(crate) async fn group(State(gate): State<Gate>, mut query: Query) -> Result<
     responses((status = 200, body = Count, description = "The keys that it held, counted.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn delete_group(
-    State(gate): State<Gate>,
+    May(gate, _): May<Write>,
     mut query: Query,
     headers: HeaderMap,
     content: Content,
@@ -114,7 +115,7 @@ pub(crate) async fn delete_group(
     content.refuse()?;
     let group = query.need("group")?;
     query.end()?;
-    let gate = gate.labelled(label(&headers)?);
+    let gate = gate.labelled(headers::label(&headers)?.as_deref());
     let (count, cursor) = gate.delete_group(group.clone()).await?;
     answer(&cursor.clone(), &Count { group, count, cursor })
 }
@@ -127,7 +128,7 @@ pub(crate) async fn delete_group(
     params(Fresh),
     responses((status = 200, body = HashMap<String, Value>, description = "One object.", headers(("Watchkeep-Cursor"))))
 )]
-pub(crate) async fn stats(State(gate): State<Gate>, query: Query) -> Result<Response, Problem> {
+pub(crate) async fn stats(May(gate, _): May<Inspect>, query: Query) -> Result<Response, Problem> {
     gate.fresh(query).await?;
     let (stats, position) = gate.stats().await?;
     answer(&position, &stats)

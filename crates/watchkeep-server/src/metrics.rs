@@ -122,7 +122,7 @@ fn known(method: &Method) -> &'static str {
 
 /// Answers with the numbers.
 pub(crate) async fn answer(gate: Gate, metrics: Arc<Metrics>) -> Result<Response, Problem> {
-    let figures = gate.figures().await;
+    let figures = gate.figures().await?;
     let text = Report { figures, metrics }.text().map_err(|_| {
         let detail = "the numbers could not be written out";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)

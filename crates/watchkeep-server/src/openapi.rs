@@ -47,7 +47,8 @@ pub(crate) fn answer(document: Bytes) -> Response {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
-    let methods = [&mut item.get, &mut item.head, &mut item.put, &mut item.patch, &mut item.delete];
+    let methods =
+        [&mut item.get, &mut item.head, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
     methods.into_iter().filter_map(Option::as_mut)
 }
 
@@ -82,11 +83,9 @@ declared! {
     #[derive(IntoParams)]
     #[into_params(parameter_in = Query)]
     struct Names {
-        /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The group, any UTF-8: 512 bytes unless the store was opened otherwise.
         group: String,
-        /// The key, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The key, any UTF-8: 1 KiB unless the store was opened otherwise.
         key: String,
     }
 
@@ -94,8 +93,7 @@ declared! {
     #[derive(IntoParams)]
     #[into_params(parameter_in = Query)]
     struct Group {
-        /// The group, any UTF-8.
-        #[param(min_length = 1, max_length = 512)]
+        /// The group, any UTF-8: 512 bytes unless the store was opened otherwise.
         group: String,
     }
 
@@ -226,6 +224,14 @@ declared! {
         after: Option<String>,
         /// `never`, or `auto`: what is there comes first, unless a good cursor is given, and again after a loss.
         snapshot: Option<String>,
+    }
+
+    /// Who watches, where no header can say so.
+    #[derive(IntoParams)]
+    #[into_params(parameter_in = Query)]
+    struct ByTicket {
+        /// A ticket. What it is for need not be repeated; `after` may be given.
+        ticket: Option<String>,
     }
 
     /// Where a stream was cut off.

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use futures_core::Stream;
 
+use crate::headers;
 use crate::limits::{DRAINED, MAX_BODY};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -52,6 +53,7 @@ impl<S: Sync> FromRequest<S> for Content {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Content, Problem> {
+        let refused = headers::refuse_coded(request.headers());
         let announced = announced(request.headers());
         // Before `100 Continue` goes out, and before anything is read.
         if announced.is_some_and(|length| length > MAX_BODY + DRAINED) {
@@ -73,6 +75,8 @@ impl<S: Sync> FromRequest<S> for Content {
                 body.extend_from_slice(&chunk);
             }
         }
+        // Only now: a client that is still sending would not see this refusal either.
+        refused?;
         if length > MAX_BODY { Err(too_large()) } else { Ok(Content(body)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::Request;
 use axum::http::header::{self, CONTENT_TYPE};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -90,6 +90,9 @@ impl IntoResponse for Problem {
         }
         let mut response =
             (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.is_temporary() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
         }

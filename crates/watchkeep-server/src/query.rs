@@ -3,12 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use jiff::{Span, SpanRelativeTo};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use watchkeep::{Filter, Kind};
 
+use crate::access::Fields;
 use crate::change::Values;
 use crate::gate::{Position, Ttl};
 use crate::problem::Problem;
@@ -40,6 +44,23 @@ impl Query {
     pub(crate) fn of(fields: impl IntoIterator<Item = (&'static str, Option<String>)>) -> Query {
         let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Query(given.collect())
+    }
+
+    /// What a ticket is for, with the position that is asked for here. Whatever else is asked for must be the same.
+    ///
+    /// # Errors
+    ///
+    /// 403 when it is not.
+    pub(crate) fn confined_to(mut self, fields: Fields) -> Result<Query, Problem> {
+        let after = self.take("after");
+        let asked: Fields = self.0.into_iter().collect();
+        if !asked.is_empty() && asked != fields {
+            let detail = "the ticket is for another watch; make one for this, or give nothing but the ticket";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        let mut query = Query::from(fields);
+        query.0.extend(after.map(|after| ("after".to_owned(), after)));
+        Ok(query)
     }
 
     /// Takes a parameter out.
@@ -83,6 +104,12 @@ impl Query {
             None => Ok(()),
             Some((name, _)) => Err(Problem::bad(format!("there is no parameter {name:?} here"))),
         }
+    }
+}
+
+impl From<Fields> for Query {
+    fn from(fields: Fields) -> Query {
+        Query(fields.into_iter().collect())
     }
 }
 
@@ -162,6 +189,20 @@ fn duration(text: &str) -> Option<Duration> {
     let span: Span = text.parse().ok()?;
     let duration = Duration::try_from(span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?).ok()?;
     (duration >= Duration::from_millis(1)).then_some(duration)
+}
+
+/// Refuses what cannot be decoded, in a path or a query: passed on, it would stand for itself.
+pub(crate) async fn check_escapes(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    if [uri.path(), uri.query().unwrap_or_default()].into_iter().any(has_broken_escape) {
+        return Problem::bad("a % in the URL is not followed by two hexadecimal digits; write it as %25")
+            .into_response();
+    }
+    next.run(request).await
+}
+
+fn has_broken_escape(text: &str) -> bool {
+    text.split('%').skip(1).any(|rest| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() < 2)
 }
 
 fn decode(text: &str) -> Result<String, Problem> {

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use axum::Router;
@@ -12,14 +12,17 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
+use crate::access::{Access, Door};
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
+use crate::guard::Names;
 use crate::limits::{ACCEPT_PAUSE, END_TIME, HEAD_TIME, MAX_HEAD, MAX_HEADERS};
 use crate::stall::Stalls;
+use crate::unix::{self, SocketFile};
 
 /// Where a server listens.
 ///
@@ -27,12 +30,12 @@ use crate::stall::Stalls;
 /// use watchkeep_server::Listen;
 /// assert_eq!(Listen::default().to_string(), "127.0.0.1:7460");
 /// assert_eq!("unix:/run/app.sock".parse::<Listen>()?.to_string(), "unix:/run/app.sock");
-/// assert!("0.0.0.0:7460".parse::<Listen>().is_err());
+/// assert!("nowhere".parse::<Listen>().is_err());
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// A port of this machine's loopback; 0 is a free one.
+    /// A port of an address, of loopback unless [all is well](crate::may_listen); 0 is a free one.
     Tcp(SocketAddr),
     /// A Unix socket, made with mode 0600.
     Unix(PathBuf),
@@ -41,6 +44,16 @@ pub enum Listen {
 impl Default for Listen {
     fn default() -> Listen {
         Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 7460)))
+    }
+}
+
+impl Listen {
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_private(&self) -> bool {
+        match self {
+            Listen::Tcp(address) => address.ip().is_loopback(),
+            Listen::Unix(_) => true,
+        }
     }
 }
 
@@ -63,11 +76,6 @@ impl FromStr for Listen {
         let address: SocketAddr = text.parse().map_err(|_| {
             format!("'{text}' is not an address; write it like 127.0.0.1:7460 or unix:/run/app.sock")
         })?;
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "'{text}' is not on loopback, and this server does not ask who comes; listen on 127.0.0.1 or [::1]"
-            ));
-        }
         Ok(Listen::Tcp(address))
     }
 }
@@ -83,14 +91,15 @@ pub enum Bound {
 
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, SocketFile),
 }
 
 /// A server over a store, which listens on loopback or on a Unix socket.
 pub struct Server {
     listener: Listener,
     bound: Bound,
-    router: Router,
+    gates: Gates,
+    names: Names,
     closer: Closer,
     ending: Ending,
     keeper: Keeper,
@@ -108,8 +117,22 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the address is taken, or may not be used.
+    /// `PermissionDenied` when the address is not this machine's alone; otherwise as [`bind_anywhere`](Server::bind_anywhere).
     pub async fn bind(store: &Store, listen: &Listen) -> io::Result<Server> {
+        if !listen.is_private() {
+            let what = format!("{listen} can be reached from other machines; see Server::bind_anywhere");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        }
+        Server::bind_anywhere(store, listen).await
+    }
+
+    /// As [`bind`](Server::bind), also where other machines reach it. Ask [`may_listen`](crate::may_listen) before.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` when the address is taken; `AlreadyExists` when something that is no socket is in the place of a Unix
+    /// socket; another when the address may not be used.
+    pub async fn bind_anywhere(store: &Store, listen: &Listen) -> io::Result<Server> {
         let (closer, ending) = Ending::pair();
         let (listener, bound) = match listen {
             Listen::Tcp(address) => {
@@ -117,10 +140,20 @@ impl Server {
                 let bound = Bound::Tcp(listener.local_addr()?);
                 (Listener::Tcp(listener), bound)
             }
-            Listen::Unix(path) => (Listener::Unix(bind_unix(path).await?), Bound::Unix(path.clone())),
+            Listen::Unix(path) => {
+                let (listener, file) = unix::listen(path).await?;
+                (Listener::Unix(listener, file), Bound::Unix(path.clone()))
+            }
         };
-        let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()));
-        Ok(Server { listener, bound, router: crate::watched(gates), closer, ending, keeper, reopen: None })
+        let names = match listen {
+            // Its own address is a name that no stranger can point at it.
+            Listen::Tcp(address) if !address.ip().is_unspecified() => {
+                Names::default().and([host_of(address)])
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => Names::default(),
+        };
+        let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()), Door::Open);
+        Ok(Server { listener, bound, gates, names, closer, ending, keeper, reopen: None })
     }
 
     /// Opens the store again in this way when its file was replaced, by a restore for example. Streams go on with
@@ -148,6 +181,41 @@ impl Server {
         Server { reopen: Some(Box::new(move || open().map_err(Into::into))), ..self }
     }
 
+    /// Answers under these names too, besides those of this machine.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// Server::bind(&store, &Listen::default()).await?.hosts(["store.example"]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Server {
+        Server { names: self.names.and(names), ..self }
+    }
+
+    /// Asks everybody for a token, once there is one.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Access, Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let server = Server::bind(&store, &Listen::default()).await?;
+    /// server.ask_for_tokens(Access::open(&store)?).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn ask_for_tokens(self, access: Access) -> Server {
+        Server { gates: self.gates.behind(Door::Tokens(access)), ..self }
+    }
+
     /// Where it listens: the port is known here, also when any was asked for.
     pub fn bound(&self) -> &Bound {
         &self.bound
@@ -171,17 +239,19 @@ impl Server {
         tracing::info!(url = self.url(), "the server answers");
         let mut keeping = JoinSet::new();
         match self.reopen {
-            Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen))),
+            Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen, self.gates.door().clone()))),
             // Then nobody waits for it to be opened again.
             None => drop(self.keeper),
         }
+        keeping.spawn(self.gates.door().clone().keep_watch());
+        let router = crate::watched(self.gates, self.names);
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
         loop {
             tokio::select! {
                 () = &mut ended => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok(stream) => drop(connections.spawn(serve(stream, self.router.clone(), self.ending.clone()))),
+                    Ok(stream) => drop(connections.spawn(serve(stream, router.clone(), self.ending.clone()))),
                     Err(error) => {
                         // Out of descriptors, most likely: those that are open go on, and some of them end.
                         tracing::warn!(%error, "a connection could not be accepted");
@@ -191,11 +261,10 @@ impl Server {
                 Some(_) = connections.join_next() => {}
             }
         }
-        drop(self.listener);
-        if let Bound::Unix(path) = &self.bound {
-            // It is ours; where somebody removed it meanwhile, that is as well.
-            let _ = std::fs::remove_file(path);
+        if let Listener::Unix(_, file) = &self.listener {
+            file.remove();
         }
+        drop(self.listener);
         let rest = async {
             while connections.join_next().await.is_some() {}
             self.ending.sockets_gone().await;
@@ -207,20 +276,11 @@ impl Server {
     }
 }
 
-/// A socket that only its owner may use. One that nobody listens on any more is taken over.
-async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket
-        && UnixStream::connect(path)
-            .await
-            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-    {
-        std::fs::remove_file(path)?;
+fn host_of(address: &SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 /// What is read and written, whichever way it came.
@@ -237,7 +297,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Box::new(stream)
             }
-            Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+            Listener::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
     }
 }

@@ -1,24 +1,25 @@
 //! `/v1/watch`: changes as server-sent events, for a plain `EventSource`.
 
 use std::convert::Infallible;
+use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use crate::access::Streaming;
 use crate::frame;
-use crate::gate::{Gate, Position};
+use crate::gate::Position;
 use crate::limits::WRITE;
 use crate::metrics::Refused;
-use crate::openapi::{Beginning, Bookmark, Filtered};
+use crate::openapi::{Beginning, Bookmark, ByTicket, Filtered};
 use crate::problem::Problem;
-use crate::query::{self, Query};
+use crate::query;
 use crate::subscription::{Subscription, Told};
 
 /// Where streams are.
@@ -32,7 +33,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     get,
     path = ROUTE,
     operation_id = "watch",
-    params(Filtered, Beginning, Bookmark),
+    params(Filtered, Beginning, Bookmark, ByTicket),
     responses((
         status = 200,
         content_type = "text/event-stream",
@@ -41,19 +42,19 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     ))
 )]
 pub(crate) async fn watch(
-    State(gate): State<Gate>,
-    mut query: Query,
+    Streaming(gate, mut query): Streaming,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut wanted = query::wanted(&mut query)?;
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
-    let bookmark = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    if let Some(bookmark) = bookmark.filter(|id| !id.is_empty()) {
-        wanted.after = Some(Position::from(bookmark));
+    if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
+        wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
     let body = match Subscription::begin(&gate.leaving(), wanted).await {
-        Ok(subscription) => Body::from_stream(Frames { subscription, first: Some(frame::retry()) }),
+        Ok(subscription) => {
+            Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })
+        }
         Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
         Err(problem) => return Err(problem),
     };
@@ -78,12 +79,18 @@ fn answer(body: Body) -> Response {
 struct Frames {
     subscription: Subscription,
     first: Option<Bytes>,
+    /// As much as goes out in one write has just gone out: others come first.
+    is_sated: bool,
 }
 
 impl Stream for Frames {
     type Item = Result<Bytes, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if take(&mut self.is_sated) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // What is pending goes out in one write.
         let mut out = BytesMut::from(self.first.take().unwrap_or_default());
         while out.len() < WRITE {
@@ -94,6 +101,7 @@ impl Stream for Frames {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
+        self.is_sated = out.len() >= WRITE;
         Poll::Ready(Some(Ok(out.freeze())))
     }
 }

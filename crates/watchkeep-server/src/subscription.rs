@@ -11,7 +11,7 @@ use futures_core::Stream;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Gate, Gone, Part, Position};
+use crate::gate::{Gate, Gone, Part, Position, no_cursor};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 use crate::turns::Turn;
@@ -90,7 +90,8 @@ pub(crate) struct Subscription {
     told: Revision,
     seat: Seat,
     source: Source,
-    ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Resolves with the reason of the `Bye`.
+    ending: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     /// What comes before anything else.
     first: VecDeque<Told>,
 }
@@ -104,7 +105,7 @@ impl Subscription {
     pub(crate) async fn begin(gate: &Gate, wanted: Wanted) -> Result<Subscription, Problem> {
         let ring = gate.ring(&wanted.filter).await?;
         let mut begun = Subscription {
-            ending: Box::pin(gate.ending.clone().wait()),
+            ending: Box::pin(ending(gate)),
             gate: gate.clone(),
             filter: wanted.filter,
             snapshots: wanted.snapshots,
@@ -120,13 +121,19 @@ impl Subscription {
             (Some(after), _) => match gate.judge(&after).await? {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
-                Err(_) => return Err(not_ours()),
+                Err(Gone::Nonsense) => return Err(no_cursor(&after)),
+                Err(Gone::Foreign | Gone::Future) => return Err(not_ours()),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
             (None, Snapshots::Never) => begun.ready(gate.last().await?),
         }
         Ok(begun)
+    }
+
+    /// Where the client stands: everything up to this is told.
+    pub(crate) fn position(&self) -> Position {
+        self.gate.position(self.told)
     }
 
     /// Tells what follows a revision.
@@ -344,8 +351,8 @@ impl Stream for Subscription {
             if matches!(this.source, Source::Ended) {
                 return Poll::Ready(None);
             }
-            if this.ending.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(this.end(Told::Bye("ending")));
+            if let Poll::Ready(why) = this.ending.as_mut().poll(cx) {
+                return Poll::Ready(this.end(Told::Bye(why)));
             }
             match this.poll_source(cx) {
                 Poll::Ready(Some(told)) if this.first.is_empty() => return Poll::Ready(Some(told)),
@@ -361,10 +368,21 @@ impl Stream for Subscription {
     }
 }
 
+/// Resolves when the server ends, or its client may use the gate no more.
+fn ending(gate: &Gate) -> impl Future<Output = &'static str> + Send + use<> {
+    let (over, ending) = (gate.over(), gate.ending.clone());
+    async move {
+        tokio::select! {
+            why = over => why,
+            () = ending.wait() => "ending",
+        }
+    }
+}
+
 impl Gone {
     fn reason(self) -> &'static str {
         match self {
-            Gone::Foreign => "foreign",
+            Gone::Foreign | Gone::Nonsense => "foreign",
             Gone::Future => "future",
         }
     }

@@ -7,14 +7,14 @@ mod reply;
 #[cfg(test)]
 mod tests;
 
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use crate::gate::Gate;
+use crate::access::Entrance;
+use crate::headers;
 use crate::limits::{MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
 use crate::problem::Problem;
@@ -22,8 +22,6 @@ use crate::query::Query;
 
 /// The subprotocol: the messages of docs/wire.md.
 const PROTOCOL: &str = "watchkeep.v1";
-/// A label of the writer's, which a page in a browser gives as the parameter `origin`.
-const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
 
 /// A WebSocket with many subscriptions, and with writes.
 #[utoipa::path(
@@ -34,7 +32,7 @@ const ORIGIN_LABEL: HeaderName = HeaderName::from_static("watchkeep-origin");
     responses((status = 101, description = "The messages of docs/wire.md follow."))
 )]
 pub(crate) async fn open(
-    State(gate): State<Gate>,
+    entrance: Entrance,
     mut query: Query,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
@@ -43,18 +41,22 @@ pub(crate) async fn open(
         Ok(upgrade) => upgrade.protocols([PROTOCOL]),
         Err(rejection) => return Ok(upgrade_required(&rejection)),
     };
-    let label = label(&mut query, &headers)?;
+    // A page in a browser cannot set the header.
+    let label = match query.take("origin") {
+        Some(label) => Some(headers::fitting(label)?),
+        None => headers::label(&headers)?,
+    };
     query.end()?;
     // A client that offers nothing is one of the original's. One that wants something else would not know our messages.
     if upgrade.selected_protocol().is_none() && upgrade.requested_protocols().next().is_some() {
         let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
-    let Some(held) = gate.ending.socket() else {
+    let Some(held) = entrance.ending().socket() else {
         let detail = "too many WebSocket connections are open; close some, or come back later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", detail));
     };
-    let gate = gate.labelled(label.as_deref()).leaving();
+    let entrance = entrance.labelled(label).leaving();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)
@@ -62,18 +64,9 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(gate, socket).await;
+        connection::run(entrance, socket).await;
         drop(held);
     }))
-}
-
-fn label(query: &mut Query, headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    if let Some(label) = query.take("origin") {
-        return Ok(Some(label));
-    }
-    let Some(label) = headers.get(ORIGIN_LABEL) else { return Ok(None) };
-    let label = label.to_str().map_err(|_| Problem::bad("the header watchkeep-origin is not plain ASCII"))?;
-    Ok(Some(label.to_owned()))
 }
 
 fn upgrade_required(rejection: &WebSocketUpgradeRejection) -> Response {

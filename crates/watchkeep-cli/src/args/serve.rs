@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use watchkeep::Durability;
 use watchkeep_server::Listen;
 
+use super::Exposure;
 use crate::time::parse_duration;
 
 #[derive(Debug, Args)]
@@ -20,15 +21,17 @@ Examples:
   curl -X PUT --data-binary dark 'http://127.0.0.1:7460/v1/entry?group=config&key=theme'
   curl -N 'http://127.0.0.1:7460/v1/watch?group=config'
 
-Put the printed URL into a browser to see every change. The server asks nobody who they
-are, so it listens on loopback and on Unix sockets only. SIGINT or SIGTERM ends it, and
-browsers go on where they were once it is back; a second one ends it without a farewell.
+Put the printed URL into a browser to see every change. It asks nobody who they are
+until there is a token (`watchkeep token`). SIGINT or SIGTERM ends it, and browsers go on
+where they were once it is back; a second one ends it without a farewell.
 /healthz, /readyz and /metrics are for those who watch over it. WATCHKEEP_LOG may hold a
 filter for the log, such as watchkeep_server=debug.")]
 pub(crate) struct Serve {
-    /// Where to listen: an address of loopback with its port, or unix:PATH
+    /// Where to listen: an address with its port, of loopback unless there are tokens and TLS; or unix:PATH
     #[arg(long, value_name = "ADDRESS", default_value_t)]
     pub(crate) listen: Listen,
+    #[command(flatten)]
+    pub(crate) exposure: Exposure,
     /// What commits of a new file survive: a power cut (full, unless given), or a killed process only (relaxed)
     #[arg(long, value_name = "HOW")]
     pub(crate) durability: Option<HowDurable>,

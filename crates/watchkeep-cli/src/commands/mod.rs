@@ -15,6 +15,7 @@ mod render;
 mod serve;
 mod signals;
 mod threads;
+mod token;
 mod watch;
 
 use std::path::Path;
@@ -62,6 +63,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Backup(args) => backup::backup(global, &args, out),
         Command::Restore(args) => backup::restore(global, &args, out),
         Command::Serve(args) => serve::serve(global, &args, out),
+        Command::Token(args) => token::token(global, args.action, out),
         Command::Demo(args) => demo::demo(global, store_is_named, &args, out),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -13,6 +13,7 @@ mod events;
 mod files;
 mod sandbox;
 mod serving;
+mod tokens;
 mod transfer;
 mod upkeep;
 mod watching;

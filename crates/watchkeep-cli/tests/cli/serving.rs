@@ -124,7 +124,7 @@ fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
     for (head, answer) in [
         ("PUT /v1/entry?group=canary&key=canary", "204"),
         ("PUT /v1/groups/canary/keys/canary", "204"),
-        ("GET /v1/entry?group=canary&key=none HTTP/1.1\r\nAuthorization: Bearer canary\r\nX-Rest:", "404"),
+        ("GET /v1/entry?group=canary&key=none HTTP/1.1\r\nAuthorization: Bearer canary\r\nX-Rest:", "401"),
         ("GET /canary?canary", "404"),
         ("CANARY /v1/stats", "405"),
         ("GET /v1/watch?group=canary&after=canary", "400"),
@@ -145,4 +145,45 @@ fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
     ] {
         assert_eq!(errors.matches(line).count(), 1, "{line} in {errors}");
     }
+}
+
+#[test]
+fn a_place_that_holds_no_socket_is_told_from_a_server() {
+    let sandbox = Sandbox::new();
+    sandbox.file("taken", "mine");
+    let serve = |socket: &'static str| ["--store", "app.db", "serve", "--listen", socket];
+    let error = sandbox.fails(1, &serve("unix:taken"));
+    assert_eq!(
+        error,
+        "unix:taken cannot be listened on: a file is there; move it away, or name another socket with --listen"
+    );
+    assert_eq!(std::fs::read_to_string(sandbox.path("taken")).unwrap(), "mine");
+}
+
+/// What may be done with a socket is decided before anybody can find it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_socket_is_its_owners_from_the_beginning() {
+    let sandbox = Sandbox::new();
+    let served = sandbox.command(&["--store", "app.db", "serve", "--listen", "unix:app.sock"]);
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(sandbox.path("")).args([
+        "-c",
+        "umask 0; exec \"$@\"",
+        "sh",
+        "strace",
+        "-f",
+        "-o",
+        "trace",
+    ]);
+    command
+        .args(["-e", "trace=chmod,fchmod,fchmodat,bind"])
+        .arg(served.get_program())
+        .args(served.get_args());
+    let mut server = sandbox.start_command(&mut command);
+    assert_eq!(server.line(), "unix:app.sock");
+    let trace = std::fs::read_to_string(sandbox.path("trace")).unwrap();
+    let mut calls = trace.lines().skip_while(|call| !call.contains("fchmod(") || !call.contains("0600"));
+    let bind = calls.by_ref().find(|call| call.contains("bind(")).unwrap_or_else(|| panic!("{trace}"));
+    assert!(bind.contains("\"app.sock\"") && calls.all(|call| !call.contains("chmod")), "{trace}");
 }

@@ -66,9 +66,8 @@ impl Gate {
     ///
     /// 410 when what follows the position is trimmed; 409 when the position is not one of this store, or not yet.
     pub(crate) async fn changes(&self, asked: &Asked) -> Result<Page, Problem> {
-        let cursor = |position: &Position| position.0.parse::<Cursor>();
-        let after = asked.after.as_ref().map(cursor).transpose()?;
-        let upto = asked.upto.as_ref().map(cursor).transpose()?;
+        let after = asked.after.as_ref().map(Position::cursor).transpose()?;
+        let upto = asked.upto.as_ref().map(Position::cursor).transpose()?;
         let mut filter = asked.filter.clone();
         if let Some(origin) = &asked.exclude_origin {
             filter = filter.exclude_origin(origin);

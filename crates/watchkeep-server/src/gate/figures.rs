@@ -1,6 +1,6 @@
 //! What can be said about a store and its streams in numbers, and whether it answers.
 
-use std::sync::Weak;
+use std::iter::once;
 
 use axum::http::StatusCode;
 use tokio::time::timeout;
@@ -25,19 +25,28 @@ pub(crate) struct Figures {
 
 impl Gate {
     /// The numbers of this moment; nobody waits long for them.
-    pub(crate) async fn figures(&self) -> Figures {
+    ///
+    /// # Errors
+    ///
+    /// 403 for a client of one namespace: they are of the whole store.
+    pub(crate) async fn figures(&self) -> Result<Figures, Problem> {
+        if self.pass.namespace.is_some() {
+            let detail =
+                "this is of the whole store, and the token of one namespace; make one without --namespace";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
         let number = |many: usize| u64::try_from(many).unwrap_or(u64::MAX);
-        let rings = lock(&self.streams.rings).values().filter_map(Weak::upgrade).count();
+        let streams: Vec<_> = once(&self.streams).chain(lock(&self.file).values()).cloned().collect();
         let stats = timeout(READY_TIME, self.store.stats()).await;
-        Figures {
+        Ok(Figures {
             counters: self.store.store().counters(),
             stats: stats.ok().and_then(Result::ok),
             is_ready: self.readiness().await.is_ok(),
-            subscriptions: number(self.streams()),
+            subscriptions: number(streams.iter().map(|streams| streams.clients()).sum()),
             sockets: number(self.ending.sockets()),
-            rings: number(rings),
-            ring_bytes: number(self.streams.changes.bytes()),
-        }
+            rings: number(streams.iter().map(|streams| streams.rings().len()).sum()),
+            ring_bytes: number(streams.iter().map(|streams| streams.changes.bytes()).sum()),
+        })
     }
 
     /// Whether requests should come here.

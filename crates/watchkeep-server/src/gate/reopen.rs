@@ -5,16 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRef, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
-use watchkeep::{ErrorKind, Store};
+use watchkeep::{ErrorKind, Store, Timestamp};
 
-use super::Gate;
+use super::{Gate, lock};
+use crate::access::{self, Door, Fields, Pass, Secret};
+use crate::ending::Ending;
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
 use crate::problem::Problem;
 use crate::stream;
@@ -26,7 +29,10 @@ pub(crate) type Reopen = Box<dyn Fn() -> Result<Store, Refusal> + Send + Sync>;
 
 /// The gate that there is, for everybody who comes to it.
 #[derive(Debug, Clone)]
-pub(crate) struct Gates(watch::Receiver<Now>);
+pub(crate) struct Gates {
+    now: watch::Receiver<Now>,
+    door: Door,
+}
 
 /// Has no way back to [`Gates`]: they would keep each other, and the store open.
 #[derive(Debug)]
@@ -40,26 +46,75 @@ struct Now {
 #[derive(Debug)]
 pub(crate) struct Keeper(watch::Sender<Now>);
 
-impl FromRef<Gates> for Gate {
-    fn from_ref(gates: &Gates) -> Gate {
-        gates.gate()
-    }
-}
-
 impl Gates {
-    pub(crate) fn new(gate: Gate) -> (Keeper, Gates) {
+    pub(crate) fn new(gate: Gate, door: Door) -> (Keeper, Gates) {
         let (sender, receiver) = watch::channel(Now { gate, is_lost: false });
-        (Keeper(sender), Gates(receiver))
+        (Keeper(sender), Gates { now: receiver, door })
+    }
+
+    /// The same store behind another door.
+    pub(crate) fn behind(self, door: Door) -> Gates {
+        Gates { door, ..self }
+    }
+
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
+    pub(crate) fn ending(&self) -> Ending {
+        self.now.borrow().gate.ending.clone()
+    }
+
+    /// Whether requests should come here, whoever makes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::readiness`].
+    pub(crate) async fn readiness(&self) -> Result<(), Problem> {
+        self.gate().readiness().await
+    }
+
+    /// The gate for whoever makes a request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::admit`].
+    pub(crate) async fn admit(&self, parts: &Parts) -> Result<Gate, Problem> {
+        let gate = self.gate();
+        let pass = self.door.admit(parts, gate.id()).await?;
+        gate.let_in(pass)
+    }
+
+    /// The gate for whoever bears a ticket, and what it is for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::admit_ticket`].
+    pub(crate) async fn admit_ticket(&self, ticket: &str, parts: &Parts) -> Result<(Gate, Fields), Problem> {
+        let gate = self.gate();
+        let (pass, fields) = self.door.admit_ticket(ticket, parts, gate.id()).await?;
+        Ok((gate.let_in(pass)?, fields))
+    }
+
+    /// The gate for whoever bears a token.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::admit_token`].
+    pub(crate) async fn admit_token(&self, token: &Secret) -> Result<Gate, Problem> {
+        let gate = self.gate();
+        let pass = self.door.admit_token(token, gate.id()).await?;
+        gate.let_in(pass)
     }
 
     fn gate(&self) -> Gate {
-        let gate = self.0.borrow().gate.clone();
+        let gate = self.now.borrow().gate.clone();
         Gate { gates: Some(self.clone()), ..gate }
     }
 
     /// The gate, once it is the one of the file that is there, and this holds for it.
     async fn once(&self, holds: impl Fn(&Gate) -> bool) -> Result<Gate, Problem> {
-        let mut now = self.0.clone();
+        let mut now = self.now.clone();
         let whole = now.wait_for(|now| !now.is_lost && holds(&now.gate));
         match timeout(REOPEN_TIME, whole).await {
             Ok(Ok(_)) => Ok(self.gate()),
@@ -77,7 +132,7 @@ impl Gate {
     /// 503 when it is not opened in time.
     pub(crate) async fn current(&self) -> Result<Gate, Problem> {
         match &self.gates {
-            Some(gates) => Ok(gates.once(|_| true).await?.for_the_client_of(self)),
+            Some(gates) => self.again(gates.once(|_| true).await?),
             None => Ok(self.clone()),
         }
     }
@@ -89,24 +144,89 @@ impl Gate {
     /// 503 when nobody opens that file, or not in time.
     pub(crate) async fn next(&self) -> Result<Gate, Problem> {
         let Some(gates) = &self.gates else { return Err(replaced()) };
-        Ok(gates.once(|gate| !gate.is(self)).await?.for_the_client_of(self))
+        self.again(gates.once(|gate| !gate.is(self)).await?)
     }
 
-    /// What does not depend on the file is as it was.
+    /// Another gate, for the same client.
+    fn again(&self, gate: Gate) -> Result<Gate, Problem> {
+        // Tokens of the file before open nothing in this one.
+        if let Some(why) = self.pass.ended() {
+            return Err(access::over(why));
+        }
+        Ok(gate.let_in(self.pass.clone())?.for_the_client_of(self))
+    }
+
+    /// What depends neither on the file nor on a token is as it was.
     fn for_the_client_of(self, other: &Gate) -> Gate {
         Gate { ending: other.ending.clone(), ..self.labelled(other.label.as_deref()) }
+    }
+
+    /// The gate for somebody: of the namespace that it is confined to.
+    fn let_in(self, pass: Pass) -> Result<Gate, Problem> {
+        let gate = match &pass.namespace {
+            Some(namespace) if namespace != self.namespace() => {
+                if !self.namespace().is_empty() {
+                    let detail = format!("namespace {namespace:?} is not served here; ask another server");
+                    return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_namespace", detail));
+                }
+                let store = self.store.store().scoped(namespace)?.to_async();
+                let streams = lock(&self.file).entry(namespace.clone()).or_default().clone();
+                Gate { store, streams, ..self }
+            }
+            _ => self,
+        };
+        Ok(Gate { pass, ..gate })
+    }
+
+    /// The gate for the bearer of another token, which opens the same.
+    ///
+    /// # Errors
+    ///
+    /// 401 for a token that is not good, 403 for one that does not open the same.
+    pub(crate) async fn renew(&self, token: &Secret) -> Result<Gate, Problem> {
+        let Some(gates) = &self.gates else { return Ok(self.clone()) };
+        let gate = gates.admit_token(token).await?;
+        if !gate.pass.replaces(&self.pass) {
+            let detail = "the token does not open what the one before did; open another connection with it";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        Ok(gate.for_the_client_of(self))
+    }
+
+    /// Makes a ticket for a watch; and when it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Door::sell`].
+    pub(crate) async fn sell(
+        &self,
+        fields: Fields,
+        origin: Option<String>,
+    ) -> Result<(Secret, Timestamp), Problem> {
+        let door = self.gates.as_ref().map_or(&Door::Open, Gates::door);
+        door.sell(&self.pass, fields, origin).await
+    }
+
+    /// Resolves when its client may use it no more, with the reason.
+    pub(crate) fn over(&self) -> impl Future<Output = &'static str> + Send + use<> {
+        self.pass.clone().over()
+    }
+
+    /// The same gate, for what ends with something else.
+    pub(crate) fn without_end(&self) -> Gate {
+        Gate { pass: self.pass.clone().without_end(), ..self.clone() }
     }
 
     /// Whether another gate has its place, or will have.
     pub(crate) fn is_past(&self) -> bool {
         self.gates.as_ref().is_some_and(|gates| {
-            let now = gates.0.borrow();
+            let now = gates.now.borrow();
             now.is_lost || !now.gate.is(self)
         })
     }
 
     fn is(&self, other: &Gate) -> bool {
-        Arc::ptr_eq(&self.streams, &other.streams)
+        Arc::ptr_eq(&self.file, &other.file)
     }
 
     /// Returns when the file was replaced. The library finds that out by itself, also while nobody uses the store.
@@ -124,7 +244,7 @@ impl Gate {
 
 impl Keeper {
     /// Opens the store again each time that its file was replaced. Nobody else does, so it happens once.
-    pub(crate) async fn keep(self, reopen: Reopen) {
+    pub(crate) async fn keep(self, reopen: Reopen, door: Door) {
         let reopen = Arc::new(reopen);
         loop {
             let gate = self.0.borrow().gate.clone();
@@ -132,6 +252,7 @@ impl Keeper {
             self.0.send_modify(|now| now.is_lost = true);
             let store = open_again(gate.store.store(), &reopen).await;
             tracing::warn!(path = ?store.path(), id = %store.id(), "the store was replaced, and is opened again");
+            door.moved_to(store.id());
             self.0.send_replace(Now { gate: Gate::new(&store, gate.ending), is_lost: false });
         }
     }

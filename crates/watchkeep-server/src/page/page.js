@@ -1,5 +1,7 @@
 // Shows the stream of events. What is stored is text here, whatever it looks like.
 const SHOWN = 200;
+// Of a longer value comes its length: nobody reads it in a cell of a table.
+const LONGEST = 4096;
 
 const at = (id) => document.getElementById(id);
 at("curl").textContent = `curl -X PUT --data-binary 'hello' '${location.origin}/v1/entry?group=greetings&key=world'`;
@@ -7,10 +9,14 @@ at("source").textContent =
   "const source = new EventSource('/v1/watch');\n" +
   "source.onmessage = (message) => console.log(message.lastEventId, JSON.parse(message.data));";
 
+function shown(event) {
+  if (event.value_bytes !== undefined) return `${event.value_bytes} bytes`;
+  return event.value ?? (event.value_base64 ? `base64: ${event.value_base64}` : "");
+}
+
 function row(event) {
-  const value = event.value ?? (event.value_base64 ? `base64: ${event.value_base64}` : "");
   const line = document.createElement("tr");
-  for (const text of [event.cursor, event.kind, event.group, event.key ?? "", value]) {
+  for (const text of [event.cursor, event.kind, event.group, event.key ?? "", shown(event)]) {
     const cell = document.createElement("td");
     cell.textContent = text;
     line.append(cell);
@@ -18,7 +24,7 @@ function row(event) {
   return line;
 }
 
-const source = new EventSource("v1/watch?snapshot=auto");
+const source = new EventSource(`v1/watch?snapshot=auto&values=${LONGEST}`);
 source.onmessage = (message) => {
   const events = at("events");
   events.prepend(row(JSON.parse(message.data)));

@@ -20,9 +20,12 @@ use futures_util::{Sink, SinkExt as _, StreamExt as _};
 use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
+use crate::access::{self, Entrance, Right, Secret};
 use crate::change::Values;
 use crate::gate::Gate;
-use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS};
+use crate::limits::{
+    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, SUBSCRIPTIONS, WRITE,
+};
 use crate::problem::Problem;
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
 
@@ -69,6 +72,8 @@ struct Done {
     /// What is said to it; the original says nothing to some.
     reply: Option<Utf8Bytes>,
     begun: Option<(Name, Subscription)>,
+    /// Who it turned out to be.
+    known: Option<Gate>,
 }
 
 type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -85,7 +90,11 @@ enum End {
 }
 
 struct Connection<S> {
-    gate: Gate,
+    entrance: Entrance,
+    /// Resolves when its client may use it no more.
+    over: Pin<Box<dyn Future<Output = &'static str> + Send>>,
+    /// When it must have said who it is.
+    auth_at: Option<Instant>,
     socket: S,
     subscriptions: SelectAll<Abortable<Named>>,
     names: HashMap<Name, AbortHandle>,
@@ -100,6 +109,8 @@ struct Connection<S> {
     silent_at: Instant,
     /// How long the last message was: with the socket's buffer, what may be left to take.
     last_sent: usize,
+    /// How much was sent since others were last let in.
+    burst: usize,
     /// Since when the peer has not taken all.
     stalled_since: Option<Instant>,
     /// The socket takes no more.
@@ -108,11 +119,13 @@ struct Connection<S> {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run<S: Socket>(gate: Gate, socket: S) {
+pub(super) async fn run<S: Socket>(entrance: Entrance, socket: S) {
     let now = Instant::now();
     let mut connection = Connection {
-        ending: Box::pin(gate.ending.clone().wait()),
-        gate,
+        ending: Box::pin(entrance.ending().wait()),
+        over: entrance.over(),
+        auth_at: matches!(entrance, Entrance::Unknown(..)).then(|| now + AUTH_TIME),
+        entrance,
         socket,
         subscriptions: SelectAll::new(),
         names: HashMap::new(),
@@ -122,6 +135,7 @@ pub(super) async fn run<S: Socket>(gate: Gate, socket: S) {
         ping_at: now + HEARTBEAT,
         silent_at: now + SILENCE,
         last_sent: 0,
+        burst: 0,
         stalled_since: None,
         is_full: false,
         timer: Box::pin(tokio::time::sleep(HEARTBEAT)),
@@ -151,11 +165,19 @@ pub(super) async fn run<S: Socket>(gate: Gate, socket: S) {
 
 impl<S: Socket> Connection<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(why) = self.over.as_mut().poll(cx) {
+            return Poll::Ready(End::Close(close_code::POLICY, why));
+        }
         if self.leave_at.is_none() && self.ending.as_mut().poll(cx).is_ready() {
             self.leave_at = Some(Instant::now() + LEAVE_TIME);
         }
+        self.burst = 0;
         loop {
             match self.step(cx) {
+                Ok(true) if self.burst >= WRITE => {
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(end) => return Poll::Ready(end),
@@ -220,6 +242,7 @@ impl<S: Socket> Connection<S> {
             Message::Text(text) => text.len(),
             _ => 0,
         };
+        self.burst += self.last_sent;
         self.socket.start_send_unpin(message).map_err(|_| End::Gone)
     }
 
@@ -248,7 +271,16 @@ impl<S: Socket> Connection<S> {
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
             Some(Ok(Message::Text(text))) => {
                 match message::read(&text) {
-                    Ok(asked) => self.carry_out(asked),
+                    Ok(Asked::Auth(id, token)) => self.authenticate(id, token),
+                    // Who does not say so first gets no answer, which could tell something.
+                    _ if self.auth_at.is_some() => {
+                        return Err(End::Close(close_code::POLICY, "the first message says who you are"));
+                    }
+                    Ok(asked) => {
+                        if let Err(refused) = self.carry_out(asked) {
+                            self.reply = Some(refused);
+                        }
+                    }
                     Err(Refused { id, problem }) => self.reply = Some(reply::error(id.as_deref(), &problem)),
                 }
                 Ok(())
@@ -256,19 +288,32 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    fn carry_out(&mut self, asked: Asked) {
-        let gate = self.gate.clone();
+    /// The gate for a request, or what is said instead.
+    fn gate(&self, name: &Name, right: Right) -> Result<Gate, Utf8Bytes> {
+        // What it begins ends with the connection, which may live on with another token.
+        self.entrance.gate(right).map(Gate::without_end).map_err(|problem| refusal(name, &problem))
+    }
+
+    /// Carries out a message, or says at once why not.
+    fn carry_out(&mut self, asked: Asked) -> Result<(), Utf8Bytes> {
         match asked {
-            Asked::Subscribe(id, wanted) => self.subscribe(Name::Id(id), wanted),
+            Asked::Auth(id, token) => self.authenticate(id, token),
+            Asked::Subscribe(id, wanted) => self.subscribe(Name::Id(id), wanted)?,
             Asked::Unsubscribe(id) => self.reply = Some(self.unsubscribe(id)),
-            Asked::Set(id, put) => self.write(id, async move { gate.current().await?.put(put).await }),
-            Asked::Delete { id, group, key, condition } => self.write(id, async move {
-                let missing = format!("group {group:?} has no key {key:?}");
-                match gate.current().await?.delete(group, key, condition).await? {
-                    (true, at) => Ok(at),
-                    (false, _) => Err(Problem::new(StatusCode::NOT_FOUND, "not_found", missing)),
-                }
-            }),
+            Asked::Set(id, put) => {
+                let gate = self.gate(&Name::Id(id.clone()), Right::Write)?;
+                self.write(id, async move { gate.current().await?.put(put).await });
+            }
+            Asked::Delete { id, group, key, condition } => {
+                let gate = self.gate(&Name::Id(id.clone()), Right::Write)?;
+                self.write(id, async move {
+                    let missing = format!("group {group:?} has no key {key:?}");
+                    match gate.current().await?.delete(group, key, condition).await? {
+                        (true, at) => Ok(at),
+                        (false, _) => Err(Problem::new(StatusCode::NOT_FOUND, "not_found", missing)),
+                    }
+                });
+            }
             Asked::Original(Original::Subscribe) if self.names.contains_key(&Name::Channel) => {}
             Asked::Original(Original::Subscribe) => {
                 let wanted = Wanted {
@@ -278,7 +323,7 @@ impl<S: Socket> Connection<S> {
                     exclude_origin: None,
                     values: Values::All,
                 };
-                self.subscribe(Name::Channel, wanted);
+                self.subscribe(Name::Channel, wanted)?;
             }
             Asked::Original(Original::Unsubscribe) => {
                 if let Some(subscription) = self.names.remove(&Name::Channel) {
@@ -288,9 +333,26 @@ impl<S: Socket> Connection<S> {
             Asked::Original(Original::Ping) => self.reply = Some(original::pong()),
             Asked::Original(Original::Unknown(channel)) => {
                 let detail = format!("there is no channel {channel:?}; there is {}", original::CHANNEL);
-                self.reply = Some(original::refusal(&Problem::bad(detail)));
+                return Err(original::refusal(&Problem::bad(detail)));
             }
         }
+        Ok(())
+    }
+
+    /// Finds out who asks, or whether it may go on with another token.
+    fn authenticate(&mut self, id: Id, token: Option<Secret>) {
+        let entrance = self.entrance.clone();
+        self.running = Some(Box::pin(async move {
+            let known = match token {
+                Some(token) => entrance.show(&token).await,
+                None => Err(access::mistyped()),
+            };
+            let (reply, known) = match known {
+                Ok(gate) => (reply::done(&id, None), Some(gate)),
+                Err(problem) => (reply::error(Some(&id), &problem), None),
+            };
+            Done { reply: Some(reply), begun: None, known }
+        }));
     }
 
     fn write(
@@ -303,27 +365,28 @@ impl<S: Socket> Connection<S> {
                 Ok(at) => reply::done(&id, Some(&at)),
                 Err(problem) => reply::error(Some(&id), &problem),
             };
-            Done { reply: Some(reply), begun: None }
+            Done { reply: Some(reply), begun: None, known: None }
         }));
     }
 
-    fn subscribe(&mut self, name: Name, wanted: Wanted) {
+    fn subscribe(&mut self, name: Name, wanted: Wanted) -> Result<(), Utf8Bytes> {
         if let Some(problem) = self.refuse(&name) {
-            self.reply = Some(refusal(&name, &problem));
-            return;
+            return Err(refusal(&name, &problem));
         }
-        let gate = self.gate.clone();
+        let gate = self.gate(&name, Right::Watch)?;
         self.running = Some(Box::pin(async move {
             let begun = match gate.current().await {
                 Ok(gate) => Subscription::begin(&gate, wanted).await,
                 Err(problem) => Err(problem),
             };
-            match begun {
+            let (reply, begun) = match begun {
                 // Its `ready` or `reset` is the answer.
-                Ok(begun) => Done { reply: None, begun: Some((name, begun)) },
-                Err(problem) => Done { reply: Some(refusal(&name, &problem)), begun: None },
-            }
+                Ok(begun) => (None, Some((name, begun))),
+                Err(problem) => (Some(refusal(&name, &problem)), None),
+            };
+            Done { reply, begun, known: None }
         }));
+        Ok(())
     }
 
     fn refuse(&self, name: &Name) -> Option<Problem> {
@@ -356,6 +419,10 @@ impl<S: Socket> Connection<S> {
         // Nothing was read meanwhile, so it may have spoken.
         self.silent_at = Instant::now() + SILENCE;
         self.reply = done.reply;
+        if let Some(gate) = done.known {
+            (self.over, self.auth_at) = (Box::pin(gate.over()), None);
+            self.entrance = Entrance::Known(gate);
+        }
         if let Some((name, begun)) = done.begun {
             let (abort, registration) = AbortHandle::new_pair();
             let named = Named { name: name.clone(), subscription: Box::pin(begun) };
@@ -379,6 +446,9 @@ impl<S: Socket> Connection<S> {
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let now = Instant::now();
+            if self.auth_at.is_some_and(|at| at <= now) {
+                return Poll::Ready(End::Close(close_code::POLICY, "no good token came in time"));
+            }
             let allowed = STALL_TIME + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
             let stalled_at = self.stalled_since.map(|since| since + allowed);
             // Who is not read from cannot be heard.
@@ -399,7 +469,8 @@ impl<S: Socket> Connection<S> {
                 }
                 continue;
             }
-            let Some(next) = [stalled_at, silent_at, self.leave_at, ping_at].into_iter().flatten().min()
+            let Some(next) =
+                [stalled_at, silent_at, self.leave_at, ping_at, self.auth_at].into_iter().flatten().min()
             else {
                 return Poll::Pending;
             };

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
+use crate::access::{Secret, Sort};
 use crate::gate::{Condition, Put};
+use crate::headers;
 use crate::limits::MAX_ID;
 use crate::problem::Problem;
 use crate::query::{self, Query};
@@ -18,6 +20,8 @@ pub(super) type Id = std::sync::Arc<str>;
 /// What a client asks for.
 #[derive(Debug)]
 pub(super) enum Asked {
+    /// Says who asks; none for what is no token.
+    Auth(Id, Option<Secret>),
     Subscribe(Id, Wanted),
     Unsubscribe(Id),
     Set(Id, Put),
@@ -62,6 +66,7 @@ struct Raw {
     keep_ttl: Option<bool>,
     if_match: Option<String>,
     if_none_match: Option<String>,
+    token: Option<String>,
     /// Of the original's form, as the two that follow.
     channel: Option<String>,
     data: Option<String>,
@@ -80,12 +85,16 @@ struct OnlyId {
 ///
 /// When it is none of those that docs/wire.md knows.
 pub(super) fn read(text: &str) -> Result<Asked, Refused> {
+    let bare = |detail: String| Refused { id: None, problem: Problem::bad(detail) };
+    // Fields have names: in a list they would be read in their order here.
+    if !text.trim_start().starts_with('{') {
+        return Err(bare("a message is one JSON object".to_owned()));
+    }
     let raw: Raw = serde_json::from_str(text).map_err(|error| {
         let known = serde_json::from_str(text).ok().and_then(|only: OnlyId| only.id);
         let id = known.filter(|id| id.len() <= MAX_ID).map(Id::from);
         Refused { id, problem: Problem::bad(format!("the message is not one of this protocol: {error}")) }
     })?;
-    let bare = |detail: String| Refused { id: None, problem: Problem::bad(detail) };
     let Some(id) = &raw.id else {
         let channel = raw.channel.as_deref().or(raw.data.as_deref());
         return match original::read(&raw.kind, channel) {
@@ -119,11 +128,13 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
         ("keep_ttl", raw.keep_ttl.map(|keep| keep.to_string())),
         ("if_match", raw.if_match),
         ("if_none_match", raw.if_none_match),
+        ("token", raw.token),
         ("channel", raw.channel),
         ("data", raw.data),
         ("timestamp", raw.timestamp),
     ]);
     let asked = match raw.kind.as_str() {
+        "auth" => Asked::Auth(id, Secret::read(Sort::Token, &query.need("token")?)),
         "subscribe" => Asked::Subscribe(id, query::wanted(&mut query)?),
         "unsubscribe" => Asked::Unsubscribe(id),
         "set" => Asked::Set(id, put(&mut query)?),
@@ -134,7 +145,7 @@ fn asked(id: Id, raw: Raw) -> Result<Asked, Problem> {
             Asked::Delete { id, group, key, condition }
         }
         other => {
-            let known = "subscribe, unsubscribe, set and delete";
+            let known = "auth, subscribe, unsubscribe, set and delete";
             return Err(Problem::bad(format!("there is no message of type {other:?}; there are {known}")));
         }
     };
@@ -151,6 +162,8 @@ fn put(query: &mut Query) -> Result<Put, Problem> {
             .map_err(|error| Problem::bad(format!("value_base64 is not base64 with padding: {error}")))?,
         _ => return Err(Problem::bad("a set takes either value or value_base64")),
     };
+    let content_type = query.take("content_type");
+    let content_type = content_type.map(|kind| headers::content_type(kind.as_bytes())).transpose()?;
     let ttl = query::ttl(query)?;
     let condition = match (query.take("if_match"), query.take("if_none_match").as_deref()) {
         (None, None) => Condition::Always,
@@ -158,5 +171,5 @@ fn put(query: &mut Query) -> Result<Put, Problem> {
         (Some(at), None) => Condition::OneOf(vec![at.into()]),
         _ => return Err(Problem::bad("a set takes one cursor in if_match, or * in if_none_match")),
     };
-    Ok(Put { group, key, value, content_type: query.take("content_type"), ttl, condition })
+    Ok(Put { group, key, value, content_type, ttl, condition })
 }

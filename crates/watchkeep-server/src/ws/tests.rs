@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use watchkeep::Store;
 
 use super::connection;
+use crate::access::Entrance;
 use crate::ending::{Closer, Ending};
 use crate::gate::Gate;
 use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
@@ -95,7 +96,7 @@ fn connect(takes: usize) -> Peer {
     let wire = Wire { heard, said, room: room.clone() };
     let ended = tokio::spawn(async move {
         let start = Instant::now();
-        connection::run(Gate::new(&store, ending), wire).await;
+        connection::run(Entrance::Known(Gate::new(&store, ending)), wire).await;
         start.elapsed()
     });
     Peer { say, told, room, closer, ended }

@@ -197,19 +197,21 @@ fn what_lies_between_two_positions_may_be_kept_for_ever() -> Result {
     assert_eq!(hub.get(&lasting).body, first.body);
 
     let (two, nine) = (at(&store, 2), at(&store, 9));
-    let between = hub.get(&format!("/v1/changes?after={two}&upto={nine}"));
+    let between = hub.get(&format!("/v1/changes?ns=&after={two}&upto={nine}"));
     assert_eq!(
         (revisions(&between.json()), between.header("cache-control")),
         ((3..=9).collect(), Some(FOR_EVER))
     );
     let nothing = hub.get(&format!("/v1/changes?after={two}&upto={two}"));
     assert_eq!(nothing.json(), json!({ "events": [], "next": two }));
+    // The same address may be that of another namespace tomorrow.
+    page(&hub.get(&format!("/v1/changes?after={two}&upto={nine}")));
     // Not the whole of it, without a beginning, without an end: none of that is the same for ever.
-    let part = page(&hub.get(&format!("/v1/changes?after={two}&upto={nine}&limit=3")));
+    let part = page(&hub.get(&format!("/v1/changes?ns=&after={two}&upto={nine}&limit=3")));
     assert_eq!((revisions(&part), &part["next"]), (vec![3, 4, 5], &json!(at(&store, 5))));
-    let begin = page(&hub.get(&format!("/v1/changes?upto={nine}")));
+    let begin = page(&hub.get(&format!("/v1/changes?ns=&upto={nine}")));
     assert_eq!((revisions(&begin), &begin["next"]), ((1..=9).collect(), &json!(nine)));
-    let open = hub.get(&format!("/v1/changes?after={nine}"));
+    let open = hub.get(&format!("/v1/changes?ns=&after={nine}"));
     assert_eq!((revisions(&page(&open)), open.header("link")), ((10..=21).collect(), None));
     Ok(())
 }
@@ -267,6 +269,22 @@ fn a_page_without_a_match_waits_for_one() -> Result {
     // What is there already is not waited for.
     assert_eq!(page(&hub.get(&target)), told);
     wait_for(&hub, 0)
+}
+
+#[test]
+fn a_wait_goes_on_over_any_number_of_rows_that_do_not_match() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    store.set("g", "k", "v")?;
+    let target = format!("/v1/changes?group=g&wait=60s&limit=1&after={}", at(&store, 1));
+    let waiting = hub.begin("GET", &target, &[], b"");
+    wait_for(&hub, 1)?;
+    store.transaction(|tx| {
+        (0..1_500).try_for_each(|n| tx.set("other", &n.to_string(), "v").map(drop))?;
+        tx.set("g", "k", "new")
+    })?;
+    assert_eq!(revisions(&page(&waiting.answer())), [1_502]);
+    Ok(())
 }
 
 #[test]

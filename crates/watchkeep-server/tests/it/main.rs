@@ -8,14 +8,18 @@
     reason = "what cannot go on fails the test"
 )]
 
+mod access;
 mod changes;
+mod conditions;
 mod draining;
 mod entries;
+mod fixtures;
 mod lists;
 mod openapi;
 mod operations;
 mod proxies;
 mod replaced;
+mod sockets;
 mod strangers;
 mod streams;
 mod support;

@@ -6,7 +6,9 @@ use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 use watchkeep::{BackupOptions, Options, Store};
+use watchkeep_server::{Grant, Rights};
 
+use crate::access::Guarded;
 use crate::support::{LIMIT, Result, Stream};
 use crate::support_entries::{Answer, Hub};
 
@@ -205,5 +207,32 @@ fn it_is_not_ready_while_a_replaced_file_is_being_opened() -> Result {
     assert_eq!(hub.get("/healthz").status, 200);
     go.send(())?;
     until(200)?;
+    Ok(())
+}
+
+#[test]
+fn numbers_need_the_right_to_inspect_the_whole_store_and_health_needs_none() -> Result {
+    let guarded = Guarded::start()?;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(guarded.hub.get(path).status, 200);
+        assert_eq!(guarded.ask("GET", path, "wk_nonsense").status, 200);
+    }
+    assert_eq!(guarded.hub.get("/metrics").refusal(), (401, "unauthorized".to_owned()));
+    assert_eq!(guarded.ask("GET", "/metrics", "wk_nonsense").refusal(), (401, "unauthorized".to_owned()));
+    let blind = guarded.token(Grant::new(Rights { inspect: false, ..Rights::ALL }))?;
+    let refused = guarded.ask("GET", "/metrics", &blind);
+    assert_eq!(refused.refusal(), (403, "forbidden".to_owned()));
+    assert_eq!(refused.json()["right"], "inspect");
+    let tenant = guarded.token(Grant::new(Rights::ALL).namespace("tenant"))?;
+    assert_eq!(guarded.ask("GET", "/metrics", &tenant).refusal(), (403, "forbidden".to_owned()));
+
+    // What tenants have is counted with the rest.
+    let bearer = format!("Bearer {tenant}");
+    let mut stream = Stream::open(guarded.hub.address, "snapshot=auto", &[("Authorization", &bearer)])?;
+    stream.upto("ready")?;
+    let inspector = guarded.token(Grant::new(Rights { inspect: true, ..Rights::NONE }))?;
+    let found = samples(&guarded.ask("GET", "/metrics", &inspector));
+    assert_eq!((found["watchkeep_subscriptions"], found["watchkeep_rings"]), (1.0, 1.0));
+    assert_eq!(found[r#"watchkeep_requests_total{route="/metrics",status="4xx"}"#], 4.0);
     Ok(())
 }

@@ -257,7 +257,7 @@ fn two_hundred_streams_come_back_after_a_restart_and_miss_nothing() -> Result {
             assert!(begun.elapsed() < LIMIT, "only {put_off:?} were put off");
             thread::yield_now();
         }
-        let _again = Hub::at(&store, server);
+        let _again = Hub::at(&server.to_string(), &store, |server| server);
         for _ in 0..STREAMS {
             is_ready.recv_timeout(LIMIT)?;
         }

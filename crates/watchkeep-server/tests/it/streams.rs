@@ -7,6 +7,7 @@ use serde_json::json;
 use watchkeep::{Durability, Options, Revision, Store};
 
 use crate::support::{Frame, LIMIT, Result, Served};
+use crate::support_entries::{Hub, encoded};
 
 fn open() -> Result<(tempfile::TempDir, Store)> {
     let folder = tempfile::tempdir()?;
@@ -267,5 +268,49 @@ fn a_stream_begins_while_transactions_wait_for_another_writer() -> Result {
     drop(release);
     holder.join().map_err(|_| "panicked")??;
     drop(waiting);
+    Ok(())
+}
+
+#[test]
+fn a_bookmark_that_makes_no_sense_is_healed_by_a_snapshot() -> Result {
+    let store = Store::open_in_memory()?;
+    let old = store.cursor(store.set("g", "k", "v")?).to_string();
+    let served = Served::start(&store)?;
+    let beyond = format!("{}-9007199254740993", old.split('-').next().ok_or("no cursor")?);
+    for bookmark in ["42", "junk", "-", "é", &beyond] {
+        // The bookmark is newer than the cursor in the URL, whatever it is.
+        for (query, headers) in [
+            (format!("snapshot=auto&after={old}"), vec![("Last-Event-ID", bookmark)]),
+            (format!("snapshot=auto&after={}", encoded(bookmark)), vec![]),
+        ] {
+            let mut stream = served.stream(&query, &headers)?;
+            let reset = stream.need()?;
+            assert_eq!(
+                (reset.event.as_str(), &reset.data["reason"]),
+                ("reset", &json!("foreign")),
+                "{query}"
+            );
+            assert_eq!(values(&stream.upto("ready")?.0), ["v"]);
+            // Without snapshots there is nothing to heal it with.
+            let query = query.replace("auto", "never");
+            assert_eq!(served.stream(&query, &headers)?.status, 400, "{query} {headers:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_cursor_is_told_from_one() -> Result {
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    for target in
+        ["watch?after=5", "changes?after=5", "changes?upto=5", "groups?min=5", "entry?group=g&key=k&min=5"]
+    {
+        let answer = hub.get(&format!("/v1/{target}"));
+        let problem = answer.json();
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert_eq!(answer.refusal(), (400, "invalid_argument".to_owned()), "{target}");
+        assert!(detail.contains("looks like k3v9x2mq-7") && !detail.contains("bare"), "{target}: {detail}");
+    }
     Ok(())
 }

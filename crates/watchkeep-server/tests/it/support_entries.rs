@@ -22,17 +22,13 @@ impl Hub {
 
     /// A server that is set up further.
     pub(crate) fn with(store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
-        Hub::set_up(store, SocketAddr::from(([127, 0, 0, 1], 0)), set_up)
+        Hub::at("127.0.0.1:0", store, set_up)
     }
 
-    /// A server at an address that was another one's.
-    pub(crate) fn at(store: &Store, address: SocketAddr) -> Hub {
-        Hub::set_up(store, address, |server| server)
-    }
-
-    fn set_up(store: &Store, address: SocketAddr, set_up: impl FnOnce(Server) -> Server) -> Hub {
+    /// A server that listens there.
+    pub(crate) fn at(address: &str, store: &Store, set_up: impl FnOnce(Server) -> Server) -> Hub {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let listen = Listen::Tcp(address);
+        let listen: Listen = address.parse().expect("an address");
         let server = runtime.block_on(Server::bind(store, &listen)).expect("a server");
         let server = set_up(server);
         let Bound::Tcp(address) = *server.bound() else { panic!("not a port") };
@@ -88,7 +84,7 @@ pub(crate) fn begin(
     if !headers.iter().any(|(name, _)| *name == "Connection") {
         head += "Connection: close\r\n";
     }
-    if !body.is_empty() {
+    if !body.is_empty() && !headers.iter().any(|(name, _)| *name == "Transfer-Encoding") {
         head += &format!("Content-Length: {}\r\n", body.len());
     }
     for (name, value) in headers {

@@ -67,3 +67,16 @@ async fn the_label_of_a_connection_is_that_of_its_writes() {
     hub.store.set("g", "theirs", "").unwrap();
     assert_eq!(client.expect("change", "others").await["event"]["key"], "theirs");
 }
+
+#[tokio::test]
+async fn a_label_that_is_too_long_is_refused_before_anything_is_written() {
+    let hub = Hub::start();
+    let (longest, longer) = ("x".repeat(256), "x".repeat(257));
+    for (path, header) in [(format!("/v1/ws?origin={longer}"), ""), ("/v1/ws".to_owned(), longer.as_str())] {
+        let (status, problem) = refused(hub.open(&path, &[PROTOCOL, ("watchkeep-origin", header)]).await);
+        assert_eq!((status, &problem["kind"]), (413, &"too_large".into()), "{path}");
+    }
+    let mut client = hub.open(&format!("/v1/ws?origin={longest}"), &[PROTOCOL]).await.unwrap();
+    client.say(json!({ "type": "set", "id": "w", "group": "g", "key": "k", "value": "" })).await;
+    client.expect("done", "w").await;
+}

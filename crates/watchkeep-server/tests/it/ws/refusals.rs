@@ -42,10 +42,18 @@ async fn a_refusal_bears_the_id_of_its_message() {
         );
         assert!(answer["detail"].as_str().is_some_and(|detail| detail.len() > 20), "{answer}");
     }
+    // By position, this would be a set.
+    let list = r#"["set","x","g",null,"k",null,null,null,null,null,null,null,"v",null,null,null,null,null,null,null,null,null]"#;
+    for message in ["[1]", list, " [ ]", "7", "\"set\"", "null"] {
+        client.say_raw(Message::text(message)).await;
+        let answer = client.hear().await;
+        assert_eq!((kind(&answer), answer.get("id")), (("error", "invalid_argument"), None), "{message}");
+        assert_eq!(answer["detail"], "a message is one JSON object", "{message}");
+    }
+    assert_eq!(hub.store.get("g", "k").unwrap(), None);
     for message in [
         "",
         "no JSON",
-        "[1]",
         "{\"type\":\"subscribe\"}",
         "{\"type\":\"set\",\"group\":\"g\",\"key\":\"k\",\"value\":\"\"}",
         "{\"type\":\"subscribe\",\"id\":7}",
@@ -114,4 +122,19 @@ async fn what_is_no_text_ends_the_connection() {
     let socket = within(WebSocketStream::from_raw_socket(stream, Role::Client, None)).await;
     let mut client = Client { socket, protocol: None };
     assert_eq!(u16::from(client.end().await.unwrap().code), 1002);
+}
+
+#[tokio::test]
+async fn a_content_type_is_one_that_a_header_can_say() {
+    let hub = Hub::start();
+    let mut client = hub.client().await;
+    let set = |kind: &str| json!({ "type": "set", "id": "w", "group": "g", "key": "k", "value": "", "content_type": kind });
+    for bad in ["text/html\r\nX-Evil: y", "text/\u{1f980}", "a\0b", "text/é", "\u{7f}"] {
+        let answer = client.ask(set(bad)).await;
+        assert_eq!((kind(&answer), &answer["id"]), (("error", "invalid_argument"), &"w".into()), "{bad:?}");
+    }
+    assert_eq!(hub.store.get("g", "k").unwrap(), None);
+    assert_eq!(client.ask(set("text/plain; charset=utf-8")).await["type"], "done");
+    let kept = hub.store.entry("g", "k").unwrap().unwrap().content_type;
+    assert_eq!(kept.as_deref(), Some("text/plain; charset=utf-8"));
 }

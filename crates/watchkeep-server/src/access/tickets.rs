@@ -1,0 +1,148 @@
+//! Tickets: what a client without headers, a plain `EventSource`, bears in its URL instead of a token.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use watchkeep::{Entry, Error, SetOptions, StoreId, Timestamp};
+
+use super::Access;
+use super::door::{Pass, unauthorized};
+use super::secret::{Secret, Sort};
+use crate::limits::{TICKET_TIME, TICKETS};
+use crate::problem::Problem;
+
+/// The fields of a watch.
+pub(crate) type Fields = BTreeMap<String, String>;
+
+/// A ticket that a stream bears: its deadline slides as long as somebody holds this.
+#[derive(Debug)]
+pub(crate) struct Borne {
+    group: String,
+    id: String,
+}
+
+/// What a ticket opens.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) pass: Pass,
+    pub(crate) fields: Fields,
+    /// The origin of the page that it was made for.
+    pub(crate) origin: Option<String>,
+}
+
+/// What is kept of a ticket.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    hash: String,
+    token: String,
+    fields: Fields,
+    origin: Option<String>,
+}
+
+fn tickets_of(store: StoreId) -> String {
+    format!("tickets-{store}")
+}
+
+impl Access {
+    /// Makes a ticket of a token; and when it ends, unless a stream bears it.
+    pub(super) async fn sell(
+        &self,
+        (store, token): (StoreId, String),
+        fields: Fields,
+        origin: Option<String>,
+    ) -> Result<(Secret, Timestamp), Problem> {
+        let ticket = Secret::new(Sort::Ticket).map_err(Error::abort)?;
+        let hash = ticket.hash();
+        let kept = Kept { hash: hash.as_str().to_owned(), token, fields, origin };
+        let kept = serde_json::to_string(&kept).map_err(Error::abort)?;
+        let (group, id) = (tickets_of(store), hash.id().to_owned());
+        let made = self.credentials.to_async().transaction(move |tx| {
+            if tx.count(&group)? >= TICKETS {
+                return Ok(None);
+            }
+            tx.set_with(&group, &id, kept.as_str(), SetOptions::new().if_absent().ttl(TICKET_TIME))?;
+            tx.entry(&group, &id)
+        });
+        match made.await?.value.and_then(|entry| entry.deadline) {
+            Some(deadline) => Ok((ticket, deadline)),
+            None => {
+                let detail =
+                    format!("there are {TICKETS} tickets already; use those, or come back in some minutes");
+                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", detail))
+            }
+        }
+    }
+
+    /// What a ticket opens: never more than its token, and nothing once that is gone.
+    pub(super) async fn open_ticket(&self, ticket: &Secret, store: StoreId) -> Result<Opened, Problem> {
+        let (hash, group) = (ticket.hash(), tickets_of(store));
+        let read = |entry: Entry| serde_json::from_slice::<Kept>(&entry.value).ok();
+        let entry = self.credentials.to_async().entry(&group, hash.id()).await?;
+        let found = entry.and_then(read).filter(|kept| hash.is(&kept.hash));
+        let Some(Kept { token, fields, origin, .. }) = found else {
+            return Err(unauthorized("the ticket is not known here, or it ended; make another"));
+        };
+        let mut pass = self.admit_by(store, &token, |_| true).await?;
+        let borne = Arc::new(Borne { group, id: hash.id().to_owned() });
+        self.live.bear(&borne);
+        pass.ticket = Some(borne);
+        Ok(Opened { pass, fields, origin })
+    }
+
+    /// Moves the deadlines of the tickets that streams bear: one write for all.
+    pub(super) fn slide(&self) -> Result<(), Error> {
+        let borne: BTreeSet<_> =
+            self.live.borne().iter().map(|ticket| (ticket.group.clone(), ticket.id.clone())).collect();
+        if !borne.is_empty() {
+            self.credentials.transaction(|tx| {
+                borne.iter().try_for_each(|(group, id)| tx.touch(group, id, TICKET_TIME).map(drop))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use watchkeep::{ManualClock, Options, Store};
+
+    use super::*;
+    use crate::access::{Grant, Rights};
+    use crate::limits::TICKET_SLIDE;
+
+    #[tokio::test]
+    async fn a_ticket_lives_as_long_as_a_stream_bears_it_and_five_minutes_more() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_700_000_000_000)));
+        let access = Access::open_with(&store, Options::new().clock(clock.clone()))?;
+        let token = access.create(Grant::new(Rights::ALL))?.token.id;
+        let sell = || access.sell((store.id(), token.clone()), Fields::new(), None);
+        let (borne, _) = sell().await?;
+        let (unused, _) = sell().await?;
+        let open = |ticket| access.open_ticket(ticket, store.id());
+        let stream = open(&borne).await?;
+        for _ in 0..10 {
+            clock.advance(TICKET_SLIDE);
+            access.slide()?;
+        }
+        assert!(open(&unused).await.is_err());
+        assert!(open(&borne).await.is_ok());
+        drop(stream);
+        clock.advance(Duration::from_secs(5 * 60));
+        access.slide()?;
+        assert!(open(&borne).await.is_ok());
+        clock.advance(TICKET_SLIDE);
+        assert!(open(&borne).await.is_err());
+        // And no longer than its token.
+        let (last, _) = sell().await?;
+        let stream = open(&last).await?;
+        assert!(access.revoke(&token)?);
+        assert!(open(&last).await.is_err());
+        assert_eq!(stream.pass.ended(), Some("revoked"));
+        Ok(())
+    }
+}

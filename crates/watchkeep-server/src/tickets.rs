@@ -1,0 +1,65 @@
+//! `/v1/tickets`: a ticket for a client that cannot send a token.
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use watchkeep::json;
+
+use crate::access::{Fields, May, Watch};
+use crate::limits::TICKET_BODY;
+use crate::place::Content;
+use crate::problem::Problem;
+use crate::query::{self, Query};
+
+/// A ticket for one watch.
+#[derive(Serialize, ToSchema)]
+struct Ticket {
+    /// Give it as `?ticket=` to `/v1/watch`.
+    ticket: String,
+    /// When it ends (RFC 3339), unless a stream bears it.
+    expires: String,
+}
+
+/// A ticket for a watch: the only credential that a URL may hold.
+#[utoipa::path(
+    post,
+    path = "/v1/tickets",
+    operation_id = "make_ticket",
+    request_body(
+        content = HashMap<String, String>, content_type = "application/json",
+        description = "The parameters of the watch, without `after`.",
+    ),
+    responses((status = 200, body = Ticket, description = "A ticket."))
+)]
+pub(crate) async fn make(
+    May(gate, _): May<Watch>,
+    query: Query,
+    headers: HeaderMap,
+    Content(body): Content,
+) -> Result<Response, Problem> {
+    query.end()?;
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    // A form of a stranger's page cannot send this type.
+    let kind = text(CONTENT_TYPE).and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/json") {
+        let detail = "send the parameters of the watch as a JSON object, with Content-Type: application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    if body.len() > TICKET_BODY {
+        return Err(Problem::bad(format!("the body has {TICKET_BODY} bytes at the most")));
+    }
+    let fields: Fields = serde_json::from_slice(&body)
+        .map_err(|error| Problem::bad(format!("the body is no JSON object of strings: {error}")))?;
+    let mut query = Query::from(fields.clone());
+    let wanted = query::wanted(&mut query)?;
+    query.end()?;
+    if wanted.after.is_some() {
+        return Err(Problem::bad("a ticket is for any position; give after= in the URL"));
+    }
+    let (ticket, expires) = gate.sell(fields, text(ORIGIN).map(str::to_owned)).await?;
+    let ticket = Ticket { ticket: ticket.text().to_owned(), expires: json::timestamp(expires) };
+    let json = serde_json::to_vec(&ticket).map_err(watchkeep::Error::abort)?;
+    Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], json).into_response())
+}
