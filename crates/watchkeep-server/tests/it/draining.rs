@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 use watchkeep::Store;
+use watchkeep_server::{Grant, Rights};
 
+use crate::access::Guarded;
 use crate::support::{LIMIT, Result, Stream};
 use crate::support_entries::Hub;
 use crate::support_ws::{Client, PROTOCOL};
@@ -76,13 +78,23 @@ fn streams_leave_one_by_one_and_those_that_are_left_miss_nothing() -> Result {
 
 #[test]
 fn a_websocket_leaves_as_a_whole_at_a_moment_of_its_own() -> Result {
-    let store = Store::open_in_memory()?;
-    let hub = Hub::over(&store);
+    leave_one_by_one(&Hub::over(&Store::open_in_memory()?), None)?;
+    // One that said only later who it is, and then once more, too.
+    let guarded = Guarded::start()?;
+    let token = guarded.token(Grant::new(Rights::ALL))?;
+    leave_one_by_one(&guarded.hub, Some(&token))
+}
+
+fn leave_one_by_one(hub: &Hub, token: Option<&str>) -> Result {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut leaving = JoinSet::new();
         for _ in 0..20 {
             let mut client = Client::open(&hub.address.to_string(), "/v1/ws", &[PROTOCOL]).await.unwrap();
+            for token in token.into_iter().chain(token) {
+                let said = client.ask(json!({ "type": "auth", "id": "who", "token": token })).await;
+                assert_eq!(said["type"], "done", "{said}");
+            }
             for id in ["a", "b", "c"] {
                 client.ask(json!({ "type": "subscribe", "id": id, "group": "g" })).await;
             }
