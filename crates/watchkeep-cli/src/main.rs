@@ -13,10 +13,12 @@ use std::process::ExitCode;
 use watchkeep_cli::{line, time};
 
 fn main() -> ExitCode {
-    output::show_library_warnings();
     survive_a_size_limit();
     match args::parse() {
-        Ok((cli, store_is_named)) => commands::run(cli, store_is_named),
+        Ok((cli, store_is_named)) => {
+            output::show_log(&cli.command);
+            commands::run(cli, store_is_named)
+        }
         Err(error) => exit::usage(&error),
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::args::Command;
 use crate::exit::{Failure, Result};
 
 /// The styles, by what they stand for.
@@ -190,9 +191,16 @@ pub(crate) fn warn(what: impl Display) {
     say(style::WARN, what);
 }
 
-/// What the library reports on its own, such as a slow callback, goes to standard error as well.
-pub(crate) fn show_library_warnings() {
-    let filter = EnvFilter::try_from_env("WATCHKEEP_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+/// What the library and the server report on their own, such as a slow callback, goes to standard error as well.
+pub(crate) fn show_log(command: &Command) {
+    let (asked, default) = match command {
+        Command::Serve(serve) => (serve.log, "info"),
+        _ => (None, "warn"),
+    };
+    let filter = match asked {
+        Some(level) => EnvFilter::new(format!("{level:?}").to_lowercase()),
+        None => EnvFilter::try_from_env("WATCHKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(default)),
+    };
     let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second subscriber would be a mistake of ours that must not end the command.
     let _ = to.without_time().with_target(false).with_ansi(false).try_init();

@@ -74,6 +74,10 @@ impl Admission {
         &self.0.limits
     }
 
+    pub(crate) fn reached(&self) -> Reached {
+        self.0.reached.clone()
+    }
+
     pub(crate) fn time(&self, limit: Limit) -> Duration {
         self.0.limits.time(limit)
     }

@@ -1,6 +1,7 @@
 //! The one module that calls the library.
 
 mod changes;
+mod figures;
 mod reopen;
 
 use std::collections::HashMap;
@@ -17,15 +18,16 @@ use watchkeep::{
 
 use crate::access::{self, Pass};
 use crate::change::{Change, Changes};
+use crate::ending::Ending;
 use crate::limits::{CHANGES_BYTES, HEARTBEAT, LAGGARDS, SNAPSHOTS, STREAM_EVENTS};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::ring::{self, Ring};
-use crate::serve::Ending;
 use crate::tide::Tide;
 use crate::turns::{Turn, Turns};
 
 pub(crate) use changes::{Asked, Page, Part};
+pub(crate) use figures::Figures;
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
@@ -174,6 +176,18 @@ impl Default for Streams {
     }
 }
 
+impl Streams {
+    /// The rings that there are.
+    fn rings(&self) -> Vec<Arc<Ring>> {
+        lock(&self.rings).values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// How many clients have a stream.
+    fn clients(&self) -> usize {
+        self.rings().iter().map(|ring| ring.clients()).sum()
+    }
+}
+
 impl Gate {
     pub(crate) fn new(store: &Store, ending: Ending) -> Gate {
         Gate {
@@ -214,6 +228,11 @@ impl Gate {
             // A mark that a later library has, and this server does not know.
             _ => ring::Told::Seen(Revision::ZERO),
         })
+    }
+
+    /// The same store, for a client that leaves at a moment of its own when the server ends.
+    pub(crate) fn leaving(&self) -> Gate {
+        Gate { ending: self.ending.drawn(), ..self.clone() }
     }
 
     /// The same store, whose writes bear a label.
@@ -418,7 +437,7 @@ impl Gate {
 
     /// How many clients have a stream.
     pub(crate) fn streams(&self) -> usize {
-        lock(&self.streams.rings).values().filter_map(Weak::upgrade).map(|ring| ring.clients()).sum()
+        self.streams.clients()
     }
 
     /// Looks at a position from outside, before a stream begins there.

@@ -21,14 +21,17 @@ mod admission;
 mod change;
 mod changes;
 mod conditions;
+mod ending;
 mod entry;
 mod exposure;
 mod frame;
 mod gate;
 mod guard;
 mod headers;
+mod health;
 mod limits;
 mod lists;
+mod metrics;
 mod mounted;
 mod openapi;
 mod paced;
@@ -51,6 +54,8 @@ mod turns;
 mod unix;
 mod ws;
 
+use std::sync::Arc;
+
 use axum::routing::get;
 use axum::{Router, middleware};
 use utoipa::OpenApi;
@@ -58,16 +63,18 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
-use access::Door;
+use access::{Door, Inspect, May};
 use admission::Admission;
+use ending::Ending;
 use gate::{Gate, Gates};
 use guard::Names;
-use serve::Ending;
+use metrics::Metrics;
 
 pub use access::{Access, Created, Grant, Principal, Rights, Token};
+pub use ending::Closer;
 pub use exposure::may_listen;
 pub use mounted::Hub;
-pub use serve::{Bound, Closer, Listen, Server};
+pub use serve::{Bound, Listen, Server};
 pub use settings::{Descriptors, Limit, Limits, Reached, raise_descriptors};
 pub use tls::{Tls, TlsError};
 
@@ -90,10 +97,31 @@ pub use tls::{Tls, TlsError};
 /// ```
 pub fn router(store: &Store) -> Router {
     let admission = Admission::new(Limits::default(), Reached::default());
-    routes(Gates::new(Gate::new(store, Ending::never()), Door::Open).1, Names::default(), admission)
+    let gates = Gates::new(Gate::new(store, Ending::never()), Door::Open).1;
+    routes(gates, Names::default(), admission).0
 }
 
-fn routes(gates: Gates, names: Names, admission: Admission) -> Router {
+/// The same for a server of our own: counted, and with what a machine asks about a server.
+fn watched(gates: Gates, names: Names, admission: Admission) -> Router {
+    let reached = admission.reached();
+    let (router, mut paths) = routes(gates.clone(), names.clone(), admission);
+    paths.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
+    let metrics = Arc::new(Metrics::of(&paths, reached));
+    let numbers = metrics.clone();
+    let numbers = async move |May(gate, _): May<Inspect>| metrics::answer(gate, numbers.clone()).await;
+    // Whether it runs may be asked under any name, and by anybody: a machine asks by an address.
+    Router::new()
+        .route(metrics::ROUTE, get(numbers))
+        .layer(middleware::from_fn_with_state(names, guard::check))
+        .route("/healthz", get(health::healthy))
+        .route("/readyz", get(health::ready))
+        .with_state(gates)
+        .merge(router)
+        .layer(middleware::from_fn_with_state(metrics, metrics::count))
+}
+
+/// The routes, and their paths.
+fn routes(gates: Gates, names: Names, admission: Admission) -> (Router, Vec<String>) {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
@@ -105,8 +133,10 @@ fn routes(gates: Gates, names: Names, admission: Admission) -> Router {
         .routes(routes!(tickets::make))
         .routes(routes!(ws::open))
         .split_for_parts();
+    let mut paths: Vec<_> = document.paths.paths.keys().cloned().collect();
+    paths.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
     let document = openapi::encode(document);
-    declared
+    let router = declared
         .route(openapi::NAMED_ENTRY, entry::routes().2)
         .route("/v1/openapi.json", get(async move || openapi::answer(document)))
         .route("/", get(page::index))
@@ -119,5 +149,6 @@ fn routes(gates: Gates, names: Names, admission: Admission) -> Router {
         .layer(middleware::from_fn(query::check_escapes))
         .layer(middleware::from_fn_with_state(admission, admission::admit))
         .layer(middleware::from_fn_with_state(names, guard::check))
-        .with_state(gates)
+        .with_state(gates);
+    (router, paths)
 }

@@ -28,6 +28,8 @@ pub(crate) const PIECE: usize = 16 << 10;
 pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
+/// How long a server may take to end at the most, while it still answers.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(60 * 60);
 /// How many connections to a Unix socket may wait to be accepted.
 pub(crate) const BACKLOG: u32 = 1_024;
 /// How long nobody is accepted once that failed: nothing tells when there are descriptors again.
@@ -88,6 +90,21 @@ pub(crate) const LOSS_LOOK: Duration = Duration::from_millis(250);
 pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(3);
 /// How long the first pause is after a store could not be opened again, and the longest.
 pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
+/// How long a store may take for a read before the server is not ready.
+pub(crate) const READY_TIME: Duration = Duration::from_secs(1);
+/// The steps by which it is counted how long answers take.
+pub(crate) const LATENCIES: [Duration; 10] = [
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+];
 /// After how many seconds a client should ask again, when it is refused for now.
 pub(crate) const RETRY_AFTER: u16 = 1;
 /// How often the store is looked at while somebody waits for a position.
@@ -110,7 +127,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 29] {
+    fn told() -> [(&'static str, &'static str, String); 31] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -131,6 +148,8 @@ mod tests {
             ("STALL_TIME", "a WebSocket client takes nothing, and is dropped", time(STALL_TIME)),
             ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
             ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
+            ("DRAIN_TIME", "time in which a server that drains ends", time(DRAIN_TIME)),
+            ("READY_TIME", "time for a read until a server is not ready (503)", time(READY_TIME)),
             ("BACKLOG", "connections to a Unix socket that are not accepted yet", many(BACKLOG as usize)),
             ("MIN_TIME", "waiting for `min=` (504)", time(MIN_TIME)),
             ("PAGE", "names in a page of a list", many(PAGE)),
@@ -170,7 +189,7 @@ mod tests {
     }
 
     /// What no client can tell.
-    const INNER: [&str; 23] = [
+    const INNER: [&str; 24] = [
         "WINDOW",
         "WINDOWS",
         "OWN_DESCRIPTORS",
@@ -191,6 +210,7 @@ mod tests {
         "BEAT_PARTS",
         "READ",
         "DRAINED",
+        "LATENCIES",
         "LOSS_LOOK",
         "REOPEN_PAUSE",
         "LOOK",

@@ -8,9 +8,9 @@ use watchkeep::Store;
 
 use crate::access::{Door, Live, Principal};
 use crate::admission::Admission;
+use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates};
 use crate::guard::Names;
-use crate::serve::{Closer, Ending};
 use crate::settings::{Limits, Reached};
 
 /// The routes over a store for an application that says, in each request, who asks.
@@ -70,7 +70,7 @@ impl Hub {
 
     /// The routes, to mount.
     pub fn router(&self) -> Router {
-        crate::routes(self.gates.clone(), self.names.clone(), self.admission.clone())
+        crate::routes(self.gates.clone(), self.names.clone(), self.admission.clone()).0
     }
 
     /// Ends all streams and WebSockets, from any thread: for an application that ends, whose server would wait for them.

@@ -11,6 +11,7 @@ use watchkeep::{Error, ErrorKind};
 
 use crate::admission::Load;
 use crate::limits::RETRY_AFTER;
+use crate::metrics::Refused;
 use crate::settings::Limit;
 
 /// Why a request is refused.
@@ -98,6 +99,7 @@ impl IntoResponse for Problem {
         if self.is_temporary() {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
         }
+        response.extensions_mut().insert(Refused(self.kind));
         response
     }
 }

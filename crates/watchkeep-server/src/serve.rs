@@ -9,15 +9,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use watchkeep::Store;
 
 use crate::access::{Access, Door};
 use crate::admission::Admission;
+use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::guard::Names;
-use crate::limits::{ACCEPT_PAUSE, END_TIME, SOCKETS};
+use crate::limits::{ACCEPT_PAUSE, END_TIME};
 use crate::settings::{Limits, Reached};
 use crate::tls::Tls;
 use crate::transport::{Io, Transport};
@@ -76,63 +76,6 @@ impl FromStr for Listen {
             format!("'{text}' is not an address; write it like 127.0.0.1:7460 or unix:/run/app.sock")
         })?;
         Ok(Listen::Tcp(address))
-    }
-}
-
-/// Tells everything that a server has under way that it ends.
-#[derive(Debug, Clone)]
-pub struct Closer(Arc<watch::Sender<bool>>);
-
-impl Closer {
-    /// Ends the server: it accepts nobody any more, streams get their `bye` at once, and requests under way have five
-    /// seconds.
-    pub fn close(&self) {
-        self.0.send_replace(true);
-    }
-}
-
-/// The other end of a [`Closer`], and whom a server that ends waits for besides its requests.
-#[derive(Debug, Clone)]
-pub(crate) struct Ending {
-    closed: Option<watch::Receiver<bool>>,
-    /// A connection that is upgraded is nobody's request any more; each holds one of these instead.
-    sockets: Arc<Semaphore>,
-}
-
-impl Ending {
-    fn new(closed: Option<watch::Receiver<bool>>) -> Ending {
-        Ending { closed, sockets: Arc::new(Semaphore::new(SOCKETS as usize)) }
-    }
-
-    /// Of routes that are mounted in somebody else's server.
-    pub(crate) fn never() -> Ending {
-        Ending::new(None)
-    }
-
-    /// Of a server, and what ends it.
-    pub(crate) fn pair() -> (Closer, Ending) {
-        let (sender, receiver) = watch::channel(false);
-        (Closer(Arc::new(sender)), Ending::new(Some(receiver)))
-    }
-
-    /// What an upgraded connection holds while it lives; none when there are too many.
-    pub(crate) fn socket(&self) -> Option<OwnedSemaphorePermit> {
-        self.sockets.clone().try_acquire_owned().ok()
-    }
-
-    /// Resolves when no upgraded connection is left.
-    async fn sockets_gone(&self) {
-        // It is never closed.
-        let _ = self.sockets.acquire_many(SOCKETS).await;
-    }
-
-    /// Resolves when the server ends.
-    pub(crate) async fn wait(self) {
-        match self.closed {
-            // The server that would say so is gone, which is the same.
-            Some(mut ending) => drop(ending.wait_for(|ending| *ending).await),
-            None => std::future::pending().await,
-        }
     }
 }
 
@@ -350,6 +293,7 @@ impl Server {
 
     /// Answers until it is closed.
     pub async fn run(self) {
+        tracing::info!(url = self.url(), "the server answers");
         let mut keeping = JoinSet::new();
         match self.reopen {
             Some(reopen) => drop(keeping.spawn(self.keeper.keep(reopen, self.gates.door().clone()))),
@@ -358,7 +302,7 @@ impl Server {
         }
         keeping.spawn(self.gates.door().clone().keep_watch());
         let transport = Arc::new(Transport {
-            router: crate::routes(self.gates, self.names, self.admission.clone()),
+            router: crate::watched(self.gates, self.names, self.admission.clone()),
             tls: self.tls,
             ending: self.ending.clone(),
             admission: self.admission,
@@ -395,6 +339,7 @@ impl Server {
         if tokio::time::timeout(END_TIME, rest).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
+        tracing::info!("the server has ended");
     }
 }
 

@@ -16,6 +16,7 @@ use crate::access::Streaming;
 use crate::frame;
 use crate::gate::Position;
 use crate::limits::WRITE;
+use crate::metrics::Refused;
 use crate::openapi::{Beginning, Bookmark, ByTicket, Filtered};
 use crate::problem::Problem;
 use crate::query;
@@ -50,7 +51,7 @@ pub(crate) async fn watch(
     if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
-    let body = match Subscription::begin(&gate, wanted).await {
+    let body = match Subscription::begin(&gate.leaving(), wanted).await {
         Ok(subscription) => {
             Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })
         }
@@ -62,7 +63,10 @@ pub(crate) async fn watch(
 
 /// A refusal that is temporary: any other status than 200 ends a plain `EventSource` for good.
 pub(crate) fn trouble(problem: Problem) -> Response {
-    answer(Body::from(frame::of(&Told::Trouble(problem))))
+    let refused = Refused(problem.kind().to_owned());
+    let mut response = answer(Body::from(frame::of(&Told::Trouble(problem))));
+    response.extensions_mut().insert(refused);
+    response
 }
 
 fn answer(body: Body) -> Response {

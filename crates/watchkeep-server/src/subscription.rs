@@ -404,8 +404,8 @@ mod tests {
     use watchkeep::Store;
 
     use super::*;
+    use crate::ending::Ending;
     use crate::limits::HEARTBEAT;
-    use crate::serve::Ending;
 
     async fn next(subscription: &mut Subscription) -> Option<Told> {
         poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await

@@ -20,11 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::admission::{Admission, Seat};
+use crate::ending::Ending;
 use crate::limits::{
-    CLOSE_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
+    CLOSE_TIME, DRAIN_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
 };
 use crate::paced::{Paced, Streams};
-use crate::serve::Ending;
 use crate::settings::Limit;
 use crate::stall::Stalls;
 use crate::tls::Tls;
@@ -83,23 +83,29 @@ impl Transport {
         Service { router: TowerToHyperService::new(self.router.clone()), peer }
     }
 
-    /// Resolves when the server ends, to how long a connection may still take.
-    async fn ended(&self) -> Duration {
-        self.ending.clone().wait().await;
-        END_TIME
+    /// Resolves when a connection takes no more requests, to how long those that it has may take: streams end while a
+    /// server drains. One that comes while the server ends is answered once.
+    async fn ended(&self, is_late: bool) -> Duration {
+        if is_late {
+            self.ending.clone().wait().await;
+        } else {
+            self.ending.clone().begun().await;
+        }
+        DRAIN_TIME + END_TIME
     }
 
     async fn http1(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
+        let is_late = self.ending.has_begun();
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.admission.time(Limit::HeadSeconds))
-            .keep_alive(peer.refused.is_none())
+            .keep_alive(peer.refused.is_none() && !is_late)
             .max_buf_size(MAX_HEAD as usize)
             .max_headers(MAX_HEADERS)
             .writev(false);
         let connection = http.serve_connection(TokioIo::new(stream), self.service(peer)).with_upgrades();
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
-        let ended = until(connection, shut_down, self.ended()).await;
+        let ended = until(connection, shut_down, self.ended(is_late)).await;
         let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
         if error.is_some_and(hyper::Error::is_timeout) {
             self.admission.reach(Limit::HeadSeconds);
@@ -109,7 +115,7 @@ impl Transport {
 
     async fn http2(&self, stream: impl Io + 'static, peer: Peer) -> Ended {
         let streams = Streams::new(self.admission.clone());
-        let is_refused = peer.refused.is_some();
+        let (is_refused, is_late) = (peer.refused.is_some(), self.ending.has_begun());
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -123,7 +129,7 @@ impl Transport {
         // Its first request counts as well: so long may the preface and the head of it take.
         let stop = async {
             tokio::select! {
-                time = self.ended() => return time,
+                time = self.ended(is_late) => return time,
                 () = streams.over(), if is_refused => {}
                 () = streams.idle(self.admission.time(Limit::HeadSeconds)) => self.admission.reach(Limit::HeadSeconds),
             }

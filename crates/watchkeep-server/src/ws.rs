@@ -56,7 +56,7 @@ pub(crate) async fn open(
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
     let held = (load.socket()?, entrance.ending().socket());
-    let entrance = entrance.labelled(label);
+    let entrance = entrance.labelled(label).leaving();
     let upgrade = upgrade
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_MESSAGE)

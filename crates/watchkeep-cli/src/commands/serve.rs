@@ -45,8 +45,8 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
             Some(tls) => server.tls(tls),
             None => server,
         };
-        let closer = server.closer();
-        signals::on_end(move || closer.close())?;
+        let (closer, drain) = (server.closer(), args.drain);
+        signals::on_end(move || closer.drain(drain))?;
         say(&server.url(), fingerprint, &limits, descriptors, out)?;
         out.flush()?;
         server.run().await;

@@ -76,6 +76,78 @@ fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_resto
 }
 
 #[test]
+fn a_server_that_drains_answers_until_its_time_is_over_or_it_is_told_again() {
+    let sandbox = Sandbox::new();
+    let args = ["--store", "app.db", "serve", "--listen", "127.0.0.1:0", "--drain", "1h"];
+    let mut server = sandbox.start(&args);
+    let url = server.line();
+    let mut stream = ask(&url, "GET /v1/watch?group=g", "");
+    until(&mut stream, "event: ready");
+    until(&mut ask(&url, "GET /readyz", ""), "HTTP/1.1 200");
+    server.signal("TERM");
+    let begun = Instant::now();
+    while !status(&url, "GET /readyz").starts_with("HTTP/1.1 503") {
+        assert!(begun.elapsed() < LIMIT, "it is still ready");
+    }
+    until(&mut ask(&url, "PUT /v1/entry?group=g&key=k", "v"), "HTTP/1.1 204");
+    until(&mut stream, "data: {\"revision\"");
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), None, "the second signal ends it");
+
+    let args = ["--store", "app.db", "serve", "--listen", "127.0.0.1:0", "--drain", "1s"];
+    let mut server = sandbox.start(&args);
+    let url = server.line();
+    let mut stream = ask(&url, "GET /v1/watch?group=g", "");
+    until(&mut stream, "event: ready");
+    server.signal("TERM");
+    until(&mut stream, "retry: ");
+    until(&mut stream, "event: bye");
+    let (ended, _, errors) = server.end();
+    assert_eq!(ended.code(), Some(0), "{errors}");
+    for line in ["INFO the server answers", "INFO the server ends over=1s", "INFO the server has ended"] {
+        assert!(errors.contains(line), "{errors}");
+    }
+    let too_long = sandbox.output(&["serve", "--drain", "2h"]);
+    assert!(String::from_utf8_lossy(&too_long.stderr).contains("the longest is 1h"), "{too_long:?}");
+}
+
+fn status(url: &str, head: &str) -> String {
+    until(&mut ask(url, head, ""), "HTTP/1.1 ")
+}
+
+#[test]
+fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
+    let sandbox = Sandbox::new();
+    let args = ["--store", "app.db", "serve", "--listen", "127.0.0.1:0", "--log", "trace"];
+    let mut server = sandbox.start(&args);
+    let url = server.line();
+    for (head, answer) in [
+        ("PUT /v1/entry?group=canary&key=canary", "204"),
+        ("PUT /v1/groups/canary/keys/canary", "204"),
+        ("GET /v1/entry?group=canary&key=none HTTP/1.1\r\nAuthorization: Bearer canary\r\nX-Rest:", "401"),
+        ("GET /canary?canary", "404"),
+        ("CANARY /v1/stats", "405"),
+        ("GET /v1/watch?group=canary&after=canary", "400"),
+    ] {
+        assert!(status(&url, head).contains(answer), "{head}");
+    }
+    let mut stream = ask(&url, "GET /v1/watch?group=canary", "");
+    until(&mut stream, "event: ready");
+    server.signal("TERM");
+    until(&mut stream, "event: bye");
+    let (_, _, errors) = server.end();
+    assert!(!errors.to_lowercase().contains("canary"), "{errors}");
+    for line in [
+        "DEBUG answered method=\"PUT\" route=\"/v1/entry\" status=204 took=",
+        "DEBUG answered method=\"PUT\" route=\"/v1/groups/{group}/keys/{key}\" status=204 took=",
+        "DEBUG answered method=\"GET\" route=\"none\" status=404 took=",
+        "DEBUG answered method=\"other\" route=\"/v1/stats\" status=405 took=",
+    ] {
+        assert_eq!(errors.matches(line).count(), 1, "{line} in {errors}");
+    }
+}
+
+#[test]
 fn a_place_that_holds_no_socket_is_told_from_a_server() {
     let sandbox = Sandbox::new();
     sandbox.file("taken", "mine");

@@ -13,9 +13,9 @@ use super::rights::{Principal, Right, Rights};
 use super::secret::{Secret, Sort};
 use super::tickets::{Borne, Fields};
 use super::{Access, GUARDED, Token, kept, tokens_of};
+use crate::ending::Closer;
 use crate::limits::{HEARTBEAT, TICKET_SLIDE};
 use crate::problem::Problem;
-use crate::serve::Closer;
 
 /// How those who ask are told apart.
 #[derive(Debug, Clone)]

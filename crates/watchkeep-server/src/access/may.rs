@@ -10,10 +10,10 @@ use axum::http::request::Parts;
 use super::door::unauthorized;
 use super::rights::Right;
 use super::secret::Secret;
+use crate::ending::Ending;
 use crate::gate::{Gate, Gates};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::serve::Ending;
 
 /// A gate for somebody with a right.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl FromRequestParts<Gates> for Streaming {
 #[derive(Debug, Clone)]
 pub(crate) enum Entrance {
     Known(Gate),
-    /// The routes' state, and the label of its writes.
-    Unknown(Gates, Option<String>),
+    /// The routes' state, the label of its writes, and when it leaves.
+    Unknown(Gates, Option<String>, Ending),
 }
 
 impl FromRequestParts<Gates> for Entrance {
@@ -79,7 +79,7 @@ impl FromRequestParts<Gates> for Entrance {
 
     async fn from_request_parts(parts: &mut Parts, gates: &Gates) -> Result<Entrance, Problem> {
         if gates.door().may_say_later(&parts.headers) {
-            return Ok(Entrance::Unknown(gates.clone(), None));
+            return Ok(Entrance::Unknown(gates.clone(), None, gates.ending()));
         }
         Ok(Entrance::Known(gates.admit(parts).await?))
     }
@@ -89,7 +89,7 @@ impl Entrance {
     pub(crate) fn ending(&self) -> Ending {
         match self {
             Entrance::Known(gate) => gate.ending.clone(),
-            Entrance::Unknown(gates, _) => gates.ending(),
+            Entrance::Unknown(_, _, ending) => ending.clone(),
         }
     }
 
@@ -97,7 +97,15 @@ impl Entrance {
     pub(crate) fn labelled(self, label: Option<String>) -> Entrance {
         match self {
             Entrance::Known(gate) => Entrance::Known(gate.labelled(label.as_deref())),
-            Entrance::Unknown(gates, _) => Entrance::Unknown(gates, label),
+            Entrance::Unknown(gates, _, ending) => Entrance::Unknown(gates, label, ending),
+        }
+    }
+
+    /// The same, for a client that leaves at a moment of its own when the server ends.
+    pub(crate) fn leaving(self) -> Entrance {
+        match self {
+            Entrance::Known(gate) => Entrance::Known(gate.leaving()),
+            Entrance::Unknown(gates, label, ending) => Entrance::Unknown(gates, label, ending.drawn()),
         }
     }
 
@@ -129,7 +137,11 @@ impl Entrance {
     pub(crate) async fn show(self, token: &Secret) -> Result<Gate, Problem> {
         match self {
             Entrance::Known(gate) => gate.renew(token).await,
-            Entrance::Unknown(gates, label) => Ok(gates.admit_token(token).await?.labelled(label.as_deref())),
+            Entrance::Unknown(gates, label, ending) => {
+                let mut gate = gates.admit_token(token).await?.labelled(label.as_deref());
+                gate.ending = ending;
+                Ok(gate)
+            }
         }
     }
 }

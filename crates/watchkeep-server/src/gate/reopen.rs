@@ -17,9 +17,9 @@ use watchkeep::{ErrorKind, Store, Timestamp};
 
 use super::{Gate, lock};
 use crate::access::{self, Door, Fields, Pass, Secret};
+use crate::ending::Ending;
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
 use crate::problem::Problem;
-use crate::serve::Ending;
 use crate::stream;
 
 type Refusal = Box<dyn Error + Send + Sync>;
@@ -63,6 +63,15 @@ impl Gates {
 
     pub(crate) fn ending(&self) -> Ending {
         self.now.borrow().gate.ending.clone()
+    }
+
+    /// Whether requests should come here, whoever makes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gate::readiness`].
+    pub(crate) async fn readiness(&self) -> Result<(), Problem> {
+        self.gate().readiness().await
     }
 
     /// The gate for whoever makes a request.
@@ -144,7 +153,12 @@ impl Gate {
         if let Some(why) = self.pass.ended() {
             return Err(access::over(why));
         }
-        Ok(gate.let_in(self.pass.clone())?.labelled(self.label.as_deref()))
+        Ok(gate.let_in(self.pass.clone())?.for_the_client_of(self))
+    }
+
+    /// What depends neither on the file nor on a token is as it was.
+    fn for_the_client_of(self, other: &Gate) -> Gate {
+        Gate { ending: other.ending.clone(), ..self.labelled(other.label.as_deref()) }
     }
 
     /// The gate for somebody: of the namespace that it is confined to.
@@ -176,7 +190,7 @@ impl Gate {
             let detail = "the token does not open what the one before did; open another connection with it";
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
         }
-        Ok(gate.labelled(self.label.as_deref()))
+        Ok(gate.for_the_client_of(self))
     }
 
     /// Makes a ticket for a watch; and when it ends.

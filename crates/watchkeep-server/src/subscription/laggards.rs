@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use watchkeep::Store;
 
 use super::*;
+use crate::ending::Ending;
 use crate::limits::{CHANGES, LAGGARDS};
-use crate::serve::Ending;
 
 /// Far longer than anything takes that goes right.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -16,9 +16,9 @@ use watchkeep::Store;
 use super::connection;
 use crate::access::Entrance;
 use crate::admission::Admission;
+use crate::ending::{Closer, Ending};
 use crate::gate::Gate;
 use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
-use crate::serve::{Closer, Ending};
 use crate::settings::{Limits, Reached};
 
 /// The server's side of a connection in memory, which takes so many messages and no more.

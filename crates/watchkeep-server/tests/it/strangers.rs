@@ -19,6 +19,7 @@ fn strangers_are_refused_on_every_route() -> Result {
         "/v1/groups/g/keys/k",
         "/v1/ws",
         "/v1/stats",
+        "/metrics",
         "/nothing",
     ] {
         for headers in [

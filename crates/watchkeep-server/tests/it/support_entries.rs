@@ -41,6 +41,10 @@ impl Hub {
         self.closer.close();
     }
 
+    pub(crate) fn drain(&self, over: Duration) {
+        self.closer.drain(over);
+    }
+
     /// Sends a request, and reads the whole answer.
     pub(crate) fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.begin(method, target, headers, body).answer()
@@ -65,8 +69,18 @@ pub(crate) fn get(address: SocketAddr, target: &str) -> Answer {
     begin(address, "GET", target, &[], b"").answer()
 }
 
-fn begin(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {address}\r\n");
+/// Sends a request to whoever is at an address.
+pub(crate) fn begin(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Asked {
+    let mut head = format!("{method} {target} HTTP/1.1\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        head += &format!("Host: {address}\r\n");
+    }
     if !headers.iter().any(|(name, _)| *name == "Connection") {
         head += "Connection: close\r\n";
     }
@@ -100,6 +114,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// All that comes, whatever it is.
+    pub(crate) fn answer_of_proxy(mut self) -> String {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("an answer");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     pub(crate) fn answer(mut self) -> Answer {
         let mut bytes = Vec::new();
         self.stream.read_to_end(&mut bytes).expect("an answer");

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::types::counters::Count;
-use crate::types::event::Change;
+use crate::types::event::{Change, Kind};
 use crate::types::limits::{FEED_BYTES, FEED_EVENTS, FEED_TOTAL_BYTES};
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
@@ -34,6 +35,9 @@ pub(crate) struct Feed {
     /// How many commits there were, and how many events they had.
     pub(crate) committed: Count,
     pub(crate) events: Count,
+    /// How many of these were expiries, and how many milliseconds late they came.
+    pub(crate) expired: Count,
+    pub(crate) lateness: Count,
 }
 
 impl Feed {
@@ -41,6 +45,11 @@ impl Feed {
     pub(crate) fn push(&self, base: Revision, last: Revision, changes: Vec<Arc<Change>>) {
         self.committed.add(1);
         self.events.add(u64::try_from(changes.len()).unwrap_or(u64::MAX));
+        for expired in changes.iter().filter(|change| change.kind == Kind::Expire) {
+            let late = expired.deadline.map_or(Duration::ZERO, |deadline| expired.timestamp.since(deadline));
+            self.expired.add(1);
+            self.lateness.add(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
+        }
         let bytes: usize = changes.iter().map(|change| change.weight()).sum();
         let mut commits = lock(&self.commits);
         let fits =

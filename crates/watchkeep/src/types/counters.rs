@@ -1,6 +1,7 @@
 //! What has happened in a store since this process opened it, as plain numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::event::Item;
 
@@ -40,6 +41,10 @@ pub struct Counters {
     pub lost: u64,
     /// Events that were dropped for want of room, under [`LagPolicy::Drop`](crate::LagPolicy::Drop).
     pub dropped: u64,
+    /// Entries whose time to live ended, among [`events`](Counters::events).
+    pub expired: u64,
+    /// How long after their deadlines these went, added up; the time that no process had the store open included.
+    pub lateness: Duration,
 }
 
 /// A number that only grows. Nothing is decided by it, so it is not one of the atomics that the model checkers explore.

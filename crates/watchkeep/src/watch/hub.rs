@@ -154,6 +154,8 @@ impl Hub {
             rejoined: tally.rejoined.get(),
             lost: tally.lost.get(),
             dropped: tally.dropped.get(),
+            expired: feed.expired.get(),
+            lateness: Duration::from_millis(feed.lateness.get()),
         }
     }
 

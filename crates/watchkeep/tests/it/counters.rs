@@ -1,8 +1,11 @@
 //! What a store counts, number by number.
 
-use watchkeep::{Counters, Filter, LagPolicy, Options, Retention, Store, WatchOptions, Watcher};
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::support::{Result, take};
+use watchkeep::{Counters, Filter, LagPolicy, ManualClock, Options, Retention, Store, WatchOptions, Watcher};
+
+use crate::support::{Result, eventually, take};
 
 fn store() -> Result<Store> {
     Ok(Options::new().retention(Retention::FOREVER).open_in_memory()?)
@@ -95,5 +98,20 @@ fn what_was_trimmed_and_what_was_dropped_are_counted_apart() -> Result {
     take(&mut behind, 1)?;
     take(&mut dropping, 4)?;
     assert_eq!(since(Counters::default(), store.counters()), [10, 10, 6, 1, 1, 8, 6]);
+    Ok(())
+}
+
+#[test]
+fn expiries_and_how_late_they_were_are_counted() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    for (key, seconds) in [("a", 1), ("b", 2), ("c", 60)] {
+        store.set_with_ttl("g", key, "v", Duration::from_secs(seconds))?;
+    }
+    clock.advance(Duration::from_secs(4));
+    eventually("five seconds, and two entries", || {
+        let now = store.counters();
+        Ok((now.expired, now.events, now.lateness) == (2, 5, Duration::from_secs(5)))
+    })?;
     Ok(())
 }

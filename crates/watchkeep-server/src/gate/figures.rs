@@ -1,0 +1,70 @@
+//! What can be said about a store and its streams in numbers, and whether it answers.
+
+use std::iter::once;
+
+use axum::http::StatusCode;
+use tokio::time::timeout;
+use watchkeep::{Counters, Stats};
+
+use super::{Gate, lock};
+use crate::limits::READY_TIME;
+use crate::problem::Problem;
+
+/// The numbers of one moment.
+#[derive(Debug)]
+pub(crate) struct Figures {
+    pub(crate) counters: Counters,
+    /// None while the store does not answer.
+    pub(crate) stats: Option<Stats>,
+    pub(crate) is_ready: bool,
+    pub(crate) subscriptions: u64,
+    pub(crate) sockets: u64,
+    pub(crate) rings: u64,
+    pub(crate) ring_bytes: u64,
+}
+
+impl Gate {
+    /// The numbers of this moment; nobody waits long for them.
+    ///
+    /// # Errors
+    ///
+    /// 403 for a client of one namespace: they are of the whole store.
+    pub(crate) async fn figures(&self) -> Result<Figures, Problem> {
+        if self.pass.namespace.is_some() {
+            let detail =
+                "this is of the whole store, and the token of one namespace; make one without --namespace";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));
+        }
+        let number = |many: usize| u64::try_from(many).unwrap_or(u64::MAX);
+        let streams: Vec<_> = once(&self.streams).chain(lock(&self.file).values()).cloned().collect();
+        let stats = timeout(READY_TIME, self.store.stats()).await;
+        Ok(Figures {
+            counters: self.store.store().counters(),
+            stats: stats.ok().and_then(Result::ok),
+            is_ready: self.readiness().await.is_ok(),
+            subscriptions: number(streams.iter().map(|streams| streams.clients()).sum()),
+            sockets: number(self.ending.sockets()),
+            rings: number(streams.iter().map(|streams| streams.rings().len()).sum()),
+            ring_bytes: number(streams.iter().map(|streams| streams.changes.bytes()).sum()),
+        })
+    }
+
+    /// Whether requests should come here.
+    ///
+    /// # Errors
+    ///
+    /// When the server ends, its store's file was replaced, or a read of it fails or takes too long.
+    pub(crate) async fn readiness(&self) -> Result<(), Problem> {
+        let refusal = |kind, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail));
+        if self.ending.has_begun() {
+            return refusal("draining", "the server ends");
+        }
+        if self.is_past() {
+            return refusal("replaced", "the store's file was replaced, and is being opened again");
+        }
+        match timeout(READY_TIME, self.last()).await {
+            Ok(last) => last.map(drop),
+            Err(_) => refusal("too_slow", "the store did not answer a read in time"),
+        }
+    }
+}
