@@ -116,3 +116,21 @@ hub_test("the page shows what is written, as text", async (hub, page) => {
   assert.equal(await page.getByRole("cell", { name: /lll/ }).count(), 0);
   assert.deepEqual(wrong, []);
 });
+
+hub_test("the page of a store with tokens asks for one, and ends with it", async (hub, page) => {
+  const token = hub.run("token", "create", "--watch").trim();
+  hub.run("set", "g", "k", "for those who may");
+  await hub.start();
+  await page.goto(hub.url);
+  await page.getByText("a token is needed").waitFor({ timeout: LIMIT });
+  await page.getByLabel(/^Token/).fill(`${token.slice(0, -1)}${token.endsWith("x") ? "y" : "x"}`);
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.getByText(/token/).filter({ hasNotText: "a token is needed" }).first().waitFor({ timeout: LIMIT });
+  assert.equal(await page.getByRole("cell").count(), 0);
+  await page.getByLabel(/^Token/).fill(token);
+  await page.getByRole("button", { name: "Show" }).click();
+  await page.getByRole("cell", { name: "for those who may" }).waitFor({ timeout: LIMIT });
+  const [{ id }] = [JSON.parse(hub.run("--json", "token", "list").split("\n")[0])];
+  hub.run("token", "revoke", id);
+  await page.getByText("a token is needed").waitFor({ timeout: LIMIT });
+});

@@ -24,13 +24,38 @@ function row(event) {
   return line;
 }
 
-const source = new EventSource(`v1/watch?snapshot=auto&values=${LONGEST}`);
-source.onmessage = (message) => {
-  const events = at("events");
-  events.prepend(row(JSON.parse(message.data)));
-  while (events.children.length > SHOWN) events.lastElementChild.remove();
-};
-source.addEventListener("reset", () => at("events").replaceChildren());
-source.addEventListener("ready", (mark) => { at("state").textContent = `live, at ${mark.lastEventId}`; });
-source.addEventListener("bye", () => { at("state").textContent = "the server ends; this page comes back by itself"; });
-source.onerror = () => { at("state").textContent = "connecting again"; };
+function show(query) {
+  const source = new EventSource(`v1/watch?${query}`);
+  source.onmessage = (message) => {
+    const events = at("events");
+    events.prepend(row(JSON.parse(message.data)));
+    while (events.children.length > SHOWN) events.lastElementChild.remove();
+  };
+  source.addEventListener("reset", () => at("events").replaceChildren());
+  source.addEventListener("ready", (mark) => { at("state").textContent = `live, at ${mark.lastEventId}`; });
+  source.addEventListener("bye", () => { at("state").textContent = "the server ends; this page comes back by itself"; });
+  source.onerror = () => {
+    // It is refused for good: the store asks who comes.
+    const refused = source.readyState === EventSource.CLOSED;
+    at("state").textContent = refused ? "a token is needed" : "connecting again";
+    at("who").hidden = !refused;
+  };
+}
+
+// The token makes a ticket, and is forgotten.
+at("who").addEventListener("submit", async (submit) => {
+  submit.preventDefault();
+  const token = at("token").value.trim();
+  at("token").value = "";
+  const answer = await fetch("v1/tickets", {
+    method: "POST",
+    headers: { "Authorization": `Bearer ${token}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ snapshot: "auto", values: String(LONGEST) }),
+  });
+  const said = await answer.json();
+  if (!answer.ok) { at("state").textContent = said.detail; return; }
+  at("who").hidden = true;
+  show(new URLSearchParams({ ticket: said.ticket }));
+});
+
+show(new URLSearchParams({ snapshot: "auto", values: LONGEST }));
