@@ -167,6 +167,8 @@ impl Access {
     /// As [`Options::open`].
     pub fn open_with(store: &Store, options: Options) -> Result<Access, Error> {
         let path = beside(store.path());
+        // What lies there already gives its mode to what SQLite makes beside it.
+        keep_private(&path).map_err(Error::abort)?;
         let credentials = options.ballast(false).retention(Retention::events(ACCESS_EVENTS)).open(&path)?;
         keep_private(&path).map_err(Error::abort)?;
         let live = Arc::new(Live::default());
@@ -240,10 +242,14 @@ impl Access {
     ///
     /// `Busy`, `Full`, `Closed`, `Io`.
     pub fn revoke(&self, id: &str) -> Result<bool, Error> {
-        match self.credentials.delete(&tokens_of(self.store), id) {
+        let revoked = self.credentials.transaction(|tx| {
+            tx.delete_group(&tickets::counted_for(self.store, id))?;
+            tx.delete(&tokens_of(self.store), id)
+        });
+        match revoked {
             // What is no name is no token's.
             Err(error) if error.kind() == ErrorKind::InvalidName => Ok(false),
-            done => done,
+            done => Ok(done?.value),
         }
     }
 
@@ -263,7 +269,15 @@ fn beside(store: &Path) -> PathBuf {
 #[cfg(unix)]
 fn keep_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+    for suffix in ["", "-wal", "-shm", "-wake"] {
+        let mut name = OsString::from(path);
+        name.push(suffix);
+        match std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]

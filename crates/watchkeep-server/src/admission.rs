@@ -24,7 +24,7 @@ use governor::{Quota, RateLimiter, clock::DefaultClock};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::limits::{LIGHT, SWEEP};
+use crate::limits::{LIGHT, STRANGERS, SWEEP};
 use crate::problem::Problem;
 use crate::settings::{Limit, Limits, Reached};
 use crate::stream;
@@ -39,6 +39,7 @@ struct Shared {
     reached: Reached,
     seats: Mutex<Taken>,
     sockets: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU64,
@@ -62,6 +63,7 @@ impl Admission {
         Admission(Arc::new(Shared {
             seats: Mutex::default(),
             sockets: Arc::new(Semaphore::new(limits.size(Limit::WebSockets))),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
             rates: RateLimiter::hashmap(Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN))),
             requests: AtomicU64::new(0),
@@ -226,6 +228,12 @@ impl Load {
     /// What a WebSocket holds while it is open.
     pub(crate) fn socket(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let taken = self.admission.0.sockets.clone().try_acquire_owned();
+        taken.map_err(|_| self.admission.refusal(Limit::WebSockets))
+    }
+
+    /// What a WebSocket holds until it has said who it is.
+    pub(crate) fn stranger(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let taken = self.admission.0.strangers.clone().try_acquire_owned();
         taken.map_err(|_| self.admission.refusal(Limit::WebSockets))
     }
 

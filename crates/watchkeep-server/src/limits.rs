@@ -117,7 +117,13 @@ pub(crate) const TICKET_TIME: Duration = Duration::from_secs(6 * 60);
 pub(crate) const TICKET_SLIDE: Duration = Duration::from_secs(60);
 /// How many tickets there are at once, and how large the body may be that asks for one.
 pub(crate) const TICKETS: u64 = 10_000;
+/// How many tickets all tokens have together.
+pub(crate) const ALL_TICKETS: u64 = 100_000;
 pub(crate) const TICKET_BODY: usize = 16 << 10;
+/// How many WebSockets are open at once that have not said yet who they are.
+pub(crate) const STRANGERS: usize = 256;
+/// The largest message of a WebSocket that came without a token: memory that anybody can take, so many times over.
+pub(crate) const MAX_FIRST_MESSAGE: usize = 256 << 10;
 /// How long a WebSocket may take to say who it is.
 pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);
 
@@ -127,7 +133,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 31] {
+    fn told() -> [(&'static str, &'static str, String); 34] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -143,7 +149,7 @@ mod tests {
         );
         [
             ("MAX_HEAD", "head of a request", size(MAX_HEAD as usize)),
-            ("MAX_HEADERS", "headers of a request", many(MAX_HEADERS)),
+            ("MAX_HEADERS", "headers of a request over HTTP/1.1", many(MAX_HEADERS)),
             ("STREAMS", "streams of an HTTP/2 connection at once", many(STREAMS as usize)),
             ("STALL_TIME", "a WebSocket client takes nothing, and is dropped", time(STALL_TIME)),
             ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
@@ -182,7 +188,18 @@ mod tests {
                 "between two times that the ends of tickets in use are moved",
                 time(TICKET_SLIDE),
             ),
-            ("TICKETS", "tickets at once (`too_many_tickets`)", many(usize::try_from(TICKETS).unwrap_or(0))),
+            ("STRANGERS", "WebSockets that have not said who they are (503)", many(STRANGERS)),
+            (
+                "MAX_FIRST_MESSAGE",
+                "message of a WebSocket that came without a token",
+                size(MAX_FIRST_MESSAGE),
+            ),
+            ("ALL_TICKETS", "tickets of all tokens at once", many(usize::try_from(ALL_TICKETS).unwrap_or(0))),
+            (
+                "TICKETS",
+                "tickets of a token at once (`too_many_tickets`)",
+                many(usize::try_from(TICKETS).unwrap_or(0)),
+            ),
             ("TICKET_BODY", "body that asks for a ticket", size(TICKET_BODY)),
             ("MAX_LABEL", "label of a writer, in bytes", many(watchkeep::MAX_LABEL)),
         ]

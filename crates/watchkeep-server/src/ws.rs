@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use crate::access::Entrance;
 use crate::admission::Load;
 use crate::headers;
-use crate::limits::{MAX_MESSAGE, READ, WRITE};
+use crate::limits::{MAX_FIRST_MESSAGE, MAX_MESSAGE, READ, WRITE};
 use crate::openapi::{Origin, OriginInQuery, Subprotocol};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -55,16 +55,19 @@ pub(crate) async fn open(
         let detail = format!("none of the subprotocols is spoken here; offer {PROTOCOL}, or none");
         return Err(Problem::new(StatusCode::BAD_REQUEST, "unknown_subprotocol", detail));
     }
+    let is_stranger = matches!(entrance, Entrance::Unknown(..));
+    let stranger = is_stranger.then(|| load.stranger()).transpose()?;
+    let largest = if is_stranger { MAX_FIRST_MESSAGE } else { MAX_MESSAGE };
     let held = (load.socket()?, entrance.ending().socket());
     let entrance = entrance.labelled(label).leaving();
     let upgrade = upgrade
-        .max_message_size(MAX_MESSAGE)
-        .max_frame_size(MAX_MESSAGE)
+        .max_message_size(largest)
+        .max_frame_size(largest)
         .read_buffer_size(READ)
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(entrance, load.admission, socket).await;
+        connection::run(entrance, stranger, load.admission, socket).await;
         drop(held);
     }))
 }

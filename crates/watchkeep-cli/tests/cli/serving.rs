@@ -124,7 +124,7 @@ fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
     for (head, answer) in [
         ("PUT /v1/entry?group=canary&key=canary", "204"),
         ("PUT /v1/groups/canary/keys/canary", "204"),
-        ("GET /v1/entry?group=canary&key=none HTTP/1.1\r\nAuthorization: Bearer canary\r\nX-Rest:", "401"),
+        ("GET /v1/entry?group=canary&key=none HTTP/1.1\r\nAuthorization: Bearer canary\r\nX-Rest:", "404"),
         ("GET /canary?canary", "404"),
         ("CANARY /v1/stats", "405"),
         ("GET /v1/watch?group=canary&after=canary", "400"),

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use watchkeep::{Entry, Error, SetOptions, StoreId, Timestamp};
 
 use super::Access;
-use super::door::{Pass, unauthorized};
+use super::door::{Pass, closed, unauthorized};
 use super::secret::{Secret, Sort};
-use crate::limits::{TICKET_TIME, TICKETS};
+use crate::limits::{ALL_TICKETS, TICKET_TIME, TICKETS};
 use crate::problem::Problem;
 
 /// The fields of a watch.
@@ -19,7 +19,8 @@ pub(crate) type Fields = BTreeMap<String, String>;
 /// A ticket that a stream bears: its deadline slides as long as somebody holds this.
 #[derive(Debug)]
 pub(crate) struct Borne {
-    group: String,
+    /// Where it is, and where it is counted.
+    groups: [String; 2],
     id: String,
 }
 
@@ -45,6 +46,11 @@ fn tickets_of(store: StoreId) -> String {
     format!("tickets-{store}")
 }
 
+/// Where the tickets of a token are counted: nobody's tickets say anything of another's.
+pub(super) fn counted_for(store: StoreId, token: &str) -> String {
+    format!("tickets-{store}-{token}")
+}
+
 impl Access {
     /// Makes a ticket of a token; and when it ends, unless a stream bears it.
     pub(super) async fn sell(
@@ -55,21 +61,25 @@ impl Access {
     ) -> Result<(Secret, Timestamp), Problem> {
         let ticket = Secret::new(Sort::Ticket).map_err(Error::abort)?;
         let hash = ticket.hash();
+        let counted = counted_for(store, &token);
         let kept = Kept { hash: hash.as_str().to_owned(), token, fields, origin };
         let kept = serde_json::to_string(&kept).map_err(Error::abort)?;
         let (group, id) = (tickets_of(store), hash.id().to_owned());
         let made = self.credentials.to_async().transaction(move |tx| {
-            if tx.count(&group)? >= TICKETS {
+            if tx.count(&counted)? >= TICKETS || tx.count(&group)? >= ALL_TICKETS {
                 return Ok(None);
             }
-            tx.set_with(&group, &id, kept.as_str(), SetOptions::new().if_absent().ttl(TICKET_TIME))?;
+            let ending = SetOptions::new().if_absent().ttl(TICKET_TIME);
+            tx.set_with(&counted, &id, "", ending.clone())?;
+            tx.set_with(&group, &id, kept.as_str(), ending)?;
             tx.entry(&group, &id)
         });
         match made.await?.value.and_then(|entry| entry.deadline) {
             Some(deadline) => Ok((ticket, deadline)),
             None => {
-                let detail =
-                    format!("there are {TICKETS} tickets already; use those, or come back in some minutes");
+                let detail = format!(
+                    "the token has {TICKETS} tickets, or all have too many; use those, or come back in some minutes"
+                );
                 Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", detail))
             }
         }
@@ -79,13 +89,14 @@ impl Access {
     pub(super) async fn open_ticket(&self, ticket: &Secret, store: StoreId) -> Result<Opened, Problem> {
         let (hash, group) = (ticket.hash(), tickets_of(store));
         let read = |entry: Entry| serde_json::from_slice::<Kept>(&entry.value).ok();
-        let entry = self.credentials.to_async().entry(&group, hash.id()).await?;
+        let entry = self.credentials.to_async().entry(&group, hash.id()).await.map_err(closed)?;
         let found = entry.and_then(read).filter(|kept| hash.is(&kept.hash));
         let Some(Kept { token, fields, origin, .. }) = found else {
             return Err(unauthorized("the ticket is not known here, or it ended; make another"));
         };
         let mut pass = self.admit_by(store, &token, |_| true).await?;
-        let borne = Arc::new(Borne { group, id: hash.id().to_owned() });
+        let groups = [group, counted_for(store, &token)];
+        let borne = Arc::new(Borne { groups, id: hash.id().to_owned() });
         self.live.bear(&borne);
         pass.ticket = Some(borne);
         Ok(Opened { pass, fields, origin })
@@ -94,10 +105,11 @@ impl Access {
     /// Moves the deadlines of the tickets that streams bear: one write for all.
     pub(super) fn slide(&self) -> Result<(), Error> {
         let borne: BTreeSet<_> =
-            self.live.borne().iter().map(|ticket| (ticket.group.clone(), ticket.id.clone())).collect();
+            self.live.borne().iter().map(|ticket| (ticket.groups.clone(), ticket.id.clone())).collect();
         if !borne.is_empty() {
             self.credentials.transaction(|tx| {
-                borne.iter().try_for_each(|(group, id)| tx.touch(group, id, TICKET_TIME).map(drop))
+                let all = borne.iter().flat_map(|(groups, id)| groups.iter().map(move |group| (group, id)));
+                all.into_iter().try_for_each(|(group, id)| tx.touch(group, id, TICKET_TIME).map(drop))
             })?;
         }
         Ok(())
@@ -137,12 +149,14 @@ mod tests {
         assert!(open(&borne).await.is_ok());
         clock.advance(TICKET_SLIDE);
         assert!(open(&borne).await.is_err());
-        // And no longer than its token.
+        // And no longer than its token, of which nothing is left to count.
         let (last, _) = sell().await?;
+        let counted = || access.credentials.count(&counted_for(store.id(), &token));
+        assert_eq!((counted()?, access.credentials.count(&counted_for(store.id(), "another"))?), (1, 0));
         let stream = open(&last).await?;
         assert!(access.revoke(&token)?);
         assert!(open(&last).await.is_err());
-        assert_eq!(stream.pass.ended(), Some("revoked"));
+        assert_eq!((stream.pass.ended(), counted()?), (Some("revoked"), 0));
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use axum::http::StatusCode;
 use futures_core::Stream;
 use futures_util::stream::{AbortHandle, Abortable, SelectAll};
 use futures_util::{Sink, SinkExt as _, StreamExt as _};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
@@ -91,6 +92,8 @@ enum End {
 
 struct Connection<S> {
     entrance: Entrance,
+    /// Held until it has said who it is.
+    stranger: Option<OwnedSemaphorePermit>,
     admission: Admission,
     /// Resolves when its client may use it no more.
     over: Pin<Box<dyn Future<Output = &'static str> + Send>>,
@@ -120,13 +123,19 @@ struct Connection<S> {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run<S: Socket>(entrance: Entrance, admission: Admission, socket: S) {
+pub(super) async fn run<S: Socket>(
+    entrance: Entrance,
+    stranger: Option<OwnedSemaphorePermit>,
+    admission: Admission,
+    socket: S,
+) {
     let now = Instant::now();
     let mut connection = Connection {
         ending: Box::pin(entrance.ending().wait()),
         over: entrance.over(),
         auth_at: matches!(entrance, Entrance::Unknown(..)).then(|| now + AUTH_TIME),
         entrance,
+        stranger,
         admission,
         socket,
         subscriptions: SelectAll::new(),
@@ -167,8 +176,8 @@ pub(super) async fn run<S: Socket>(entrance: Entrance, admission: Admission, soc
 
 impl<S: Socket> Connection<S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Poll::Ready(why) = self.over.as_mut().poll(cx) {
-            return Poll::Ready(End::Close(close_code::POLICY, why));
+        if let Some(end) = self.poll_over(cx) {
+            return Poll::Ready(end);
         }
         if self.leave_at.is_none() && self.ending.as_mut().poll(cx).is_ready() {
             self.leave_at = Some(Instant::now() + LEAVE_TIME);
@@ -185,6 +194,10 @@ impl<S: Socket> Connection<S> {
                 Err(end) => return Poll::Ready(end),
             }
         }
+        // It may have shown another token, whose end has to wake us as well.
+        if let Some(end) = self.poll_over(cx) {
+            return Poll::Ready(end);
+        }
         if self.leave_at.is_some()
             && self.subscriptions.is_empty()
             && self.running.is_none()
@@ -198,6 +211,14 @@ impl<S: Socket> Connection<S> {
             Poll::Pending => self.stalls(),
         }
         self.poll_timer(cx)
+    }
+
+    /// Its token ended.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        match self.over.as_mut().poll(cx) {
+            Poll::Ready(why) => Some(End::Close(close_code::POLICY, why)),
+            Poll::Pending => None,
+        }
     }
 
     /// One message in each direction at most; whether there may be more.
@@ -418,7 +439,7 @@ impl<S: Socket> Connection<S> {
         self.silent_at = Instant::now() + SILENCE;
         self.reply = done.reply;
         if let Some(gate) = done.known {
-            (self.over, self.auth_at) = (Box::pin(gate.over()), None);
+            (self.over, self.auth_at, self.stranger) = (Box::pin(gate.over()), None, None);
             self.entrance = Entrance::Known(gate);
         }
         if let Some((name, begun)) = done.begun {

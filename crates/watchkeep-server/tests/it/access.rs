@@ -265,3 +265,32 @@ fn a_restored_backup_revives_no_token_and_opens_no_door() -> Result {
     assert_eq!(hub.ask("GET", "/v1/entry?group=g&key=k", &[("Authorization", &next)], b"").text(), "v");
     Ok(())
 }
+
+#[test]
+fn a_server_without_tokens_asks_for_nothing_and_passes_over_what_is_sent() -> Result {
+    let store = Store::open_in_memory()?;
+    let access = Access::open(&store)?;
+    let hub = Hub::with(&store, |server| server.ask_for_tokens(access));
+    for header in ["Basic dTpw", "Bearer xx", "nonsense"] {
+        assert_eq!(hub.ask("GET", "/v1/groups", &[("Authorization", header)], b"").status, 200, "{header}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_of_credentials_that_is_there_already_is_made_private_before_it_is_opened() -> Result {
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path().join("app.db"))?;
+    let path = folder.path().join("app.db-access");
+    Access::open(&store)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+    let access = Access::open(&store)?;
+    access.create(Grant::new(Rights::ALL))?;
+    for file in folder.path().read_dir()? {
+        let file = file?;
+        if file.file_name().to_string_lossy().contains("-access") {
+            assert_eq!(file.metadata()?.permissions().mode() & 0o777, 0o600, "{file:?}");
+        }
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! What is under way ends with its token.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -115,6 +115,45 @@ async fn a_websocket_says_first_who_it_is_and_renews_it() -> Result {
     assert!(guarded.access.revoke(&second.token.id)?);
     let end = client.end().await.ok_or("no reason")?;
     assert_eq!((u16::from(end.code), end.reason.as_str()), (1008, "revoked"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_a_token_that_it_showed_later_although_nothing_else_happens() -> Result {
+    let guarded = Guarded::start()?;
+    let mut client = connect(&guarded).await;
+    let mut last = None;
+    for _ in 0..2 {
+        let token = guarded.access.create(Grant::new(WATCH))?;
+        client.say(json!({ "type": "auth", "id": "a", "token": token.secret() })).await;
+        client.expect("done", "a").await;
+        last = Some(token.token.id);
+    }
+    let begun = Instant::now();
+    assert!(guarded.access.revoke(&last.ok_or("no token")?)?);
+    assert_eq!(u16::from(client.end().await.ok_or("no reason")?.code), 1008);
+    // Not only when a ping is due.
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_not_said_who_it_is_takes_little_memory() -> Result {
+    let guarded = Guarded::start()?;
+    let mut client = connect(&guarded).await;
+    client.say_raw(Message::text("x".repeat((256 << 10) + 1))).await;
+    assert_eq!(u16::from(client.end().await.ok_or("no reason")?.code), 1009);
+    let mut strangers = Vec::new();
+    for _ in 0..256 {
+        strangers.push(connect(&guarded).await);
+    }
+    let address = guarded.hub.address.to_string();
+    let refused = Client::open(&address, "/v1/ws", &[PROTOCOL]).await.err().ok_or("one too many")?;
+    assert_eq!(refused.status(), 503);
+    // Those who say it with a header are not held up.
+    let bearer = format!("Bearer {}", guarded.token(Grant::new(WATCH))?);
+    let known = Client::open(&address, "/v1/ws", &[PROTOCOL, ("authorization", &bearer)]).await;
+    assert!(known.is_ok());
     Ok(())
 }
 
