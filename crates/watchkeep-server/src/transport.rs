@@ -58,14 +58,15 @@ impl Transport {
         let peer = Peer { is_secure: self.tls.is_some(), address: seat.address, refused: seat.refused };
         let stream = Stalls::new(stream, seat);
         let ended = match &self.tls {
-            None => self.http1(stream, peer).await,
+            // Each in a box of its own: a connection takes the memory of what it is, not of the largest that it might be.
+            None => Box::pin(self.http1(stream, peer)).await,
             Some(tls) => {
                 let time = self.admission.time(Limit::HandshakeSeconds);
-                match timeout(time, tls.acceptor.accept(stream)).await {
+                match timeout(time, Box::pin(tls.acceptor.accept(stream))).await {
                     Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                        self.http2(stream, peer).await
+                        Box::pin(self.http2(stream, peer)).await
                     }
-                    Ok(Ok(stream)) => self.http1(stream, peer).await,
+                    Ok(Ok(stream)) => Box::pin(self.http1(stream, peer)).await,
                     Ok(Err(error)) => Err(error.into()),
                     Err(late) => {
                         self.admission.reach(Limit::HandshakeSeconds);

@@ -120,7 +120,10 @@ impl Served {
     /// What the wire has words for, as the fields of a subscription; the rest is watched through the library.
     fn fields(spec: &WatchSpec) -> Option<Vec<(&'static str, String)>> {
         let want = &spec.want;
-        let beyond = want.namespace.is_some() || spec.previous_values || spec.policy != LagPolicy::CatchUp;
+        let beyond = want.namespace.is_some()
+            // The wire takes no filter that lets nothing through.
+            || want.kinds.as_ref().is_some_and(|kinds| kinds.is_empty())
+            || spec.previous_values || spec.policy != LagPolicy::CatchUp;
         if beyond {
             return None;
         }
