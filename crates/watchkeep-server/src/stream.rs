@@ -105,3 +105,57 @@ impl Stream for Frames {
         Poll::Ready(Some(Ok(out.freeze())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+    use watchkeep::{Revision, Store};
+
+    use super::*;
+    use crate::ending::Ending;
+    use crate::gate::Gate;
+    use crate::query::Query;
+
+    /// Far longer than anything takes that goes right.
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_catches_up_lets_others_in_between_its_writes() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let gate = Gate::new(&store, Ending::never());
+        let mut query = Query::of([("after", Some(gate.position(Revision::ZERO).to_string()))]);
+        for _ in 0..8 {
+            store.set("g", "k", vec![b'x'; WRITE / 2])?;
+        }
+        let subscription = Subscription::begin(&gate, query::wanted(&mut query)?).await?;
+        let mut frames = Frames { subscription, first: None, is_sated: false };
+        // The first may come before what is read from the log.
+        for _ in 0..2 {
+            if !frames.is_sated {
+                let chunk = timeout(LIMIT, poll_fn(|cx| Pin::new(&mut frames).poll_next(cx))).await;
+                assert!(chunk.is_ok_and(|chunk| chunk.is_some()), "nothing came");
+            }
+        }
+        // There is more, and it is asked again at once, but not before others.
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(woken.clone());
+        assert!(Pin::new(&mut frames).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(Pin::new(&mut frames).poll_next(&mut Context::from_waker(&waker)).is_ready());
+        Ok(())
+    }
+}

@@ -11,6 +11,7 @@ mod consumers;
 mod entries;
 mod events;
 mod files;
+mod http;
 mod sandbox;
 mod serving;
 mod tokens;

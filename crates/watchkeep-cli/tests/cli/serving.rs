@@ -1,27 +1,11 @@
 //! `serve`, as somebody at a shell has it.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::http::{LIMIT, begin};
 use crate::sandbox::{Running, Sandbox};
-
-/// Far longer than anything takes that goes right.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Asks the server at a URL.
-fn ask(url: &str, head: &str, body: &str) -> BufReader<TcpStream> {
-    let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).unwrap();
-    let mut socket = TcpStream::connect(host).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let length = body.len();
-    write!(
-        socket,
-        "{head} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    BufReader::new(socket)
-}
 
 /// Reads up to a line that begins so.
 fn until(stream: &mut BufReader<TcpStream>, start: &str) -> String {
@@ -46,7 +30,7 @@ fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_resto
     let mut server: Running = sandbox.start(&["--store", "app.db", "serve", "--listen", "127.0.0.1:0"]);
     let url = server.line();
     set("app.db", "k", "later");
-    let mut stream = ask(&url, "GET /v1/watch?group=g&snapshot=auto", "");
+    let mut stream = begin(&url, "GET /v1/watch?group=g&snapshot=auto", "", "");
     until(&mut stream, "event: ready");
 
     // A store that is open is not replaced by force. It is restored beside it, and moved there in one go.
@@ -59,7 +43,7 @@ fn a_restore_under_a_server_reaches_its_clients_and_their_writes_reach_the_resto
     assert!(saved.contains(r#""value":"saved""#), "{saved}");
     until(&mut stream, "event: ready");
     let mut answer = String::new();
-    ask(&url, "PUT /v1/entry?group=g&key=new", "live").read_to_string(&mut answer).unwrap();
+    begin(&url, "PUT /v1/entry?group=g&key=new", "", "live").read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     until(&mut stream, "data: {\"cursor\"");
     let live = until(&mut stream, "data: ");
@@ -81,15 +65,15 @@ fn a_server_that_drains_answers_until_its_time_is_over_or_it_is_told_again() {
     let args = ["--store", "app.db", "serve", "--listen", "127.0.0.1:0", "--drain", "1h"];
     let mut server = sandbox.start(&args);
     let url = server.line();
-    let mut stream = ask(&url, "GET /v1/watch?group=g", "");
+    let mut stream = begin(&url, "GET /v1/watch?group=g", "", "");
     until(&mut stream, "event: ready");
-    until(&mut ask(&url, "GET /readyz", ""), "HTTP/1.1 200");
+    until(&mut begin(&url, "GET /readyz", "", ""), "HTTP/1.1 200");
     server.signal("TERM");
     let begun = Instant::now();
     while !status(&url, "GET /readyz").starts_with("HTTP/1.1 503") {
         assert!(begun.elapsed() < LIMIT, "it is still ready");
     }
-    until(&mut ask(&url, "PUT /v1/entry?group=g&key=k", "v"), "HTTP/1.1 204");
+    until(&mut begin(&url, "PUT /v1/entry?group=g&key=k", "", "v"), "HTTP/1.1 204");
     until(&mut stream, "data: {\"revision\"");
     server.signal("TERM");
     assert_eq!(server.end().0.code(), None, "the second signal ends it");
@@ -97,7 +81,7 @@ fn a_server_that_drains_answers_until_its_time_is_over_or_it_is_told_again() {
     let args = ["--store", "app.db", "serve", "--listen", "127.0.0.1:0", "--drain", "1s"];
     let mut server = sandbox.start(&args);
     let url = server.line();
-    let mut stream = ask(&url, "GET /v1/watch?group=g", "");
+    let mut stream = begin(&url, "GET /v1/watch?group=g", "", "");
     until(&mut stream, "event: ready");
     server.signal("TERM");
     until(&mut stream, "retry: ");
@@ -112,7 +96,7 @@ fn a_server_that_drains_answers_until_its_time_is_over_or_it_is_told_again() {
 }
 
 fn status(url: &str, head: &str) -> String {
-    until(&mut ask(url, head, ""), "HTTP/1.1 ")
+    until(&mut begin(url, head, "", ""), "HTTP/1.1 ")
 }
 
 #[test]
@@ -131,7 +115,7 @@ fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
     ] {
         assert!(status(&url, head).contains(answer), "{head}");
     }
-    let mut stream = ask(&url, "GET /v1/watch?group=canary", "");
+    let mut stream = begin(&url, "GET /v1/watch?group=canary", "", "");
     until(&mut stream, "event: ready");
     server.signal("TERM");
     until(&mut stream, "event: bye");
@@ -145,6 +129,19 @@ fn the_log_has_a_line_for_each_request_and_nothing_that_a_client_said() {
     ] {
         assert_eq!(errors.matches(line).count(), 1, "{line} in {errors}");
     }
+}
+
+#[test]
+fn a_new_file_has_the_durability_that_was_asked_for_and_an_old_one_must_have_it() {
+    let sandbox = Sandbox::new();
+    let serve = |how: &'static str| ["serve", "--listen", "127.0.0.1:0", "--durability", how];
+    let mut server = sandbox.start(&serve("relaxed"));
+    server.line();
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+    assert_eq!(sandbox.json(&["stats", "--json"])["durability"], "relaxed");
+    let error = sandbox.fails(2, &serve("full"));
+    assert!(error.contains("relaxed") && error.contains("leave the option out"), "{error}");
 }
 
 #[test]

@@ -1,31 +1,14 @@
 //! `token`, and `serve` where tokens are.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::json;
 
+use crate::http::{LIMIT, begin};
 use crate::sandbox::Sandbox;
-
-/// Far longer than anything takes that goes right.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// Begins a request.
-fn begin(url: &str, head: &str, headers: &str, body: &str) -> BufReader<TcpStream> {
-    let host = url.strip_prefix("http://").and_then(|rest| rest.strip_suffix('/')).unwrap();
-    let mut socket = TcpStream::connect(host).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let length = body.len();
-    write!(
-        socket,
-        "{head} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    )
-    .unwrap();
-    BufReader::new(socket)
-}
 
 fn answer(url: &str, head: &str, headers: &str, body: &str) -> String {
     let mut answer = String::new();
