@@ -92,7 +92,8 @@ impl Ending {
         Ending { part: fastrand::f64(), since: Instant::now(), ..self.clone() }
     }
 
-    /// What an upgraded connection holds while it lives; none when there are too many.
+    /// What an upgraded connection holds while it lives, so that the end waits for it. How many there may be is a limit
+    /// that is asked elsewhere.
     pub(crate) fn socket(&self) -> Option<OwnedSemaphorePermit> {
         self.sockets.clone().try_acquire_owned().ok()
     }
