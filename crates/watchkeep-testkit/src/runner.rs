@@ -108,7 +108,7 @@ impl Runner {
 
     /// Makes a change that a failure of the disk may fall into; `heal` ends the failures, and says whether there was
     /// one. The store is opened again after one. If the change failed with it, then it has happened as a whole or not
-    /// at all.
+    /// at all. The failure may have met the store's own thread first: then the change is refused, and has not happened.
     ///
     /// # Errors
     ///
@@ -191,17 +191,18 @@ impl Runner {
         let (label, before) = (format!("s{}", self.steps), self.model.last());
         let predicted = self.model.predict(step, &label, self.now());
         let actual = self.surface.perform(step, &label);
-        if heal() {
+        let failed = heal();
+        if failed {
             // What it says to a close after that is its own affair: it can be opened.
             drop(self.surface.close());
             self.surface = self.site.open(self.options.clone(), self.clock.clone()).map_err(said)?;
         }
         let (rows, now) = (self.new_rows()?, self.now());
-        if !actual.is_of_the_disk() {
+        if !failed || !(actual.is_of_the_disk() || actual.is_poisoned()) {
             return self.judge(rows, predicted, &actual, before);
         }
         let mut happened = self.model.clone();
-        if happened.follow(rows.clone(), Some(predicted), now).is_ok() {
+        if !actual.is_poisoned() && happened.follow(rows.clone(), Some(predicted), now).is_ok() {
             self.model = happened;
             return Ok(());
         }
@@ -323,7 +324,10 @@ fn said(fault: Fault) -> String {
 
 #[cfg(test)]
 mod tests {
+    use watchkeep::ErrorKind;
+
     use super::*;
+    use crate::ops::Refusal;
     use crate::record::WatchSpec;
     use crate::surface::{Callback, Capabilities, Memory, Past, Placed, Registered, Stream};
 
@@ -339,27 +343,36 @@ mod tests {
         Repeats,
         /// Its log shows other values.
         Changes,
+        /// It refuses what it does, as if an earlier write had failed.
+        RefusesAndDoes,
+        /// It refuses everything in this way.
+        Refuses,
     }
 
     #[derive(Debug)]
-    struct Faulty(Wrong);
+    struct Faulty(Wrong, Box<dyn Site>);
 
     #[derive(Debug)]
     struct Behind(Arc<dyn Surface>, Wrong);
 
     impl Site for Faulty {
         fn capabilities(&self) -> Capabilities {
-            Memory.capabilities()
+            self.1.capabilities()
         }
         fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
-            Ok(Arc::new(Behind(Memory.open(options, clock)?, self.0)))
+            Ok(Arc::new(Behind(self.1.open(options, clock)?, self.0)))
         }
     }
 
     impl Surface for Behind {
         fn perform(&self, step: &Step, label: &str) -> Outcome {
+            let poisoned = Outcome::Refused(Refusal::Kind(ErrorKind::Poisoned));
+            if self.1 == Wrong::Refuses {
+                return poisoned;
+            }
             match self.0.perform(step, label) {
                 Outcome::Was(_) if self.1 == Wrong::Yes => Outcome::Was(true),
+                _ if self.1 == Wrong::RefusesAndDoes => poisoned,
                 outcome => outcome,
             }
         }
@@ -369,7 +382,7 @@ mod tests {
                 Wrong::Forgets => rows.retain(|row| row.kind != watchkeep::Kind::Delete),
                 Wrong::Repeats => rows = rows.iter().flat_map(|row| [row.clone(), row.clone()]).collect(),
                 Wrong::Changes => rows.iter_mut().for_each(|row| row.value = Some("other".into())),
-                Wrong::None | Wrong::Yes => {}
+                Wrong::None | Wrong::Yes | Wrong::RefusesAndDoes | Wrong::Refuses => {}
             }
             Ok((lost, rows))
         }
@@ -405,13 +418,31 @@ mod tests {
     #[test]
     fn a_store_that_does_something_else_is_found() -> Result<(), Fault> {
         let run = |fault| {
-            let mut runner = Runner::new(Box::new(Faulty(fault)), Options::new(), Retention::FOREVER)?;
+            let mut runner =
+                Runner::new(Box::new(Faulty(fault, Box::new(Memory))), Options::new(), Retention::FOREVER)?;
             Ok::<bool, Fault>(runner.run(1, 300).is_ok())
         };
         assert!(run(Wrong::None)?);
         for fault in [Wrong::Yes, Wrong::Forgets, Wrong::Repeats, Wrong::Changes] {
             assert!(!run(fault)?, "{fault:?} was not found");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_change_refused_after_the_disk_failed_has_not_happened() -> Result<(), Fault> {
+        let place = Place { group: "g".to_owned(), key: "k".to_owned() };
+        let (value, ttl, condition) = ("v".into(), Ttl::Clear, crate::ops::Condition::Always);
+        let set = Step::whole(Op::Write(Write::Set { place, value, ttl, condition, content_type: None }));
+        let allowed = |wrong, failed: bool| {
+            let site = Box::new(Faulty(wrong, Box::new(crate::surface::File::new()?)));
+            let mut runner = Runner::new(site, Options::new(), Retention::FOREVER)?;
+            Ok::<bool, Fault>(runner.step_into(&set, || failed).is_ok())
+        };
+        assert!(allowed(Wrong::None, false)?);
+        assert!(allowed(Wrong::Refuses, true)?, "the store's own thread met the failure");
+        assert!(!allowed(Wrong::Refuses, false)?, "nothing failed, and it is refused");
+        assert!(!allowed(Wrong::RefusesAndDoes, true)?, "it is refused, and has happened");
         Ok(())
     }
 }

@@ -254,6 +254,11 @@ impl Step {
 }
 
 impl Outcome {
+    /// Whether it was refused because a write before it failed half way: nothing of it was done.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, Outcome::Refused(Refusal::Kind(ErrorKind::Poisoned)))
+    }
+
     /// Whether the disk failed at it, or at a part of it.
     pub fn is_of_the_disk(&self) -> bool {
         match self {
