@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use watchkeep::{Clock as _, Error, ErrorKind, StoreId, SystemClock, Timestamp};
 
@@ -119,7 +120,7 @@ impl Door {
             // As long as there is no token, what a client says of itself is somebody else's: a proxy's, for example.
             Door::Tokens(access) if !access.is_guarded() => access.admit_anybody(),
             Door::Tokens(access) => {
-                no_secrets(parts.uri.query().unwrap_or_default())?;
+                no_secrets(&parts.uri)?;
                 match bearer(&parts.headers)? {
                     Some(token) => access.admit(&token, store).await,
                     None => access.admit_anybody(),
@@ -169,7 +170,7 @@ impl Door {
         let Door::Tokens(access) = self else {
             return Err(Problem::bad("no ticket is asked for here; leave it out"));
         };
-        no_secrets(parts.uri.query().unwrap_or_default())?;
+        no_secrets(&parts.uri)?;
         let ticket = Secret::read(Sort::Ticket, ticket)
             .ok_or_else(|| unauthorized("the ticket is cut off or mistyped; it begins with wt_"))?;
         let opened = access.open_ticket(&ticket, store).await?;
@@ -216,6 +217,17 @@ impl Door {
         if let Door::Tokens(access) = self {
             access.live.end(REVOKED, |by| matches!(by, By::Token(of, _) if *of != store));
         }
+    }
+
+    /// Whether those who ask can be told apart now.
+    ///
+    /// # Errors
+    ///
+    /// 503 when the credentials cannot be read.
+    pub(crate) async fn readiness(&self) -> Result<(), Problem> {
+        let Door::Tokens(access) = self else { return Ok(()) };
+        let (group, key) = GUARDED;
+        access.credentials.to_async().entry(group, key).await.map(drop).map_err(closed)
     }
 
     /// Looks, at each heartbeat, whether what is in use is still good: nobody may have told.
@@ -305,18 +317,20 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
     Secret::read(Sort::Token, token.trim()).map(Some).ok_or_else(mistyped)
 }
 
-/// Refuses secrets where logs and histories would keep them.
-fn no_secrets(query: &str) -> Result<(), Problem> {
-    let is_one = |pair: &str| {
+/// Refuses secrets where logs and histories would keep them. A ticket has one place where it may stand.
+fn no_secrets(uri: &Uri) -> Result<(), Problem> {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let lies_in = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        matches!(name, "token" | "access_token" | "authorization")
-            || Secret::read(Sort::Token, value).is_some()
-            || (name != "ticket" && Secret::read(Sort::Ticket, value).is_some())
+        let (name, value) = (plain(name), plain(value));
+        matches!(name.as_str(), "token" | "access_token" | "authorization")
+            || Secret::lies_in(&name)
+            || Secret::lies_in(&value) && !(name == "ticket" && Secret::read(Sort::Ticket, &value).is_some())
     };
-    if query.split('&').any(is_one) {
+    if Secret::lies_in(&plain(uri.path())) || uri.query().unwrap_or_default().split('&').any(lies_in) {
         let detail = "a token does not belong into a URL, which logs keep: revoke it, and send the next one as \
                       Authorization: Bearer TOKEN, or make a ticket of it";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "token_in_query", detail));
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "token_in_url", detail));
     }
     Ok(())
 }

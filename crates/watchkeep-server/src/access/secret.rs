@@ -12,6 +12,8 @@ use subtle::ConstantTimeEq as _;
 const RANDOM: usize = 32;
 /// How many bytes its checksum has.
 const CHECKSUM: usize = 4;
+/// How many characters a secret has: its prefix, and its bytes in base64.
+const LENGTH: usize = 3 + (RANDOM + CHECKSUM) * 4 / 3;
 /// How many characters of the hash are the id.
 const ID: usize = 16;
 
@@ -67,6 +69,15 @@ impl Secret {
         (sum == checksum(sort, random)).then(|| Secret(text.to_owned()))
     }
 
+    /// Whether one of ours lies anywhere in a text.
+    pub(crate) fn lies_in(text: &str) -> bool {
+        [Sort::Token, Sort::Ticket].into_iter().any(|sort| {
+            text.match_indices(sort.prefix())
+                .filter_map(|(at, _)| text.get(at..at.saturating_add(LENGTH)))
+                .any(|part| Secret::read(sort, part).is_some())
+        })
+    }
+
     pub(crate) fn hash(&self) -> Hash {
         Hash(Sha256::digest(&self.0).iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -104,7 +115,9 @@ mod tests {
     #[test]
     fn a_secret_is_told_from_one_that_was_mistyped_or_cut_off() -> Result<(), getrandom::Error> {
         let text = Secret::new(Sort::Token)?.text().to_owned();
-        assert_eq!(text.len(), 51);
+        assert_eq!((text.len(), LENGTH), (51, 51));
+        assert!(Secret::lies_in(&text) && Secret::lies_in(&format!("/v1/wk_/é{text}&x")));
+        assert!(!Secret::lies_in(&text[1..]) && !Secret::lies_in(&text.to_uppercase()));
         assert!(Secret::read(Sort::Token, &text).is_some());
         assert!(Secret::read(Sort::Ticket, &text).is_none());
         assert!(Secret::read(Sort::Ticket, &text.replacen("wk_", "wt_", 1)).is_none());

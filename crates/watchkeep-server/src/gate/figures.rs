@@ -53,7 +53,7 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// When the server ends, its store's file was replaced, or a read of it fails or takes too long.
+    /// When the server ends, its store's file was replaced, or a read of it or of the credentials fails or takes too long.
     pub(crate) async fn readiness(&self) -> Result<(), Problem> {
         let refusal = |kind, detail| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail));
         if self.ending.has_begun() {
@@ -62,8 +62,15 @@ impl Gate {
         if self.is_past() {
             return refusal("replaced", "the store's file was replaced, and is being opened again");
         }
-        match timeout(READY_TIME, self.last()).await {
-            Ok(last) => last.map(drop),
+        let reads = async {
+            self.last().await?;
+            match &self.gates {
+                Some(gates) => gates.door().readiness().await,
+                None => Ok(()),
+            }
+        };
+        match timeout(READY_TIME, reads).await {
+            Ok(both) => both,
             Err(_) => refusal("too_slow", "the store did not answer a read in time"),
         }
     }

@@ -168,15 +168,31 @@ fn each_route_needs_its_right() -> Result {
 }
 
 #[test]
-fn a_token_in_a_query_is_refused_and_not_repeated() -> Result {
+fn a_token_in_a_url_is_refused_and_not_repeated() -> Result {
     let guarded = Guarded::start()?;
     let token = guarded.token(Grant::new(Rights::ALL))?;
-    for (method, target) in operations(&guarded.hub) {
-        for name in ["token", "access_token", "authorization", "group_prefix"] {
-            let answer = guarded.ask(&method, &format!("{target}&{name}={token}"), &token);
-            assert_eq!(answer.status, 400, "{method} {target} {name}");
-            assert!(!String::from_utf8_lossy(&answer.body).contains(&token), "{answer:?}");
+    let hidden = token.replacen('_', "%5F", 1);
+    let refused = |method: &str, target: &str| {
+        let answer = guarded.ask(method, target, &token);
+        assert_eq!(answer.status, 400, "{method} {target}");
+        if method != "HEAD" {
+            assert_eq!(answer.problem(), "token_in_url", "{method} {target}");
         }
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(!said.contains(&token) && !said.contains(&hidden), "{said}");
+    };
+    for (method, target) in operations(&guarded.hub) {
+        for name in ["token", "access_token", "authorization"] {
+            refused(&method, &format!("{target}&{name}=x"));
+        }
+        for secret in [&token, &hidden] {
+            refused(&method, &format!("{target}&group_prefix={secret}"));
+            refused(&method, &format!("{target}&ticket=a-{secret}"));
+            refused(&method, &format!("{target}&{secret}"));
+        }
+    }
+    for secret in [&token, &hidden] {
+        refused("GET", &format!("/v1/groups/a/keys/x-{secret}-y"));
     }
     Ok(())
 }

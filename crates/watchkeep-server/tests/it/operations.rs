@@ -6,7 +6,7 @@ use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 use watchkeep::{BackupOptions, Options, Store};
-use watchkeep_server::{Grant, Rights};
+use watchkeep_server::{Access, Grant, Rights};
 
 use crate::access::Guarded;
 use crate::support::{LIMIT, Result, Stream};
@@ -176,6 +176,28 @@ fn whether_it_runs_and_is_ready_may_be_asked_under_any_name() -> Result {
     assert_eq!(hub.get("/readyz").refusal(), (503, "closed".to_owned()));
     let found = samples(&hub.get("/metrics"));
     assert_eq!((found["watchkeep_ready"], found.get("watchkeep_entries")), (0.0, None));
+    Ok(())
+}
+
+#[test]
+fn it_is_not_ready_when_it_cannot_tell_who_asks() -> Result {
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path().join("app.db"))?;
+    let access = Access::open(&store)?;
+    let hub = Hub::with(&store, |server| server.ask_for_tokens(access));
+    assert_eq!(hub.get("/readyz").status, 200);
+    for file in fs::read_dir(folder.path())? {
+        let path = file?.path();
+        if path.to_string_lossy().contains("-access") {
+            fs::remove_file(path)?;
+        }
+    }
+    let begun = Instant::now();
+    while hub.get("/readyz").status == 200 {
+        assert!(begun.elapsed() < LIMIT);
+    }
+    assert_eq!(hub.get("/readyz").refusal(), (503, "no_access".to_owned()));
+    assert_eq!(hub.get("/healthz").status, 200);
     Ok(())
 }
 
