@@ -28,10 +28,16 @@ pub(crate) enum Values {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     known: Mutex<HashMap<Revision, Weak<Change>>>,
-    bytes: AtomicUsize,
+    /// What they weigh, with those of other namespaces of the same file.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl Changes {
+    /// Those of another namespace of the same file.
+    pub(crate) fn beside(&self) -> Changes {
+        Changes { known: Mutex::default(), bytes: self.bytes.clone() }
+    }
+
     pub(crate) fn share(self: &Arc<Self>, event: Event, store: StoreId) -> Arc<Change> {
         // What a snapshot tells of an entry is not the same at all times.
         if event.is_snapshot() {
@@ -46,7 +52,7 @@ impl Changes {
         change
     }
 
-    /// What they weigh in memory, about.
+    /// What those of the whole file weigh in memory, about.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -180,7 +186,8 @@ mod tests {
         assert_eq!(change.frame(Values::UpTo(3), false), format!("data: {json}\n\n"));
         let short = String::from_utf8_lossy(&change.json(Values::UpTo(2))).into_owned();
         assert!(short.contains(r#""value_bytes":3"#) && !short.contains(r#""value":"#), "{short}");
-        assert!(changes.bytes() > 0);
+        let beside = Arc::new(changes.beside());
+        assert!(changes.bytes() > 0 && beside.bytes() == changes.bytes() && beside.known().is_empty());
         drop(change);
         assert!(changes.bytes() == 0 && changes.known().is_empty());
         Ok(())

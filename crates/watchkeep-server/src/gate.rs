@@ -167,16 +167,20 @@ struct Streams {
 
 impl Default for Streams {
     fn default() -> Streams {
-        Streams {
-            rings: Mutex::default(),
-            snapshots: Turns::new(SNAPSHOTS),
-            laggards: Turns::new(LAGGARDS),
-            changes: Arc::default(),
-        }
+        Streams::over(Changes::default())
     }
 }
 
 impl Streams {
+    fn over(changes: Changes) -> Streams {
+        Streams {
+            rings: Mutex::default(),
+            snapshots: Turns::new(SNAPSHOTS),
+            laggards: Turns::new(LAGGARDS),
+            changes: Arc::new(changes),
+        }
+    }
+
     /// The rings that there are.
     fn rings(&self) -> Vec<Arc<Ring>> {
         lock(&self.rings).values().filter_map(Weak::upgrade).collect()

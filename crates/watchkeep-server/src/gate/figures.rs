@@ -45,7 +45,7 @@ impl Gate {
             subscriptions: number(streams.iter().map(|streams| streams.clients()).sum()),
             sockets: number(self.ending.sockets()),
             rings: number(streams.iter().map(|streams| streams.rings().len()).sum()),
-            ring_bytes: number(streams.iter().map(|streams| streams.changes.bytes()).sum()),
+            ring_bytes: number(self.streams.changes.bytes()),
         })
     }
 

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use watchkeep::{ErrorKind, Store, Timestamp};
 
-use super::{Gate, lock};
+use super::{Gate, Streams, lock};
 use crate::access::{self, Door, Fields, Pass, Secret};
 use crate::ending::Ending;
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
@@ -170,7 +170,8 @@ impl Gate {
                     return Err(Problem::new(StatusCode::FORBIDDEN, "foreign_namespace", detail));
                 }
                 let store = self.store.store().scoped(namespace)?.to_async();
-                let streams = lock(&self.file).entry(namespace.clone()).or_default().clone();
+                let own = || Arc::new(Streams::over(self.streams.changes.beside()));
+                let streams = lock(&self.file).entry(namespace.clone()).or_insert_with(own).clone();
                 Gate { store, streams, ..self }
             }
             _ => self,
