@@ -14,9 +14,10 @@ use watchkeep::Store;
 
 use crate::access::{Access, Door};
 use crate::admission::Admission;
+use crate::cors::PageOrigin;
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
-use crate::guard::Names;
+use crate::guard::Guard;
 use crate::limits::{ACCEPT_PAUSE, END_TIME};
 use crate::settings::{Limits, Reached};
 use crate::tls::Tls;
@@ -98,7 +99,7 @@ pub struct Server {
     listener: Listener,
     bound: Bound,
     gates: Gates,
-    names: Names,
+    guard: Guard,
     admission: Admission,
     reached: Reached,
     closer: Closer,
@@ -147,12 +148,12 @@ impl Server {
                 (Listener::Unix(listener, file), Bound::Unix(path.clone()))
             }
         };
-        let names = match listen {
+        let guard = match listen {
             // Its own address is a name that no stranger can point at it.
             Listen::Tcp(address) if !address.ip().is_unspecified() => {
-                Names::default().and([host_of(address)])
+                Guard::default().hosts([host_of(address)])
             }
-            Listen::Tcp(_) | Listen::Unix(_) => Names::default(),
+            Listen::Tcp(_) | Listen::Unix(_) => Guard::default(),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()), Door::Open);
         let reached = Reached::default();
@@ -160,7 +161,7 @@ impl Server {
             listener,
             bound,
             gates,
-            names,
+            guard,
             admission: Admission::new(Limits::default(), reached.clone()),
             reached,
             closer,
@@ -210,7 +211,25 @@ impl Server {
     /// ```
     #[must_use]
     pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Server {
-        Server { names: self.names.and(names), ..self }
+        Server { guard: self.guard.hosts(names), ..self }
+    }
+
+    /// Lets pages of these origins use it too, from a browser.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let server = Server::bind(&store, &Listen::default()).await?;
+    /// server.pages(["https://app.example.com".parse()?]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn pages(self, origins: impl IntoIterator<Item = PageOrigin>) -> Server {
+        Server { guard: self.guard.pages(origins), ..self }
     }
 
     /// Asks everybody for a token, once there is one.
@@ -302,7 +321,7 @@ impl Server {
         }
         keeping.spawn(self.gates.door().clone().keep_watch());
         let transport = Arc::new(Transport {
-            router: crate::watched(self.gates, self.names, self.admission.clone()),
+            router: crate::watched(self.gates, self.guard, self.admission.clone()),
             tls: self.tls,
             ending: self.ending.clone(),
             admission: self.admission,

@@ -236,3 +236,23 @@ fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
         sandbox.fails(2, &["serve", "--limit", wrong]);
     }
 }
+
+#[test]
+fn pages_of_another_origin_are_named_one_by_one() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--cors-origin", "https://a.example", "--cors-origin"];
+    let mut server = sandbox.start(&[&args[..], &["http://localhost:5173"]].concat());
+    let url = server.line();
+    for (origin, expected) in
+        [("https://a.example", "200"), ("http://localhost:5173", "200"), ("https://b.example", "403")]
+    {
+        let mut answer = begin(&url, "GET /v1/groups", &format!("Origin: {origin}\r\n"), "");
+        until(&mut answer, &format!("HTTP/1.1 {expected}"));
+    }
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+    for wrong in ["*", "null", "app.example.com", "https://app.example.com/"] {
+        let error = sandbox.fails(2, &["serve", "--cors-origin", wrong]);
+        assert!(error.contains("--cors-origin https://app.example.com"), "{wrong}: {error}");
+    }
+}

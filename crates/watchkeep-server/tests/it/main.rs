@@ -18,6 +18,7 @@ mod fixtures;
 mod lists;
 mod openapi;
 mod operations;
+mod pages;
 mod proxies;
 mod replaced;
 mod sockets;
