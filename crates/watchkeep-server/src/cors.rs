@@ -130,7 +130,7 @@ impl Pages {
     /// Lets the page that asked see the answer.
     pub(crate) fn show(&self, asking: Option<PageOrigin>, answer: &mut HeaderMap) {
         if !self.origins.is_empty() {
-            // Whoever keeps the answer must not give it to another page.
+            // A cache must not give the answer to another page.
             answer.append(VARY, HeaderValue::from_static("Origin"));
         }
         if let Some(PageOrigin(origin)) = asking {

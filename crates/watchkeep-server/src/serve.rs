@@ -19,6 +19,7 @@ use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
 use crate::guard::Guard;
 use crate::limits::{ACCEPT_PAUSE, END_TIME};
+use crate::proxies::{Proxies, ProxyNet};
 use crate::settings::{Limits, Reached};
 use crate::tls::Tls;
 use crate::transport::{Io, Transport};
@@ -101,6 +102,7 @@ pub struct Server {
     gates: Gates,
     guard: Guard,
     admission: Admission,
+    proxies: Proxies,
     reached: Reached,
     closer: Closer,
     ending: Ending,
@@ -163,6 +165,7 @@ impl Server {
             gates,
             guard,
             admission: Admission::new(Limits::default(), reached.clone()),
+            proxies: Proxies::default(),
             reached,
             closer,
             ending,
@@ -285,6 +288,24 @@ impl Server {
         Server { admission: Admission::new(limits, self.reached.clone()), ..self }
     }
 
+    /// Believes proxies of these nets for whom they ask, in `X-Forwarded-For`: the limits of an address are those of their
+    /// clients then.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let server = Server::bind(&Store::open("app.db")?, &Listen::default()).await?;
+    /// server.trusted_proxies(["127.0.0.1".parse()?]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trusted_proxies(self, nets: impl IntoIterator<Item = ProxyNet>) -> Server {
+        Server { proxies: self.proxies.and(nets), ..self }
+    }
+
     /// How often each limit was reached, now and later.
     pub fn reached(&self) -> Reached {
         self.reached.clone()
@@ -325,6 +346,7 @@ impl Server {
             tls: self.tls,
             ending: self.ending.clone(),
             admission: self.admission,
+            proxies: self.proxies,
         });
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
@@ -334,8 +356,8 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, address)) => {
                         // Without a seat it is closed unanswered.
-                        if let Some(seat) = transport.admission.seat(address) {
-                            connections.spawn(transport.clone().serve(stream, seat));
+                        if let Some((peer, seat)) = transport.seat(address) {
+                            connections.spawn(transport.clone().serve(stream, peer, seat));
                         }
                     }
                     Err(error) => {

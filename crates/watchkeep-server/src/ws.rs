@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let is_stranger = matches!(entrance, Entrance::Unknown(..));
     let stranger = is_stranger.then(|| load.stranger()).transpose()?;
     let largest = if is_stranger { MAX_FIRST_MESSAGE } else { MAX_MESSAGE };
-    let held = (load.socket()?, entrance.ending().socket());
+    let held = (load.socket()?, entrance.ending().socket(), load.clone());
     let entrance = entrance.labelled(label).leaving();
     let upgrade = upgrade
         .max_message_size(largest)

@@ -15,6 +15,7 @@ mod conditions;
 mod draining;
 mod entries;
 mod fixtures;
+mod forwarded;
 mod lists;
 mod openapi;
 mod operations;
