@@ -24,6 +24,7 @@ use governor::{Quota, RateLimiter, clock::DefaultClock};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::access::Pass;
 use crate::limits::{LIGHT, STRANGERS, SWEEP};
 use crate::places::{Place, Places};
 use crate::problem::Problem;
@@ -40,6 +41,7 @@ struct Shared {
     reached: Reached,
     connections: Places<()>,
     by_address: Places<IpAddr>,
+    by_token: Places<String>,
     sockets: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
@@ -59,6 +61,7 @@ impl Admission {
         Admission(Arc::new(Shared {
             connections: Places::default(),
             by_address: Places::default(),
+            by_token: Places::default(),
             sockets: Arc::new(Semaphore::new(limits.size(Limit::WebSockets))),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
@@ -139,6 +142,11 @@ impl Admission {
                 "too_many_connections",
                 "this address has too many connections, or too much under way",
             ),
+            Limit::ConnectionsPerToken => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections",
+                "too many requests, streams and WebSockets of this token are under way",
+            ),
             Limit::RequestsPerSecond => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "this address asks too often")
             }
@@ -203,16 +211,22 @@ struct Held {
     bytes: Option<OwnedSemaphorePermit>,
     /// Of a client behind a proxy, whose connections are the proxy's.
     place: Option<Place<IpAddr>>,
+    /// Of a token, once it is known.
+    token: Option<Place<String>>,
 }
 
 impl Held {
     /// Whether it is held until the last of the answer.
     fn lasts(&self) -> bool {
-        self.place.is_some()
+        self.place.is_some() || self.token.is_some()
     }
 }
 
 impl Load {
+    pub(crate) fn of(admission: Admission) -> Load {
+        Load { admission, held: Arc::default() }
+    }
+
     /// Takes so many bytes more, which are given back with this.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
         let many = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -239,6 +253,24 @@ impl Load {
         Ok(())
     }
 
+    /// Counts for the token of a pass, if it has one, instead of the one before.
+    ///
+    /// # Errors
+    ///
+    /// 429 when as much of this token is under way as may be.
+    pub(crate) fn bear(&self, pass: &Pass) -> Result<(), Problem> {
+        let Some(token) = pass.token() else { return Ok(()) };
+        let mut held = self.held();
+        if held.token.as_ref().is_some_and(|held| held.by() == token) {
+            return Ok(());
+        }
+        let limit = Limit::ConnectionsPerToken;
+        let taken = self.admission.0.by_token.take(token.to_owned(), self.limits().get(limit));
+        let (place, _) = taken.ok_or_else(|| self.admission.refusal(limit))?;
+        held.token = Some(place);
+        Ok(())
+    }
+
     /// What a WebSocket holds while it is open.
     pub(crate) fn socket(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let taken = self.admission.0.sockets.clone().try_acquire_owned();
@@ -262,7 +294,7 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
     let refuse = |problem: Problem| {
         if is_stream { stream::trouble(problem) } else { problem.into_response() }
     };
-    let load = Load { admission, held: Arc::default() };
+    let load = Load::of(admission);
     let admission = &load.admission;
     if let Some(Peer { address, is_proxied, refused, .. }) = request.extensions().get() {
         if let Some(limit) = *refused {

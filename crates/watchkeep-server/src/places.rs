@@ -44,6 +44,13 @@ pub(crate) struct Place<K: Eq + Hash> {
     by: K,
 }
 
+impl<K: Eq + Hash> Place<K> {
+    /// Who has it.
+    pub(crate) fn by(&self) -> &K {
+        &self.by
+    }
+}
+
 impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut taken = lock(&self.taken);

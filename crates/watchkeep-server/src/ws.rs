@@ -58,7 +58,7 @@ pub(crate) async fn open(
     let is_stranger = matches!(entrance, Entrance::Unknown(..));
     let stranger = is_stranger.then(|| load.stranger()).transpose()?;
     let largest = if is_stranger { MAX_FIRST_MESSAGE } else { MAX_MESSAGE };
-    let held = (load.socket()?, entrance.ending().socket(), load.clone());
+    let held = (load.socket()?, entrance.ending().socket());
     let entrance = entrance.labelled(label).leaving();
     let upgrade = upgrade
         .max_message_size(largest)
@@ -67,7 +67,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(entrance, stranger, load.admission, socket).await;
+        connection::run(entrance, stranger, load, socket).await;
         drop(held);
     }))
 }
