@@ -29,8 +29,8 @@ export class Hub {
   }
 
   // Starts the server; the second time where it was before.
-  async start() {
-    this.process = spawn(BINARY, ["--store", this.store(), "serve", "--listen", this.listen], {
+  async start(...options) {
+    this.process = spawn(BINARY, ["--store", this.store(), "serve", "--listen", this.listen, ...options], {
       stdio: ["ignore", "pipe", "inherit"],
     });
     for await (const line of createInterface({ input: this.process.stdout })) {

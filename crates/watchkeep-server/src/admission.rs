@@ -3,8 +3,8 @@
 //! Over a limit, a request is read and answered with what was reached. Only who comes when even those who are refused
 //! are many gets no answer.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -24,7 +24,9 @@ use governor::{Quota, RateLimiter, clock::DefaultClock};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::access::Pass;
 use crate::limits::{LIGHT, STRANGERS, SWEEP};
+use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::settings::{Limit, Limits, Reached};
 use crate::stream;
@@ -37,18 +39,14 @@ pub(crate) struct Admission(Arc<Shared>);
 struct Shared {
     limits: Limits,
     reached: Reached,
-    seats: Mutex<Taken>,
+    connections: Places<()>,
+    by_address: Places<IpAddr>,
+    by_token: Places<String>,
     sockets: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: u64,
-    by_address: HashMap<IpAddr, u64>,
 }
 
 impl fmt::Debug for Admission {
@@ -61,7 +59,9 @@ impl Admission {
     pub(crate) fn new(limits: Limits, reached: Reached) -> Admission {
         let rate = u32::try_from(limits.get(Limit::RequestsPerSecond)).unwrap_or(u32::MAX);
         Admission(Arc::new(Shared {
-            seats: Mutex::default(),
+            connections: Places::default(),
+            by_address: Places::default(),
+            by_token: Places::default(),
             sockets: Arc::new(Semaphore::new(limits.size(Limit::WebSockets))),
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
@@ -91,27 +91,33 @@ impl Admission {
 
     /// A seat for a connection from this address; none when even those who are refused are too many.
     pub(crate) fn seat(&self, address: Option<IpAddr>) -> Option<Seat> {
-        let address = address.map(network);
-        let mut taken = self.taken();
-        let here = address.and_then(|address| taken.by_address.get(&address)).copied().unwrap_or_default();
-        let counts = [(Limit::Connections, taken.all), (Limit::ConnectionsPerAddress, here)];
-        let refused = counts.into_iter().find(|(limit, taken)| *taken >= self.0.limits.get(*limit));
-        if let Some((limit, taken)) = refused {
-            self.reach(limit);
-            let most = self.0.limits.get(limit);
-            if taken >= most.saturating_add(most / 8).saturating_add(1) {
-                return None;
+        let mut refused = None;
+        let all = self.take(&self.0.connections, (), Limit::Connections, &mut refused)?;
+        let here = match address.map(network) {
+            Some(address) => {
+                let limit = Limit::ConnectionsPerAddress;
+                Some(self.take(&self.0.by_address, address, limit, &mut refused)?)
             }
-        }
-        taken.all = taken.all.saturating_add(1);
-        if let Some(address) = address {
-            taken.by_address.insert(address, here.saturating_add(1));
-        }
-        Some(Seat { admission: self.clone(), address, refused: refused.map(|(limit, _)| limit) })
+            None => None,
+        };
+        Some(Seat { admission: self.clone(), refused, _places: (all, here) })
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.0.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A place for a connection, also over the limit, where it is refused; none far over it.
+    fn take<K: Eq + Hash + Clone>(
+        &self,
+        places: &Places<K>,
+        by: K,
+        limit: Limit,
+        refused: &mut Option<Limit>,
+    ) -> Option<Place<K>> {
+        let most = self.0.limits.get(limit);
+        let taken = places.take(by, most.saturating_add(most / 8).saturating_add(1));
+        if refused.is_none() && taken.as_ref().is_none_or(|(_, before)| *before >= most) {
+            self.reach(limit);
+            *refused = Some(limit);
+        }
+        taken.map(|(place, _)| place)
     }
 
     /// Whether an address may make another request now.
@@ -120,7 +126,7 @@ impl Admission {
         if self.0.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP) {
             self.0.rates.retain_recent();
         }
-        self.0.rates.check_key(&address).is_err()
+        self.0.rates.check_key(&network(address)).is_err()
     }
 
     /// A problem that names the limit that was reached, and counts it.
@@ -134,7 +140,12 @@ impl Admission {
             Limit::ConnectionsPerAddress => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_connections",
-                "this address has too many connections",
+                "this address has too many connections, or too much under way",
+            ),
+            Limit::ConnectionsPerToken => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_connections",
+                "too many requests, streams and WebSockets of this token are under way",
             ),
             Limit::RequestsPerSecond => {
                 (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "this address asks too often")
@@ -183,45 +194,80 @@ fn network(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) admission: Admission,
-    pub(crate) address: Option<IpAddr>,
     /// Its requests are answered with this, because there is no place for it.
     pub(crate) refused: Option<Limit>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.admission.taken();
-        taken.all = taken.all.saturating_sub(1);
-        if let Some(address) = self.address
-            && let Some(here) = taken.by_address.get_mut(&address)
-        {
-            *here = here.saturating_sub(1);
-            if *here == 0 {
-                taken.by_address.remove(&address);
-            }
-        }
-    }
+    _places: (Place<()>, Option<Place<IpAddr>>),
 }
 
 /// What one request holds until its answer is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) admission: Admission,
-    bytes: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Option<OwnedSemaphorePermit>,
+    /// Of a client behind a proxy, whose connections are the proxy's.
+    place: Option<Place<IpAddr>>,
+    /// Of a token, once it is known.
+    token: Option<Place<String>>,
+}
+
+impl Held {
+    /// Whether it is held until the last of the answer.
+    fn lasts(&self) -> bool {
+        self.place.is_some() || self.token.is_some()
+    }
 }
 
 impl Load {
+    pub(crate) fn of(admission: Admission) -> Load {
+        Load { admission, held: Arc::default() }
+    }
+
     /// Takes so many bytes more, which are given back with this.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
         let many = u32::try_from(bytes).unwrap_or(u32::MAX);
         let Ok(more) = self.admission.0.bytes.clone().try_acquire_many_owned(many) else {
             return Err(self.admission.refusal(Limit::BytesInFlight));
         };
-        let mut held = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.as_mut() {
+        match &mut self.held().bytes {
             Some(held) => held.merge(more),
-            None => *held = Some(more),
+            none => *none = Some(more),
         }
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a request of a client behind a proxy.
+    fn sit(&self, address: IpAddr) -> Result<(), Problem> {
+        let limit = Limit::ConnectionsPerAddress;
+        let taken = self.admission.0.by_address.take(network(address), self.limits().get(limit));
+        let (place, _) = taken.ok_or_else(|| self.admission.refusal(limit))?;
+        self.held().place = Some(place);
+        Ok(())
+    }
+
+    /// Counts for the token of a pass, if it has one, instead of the one before.
+    ///
+    /// # Errors
+    ///
+    /// 429 when as much of this token is under way as may be.
+    pub(crate) fn bear(&self, pass: &Pass) -> Result<(), Problem> {
+        let Some(token) = pass.token() else { return Ok(()) };
+        let mut held = self.held();
+        if held.token.as_ref().is_some_and(|held| held.by() == token) {
+            return Ok(());
+        }
+        let limit = Limit::ConnectionsPerToken;
+        let taken = self.admission.0.by_token.take(token.to_owned(), self.limits().get(limit));
+        let (place, _) = taken.ok_or_else(|| self.admission.refusal(limit))?;
+        held.token = Some(place);
         Ok(())
     }
 
@@ -248,7 +294,9 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
     let refuse = |problem: Problem| {
         if is_stream { stream::trouble(problem) } else { problem.into_response() }
     };
-    if let Some(Peer { address, refused, .. }) = request.extensions().get() {
+    let load = Load::of(admission);
+    let admission = &load.admission;
+    if let Some(Peer { address, is_proxied, refused, .. }) = request.extensions().get() {
         if let Some(limit) = *refused {
             // It was counted when it came.
             return refuse(admission.problem(limit));
@@ -256,19 +304,21 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
         if address.is_some_and(|address| admission.is_frequent(address)) {
             return refuse(admission.refusal(Limit::RequestsPerSecond));
         }
+        if let Some(Err(problem)) = address.filter(|_| *is_proxied).map(|address| load.sit(address)) {
+            return refuse(problem);
+        }
     }
-    let load = Load { admission, bytes: Arc::default() };
     request.extensions_mut().insert(load.clone());
     // What was written is written: only what can be asked again may be refused afterwards.
     let is_safe = request.method() == Method::GET;
     let response = next.run(request).await;
-    match response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()) {
-        Some(size) if is_safe && size > LIGHT => match load.take(size) {
-            Ok(()) => response.map(|body| Body::new(Loaded { body, _load: load })),
-            Err(problem) => refuse(problem),
-        },
-        _ => response,
+    let size = response.body().size_hint().exact().and_then(|size| usize::try_from(size).ok());
+    let heavy = size.filter(|size| is_safe && *size > LIGHT);
+    if let Some(Err(problem)) = heavy.map(|size| load.take(size)) {
+        return refuse(problem);
     }
+    let lasts = heavy.is_some() || load.held().lasts();
+    if lasts { response.map(|body| Body::new(Loaded { body, _load: load })) } else { response }
 }
 
 /// A body that holds its bytes until it is written.
@@ -317,8 +367,7 @@ mod tests {
         assert_eq!(refused(&seat("2001:db8:1::")?), Some(None));
         assert_eq!(refused(&seat("::ffff:127.0.0.1")?), refused(&seat("127.0.0.1")?));
         drop((one, two, three));
-        let taken = admission.taken();
-        assert!(taken.all == 0 && taken.by_address.is_empty(), "{taken:?}");
+        assert!(admission.0.connections.are_free() && admission.0.by_address.are_free());
         Ok(())
     }
 }

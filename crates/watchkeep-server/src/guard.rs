@@ -9,19 +9,42 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use utoipa::openapi::OpenApi;
 
+use crate::cors::{PageOrigin, Pages};
 use crate::problem::Problem;
 use crate::transport::Peer;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// Under which names a server answers, besides those of this machine.
+/// Under which names a server answers, besides those of this machine, and to which pages, besides its own.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names(Arc<[String]>);
+pub(crate) struct Guard {
+    names: Names,
+    pages: Pages,
+}
+
+impl Guard {
+    pub(crate) fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Guard {
+        Guard { names: self.names.and(names), ..self }
+    }
+
+    pub(crate) fn pages(self, origins: impl IntoIterator<Item = PageOrigin>) -> Guard {
+        Guard { pages: self.pages.and(origins), ..self }
+    }
+
+    /// The same for the routes of a document.
+    pub(crate) fn at(self, document: &OpenApi) -> Guard {
+        Guard { pages: self.pages.at(document), ..self }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+struct Names(Arc<[String]>);
 
 impl Names {
-    pub(crate) fn and<N: Into<String>>(&self, more: impl IntoIterator<Item = N>) -> Names {
+    fn and<N: Into<String>>(&self, more: impl IntoIterator<Item = N>) -> Names {
         Names(self.0.iter().cloned().chain(more.into_iter().map(Into::into)).collect())
     }
 
@@ -33,15 +56,18 @@ impl Names {
 }
 
 /// Refuses requests under foreign names and from foreign pages, on every route.
-pub(crate) async fn check(State(names): State<Names>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let is_secure = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_secure);
     let refused =
-        two_hosts(&request).or_else(|| refusal(request.uri(), request.headers(), &names, is_secure));
-    let mut response = match refused {
-        Some(detail) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
-        None => next.run(request).await,
+        two_hosts(&request).or_else(|| refusal(request.uri(), request.headers(), &guard, is_secure));
+    let asking = guard.pages.asking(request.headers());
+    let mut response = match (refused, guard.pages.preflight(&request)) {
+        (Some(detail), _) => Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response(),
+        (None, Some(preflight)) => preflight,
+        (None, None) => next.run(request).await,
     };
     let headers = response.headers_mut();
+    guard.pages.show(asking, headers);
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
     response
@@ -54,7 +80,7 @@ fn two_hosts(request: &Request) -> Option<String> {
     Some(format!("the request names two hosts, {:?} and {host:?}; it has to name one", target.as_str()))
 }
 
-fn refusal(target: &Uri, headers: &HeaderMap, names: &Names, is_secure: bool) -> Option<String> {
+fn refusal(target: &Uri, headers: &HeaderMap, guard: &Guard, is_secure: bool) -> Option<String> {
     // One that comes twice is none: who reads on might take the other.
     let text = |name: HeaderName| {
         let mut values = headers.get_all(name).into_iter();
@@ -64,13 +90,13 @@ fn refusal(target: &Uri, headers: &HeaderMap, names: &Names, is_secure: bool) ->
     // A name that a stranger's server gave this machine (DNS rebinding) is none of ours.
     // Where the target has a host itself, that one counts (RFC 9112, section 3.2.2): HTTP/2 has it there alone.
     let host = target.authority().map(Authority::as_str).or_else(|| text(HOST)).unwrap_or_default();
-    if !is_ours(host, names) {
+    if !is_ours(host, &guard.names) {
         return Some(format!(
             "the host {host:?} is not a name of this server; ask localhost or 127.0.0.1, or serve with --host"
         ));
     }
     // Under a name that it was given, TLS may end before it.
-    let schemes: &[&str] = match (is_secure, names.have(host)) {
+    let schemes: &[&str] = match (is_secure, guard.names.have(host)) {
         (true, _) => &["https://"],
         (false, true) => &["http://", "https://"],
         (false, false) => &["http://"],
@@ -80,9 +106,12 @@ fn refusal(target: &Uri, headers: &HeaderMap, names: &Names, is_secure: bool) ->
         names.any(|name| name.eq_ignore_ascii_case(host))
     };
     let origin = text(ORIGIN);
+    if origin.is_some_and(|origin| guard.pages.have(origin)) {
+        return None;
+    }
     if let Some(origin) = origin.filter(|origin| !is_same(origin)) {
         return Some(format!(
-            "pages of {origin:?} may not use this store; only those of the same origin may"
+            "pages of {origin:?} may not use this store; only those of the same origin may, or serve with --cors-origin"
         ));
     }
     // A browser that says nothing of the origin still says that the page is a stranger's.
@@ -105,12 +134,17 @@ fn is_ours(host: &str, names: &Names) -> bool {
 mod tests {
     use super::*;
 
+    fn guard() -> Guard {
+        let page = "https://app.example".parse::<PageOrigin>();
+        Guard::default().hosts(["Store.example"]).pages(page)
+    }
+
     fn refused(headers: &[(&'static str, &'static str)]) -> bool {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        refusal(&Uri::from_static("/"), &map, &Names::default().and(["Store.example"]), false).is_some()
+        refusal(&Uri::from_static("/"), &map, &guard(), false).is_some()
     }
 
     #[test]
@@ -138,6 +172,14 @@ mod tests {
         let host = ("host", "localhost:7460");
         assert!(!refused(&[host, ("origin", "http://localhost:7460"), ("sec-fetch-site", "same-origin")]));
         for origin in ["null", "http://evil.example", "http://localhost:7461", "https://localhost:7460"] {
+            assert!(refused(&[host, ("origin", origin)]), "{origin}");
+        }
+        let page = ("origin", "https://app.example");
+        assert!(!refused(&[host, page]) && !refused(&[host, page, ("sec-fetch-site", "cross-site")]));
+        assert!(refused(&[("host", "evil.example"), page]) && refused(&[host, page, page]));
+        for origin in
+            ["http://app.example", "https://app.example:1", "https://app.example.evil", "HTTPS://app.example"]
+        {
             assert!(refused(&[host, ("origin", origin)]), "{origin}");
         }
         let origin = ("origin", "http://localhost:7460");

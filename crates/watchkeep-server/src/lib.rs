@@ -21,6 +21,7 @@ mod admission;
 mod change;
 mod changes;
 mod conditions;
+mod cors;
 mod ending;
 mod entry;
 mod exposure;
@@ -37,7 +38,9 @@ mod openapi;
 mod paced;
 mod page;
 mod place;
+mod places;
 mod problem;
+mod proxies;
 mod query;
 mod range;
 mod ring;
@@ -67,13 +70,15 @@ use access::{Door, Inspect, May};
 use admission::Admission;
 use ending::Ending;
 use gate::{Gate, Gates};
-use guard::Names;
+use guard::Guard;
 use metrics::Metrics;
 
 pub use access::{Access, Created, Grant, Principal, Rights, Token};
+pub use cors::PageOrigin;
 pub use ending::Closer;
 pub use exposure::may_listen;
 pub use mounted::Hub;
+pub use proxies::ProxyNet;
 pub use serve::{Bound, Listen, Server};
 pub use settings::{Descriptors, Limit, Limits, Reached, raise_descriptors};
 pub use tls::{Tls, TlsError};
@@ -98,13 +103,13 @@ pub use tls::{Tls, TlsError};
 pub fn router(store: &Store) -> Router {
     let admission = Admission::new(Limits::default(), Reached::default());
     let gates = Gates::new(Gate::new(store, Ending::never()), Door::Open).1;
-    routes(gates, Names::default(), admission).0
+    routes(gates, Guard::default(), admission).0
 }
 
 /// The same for a server of our own: counted, and with what a machine asks about a server.
-fn watched(gates: Gates, names: Names, admission: Admission) -> Router {
+fn watched(gates: Gates, guard: Guard, admission: Admission) -> Router {
     let reached = admission.reached();
-    let (router, mut paths) = routes(gates.clone(), names.clone(), admission);
+    let (router, mut paths) = routes(gates.clone(), guard.clone(), admission);
     paths.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
     let metrics = Arc::new(Metrics::of(&paths, reached));
     let numbers = metrics.clone();
@@ -112,7 +117,7 @@ fn watched(gates: Gates, names: Names, admission: Admission) -> Router {
     // Whether it runs may be asked under any name, and by anybody: a machine asks by an address.
     Router::new()
         .route(metrics::ROUTE, get(numbers))
-        .layer(middleware::from_fn_with_state(names, guard::check))
+        .layer(middleware::from_fn_with_state(guard, guard::check))
         .route("/healthz", get(health::healthy))
         .route("/readyz", get(health::ready))
         .with_state(gates)
@@ -121,8 +126,8 @@ fn watched(gates: Gates, names: Names, admission: Admission) -> Router {
 }
 
 /// The routes, and their paths.
-fn routes(gates: Gates, names: Names, admission: Admission) -> (Router, Vec<String>) {
-    let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
+fn routes(gates: Gates, guard: Guard, admission: Admission) -> (Router, Vec<String>) {
+    let (declared, mut document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
         .routes(routes!(lists::keys))
@@ -135,10 +140,11 @@ fn routes(gates: Gates, names: Names, admission: Admission) -> (Router, Vec<Stri
         .split_for_parts();
     let mut paths: Vec<_> = document.paths.paths.keys().cloned().collect();
     paths.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
-    let document = openapi::encode(document);
+    let encoded = openapi::encode(&mut document);
+    let guard = guard.at(&document);
     let router = declared
         .route(openapi::NAMED_ENTRY, entry::routes().2)
-        .route("/v1/openapi.json", get(async move || openapi::answer(document)))
+        .route("/v1/openapi.json", get(async move || openapi::answer(encoded)))
         .route("/", get(page::index))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
@@ -148,7 +154,7 @@ fn routes(gates: Gates, names: Names, admission: Admission) -> (Router, Vec<Stri
         .layer(middleware::from_fn(problem::in_time))
         .layer(middleware::from_fn(query::check_escapes))
         .layer(middleware::from_fn_with_state(admission, admission::admit))
-        .layer(middleware::from_fn_with_state(names, guard::check))
+        .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(gates);
     (router, paths)
 }

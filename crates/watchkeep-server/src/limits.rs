@@ -124,6 +124,8 @@ pub(crate) const TICKET_BODY: usize = 16 << 10;
 pub(crate) const STRANGERS: usize = 256;
 /// The largest message of a WebSocket that came without a token: memory that anybody can take, so many times over.
 pub(crate) const MAX_FIRST_MESSAGE: usize = 256 << 10;
+/// How long a browser keeps what it was told of the requests of another origin's pages: the longest that Chromium does.
+pub(crate) const PREFLIGHT_TIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long a WebSocket may take to say who it is.
 pub(crate) const AUTH_TIME: Duration = Duration::from_secs(5);
 
@@ -133,7 +135,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 34] {
+    fn told() -> [(&'static str, &'static str, String); 35] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -177,6 +179,7 @@ mod tests {
                 "`Retry-After` of a refusal that is temporary",
                 time(Duration::from_secs(RETRY_AFTER.into())),
             ),
+            ("PREFLIGHT_TIME", "a browser keeps the answer to a preflight", time(PREFLIGHT_TIME)),
             ("AUTH_TIME", "time until a WebSocket says who it is (1008)", time(AUTH_TIME)),
             (
                 "TICKET_TIME",

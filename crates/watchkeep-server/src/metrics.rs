@@ -19,6 +19,7 @@ use crate::gate::Gate;
 use crate::limits::LATENCIES;
 use crate::problem::Problem;
 use crate::settings::Reached;
+use crate::transport::Peer;
 
 use report::Report;
 
@@ -97,11 +98,19 @@ pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request,
     let begun = Instant::now();
     let answers = metrics.at(request.extensions().get());
     let method = known(request.method());
+    let client = request.extensions().get::<Peer>().and_then(|peer| peer.address);
     let response = next.run(request).await;
     let (status, took) = (response.status(), begun.elapsed());
     if let Some(answers) = answers {
         answers.add(status, took);
-        tracing::debug!(method, route = answers.route, status = status.as_u16(), ?took, "answered");
+        tracing::debug!(
+            method,
+            route = answers.route,
+            status = status.as_u16(),
+            ?took,
+            client = client.map(tracing::field::display),
+            "answered"
+        );
     }
     if let Some(Refused(kind)) = response.extensions().get() {
         metrics.refused(kind);

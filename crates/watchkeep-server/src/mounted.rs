@@ -8,9 +8,10 @@ use watchkeep::Store;
 
 use crate::access::{Door, Live, Principal};
 use crate::admission::Admission;
+use crate::cors::PageOrigin;
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates};
-use crate::guard::Names;
+use crate::guard::Guard;
 use crate::settings::{Limits, Reached};
 
 /// The routes over a store for an application that says, in each request, who asks.
@@ -39,7 +40,7 @@ use crate::settings::{Limits, Reached};
 #[derive(Clone)]
 pub struct Hub {
     gates: Gates,
-    names: Names,
+    guard: Guard,
     admission: Admission,
     closer: Closer,
     live: Arc<Live>,
@@ -59,18 +60,24 @@ impl Hub {
         let (_, gates) =
             Gates::new(Gate::new(store, ending), Door::Application(live.clone(), closer.clone()));
         let admission = Admission::new(Limits::default(), Reached::default());
-        Hub { gates, names: Names::default(), admission, closer, live }
+        Hub { gates, guard: Guard::default(), admission, closer, live }
     }
 
     /// Answers under these names too, besides those of this machine: the ones under which the application is reached.
     #[must_use]
     pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Hub {
-        Hub { names: self.names.and(names), ..self }
+        Hub { guard: self.guard.hosts(names), ..self }
+    }
+
+    /// Lets pages of these origins use the routes too, from a browser: those of the origin that serves them always may.
+    #[must_use]
+    pub fn pages(self, origins: impl IntoIterator<Item = PageOrigin>) -> Hub {
+        Hub { guard: self.guard.pages(origins), ..self }
     }
 
     /// The routes, to mount.
     pub fn router(&self) -> Router {
-        crate::routes(self.gates.clone(), self.names.clone(), self.admission.clone()).0
+        crate::routes(self.gates.clone(), self.guard.clone(), self.admission.clone()).0
     }
 
     /// Ends all streams and WebSockets, from any thread: for an application that ends, whose server would wait for them.

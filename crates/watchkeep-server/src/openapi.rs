@@ -23,7 +23,7 @@ pub(crate) const NAMED_ENTRY: &str = "/v1/groups/{group}/keys/{key}";
 pub(crate) struct Api;
 
 /// The document as it is served, with what is true of many routes.
-pub(crate) fn encode(mut document: Document) -> Bytes {
+pub(crate) fn encode(document: &mut Document) -> Bytes {
     let paths = &mut document.paths.paths;
     for head in paths.values_mut().filter_map(|item| item.head.as_mut()) {
         // It is declared together with its GET, and each operation has an id of its own.

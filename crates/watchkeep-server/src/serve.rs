@@ -14,10 +14,12 @@ use watchkeep::Store;
 
 use crate::access::{Access, Door};
 use crate::admission::Admission;
+use crate::cors::PageOrigin;
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
-use crate::guard::Names;
+use crate::guard::Guard;
 use crate::limits::{ACCEPT_PAUSE, END_TIME};
+use crate::proxies::{Proxies, ProxyNet};
 use crate::settings::{Limits, Reached};
 use crate::tls::Tls;
 use crate::transport::{Io, Transport};
@@ -98,8 +100,9 @@ pub struct Server {
     listener: Listener,
     bound: Bound,
     gates: Gates,
-    names: Names,
+    guard: Guard,
     admission: Admission,
+    proxies: Proxies,
     reached: Reached,
     closer: Closer,
     ending: Ending,
@@ -147,12 +150,12 @@ impl Server {
                 (Listener::Unix(listener, file), Bound::Unix(path.clone()))
             }
         };
-        let names = match listen {
+        let guard = match listen {
             // Its own address is a name that no stranger can point at it.
             Listen::Tcp(address) if !address.ip().is_unspecified() => {
-                Names::default().and([host_of(address)])
+                Guard::default().hosts([host_of(address)])
             }
-            Listen::Tcp(_) | Listen::Unix(_) => Names::default(),
+            Listen::Tcp(_) | Listen::Unix(_) => Guard::default(),
         };
         let (keeper, gates) = Gates::new(Gate::new(store, ending.clone()), Door::Open);
         let reached = Reached::default();
@@ -160,8 +163,9 @@ impl Server {
             listener,
             bound,
             gates,
-            names,
+            guard,
             admission: Admission::new(Limits::default(), reached.clone()),
+            proxies: Proxies::default(),
             reached,
             closer,
             ending,
@@ -210,7 +214,25 @@ impl Server {
     /// ```
     #[must_use]
     pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Server {
-        Server { names: self.names.and(names), ..self }
+        Server { guard: self.guard.hosts(names), ..self }
+    }
+
+    /// Lets pages of these origins use it too, from a browser.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let store = Store::open("app.db")?;
+    /// let server = Server::bind(&store, &Listen::default()).await?;
+    /// server.pages(["https://app.example.com".parse()?]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn pages(self, origins: impl IntoIterator<Item = PageOrigin>) -> Server {
+        Server { guard: self.guard.pages(origins), ..self }
     }
 
     /// Asks everybody for a token, once there is one.
@@ -266,6 +288,24 @@ impl Server {
         Server { admission: Admission::new(limits, self.reached.clone()), ..self }
     }
 
+    /// Believes proxies of these nets for whom they ask, in `X-Forwarded-For`: the limits of an address are those of their
+    /// clients then.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use watchkeep::Store;
+    /// use watchkeep_server::{Listen, Server};
+    ///
+    /// let server = Server::bind(&Store::open("app.db")?, &Listen::default()).await?;
+    /// server.trusted_proxies(["127.0.0.1".parse()?]).run().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trusted_proxies(self, nets: impl IntoIterator<Item = ProxyNet>) -> Server {
+        Server { proxies: self.proxies.and(nets), ..self }
+    }
+
     /// How often each limit was reached, now and later.
     pub fn reached(&self) -> Reached {
         self.reached.clone()
@@ -302,10 +342,11 @@ impl Server {
         }
         keeping.spawn(self.gates.door().clone().keep_watch());
         let transport = Arc::new(Transport {
-            router: crate::watched(self.gates, self.names, self.admission.clone()),
+            router: crate::watched(self.gates, self.guard, self.admission.clone()),
             tls: self.tls,
             ending: self.ending.clone(),
             admission: self.admission,
+            proxies: self.proxies,
         });
         let mut connections = JoinSet::new();
         let mut ended = Box::pin(self.ending.clone().wait());
@@ -315,8 +356,8 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, address)) => {
                         // Without a seat it is closed unanswered.
-                        if let Some(seat) = transport.admission.seat(address) {
-                            connections.spawn(transport.clone().serve(stream, seat));
+                        if let Some((peer, seat)) = transport.seat(address) {
+                            connections.spawn(transport.clone().serve(stream, peer, seat));
                         }
                     }
                     Err(error) => {

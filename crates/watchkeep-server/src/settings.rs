@@ -24,6 +24,8 @@ pub enum Limit {
     Connections,
     /// How many connections of one address are open at once: three quarters of all.
     ConnectionsPerAddress,
+    /// How many requests, streams and WebSockets of one token are under way at once: three quarters of all connections.
+    ConnectionsPerToken,
     /// How many WebSockets are open at once: 10,000.
     WebSockets,
     /// How many subscriptions a WebSocket has at once: 256.
@@ -46,9 +48,10 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 11] = [
+    pub const ALL: [Limit; 12] = [
         Limit::Connections,
         Limit::ConnectionsPerAddress,
+        Limit::ConnectionsPerToken,
         Limit::WebSockets,
         Limit::Subscriptions,
         Limit::RequestsPerSecond,
@@ -65,6 +68,7 @@ impl Limit {
         match self {
             Limit::Connections => "connections",
             Limit::ConnectionsPerAddress => "connections_per_address",
+            Limit::ConnectionsPerToken => "connections_per_token",
             Limit::WebSockets => "websockets",
             Limit::Subscriptions => "subscriptions",
             Limit::RequestsPerSecond => "requests_per_second",
@@ -118,7 +122,7 @@ impl Default for Limits {
         let connections = connections.clamp(1, UNCOUNTED);
         Limits(Limit::ALL.map(|limit| match limit {
             Limit::Connections => connections,
-            Limit::ConnectionsPerAddress => connections.div_ceil(4) * 3,
+            Limit::ConnectionsPerAddress | Limit::ConnectionsPerToken => connections.div_ceil(4) * 3,
             Limit::WebSockets | Limit::RequestsPerSecond => 10_000,
             Limit::Subscriptions => 256,
             Limit::BytesInFlight => 256 << 20,

@@ -42,23 +42,25 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     ))
 )]
 pub(crate) async fn watch(
-    Streaming(gate, mut query): Streaming,
+    streaming: Result<Streaming, Problem>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    match begin(streaming, &headers).await {
+        Err(problem) if problem.is_temporary() => Ok(trouble(problem)),
+        answer => answer,
+    }
+}
+
+async fn begin(streaming: Result<Streaming, Problem>, headers: &HeaderMap) -> Result<Response, Problem> {
+    let Streaming(gate, mut query) = streaming?;
     let mut wanted = query::wanted(&mut query)?;
     query.end()?;
     // The bookmark of a client that comes back is newer than its URL.
     if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
-    let body = match Subscription::begin(&gate.leaving(), wanted).await {
-        Ok(subscription) => {
-            Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })
-        }
-        Err(problem) if problem.is_temporary() => return Ok(trouble(problem)),
-        Err(problem) => return Err(problem),
-    };
-    Ok(answer(body))
+    let subscription = Subscription::begin(&gate.leaving(), wanted).await?;
+    Ok(answer(Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })))
 }
 
 /// A refusal that is temporary: any other status than 200 ends a plain `EventSource` for good.

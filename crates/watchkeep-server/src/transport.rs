@@ -25,6 +25,7 @@ use crate::limits::{
     CLOSE_TIME, DRAIN_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
 };
 use crate::paced::{Paced, Streams};
+use crate::proxies::Proxies;
 use crate::settings::Limit;
 use crate::stall::Stalls;
 use crate::tls::Tls;
@@ -39,8 +40,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub(crate) struct Peer {
     /// It speaks TLS.
     pub(crate) is_secure: bool,
-    /// What counts as its address; none on a Unix socket.
+    /// Its address, or that of the client for whom a trusted proxy asks; none on a Unix socket.
     pub(crate) address: Option<IpAddr>,
+    /// A trusted proxy asks.
+    pub(crate) is_proxied: bool,
     /// Why it is answered with a refusal, if it is.
     pub(crate) refused: Option<Limit>,
 }
@@ -51,11 +54,20 @@ pub(crate) struct Transport {
     pub(crate) tls: Option<Tls>,
     pub(crate) ending: Ending,
     pub(crate) admission: Admission,
+    pub(crate) proxies: Proxies,
 }
 
 impl Transport {
-    pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Io>, seat: Seat) {
-        let peer = Peer { is_secure: self.tls.is_some(), address: seat.address, refused: seat.refused };
+    /// Who comes from this address, and a seat; none when even those who are refused are too many.
+    pub(crate) fn seat(&self, address: Option<IpAddr>) -> Option<(Peer, Seat)> {
+        let address = address.map(|address| address.to_canonical());
+        let is_proxied = address.is_some_and(|address| self.proxies.have(address));
+        // The connections of a proxy are those of all its clients. Each of their requests takes a place instead.
+        let seat = self.admission.seat(address.filter(|_| !is_proxied))?;
+        Some((Peer { is_secure: self.tls.is_some(), address, is_proxied, refused: seat.refused }, seat))
+    }
+
+    pub(crate) async fn serve(self: Arc<Self>, stream: Box<dyn Io>, peer: Peer, seat: Seat) {
         let stream = Stalls::new(stream, seat);
         let ended = match &self.tls {
             // Each in a box of its own: a connection takes the memory of what it is, not of the largest that it might be.
@@ -81,7 +93,7 @@ impl Transport {
     }
 
     fn service(&self, peer: Peer) -> Service {
-        Service { router: TowerToHyperService::new(self.router.clone()), peer }
+        Service { router: TowerToHyperService::new(self.router.clone()), peer, proxies: self.proxies.clone() }
     }
 
     /// Resolves when a connection takes no more requests, to how long those that it has may take: streams end while a
@@ -161,6 +173,7 @@ async fn until<C: Future<Output = hyper::Result<()>>>(
 struct Service {
     router: TowerToHyperService<Router>,
     peer: Peer,
+    proxies: Proxies,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -170,7 +183,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         MapOk<TowerToHyperServiceFuture<Router, Request<Incoming>>, fn(Response<Body>) -> Response<Paced>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.peer.clone());
+        let mut peer = self.peer.clone();
+        if peer.is_proxied {
+            peer.address = self.proxies.client(request.headers()).or(peer.address);
+        }
+        request.extensions_mut().insert(peer);
         self.router.call(request).map_ok(|response| response.map(Paced::from))
     }
 }

@@ -67,7 +67,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a connection was not upgraded"));
     Ok(upgrade.on_upgrade(move |socket| async move {
-        connection::run(entrance, stranger, load.admission, socket).await;
+        connection::run(entrance, stranger, load, socket).await;
         drop(held);
     }))
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use watchkeep_server::{PageOrigin, ProxyNet};
 
 use crate::time::parse_duration;
 
@@ -69,4 +70,10 @@ pub(crate) struct Exposure {
     /// Listen where other machines reach it, although there are no tokens or no TLS
     #[arg(long)]
     pub(crate) insecure_listen: bool,
+    /// Let pages of this origin use it from a browser, such as https://app.example.com; may be given more than once
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) cors_origin: Vec<PageOrigin>,
+    /// Believe a proxy at this address, or in this net, for whom it asks (X-Forwarded-For); may be given more than once
+    #[arg(long, value_name = "NET")]
+    pub(crate) trusted_proxy: Vec<ProxyNet>,
 }

@@ -17,6 +17,7 @@ Examples:
   watchkeep serve --listen unix:/run/user/1000/app.sock
   watchkeep --store cache.db serve --durability relaxed      faster writes; a power cut may take the last
   watchkeep serve --listen 0.0.0.0:7460 --tls-cert cert.pem --tls-key key.pem      after `token create`
+  watchkeep serve --cors-origin https://app.example.com      pages of this origin may use it, too
   watchkeep serve --drain 20s      on SIGTERM, streams end one by one: another server takes over
 
   curl -X PUT --data-binary dark 'http://127.0.0.1:7460/v1/entry?group=config&key=theme'

@@ -35,6 +35,8 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     runtime.block_on(async {
         let server = Server::bind_anywhere(&store, &args.listen).await.map_err(refused)?;
         let server = server.ask_for_tokens(tokens).hosts(args.exposure.host.iter().map(String::as_str));
+        let server = server.pages(args.exposure.cors_origin.iter().cloned());
+        let server = server.trusted_proxies(args.exposure.trusted_proxy.iter().copied());
         let again = global.clone();
         let server = server.reopen_with(move || {
             open_with(&again, Access::Change, options.clone()).map_err(|error| error.to_string())

@@ -236,3 +236,42 @@ fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
         sandbox.fails(2, &["serve", "--limit", wrong]);
     }
 }
+
+#[test]
+fn pages_of_another_origin_are_named_one_by_one() {
+    let sandbox = Sandbox::new();
+    let args = ["serve", "--listen", "127.0.0.1:0", "--cors-origin", "https://a.example", "--cors-origin"];
+    let mut server = sandbox.start(&[&args[..], &["http://localhost:5173"]].concat());
+    let url = server.line();
+    for (origin, expected) in
+        [("https://a.example", "200"), ("http://localhost:5173", "200"), ("https://b.example", "403")]
+    {
+        let mut answer = begin(&url, "GET /v1/groups", &format!("Origin: {origin}\r\n"), "");
+        until(&mut answer, &format!("HTTP/1.1 {expected}"));
+    }
+    server.signal("TERM");
+    assert_eq!(server.end().0.code(), Some(0));
+    for wrong in ["*", "null", "app.example.com", "https://app.example.com/"] {
+        let error = sandbox.fails(2, &["serve", "--cors-origin", wrong]);
+        assert!(error.contains("--cors-origin https://app.example.com"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn the_log_names_the_client_for_whom_a_trusted_proxy_asks() {
+    let sandbox = Sandbox::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--log", "debug", "--trusted-proxy"];
+    for (net, client) in [("127.0.0.0/8", "192.0.2.1"), ("10.0.0.1", "127.0.0.1")] {
+        let mut server = sandbox.start(&[&serve[..], &[net]].concat());
+        let url = server.line();
+        let forwarded = "X-Forwarded-For: 192.0.2.9, 192.0.2.1\r\n";
+        until(&mut begin(&url, "GET /v1/groups", forwarded, ""), "HTTP/1.1 200");
+        server.signal("TERM");
+        let (_, _, errors) = server.end();
+        assert_eq!(errors.matches(&format!("client={client}\n")).count(), 1, "{errors}");
+    }
+    for wrong in ["proxy.example", "0.0.0.0/0", "10.0.0.0/33"] {
+        let error = sandbox.fails(2, &["serve", "--trusted-proxy", wrong]);
+        assert!(error.contains("--trusted-proxy 10.1.0.0/16"), "{wrong}: {error}");
+    }
+}

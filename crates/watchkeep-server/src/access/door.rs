@@ -70,6 +70,14 @@ impl Pass {
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).with("right", right.to_string()))
     }
 
+    /// The id of the token that it is, or that it comes of.
+    pub(crate) fn token(&self) -> Option<&str> {
+        match self.standing.as_ref().map(|standing| &standing.by) {
+            Some(By::Token(_, id)) => Some(id),
+            _ => None,
+        }
+    }
+
     /// Whether it opens what another does.
     pub(crate) fn replaces(&self, other: &Pass) -> bool {
         let all = [Right::Read, Right::Write, Right::Watch, Right::Inspect];

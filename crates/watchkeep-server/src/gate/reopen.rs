@@ -17,6 +17,7 @@ use watchkeep::{ErrorKind, Store, Timestamp};
 
 use super::{Gate, Streams, lock};
 use crate::access::{self, Door, Fields, Pass, Secret};
+use crate::admission::Load;
 use crate::ending::Ending;
 use crate::limits::{LOSS_LOOK, REOPEN_PAUSE, REOPEN_TIME};
 use crate::problem::Problem;
@@ -78,10 +79,11 @@ impl Gates {
     ///
     /// # Errors
     ///
-    /// As [`Door::admit`].
+    /// As [`Door::admit`], and 429 when too much of a token is under way.
     pub(crate) async fn admit(&self, parts: &Parts) -> Result<Gate, Problem> {
         let gate = self.gate();
         let pass = self.door.admit(parts, gate.id()).await?;
+        count(parts, &pass)?;
         gate.let_in(pass)
     }
 
@@ -89,10 +91,11 @@ impl Gates {
     ///
     /// # Errors
     ///
-    /// As [`Door::admit_ticket`].
+    /// As [`Door::admit_ticket`], and 429 when too much of its token is under way.
     pub(crate) async fn admit_ticket(&self, ticket: &str, parts: &Parts) -> Result<(Gate, Fields), Problem> {
         let gate = self.gate();
         let (pass, fields) = self.door.admit_ticket(ticket, parts, gate.id()).await?;
+        count(parts, &pass)?;
         Ok((gate.let_in(pass)?, fields))
     }
 
@@ -285,6 +288,11 @@ fn try_again(old: &Store, reopen: &Reopen) -> Result<Store, Refusal> {
     // This puts a log aside that belongs to the old file, and would damage the new one.
     old.close()?;
     reopen()
+}
+
+/// Counts a request for its token. Routes that are answered over the limits have no load.
+fn count(parts: &Parts, pass: &Pass) -> Result<(), Problem> {
+    parts.extensions.get::<Load>().map_or(Ok(()), |load| load.bear(pass))
 }
 
 fn replaced() -> Problem {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
 use crate::access::{self, Entrance, Right, Secret};
-use crate::admission::Admission;
+use crate::admission::Load;
 use crate::change::Values;
 use crate::gate::Gate;
 use crate::limits::{AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, WRITE};
@@ -94,7 +94,8 @@ struct Connection<S> {
     entrance: Entrance,
     /// Held until it has said who it is.
     stranger: Option<OwnedSemaphorePermit>,
-    admission: Admission,
+    /// What it holds while it is open.
+    load: Load,
     /// Resolves when its client may use it no more.
     over: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     /// When it must have said who it is.
@@ -126,7 +127,7 @@ struct Connection<S> {
 pub(super) async fn run<S: Socket>(
     entrance: Entrance,
     stranger: Option<OwnedSemaphorePermit>,
-    admission: Admission,
+    load: Load,
     socket: S,
 ) {
     let now = Instant::now();
@@ -136,7 +137,7 @@ pub(super) async fn run<S: Socket>(
         auth_at: matches!(entrance, Entrance::Unknown(..)).then(|| now + AUTH_TIME),
         entrance,
         stranger,
-        admission,
+        load,
         socket,
         subscriptions: SelectAll::new(),
         names: HashMap::new(),
@@ -364,12 +365,13 @@ impl<S: Socket> Connection<S> {
 
     /// Finds out who asks, or whether it may go on with another token.
     fn authenticate(&mut self, id: Id, token: Option<Secret>) {
-        let entrance = self.entrance.clone();
+        let (entrance, load) = (self.entrance.clone(), self.load.clone());
         self.running = Some(Box::pin(async move {
             let known = match token {
                 Some(token) => entrance.show(&token).await,
                 None => Err(access::mistyped()),
             };
+            let known = known.and_then(|gate| load.bear(&gate.pass).map(|()| gate));
             let (reply, known) = match known {
                 Ok(gate) => (reply::done(&id, None), Some(gate)),
                 Err(problem) => (reply::error(Some(&id), &problem), None),
@@ -417,8 +419,8 @@ impl<S: Socket> Connection<S> {
             let detail = "a subscription has this id; take another, or unsubscribe that one first";
             return Some(Problem::new(StatusCode::CONFLICT, "id_in_use", detail));
         }
-        let most = self.admission.limits().size(Limit::Subscriptions);
-        (self.subscriptions.len() >= most).then(|| self.admission.refusal(Limit::Subscriptions))
+        let most = self.load.admission.limits().size(Limit::Subscriptions);
+        (self.subscriptions.len() >= most).then(|| self.load.admission.refusal(Limit::Subscriptions))
     }
 
     fn unsubscribe(&mut self, id: Id) -> Utf8Bytes {

@@ -15,7 +15,7 @@ use watchkeep::Store;
 
 use super::connection;
 use crate::access::Entrance;
-use crate::admission::Admission;
+use crate::admission::{Admission, Load};
 use crate::ending::{Closer, Ending};
 use crate::gate::Gate;
 use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
@@ -99,7 +99,7 @@ fn connect(takes: usize) -> Peer {
     let ended = tokio::spawn(async move {
         let start = Instant::now();
         let admission = Admission::new(Limits::default(), Reached::default());
-        connection::run(Entrance::Known(Gate::new(&store, ending)), None, admission, wire).await;
+        connection::run(Entrance::Known(Gate::new(&store, ending)), None, Load::of(admission), wire).await;
         start.elapsed()
     });
     Peer { say, told, room, closer, ended }

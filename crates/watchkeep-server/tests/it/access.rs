@@ -1,5 +1,6 @@
 //! The door: the attacks on it, each on every route that the document has.
 
+mod crowded;
 mod foreign;
 mod live;
 mod mounted;

@@ -7,34 +7,42 @@ use std::time::Instant;
 use axum::http::Method;
 use serde_json::Value;
 use watchkeep::Store;
-use watchkeep_server::{Limit, Limits, Reached};
+use watchkeep_server::{Limit, Limits, Reached, Server};
 
 use crate::support::{LIMIT, Result, Stream};
 use crate::support_entries::{Answer, Hub};
 use crate::support_tls::{Certified, block_on};
 
-struct Bounded {
-    hub: Hub,
+pub(crate) struct Bounded {
+    pub(crate) hub: Hub,
     reached: Reached,
 }
 
 /// A server with these limits, and TLS if there is a certificate.
 fn serve(store: &Store, limits: &[(Limit, u64)], certified: Option<&Certified>) -> Result<Bounded> {
+    bounded(store, limits, |server| match certified {
+        Some(certified) => server.tls(certified.tls.clone()),
+        None => server,
+    })
+}
+
+/// A server with these limits that is set up further.
+pub(crate) fn bounded(
+    store: &Store,
+    limits: &[(Limit, u64)],
+    set_up: impl FnOnce(Server) -> Server,
+) -> Result<Bounded> {
     let mut reached = None;
     let all = limits.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value));
     let hub = Hub::with(store, |server| {
         reached = Some(server.reached());
-        let server = server.limits(all);
-        match certified {
-            Some(certified) => server.tls(certified.tls.clone()),
-            None => server,
-        }
+        set_up(server.limits(all))
     });
     Ok(Bounded { hub, reached: reached.ok_or("it was not set up")? })
 }
 
 impl Bounded {
-    fn times(&self, limit: Limit) -> u64 {
+    pub(crate) fn times(&self, limit: Limit) -> u64 {
         self.reached
             .snapshot()
             .into_iter()
@@ -44,7 +52,7 @@ impl Bounded {
 
     /// Asks until the answer has this status.
     #[track_caller]
-    fn until(&self, status: u16, ask: impl Fn(&Hub) -> Answer) -> Result<Answer> {
+    pub(crate) fn until(&self, status: u16, ask: impl Fn(&Hub) -> Answer) -> Result<Answer> {
         until(|| Ok(Some(ask(&self.hub)).filter(|answer| answer.status == status)))
     }
 
@@ -56,7 +64,7 @@ impl Bounded {
 
 /// Tries until there is something.
 #[track_caller]
-fn until<T>(mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn until<T>(mut attempt: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(there) = attempt()? {
@@ -96,7 +104,7 @@ fn rest(socket: &mut TcpStream) -> Result<String> {
 }
 
 #[track_caller]
-fn names(answer: &Answer, limit: Limit) {
+pub(crate) fn names(answer: &Answer, limit: Limit) {
     let problem: Value = serde_json::from_slice(&answer.body).expect("a problem document");
     assert_eq!(problem["limit"], limit.name(), "{problem}");
     let detail = problem["detail"].as_str().unwrap_or_default();

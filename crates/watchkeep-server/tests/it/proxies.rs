@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 use watchkeep::Store;
+use watchkeep_server::Limit;
 
+use crate::bounds::{bounded, until};
 use crate::support::{Frame, LIMIT, Result, Stream};
 use crate::support_entries::{Asked, Hub, begin};
 use crate::support_ws::{Client, PROTOCOL};
@@ -195,6 +197,36 @@ fn with_the_documented_lines_websockets_and_large_values_pass() -> Result {
         assert_eq!(client.expect("change", "s").await["event"]["value"], "v");
         Ok(())
     })
+}
+
+#[test]
+fn with_the_documented_lines_each_client_has_its_own_limits() -> Result {
+    let limit = Limit::ConnectionsPerAddress;
+    let trusted = "127.0.0.1".parse()?;
+    let store = Store::open_in_memory()?;
+    let bounded = bounded(&store, &[(limit, 1)], |server| server.trusted_proxies([trusted]))?;
+    let nginx = Nginx::before(bounded.hub.address, &documented()?)?;
+    // This machine is the proxy's, so the client is one that another proxy before it names.
+    let named = ("X-Forwarded-For", "192.0.2.1");
+    let status = |client| -> Result<String> {
+        Ok(nginx.head("/v1/groups", &[("X-Forwarded-For", client)])?[9..12].to_owned())
+    };
+    for target in ["/v1/watch?group=g", "/v1/ws"] {
+        let headers = if target == "/v1/ws" { &UPGRADE[..] } else { &[] };
+        let asked = nginx.ask("GET", target, &[headers, &[named]].concat(), b"");
+        let mut held = BufReader::new(asked.into_stream());
+        let mut answer = String::new();
+        held.read_line(&mut answer)?;
+        assert!(answer.contains(" 200 ") || answer.contains(" 101 "), "{target}: {answer}");
+        assert_eq!(
+            (status("192.0.2.1")?, status("192.0.2.2")?),
+            ("429".to_owned(), "200".to_owned()),
+            "{target}"
+        );
+        drop(held);
+        until(|| Ok((status("192.0.2.1")? == "200").then_some(())))?;
+    }
+    Ok(())
 }
 
 /// What a plain `EventSource` does: comes back with its bookmark after every end, and never after a status but 200.

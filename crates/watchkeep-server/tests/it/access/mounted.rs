@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::Extension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -12,7 +12,7 @@ use watchkeep::{Clock as _, Store, SystemClock, Timestamp};
 use watchkeep_server::{Hub, Principal, Rights};
 
 use crate::support::{Result, Stream};
-use crate::support_entries::get;
+use crate::support_entries::{begin, get};
 
 /// An application with a session, or one that forgot its layer.
 fn serve(hub: &Hub, session: Option<Principal>) -> Result<SocketAddr> {
@@ -20,6 +20,10 @@ fn serve(hub: &Hub, session: Option<Principal>) -> Result<SocketAddr> {
     if let Some(session) = session {
         router = router.layer(Extension(session));
     }
+    run(router)
+}
+
+fn run(router: Router) -> Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))?;
     let address = listener.local_addr()?;
@@ -43,6 +47,22 @@ fn tenant(until: Option<Timestamp>) -> Principal {
         rights: Rights { read: true, watch: true, ..Rights::NONE },
         until,
     }
+}
+
+#[test]
+fn a_browser_may_ask_for_a_named_page_before_the_application_knows_who_it_is() -> Result {
+    let origin = ("Origin", "https://app.example.com");
+    let hub = Hub::new(&Store::open_in_memory()?).pages([origin.1.parse()?]);
+    let (routes, under_a_path) = (run(hub.router())?, run(Router::new().nest("/store", hub.router()))?);
+    for (address, target) in [(routes, "/v1/group"), (under_a_path, "/store/v1/group")] {
+        let asked = [origin, ("Access-Control-Request-Method", "DELETE")];
+        let answer = begin(address, "OPTIONS", target, &asked, b"").answer();
+        let told = (answer.status, answer.header("access-control-allow-methods"));
+        assert_eq!(told, (204, Some("GET, HEAD, DELETE")), "{target}");
+        let refused = begin(address, "GET", target, &[origin], b"").answer();
+        assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, Some(origin.1)));
+    }
+    Ok(())
 }
 
 #[test]
