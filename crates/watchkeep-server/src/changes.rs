@@ -44,6 +44,7 @@ struct Changes {
     path = "/v1/changes",
     operation_id = "list_changes",
     params(PagedLog, Filtered),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = Changes, description = "A page of the log.", headers(
         ("Watchkeep-Cursor"), ("Link", description = "The lasting address of a full page."),
     )))

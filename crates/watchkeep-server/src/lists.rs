@@ -56,6 +56,7 @@ struct Count {
     path = "/v1/groups",
     operation_id = "list_groups",
     params(Paged, Fresh),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
@@ -72,6 +73,7 @@ pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<
     path = "/v1/keys",
     operation_id = "list_keys",
     params(Group, Paged, WithValues, Fresh),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
@@ -89,6 +91,7 @@ pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Re
     path = "/v1/group",
     operation_id = "count_group",
     params(Group, Fresh),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = Count, description = "Its keys, counted.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn group(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
@@ -104,6 +107,7 @@ pub(crate) async fn group(May(gate, _): May<Read>, mut query: Query) -> Result<R
     path = "/v1/group",
     operation_id = "delete_group",
     params(Group, Origin),
+    security((), ("token" = ["write"])),
     responses((status = 200, body = Count, description = "The keys that it held, counted.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn delete_group(
@@ -126,6 +130,7 @@ pub(crate) async fn delete_group(
     path = "/v1/stats",
     operation_id = "stats",
     params(Fresh),
+    security((), ("token" = ["inspect"])),
     responses((status = 200, body = HashMap<String, Value>, description = "One object.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn stats(May(gate, _): May<Inspect>, query: Query) -> Result<Response, Problem> {
