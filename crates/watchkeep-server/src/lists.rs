@@ -57,7 +57,10 @@ struct Count {
     operation_id = "list_groups",
     params(Paged, Fresh),
     security((), ("token" = ["read"])),
-    responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor"))))
+    responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor")), links(
+        ("keys" = (operation_id = "list_keys", parameters(("group" = "$response.body#/groups/0")))),
+        ("next" = (operation_id = "list_groups", parameters(("after" = "$response.body#/next")))),
+    )))
 )]
 pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
@@ -74,7 +77,16 @@ pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<
     operation_id = "list_keys",
     params(Group, Paged, WithValues, Fresh),
     security((), ("token" = ["read"])),
-    responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor"))))
+    responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor")), links(
+        ("entry" = (
+            operation_id = "read_entry",
+            parameters(("group" = "$response.body#/group"), ("key" = "$response.body#/keys/0/key")),
+        )),
+        ("next" = (
+            operation_id = "list_keys",
+            parameters(("group" = "$response.body#/group"), ("after" = "$response.body#/next")),
+        )),
+    )))
 )]
 pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;

@@ -97,7 +97,7 @@ fn refuse(operation: &mut Operation) {
     }
 }
 
-/// Links the setting of an entry to what can be done with it then.
+/// Links the setting of an entry to what can be done with it then, and to what happens afterwards.
 fn link(item: &mut PathItem, place: &str) {
     let others = [("read", &item.get), ("touch", &item.patch), ("delete", &item.delete)];
     let names = ["group", "key"].map(|name| (name, format!("$request.{place}.{name}")));
@@ -107,7 +107,10 @@ fn link(item: &mut PathItem, place: &str) {
         let linked = names.iter().fold(link, |link, (name, from)| link.parameter(*name, from.as_str()));
         Some((what.to_owned(), RefOr::T(linked.build())))
     });
-    let links: Vec<_> = links.collect();
+    let since = LinkBuilder::new()
+        .operation_id("list_changes")
+        .parameter("after", "$response.header.Watchkeep-Cursor");
+    let links: Vec<_> = links.chain([("since".to_owned(), RefOr::T(since.build()))]).collect();
     let set = item.put.as_mut().and_then(|put| put.responses.responses.get_mut("204"));
     if let Some(RefOr::T(set)) = set {
         set.links.extend(links);

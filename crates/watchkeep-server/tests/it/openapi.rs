@@ -204,21 +204,29 @@ fn every_declared_parameter_is_known_and_no_other_is() -> Result {
 }
 
 #[test]
-fn what_may_follow_the_setting_of_an_entry_is_linked() -> Result {
+fn what_may_follow_an_answer_is_linked() -> Result {
     let store = Store::open_in_memory()?;
     let document = Document::of(&Hub::over(&store));
-    let ids: BTreeSet<_> =
-        document.operations().iter().map(|(.., operation)| operation["operationId"].to_string()).collect();
-    for (path, place) in [("/v1/entry", "query"), ("/v1/groups/{group}/keys/{key}", "path")] {
-        let links = &document.operation("PUT", path)["responses"]["204"]["links"];
-        let links = links.as_object().ok_or("no links")?;
-        assert_eq!(links.len(), 3, "{links:?}");
-        for link in links.values() {
-            assert!(ids.contains(&link["operationId"].to_string()), "{link}");
-            let names = ["group", "key"].map(|name| format!("$request.{place}.{name}"));
-            assert_eq!(link["parameters"], json!({ "group": names[0], "key": names[1] }));
+    let known = document.operations();
+    let mut links = BTreeSet::new();
+    for (_, _, operation) in &known {
+        let answers = operation["responses"].as_object().ok_or("no answers")?.values();
+        for (name, link) in answers.filter_map(|answer| answer["links"].as_object()).flatten() {
+            let to = known.iter().find(|(.., other)| other["operationId"] == link["operationId"]);
+            let (.., to) = to.ok_or_else(|| format!("it leads nowhere: {link}"))?;
+            for parameter in link["parameters"].as_object().ok_or("no parameters")?.keys() {
+                let mut taken = to["parameters"].as_array().into_iter().flatten();
+                assert!(taken.any(|it| it["name"] == **parameter), "{link}");
+            }
+            links.insert(format!("{} {name}", operation["operationId"].as_str().ok_or("no id")?));
         }
     }
+    let of_entry = ["delete", "read", "since", "touch"];
+    let of_entry = ["set_entry", "set_entry_by_path"].map(|id| of_entry.map(|name| format!("{id} {name}")));
+    let of_lists =
+        ["list_groups keys", "list_groups next", "list_keys entry", "list_keys next", "list_changes next"];
+    let expected = of_entry.into_iter().flatten().chain(of_lists.map(str::to_owned));
+    assert_eq!(links, expected.collect());
     Ok(())
 }
 
