@@ -307,32 +307,38 @@ def run_fanout(unit):
     return Found(rounds, rounds, 0, counts, text, total=True)
 
 
+def hub(unit, *command):
+    """A script that starts `watchkeep serve`, and prints lines of evidence."""
+    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-cli")
+    code, output = unit.run(*command, "--bin", "target/release/watchkeep")
+    rounds, wrong, counts = evidence_lines(output)
+    if code not in (0, 1) or not counts:
+        raise NotRun(f"{command[0]} ended with {code}")
+    return rounds, max(wrong, code), counts
+
+
 def run_schema(unit):
-    """A minute of requests made up from the document that the server serves. Streams, which do not end, are left out."""
+    """Two minutes of requests made up from the document that the server serves."""
     venv = unit.work / "schemathesis"
     if not (venv / "bin/st").exists():
         unit.prepare("python3", "-m", "venv", str(venv))
         unit.prepare(str(venv / "bin/pip"), "install", "--quiet", f"schemathesis=={SCHEMATHESIS}")
-    unit.prepare("cargo", "build", "--release", "-q", "-p", "watchkeep-cli")
-    with tempfile.TemporaryDirectory(dir=unit.work) as folder:
-        serve = [unit.root / "target/release/watchkeep", "--store", "s.db", "serve", "--listen", "127.0.0.1:0"]
-        server = subprocess.Popen(serve, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            url = server.stdout.readline().strip()
-            checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-            options = ("--checks", checks, "--exclude-path-regex", "/v1/(watch|ws)$", "--seed", str(unit.done + 1))
-            # It keeps notes in the folder that it runs in.
-            command = ("env", "-C", folder, str(venv / "bin/st"), "run", f"{url}v1/openapi.json", *options, "--max-time", "60", "--no-color")
-            code, output = unit.run(*command)
-            died = server.poll() is not None
-        finally:
-            server.terminate()
-            server.wait()
-    cases = re.search(r"([\d,]+) generated", output)
-    if not cases:
-        raise NotRun(f"schemathesis ended with {code}, and did not say how many requests it made")
-    wrong = 1 if code or died else 0
-    return Found(1 - wrong, int(cases[1].replace(",", "")), wrong)
+    st = os.path.relpath(venv / "bin/st", unit.root)
+    rounds, wrong, counts = hub(unit, "scripts/schema", "--st", st, "--seconds", "120", "--seed", str(unit.done + 1))
+    return Found(0 if wrong else 1, rounds, wrong, counts)
+
+
+def run_churn(unit):
+    """Adds up the samples of all units, which are kept beside the figures, to one verdict."""
+    minutes, samples = unit.done + unit.size, f"target/evidence/churn-{unit.tree}.samples"
+    command = ("scripts/churn", "--minutes", str(minutes), "--samples", samples)
+    rounds, wrong, counts = hub(unit, *command)
+    return Found(unit.done if wrong else minutes, rounds, max(wrong, unit.figures.get("wrong", 0)), counts, total=True)
+
+
+def run_crowd(unit):
+    rounds, wrong, counts = hub(unit, "scripts/crowd")
+    return Found(unit.done + 1, rounds, wrong, counts, total=True)
 
 
 def run_busy(unit):
@@ -411,7 +417,12 @@ def parts(root):
         Part("licences", "licences and sources of the dependencies", 1, "runs", 1, 1, run_licences),
         Part("advisories", "known vulnerabilities of the dependencies", 1, "runs", 1, 1, run_advisories),
         Part("latency", "from a commit in one process to the event in another", 2, "runs", 1, 1, run_latency),
-        Part("schema", "made-up requests against the served OpenAPI document", 10, "minutes", 1, 1, run_schema),
+        Part("schema", "made-up requests against the served OpenAPI document", 5, "times two minutes", 1, 1, run_schema),
+        Part("crowd", "20,000 clients of a hub at once, and a server that is full", 1, "runs", 1, 1, run_crowd),
+        Part(
+            "hub-churn", "clients of a hub that come and go in every way, for a long time",
+            480, "minutes", 10, 50, run_churn,
+        ),
         Part("fanout", "one event to many clients of a hub, beside Redis", 2, "runs", 1, 1, run_fanout),
         Part(
             "busy", "`scripts/test test races` green in a row, while six busy loops run beside it",

@@ -44,9 +44,10 @@ struct Changes {
     path = "/v1/changes",
     operation_id = "list_changes",
     params(PagedLog, Filtered),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = Changes, description = "A page of the log.", headers(
         ("Watchkeep-Cursor"), ("Link", description = "The lasting address of a full page."),
-    )))
+    ), links(("next" = (operation_id = "list_changes", parameters(("after" = "$response.body#/next")))))))
 )]
 pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let namespace = query.take("ns");

@@ -36,6 +36,7 @@ pub(crate) fn routes() -> UtoipaMethodRouter<Gates> {
     path = ENTRY,
     operation_id = "read_entry",
     params(Names, Fresh, IfMatch, Known),
+    security((), ("token" = ["read"])),
     responses(
         (status = 200, description = "The bytes of the value.", content_type = "*/*", headers(
             ("ETag"), ("Watchkeep-Cursor"), ("Watchkeep-Expires", description = "When it expires (RFC 3339), if it does."),
@@ -98,6 +99,7 @@ async fn get(
     path = ENTRY,
     operation_id = "set_entry",
     params(Names, Lifetime, IfMatch, IfAbsent, Origin),
+    security((), ("token" = ["write"])),
     request_body(content_type = "*/*", description = "The value, up to 16 MiB. Its type is kept."),
     responses((status = 204, description = "It is set.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
@@ -123,6 +125,7 @@ async fn put(
     path = ENTRY,
     operation_id = "touch_entry",
     params(Names, NewLifetime, IfMatch, Origin),
+    security((), ("token" = ["write"])),
     responses((status = 204, description = "It has a new time to live, or none.", headers(
         ("ETag", description = "Where its value stands, as before."),
         ("Watchkeep-Cursor", description = "Where the store stands after it."),
@@ -161,6 +164,7 @@ async fn patch(
     path = ENTRY,
     operation_id = "delete_entry",
     params(Names, IfMatch, Origin),
+    security((), ("token" = ["write"])),
     responses((status = 204, description = "It is deleted.", headers(("ETag"), ("Watchkeep-Cursor"))))
 )]
 async fn delete(

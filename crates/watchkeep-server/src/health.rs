@@ -9,11 +9,25 @@ use crate::gate::Gates;
 use crate::problem::Problem;
 
 /// Answers while the process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "is_healthy",
+    security(()),
+    responses((status = 200, content_type = "text/plain", description = "It runs."))
+)]
 pub(crate) async fn healthy() -> Response {
     ok()
 }
 
 /// Answers with 503 as soon as requests had better go elsewhere.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "is_ready",
+    security(()),
+    responses((status = 200, content_type = "text/plain", description = "Requests may come."))
+)]
 pub(crate) async fn ready(State(gates): State<Gates>) -> Result<Response, Problem> {
     match gates.readiness().await {
         Ok(()) => Ok(ok()),

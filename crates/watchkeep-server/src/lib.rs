@@ -60,13 +60,14 @@ mod ws;
 use std::sync::Arc;
 
 use axum::routing::get;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
 use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Document;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use watchkeep::Store;
 
-use access::{Door, Inspect, May};
+use access::Door;
 use admission::Admission;
 use ending::Ending;
 use gate::{Gate, Gates};
@@ -103,31 +104,31 @@ pub use tls::{Tls, TlsError};
 pub fn router(store: &Store) -> Router {
     let admission = Admission::new(Limits::default(), Reached::default());
     let gates = Gates::new(Gate::new(store, Ending::never()), Door::Open).1;
-    routes(gates, Guard::default(), admission).0
+    routes(gates, Guard::default(), admission, Document::default()).0
 }
 
 /// The same for a server of our own: counted, and with what a machine asks about a server.
 fn watched(gates: Gates, guard: Guard, admission: Admission) -> Router {
     let reached = admission.reached();
-    let (router, mut paths) = routes(gates.clone(), guard.clone(), admission);
-    paths.extend(["/healthz", "/readyz", metrics::ROUTE].map(str::to_owned));
-    let metrics = Arc::new(Metrics::of(&paths, reached));
-    let numbers = metrics.clone();
-    let numbers = async move |May(gate, _): May<Inspect>| metrics::answer(gate, numbers.clone()).await;
+    let (numbers, document) = OpenApiRouter::new().routes(routes!(metrics::answer)).split_for_parts();
     // Whether it runs may be asked under any name, and by anybody: a machine asks by an address.
-    Router::new()
-        .route(metrics::ROUTE, get(numbers))
+    let health = OpenApiRouter::new().routes(routes!(health::healthy)).routes(routes!(health::ready));
+    let (health, of_health) = health.split_for_parts();
+    let document = document.merge_from(of_health);
+    let (router, paths) = routes(gates.clone(), guard.clone(), admission, document);
+    let metrics = Arc::new(Metrics::of(&paths, reached));
+    numbers
+        .layer(Extension(metrics.clone()))
         .layer(middleware::from_fn_with_state(guard, guard::check))
-        .route("/healthz", get(health::healthy))
-        .route("/readyz", get(health::ready))
+        .merge(health)
         .with_state(gates)
         .merge(router)
         .layer(middleware::from_fn_with_state(metrics, metrics::count))
 }
 
-/// The routes, and their paths.
-fn routes(gates: Gates, guard: Guard, admission: Admission) -> (Router, Vec<String>) {
-    let (declared, mut document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
+/// The routes, and the paths of all that the document describes, which others are described in.
+fn routes(gates: Gates, guard: Guard, admission: Admission, others: Document) -> (Router, Vec<String>) {
+    let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
         .routes(routes!(lists::groups))
         .routes(routes!(lists::keys))
@@ -137,17 +138,17 @@ fn routes(gates: Gates, guard: Guard, admission: Admission) -> (Router, Vec<Stri
         .routes(routes!(stream::watch))
         .routes(routes!(tickets::make))
         .routes(routes!(ws::open))
+        .routes(routes!(page::index))
+        .routes(routes!(page::script))
+        .routes(routes!(page::style))
         .split_for_parts();
-    let mut paths: Vec<_> = document.paths.paths.keys().cloned().collect();
-    paths.extend([openapi::NAMED_ENTRY, "/v1/openapi.json", "/", "/page.js", "/page.css"].map(str::to_owned));
-    let encoded = openapi::encode(&mut document);
+    let document = openapi::complete(document.merge_from(others));
+    let paths = document.paths.paths.keys().cloned().collect();
     let guard = guard.at(&document);
+    let document = openapi::encode(&document);
     let router = declared
         .route(openapi::NAMED_ENTRY, entry::routes().2)
-        .route("/v1/openapi.json", get(async move || openapi::answer(encoded)))
-        .route("/", get(page::index))
-        .route("/page.js", get(page::script))
-        .route("/page.css", get(page::style))
+        .route("/v1/openapi.json", get(async move || openapi::answer(document)))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(middleware::from_fn_with_state(gates.clone(), gate::wait))

@@ -56,7 +56,11 @@ struct Count {
     path = "/v1/groups",
     operation_id = "list_groups",
     params(Paged, Fresh),
-    responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor"))))
+    security((), ("token" = ["read"])),
+    responses((status = 200, body = Groups, description = "A page of groups.", headers(("Watchkeep-Cursor")), links(
+        ("keys" = (operation_id = "list_keys", parameters(("group" = "$response.body#/groups/0")))),
+        ("next" = (operation_id = "list_groups", parameters(("after" = "$response.body#/next")))),
+    )))
 )]
 pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let prefix = query.take("prefix").unwrap_or_default();
@@ -72,7 +76,17 @@ pub(crate) async fn groups(May(gate, _): May<Read>, mut query: Query) -> Result<
     path = "/v1/keys",
     operation_id = "list_keys",
     params(Group, Paged, WithValues, Fresh),
-    responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor"))))
+    security((), ("token" = ["read"])),
+    responses((status = 200, body = KeysOf, description = "A page of keys.", headers(("Watchkeep-Cursor")), links(
+        ("entry" = (
+            operation_id = "read_entry",
+            parameters(("group" = "$response.body#/group"), ("key" = "$response.body#/keys/0/key")),
+        )),
+        ("next" = (
+            operation_id = "list_keys",
+            parameters(("group" = "$response.body#/group"), ("after" = "$response.body#/next")),
+        )),
+    )))
 )]
 pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
     let group = query.need("group")?;
@@ -89,6 +103,7 @@ pub(crate) async fn keys(May(gate, _): May<Read>, mut query: Query) -> Result<Re
     path = "/v1/group",
     operation_id = "count_group",
     params(Group, Fresh),
+    security((), ("token" = ["read"])),
     responses((status = 200, body = Count, description = "Its keys, counted.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn group(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
@@ -104,6 +119,7 @@ pub(crate) async fn group(May(gate, _): May<Read>, mut query: Query) -> Result<R
     path = "/v1/group",
     operation_id = "delete_group",
     params(Group, Origin),
+    security((), ("token" = ["write"])),
     responses((status = 200, body = Count, description = "The keys that it held, counted.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn delete_group(
@@ -126,6 +142,7 @@ pub(crate) async fn delete_group(
     path = "/v1/stats",
     operation_id = "stats",
     params(Fresh),
+    security((), ("token" = ["inspect"])),
     responses((status = 200, body = HashMap<String, Value>, description = "One object.", headers(("Watchkeep-Cursor"))))
 )]
 pub(crate) async fn stats(May(gate, _): May<Inspect>, query: Query) -> Result<Response, Problem> {

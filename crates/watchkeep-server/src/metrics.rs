@@ -9,22 +9,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::gate::Gate;
+use crate::access::{Inspect, May};
 use crate::limits::LATENCIES;
 use crate::problem::Problem;
 use crate::settings::Reached;
 use crate::transport::Peer;
 
 use report::Report;
-
-/// Where the numbers are.
-pub(crate) const ROUTE: &str = "/metrics";
 
 /// Where a request is counted that belongs to no route.
 const NO_ROUTE: &str = "none";
@@ -132,8 +130,18 @@ fn known(method: &Method) -> &'static str {
     }
 }
 
-/// Answers with the numbers.
-pub(crate) async fn answer(gate: Gate, metrics: Arc<Metrics>) -> Result<Response, Problem> {
+/// The server's numbers. A token of a namespace is refused, since they are of the whole store.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    security((), ("token" = ["inspect"])),
+    responses((status = 200, content_type = OPEN_METRICS, description = "OpenMetrics."))
+)]
+pub(crate) async fn answer(
+    May(gate, _): May<Inspect>,
+    Extension(metrics): Extension<Arc<Metrics>>,
+) -> Result<Response, Problem> {
     let figures = gate.figures().await?;
     let text = Report { figures, metrics }.text().map_err(|_| {
         let detail = "the numbers could not be written out";

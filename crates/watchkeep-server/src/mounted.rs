@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use utoipa::openapi::OpenApi;
 use watchkeep::Store;
 
 use crate::access::{Door, Live, Principal};
@@ -77,7 +78,8 @@ impl Hub {
 
     /// The routes, to mount.
     pub fn router(&self) -> Router {
-        crate::routes(self.gates.clone(), self.guard.clone(), self.admission.clone()).0
+        let (gates, guard) = (self.gates.clone(), self.guard.clone());
+        crate::routes(gates, guard, self.admission.clone(), OpenApi::default()).0
     }
 
     /// Ends all streams and WebSockets, from any thread: for an application that ends, whose server would wait for them.

@@ -3,9 +3,13 @@
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
-use utoipa::openapi::{OpenApi as Document, Ref, RefOr};
-use utoipa::{IntoParams, OpenApi, ToResponse, ToSchema};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+};
+use utoipa::openapi::{Content, Header, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 
 /// An entry, its names in the query.
 pub(crate) const ENTRY: &str = "/v1/entry";
@@ -18,12 +22,13 @@ pub(crate) const NAMED_ENTRY: &str = "/v1/groups/{group}/keys/{key}";
         title = "watchkeep",
         description = "A key-value store whose watch does not lie. What the answers promise is in docs/wire.md.",
     ),
-    components(schemas(Event, Key), responses(Problem))
+    paths(answer),
+    components(schemas(Event, Key, Problem))
 )]
 pub(crate) struct Api;
 
-/// The document as it is served, with what is true of many routes.
-pub(crate) fn encode(document: &mut Document) -> Bytes {
+/// The document with what is true of many routes.
+pub(crate) fn complete(mut document: Document) -> Document {
     let paths = &mut document.paths.paths;
     for head in paths.values_mut().filter_map(|item| item.head.as_mut()) {
         // It is declared together with its GET, and each operation has an id of its own.
@@ -33,15 +38,93 @@ pub(crate) fn encode(document: &mut Document) -> Bytes {
         operations(&mut named).for_each(name_in_path);
         paths.insert(NAMED_ENTRY.to_owned(), named);
     }
-    paths.values_mut().flat_map(operations).for_each(|operation| {
-        let refusal = RefOr::Ref(Ref::from_response_name("Problem"));
-        operation.responses.responses.insert("default".to_owned(), refusal);
-    });
+    for (path, place) in [(ENTRY, "query"), (NAMED_ENTRY, "path")] {
+        if let Some(item) = paths.get_mut(path) {
+            link(item, place);
+        }
+    }
+    paths.values_mut().flat_map(operations).for_each(refuse);
+    let components = document.components.get_or_insert_default();
+    for (name, scheme) in schemes() {
+        components.security_schemes.insert(name.to_owned(), RefOr::T(scheme));
+    }
+    for (_, name, response) in refusals() {
+        components.responses.insert(name.to_owned(), RefOr::T(response.build()));
+    }
+    document
+}
+
+/// The document as it is served.
+pub(crate) fn encode(document: &Document) -> Bytes {
     // All its keys are strings, so it can be written.
     document.to_json().unwrap_or_default().into()
 }
 
-/// Answers with the document.
+/// How a request says who asks. Each route names those that it takes, `{}` where it needs none, and the right that
+/// a token needs.
+fn schemes() -> [(&'static str, SecurityScheme); 2] {
+    let token = "A token, from `watchkeep token create`. None is needed until there is one. In an application that \
+        mounts the routes, the application says who asks instead.";
+    let token =
+        Http::builder().scheme(HttpAuthScheme::Bearer).bearer_format("wk_...").description(Some(token));
+    let ticket = "A ticket, from `/v1/tickets`. What it is for need not be repeated; `after` may be given.";
+    let ticket = ApiKeyValue::with_description("ticket", ticket);
+    [
+        ("token", SecurityScheme::Http(token.build())),
+        ("ticket", SecurityScheme::ApiKey(ApiKey::Query(ticket))),
+    ]
+}
+
+/// How an operation refuses: status, name and answer of each refusal that stands for itself, and of all others.
+fn refusals() -> [(&'static str, &'static str, ResponseBuilder); 3] {
+    let problem = |why| {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        ResponseBuilder::new().description(why).content("application/problem+json", content)
+    };
+    let unauthorized = problem("A token is needed, or it is not good.");
+    [
+        ("401", "Unauthorized", unauthorized.header("WWW-Authenticate", Header::default())),
+        ("403", "Forbidden", problem("The token has no right to it, or a foreign host or page asks.")),
+        ("default", "Refused", problem("Why it is refused.")),
+    ]
+}
+
+/// Says how an operation refuses: by who asks only where that is asked.
+fn refuse(operation: &mut Operation) {
+    let is_open = operation.security.as_ref().is_some_and(|taken| *taken == [SecurityRequirement::default()]);
+    for (status, name, _) in refusals().into_iter().filter(|(status, ..)| !is_open || *status == "default") {
+        operation.responses.responses.insert(status.to_owned(), RefOr::Ref(Ref::from_response_name(name)));
+    }
+}
+
+/// Links the setting of an entry to what can be done with it then, and to what happens afterwards.
+fn link(item: &mut PathItem, place: &str) {
+    let others = [("read", &item.get), ("touch", &item.patch), ("delete", &item.delete)];
+    let names = ["group", "key"].map(|name| (name, format!("$request.{place}.{name}")));
+    let links = others.into_iter().filter_map(|(what, operation)| {
+        let id = operation.as_ref()?.operation_id.as_ref()?;
+        let link = LinkBuilder::new().operation_id(id.clone());
+        let linked = names.iter().fold(link, |link, (name, from)| link.parameter(*name, from.as_str()));
+        Some((what.to_owned(), RefOr::T(linked.build())))
+    });
+    let since = LinkBuilder::new()
+        .operation_id("list_changes")
+        .parameter("after", "$response.header.Watchkeep-Cursor");
+    let links: Vec<_> = links.chain([("since".to_owned(), RefOr::T(since.build()))]).collect();
+    let set = item.put.as_mut().and_then(|put| put.responses.responses.get_mut("204"));
+    if let Some(RefOr::T(set)) = set {
+        set.links.extend(links);
+    }
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/v1/openapi.json",
+    operation_id = "document",
+    security(()),
+    responses((status = 200, content_type = "application/json", description = "OpenAPI 3.1."))
+)]
 pub(crate) fn answer(document: Bytes) -> Response {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], document).into_response()
 }
@@ -226,14 +309,6 @@ declared! {
         snapshot: Option<String>,
     }
 
-    /// Who watches, where no header can say so.
-    #[derive(IntoParams)]
-    #[into_params(parameter_in = Query)]
-    struct ByTicket {
-        /// A ticket. What it is for need not be repeated; `after` may be given.
-        ticket: Option<String>,
-    }
-
     /// Where a stream was cut off.
     #[derive(IntoParams)]
     #[into_params(parameter_in = Header)]
@@ -270,8 +345,7 @@ declared! {
     }
 
     /// Why a request is refused, as a problem document (RFC 9457).
-    #[derive(ToResponse, ToSchema)]
-    #[response(content_type = "application/problem+json")]
+    #[derive(ToSchema)]
     struct Problem {
         r#type: String,
         title: String,

@@ -17,7 +17,7 @@ use crate::frame;
 use crate::gate::Position;
 use crate::limits::WRITE;
 use crate::metrics::Refused;
-use crate::openapi::{Beginning, Bookmark, ByTicket, Filtered};
+use crate::openapi::{Beginning, Bookmark, Filtered};
 use crate::problem::Problem;
 use crate::query;
 use crate::subscription::{Subscription, Told};
@@ -33,7 +33,8 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
     get,
     path = ROUTE,
     operation_id = "watch",
-    params(Filtered, Beginning, Bookmark, ByTicket),
+    params(Filtered, Beginning, Bookmark),
+    security((), ("token" = ["watch"]), ("ticket" = [])),
     responses((
         status = 200,
         content_type = "text/event-stream",

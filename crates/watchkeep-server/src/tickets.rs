@@ -27,6 +27,7 @@ struct Ticket {
     post,
     path = "/v1/tickets",
     operation_id = "make_ticket",
+    security(("token" = ["watch"])),
     request_body(
         content = HashMap<String, String>, content_type = "application/json",
         description = "The parameters of the watch, without `after`.",

@@ -31,6 +31,7 @@ const PROTOCOL: &str = "watchkeep.v1";
     path = "/v1/ws",
     operation_id = "open_websocket",
     params(Origin, OriginInQuery, Subprotocol),
+    security((), ("token" = [])),
     responses((status = 101, description = "The messages of docs/wire.md follow."))
 )]
 pub(crate) async fn open(

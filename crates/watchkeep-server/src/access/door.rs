@@ -125,8 +125,7 @@ impl Door {
     pub(crate) async fn admit(&self, parts: &Parts, store: StoreId) -> Result<Pass, Problem> {
         match self {
             Door::Open => Ok(Pass::default()),
-            // As long as there is no token, what a client says of itself is somebody else's: a proxy's, for example.
-            Door::Tokens(access) if !access.is_guarded() => access.admit_anybody(),
+            Door::Tokens(access) if !access.is_guarded() => access.admit_early(&parts.headers, store).await,
             Door::Tokens(access) => {
                 no_secrets(&parts.uri)?;
                 match bearer(&parts.headers)? {
@@ -284,6 +283,18 @@ impl Access {
         Ok(Pass { namespace, rights, until: None, standing: Some(standing), outlives: false, ticket: None })
     }
 
+    /// Lets in before this server has heard of a token. Who bears one that is good brings the news; what else a client
+    /// says of itself is somebody else's, a proxy's for example.
+    async fn admit_early(&self, headers: &HeaderMap, store: StoreId) -> Result<Pass, Problem> {
+        if let Ok(Some(token)) = bearer(headers)
+            && let Ok(pass) = self.admit(&token, store).await
+        {
+            self.live.guard();
+            return Ok(pass);
+        }
+        self.admit_anybody()
+    }
+
     fn admit_anybody(&self) -> Result<Pass, Problem> {
         let standing = self.live.of(By::Nothing);
         if self.is_guarded() {
@@ -416,6 +427,31 @@ mod tests {
         // Another store in the place of this one.
         Door::Tokens(access).moved_to(Store::open_in_memory()?.id());
         assert_eq!(kept.ended(), Some(REVOKED));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_bears_a_token_brings_the_news_of_it() -> Result<(), Box<dyn std::error::Error>> {
+        let store = Store::open_in_memory()?;
+        let mut access = Access::open(&store)?;
+        // It does not hear of anything.
+        access.live = Arc::default();
+        let token = access.create(Grant::new(Rights { watch: true, ..Rights::NONE }))?;
+        let door = Door::Tokens(access.clone());
+        let bearing = |text: &str| {
+            let request = axum::http::Request::get("/").header(AUTHORIZATION, text).body(())?;
+            Ok::<_, axum::http::Error>(request.into_parts().0)
+        };
+        for others in ["Basic abc", "Bearer of-somebody-else", "Bearer wk_mistyped"] {
+            let pass = door.admit(&bearing(others)?, store.id()).await.map_err(|_| others)?;
+            assert_eq!(pass.rights, Rights::ALL, "{others}");
+        }
+        let early = door.admit(&bearing("Basic abc")?, store.id()).await.map_err(|_| "refused")?;
+        let ours = format!("Bearer {}", token.secret());
+        let pass = door.admit(&bearing(&ours)?, store.id()).await.map_err(|_| "refused")?;
+        assert_eq!((pass.rights, pass.ended()), (token.token.rights, None));
+        assert_eq!(early.ended(), Some(REVOKED));
+        assert!(access.is_guarded() && door.admit(&bearing("Basic abc")?, store.id()).await.is_err());
         Ok(())
     }
 

@@ -6,9 +6,11 @@ mod live;
 mod mounted;
 mod tickets;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use serde_json::{Value, json};
 use watchkeep::{Store, StoreId};
 use watchkeep_server::{Access, Grant, Rights};
 
@@ -57,8 +59,34 @@ impl Guarded {
     }
 }
 
-/// Each method of each path under /v1/ that the document has, with the queries that they need.
+/// Each method of each path for which a token is asked, with the queries that they need.
 pub(crate) fn operations(hub: &Hub) -> Vec<(String, String)> {
+    declared(hub).into_iter().filter(|it| !it.tokens().is_empty()).map(|it| (it.method, it.target)).collect()
+}
+
+/// A method of a path as the document declares it.
+pub(crate) struct Declared {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) operation: Value,
+}
+
+impl Declared {
+    /// What it takes: for each alternative, the names of the schemes.
+    fn taken(&self) -> Vec<&serde_json::Map<String, Value>> {
+        let all = self.operation["security"].as_array();
+        let all = all.unwrap_or_else(|| panic!("{} {} says not who may ask", self.method, self.target));
+        all.iter().map(|taken| taken.as_object().expect("schemes")).collect()
+    }
+
+    /// The rights that it asks of a token, where it takes one.
+    fn tokens(&self) -> Vec<&Value> {
+        self.taken().into_iter().filter_map(|taken| taken.get("token")).collect()
+    }
+}
+
+/// Each method of each path that the document has, with the queries that they need.
+fn declared(hub: &Hub) -> Vec<Declared> {
     let document = hub.get("/v1/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
     let mut all = Vec::new();
@@ -75,10 +103,11 @@ pub(crate) fn operations(hub: &Hub) -> Vec<(String, String)> {
                 .collect();
             query.extend((method == "patch").then(|| "persist".to_owned()));
             let path = path.replace("{group}", "g").replace("{key}", "k");
-            all.push((method.to_uppercase(), format!("{path}?{}", query.join("&"))));
+            let (method, target) = (method.to_uppercase(), format!("{path}?{}", query.join("&")));
+            all.push(Declared { method, target, operation: operation.clone() });
         }
     }
-    assert!(all.len() > 15, "{all:?}");
+    assert!(all.len() > 15, "{}", all.len());
     all
 }
 
@@ -136,26 +165,28 @@ fn each_route_needs_its_right() -> Result {
         watch: name == "watch",
         inspect: name == "inspect",
     };
-    for (method, target) in operations(&guarded.hub) {
+    for it in declared(&guarded.hub).iter().filter(|it| !it.tokens().is_empty()) {
+        let (method, target) = (&it.method, &it.target);
         let path = target.split('?').next().unwrap_or_default();
         let needed = match (method.as_str(), path) {
             // Each of its messages needs a right of its own.
             (_, "/v1/ws") => continue,
             (_, "/v1/watch" | "/v1/tickets") => "watch",
-            (_, "/v1/stats") => "inspect",
+            (_, "/v1/stats" | "/metrics") => "inspect",
             ("PUT" | "PATCH" | "DELETE", _) => "write",
             _ => "read",
         };
+        assert_eq!(it.tokens(), [&json!([needed])], "{method} {target}");
         for name in ["read", "write", "watch", "inspect"] {
             let token = guarded.token(Grant::new(only(name)))?;
             if name == needed {
                 // A stream would not end; its position is none of this store, so it does not begin.
-                let target = if path == "/v1/watch" { "/v1/watch?after=nowhere" } else { &target };
-                let status = guarded.ask(&method, target, &token).status;
+                let target = if path == "/v1/watch" { "/v1/watch?after=nowhere" } else { target };
+                let status = guarded.ask(method, target, &token).status;
                 assert!(!matches!(status, 401 | 403), "{method} {target} with {name}: {status}");
                 continue;
             }
-            let answer = guarded.ask(&method, &target, &token);
+            let answer = guarded.ask(method, target, &token);
             assert_eq!(answer.status, 403, "{method} {target} with {name}");
             if method != "HEAD" {
                 assert_eq!(
@@ -165,6 +196,48 @@ fn each_route_needs_its_right() -> Result {
             }
         }
     }
+    Ok(())
+}
+
+#[test]
+fn the_document_says_who_may_ask_and_how_others_are_refused() -> Result {
+    let guarded = Guarded::start()?;
+    let document = guarded.hub.get("/v1/openapi.json").json();
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!((&schemes["token"]["type"], &schemes["token"]["scheme"]), (&"http".into(), &"bearer".into()));
+    let ticket = ["type", "in", "name"].map(|field| schemes["ticket"][field].clone());
+    assert_eq!(ticket, ["apiKey", "query", "ticket"].map(Value::from));
+    let (mut asked, mut open) = (0, BTreeSet::new());
+    for it in declared(&guarded.hub) {
+        let taken: Vec<_> = it.taken().into_iter().cloned().map(Value::Object).collect();
+        let (method, path) = (it.method.as_str(), it.target.split('?').next().unwrap_or_default());
+        // What it answers to nobody shows whether it asks.
+        let nobody = if path == "/v1/ws" { 426 } else { 401 };
+        let answer = guarded.hub.ask(method, &it.target, &[], b"");
+        if taken == [json!({})] {
+            assert_eq!(answer.status, 200, "{method} {path}");
+            open.insert(path.to_owned());
+            continue;
+        }
+        assert_eq!(answer.status, nobody, "{method} {path}");
+        let right =
+            it.tokens().into_iter().next().ok_or_else(|| format!("{method} {path} takes no token"))?;
+        let token = json!({ "token": right });
+        let expected = match path {
+            "/v1/tickets" => vec![token],
+            "/v1/watch" => vec![json!({}), token, json!({ "ticket": [] })],
+            _ => vec![json!({}), token],
+        };
+        assert_eq!(taken, expected, "{method} {path}");
+        for (status, name) in [("401", "Unauthorized"), ("403", "Forbidden")] {
+            let link = json!({ "$ref": format!("#/components/responses/{name}") });
+            assert_eq!(it.operation["responses"][status], link, "{method} {path}");
+        }
+        asked += 1;
+    }
+    let open: Vec<_> = open.iter().map(String::as_str).collect();
+    assert_eq!(open, ["/", "/healthz", "/page.css", "/page.js", "/readyz", "/v1/openapi.json"]);
+    assert!(asked > 15, "{asked}");
     Ok(())
 }
 
