@@ -421,7 +421,7 @@ def parts(root):
         Part("crowd", "20,000 clients of a hub at once, and a server that is full", 1, "runs", 1, 1, run_crowd),
         Part(
             "hub-churn", "clients of a hub that come and go in every way, for a long time",
-            480, "minutes", 10, 50, run_churn,
+            480, "minutes", 6, 50, run_churn,
         ),
         Part("fanout", "one event to many clients of a hub, beside Redis", 2, "runs", 1, 1, run_fanout),
         Part(
