@@ -15,10 +15,8 @@ use watchkeep_cli::{line, time};
 fn main() -> ExitCode {
     survive_a_size_limit();
     match args::parse() {
-        Ok((cli, store_is_named)) => {
-            output::show_log(&cli.command);
-            commands::run(cli, store_is_named)
-        }
+        Ok((cli, store_is_named)) => output::show_log(&cli.command)
+            .map_or_else(|failure| failure.end(), |()| commands::run(cli, store_is_named)),
         Err(error) => exit::usage(&error),
     }
 }

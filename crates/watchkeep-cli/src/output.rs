@@ -11,7 +11,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::Command;
-use crate::exit::{Failure, Result};
+use crate::exit::{Failure, Result, USAGE};
 
 /// The styles, by what they stand for.
 pub(crate) mod style {
@@ -192,18 +192,30 @@ pub(crate) fn warn(what: impl Display) {
 }
 
 /// What the library and the server report on their own, such as a slow callback, goes to standard error as well.
-pub(crate) fn show_log(command: &Command) {
+///
+/// # Errors
+///
+/// When `WATCHKEEP_LOG` is no filter.
+pub(crate) fn show_log(command: &Command) -> Result<()> {
     let (asked, default) = match command {
         Command::Serve(serve) => (serve.log, "info"),
         _ => (None, "warn"),
     };
-    let filter = match asked {
-        Some(level) => EnvFilter::new(format!("{level:?}").to_lowercase()),
-        None => EnvFilter::try_from_env("WATCHKEEP_LOG").unwrap_or_else(|_| EnvFilter::new(default)),
+    let text = match (asked, std::env::var("WATCHKEEP_LOG")) {
+        (Some(level), _) => format!("{level:?}").to_lowercase(),
+        (None, Ok(filter)) if !filter.is_empty() => filter,
+        (None, _) => default.to_owned(),
     };
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        let name = name(&text);
+        let what =
+            format!("WATCHKEEP_LOG={name} is no filter ({error}); write it like watchkeep_server=debug");
+        Failure::new(USAGE, what)
+    })?;
     let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second subscriber would be a mistake of ours that must not end the command.
     let _ = to.without_time().with_target(false).with_ansi(false).try_init();
+    Ok(())
 }
 
 fn say(style: Style, what: impl Display) {

@@ -25,7 +25,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::Pass;
-use crate::limits::{LIGHT, STRANGERS, SWEEP};
+use crate::limits::{LIGHT, SWEEP};
 use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::settings::{Limit, Limits, Reached};
@@ -43,7 +43,8 @@ struct Shared {
     by_address: Places<IpAddr>,
     by_token: Places<String>,
     sockets: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    strangers: Places<()>,
+    strangers_by_address: Places<IpAddr>,
     bytes: Arc<Semaphore>,
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU64,
@@ -63,7 +64,8 @@ impl Admission {
             by_address: Places::default(),
             by_token: Places::default(),
             sockets: Arc::new(Semaphore::new(limits.size(Limit::WebSockets))),
-            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            strangers: Places::default(),
+            strangers_by_address: Places::default(),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
             rates: RateLimiter::hashmap(Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN))),
             requests: AtomicU64::new(0),
@@ -163,6 +165,11 @@ impl Admission {
             Limit::WebSockets => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "too many WebSockets are open")
             }
+            Limit::UnauthenticatedWebSockets => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too_many_connections",
+                "too many WebSockets have not said yet who they are",
+            ),
             Limit::BodyBytes => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too_large",
@@ -203,7 +210,15 @@ pub(crate) struct Seat {
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) admission: Admission,
+    /// Whose it is, where there are addresses.
+    address: Option<IpAddr>,
     held: Arc<Mutex<Held>>,
+}
+
+/// The place of a WebSocket that has not said who it is.
+#[derive(Debug)]
+pub(crate) struct Stranger {
+    _places: (Place<()>, Option<Place<IpAddr>>),
 }
 
 #[derive(Debug, Default)]
@@ -223,8 +238,8 @@ impl Held {
 }
 
 impl Load {
-    pub(crate) fn of(admission: Admission) -> Load {
-        Load { admission, held: Arc::default() }
+    pub(crate) fn of(admission: Admission, address: Option<IpAddr>) -> Load {
+        Load { admission, address, held: Arc::default() }
     }
 
     /// Takes so many bytes more, which are given back with this.
@@ -277,10 +292,18 @@ impl Load {
         taken.map_err(|_| self.admission.refusal(Limit::WebSockets))
     }
 
-    /// What a WebSocket holds until it has said who it is.
-    pub(crate) fn stranger(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let taken = self.admission.0.strangers.clone().try_acquire_owned();
-        taken.map_err(|_| self.admission.refusal(Limit::WebSockets))
+    /// What a WebSocket holds until it has said who it is: one address must not hold up all others with it.
+    pub(crate) fn stranger(&self) -> Result<Stranger, Problem> {
+        let limit = Limit::UnauthenticatedWebSockets;
+        let (most, shared) = (self.limits().get(limit), &self.admission.0);
+        let all = shared.strangers.take((), most).map(|(place, _)| place);
+        let address = self.address.map(network);
+        let here = address.map(|address| shared.strangers_by_address.take(address, most.div_ceil(4)));
+        match (all, here) {
+            (Some(all), None) => Ok(Stranger { _places: (all, None) }),
+            (Some(all), Some(Some((here, _)))) => Ok(Stranger { _places: (all, Some(here)) }),
+            (None, _) | (_, Some(None)) => Err(self.admission.refusal(limit)),
+        }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -294,9 +317,10 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
     let refuse = |problem: Problem| {
         if is_stream { stream::trouble(problem) } else { problem.into_response() }
     };
-    let load = Load::of(admission);
+    let peer = request.extensions().get::<Peer>();
+    let load = Load::of(admission, peer.and_then(|peer| peer.address));
     let admission = &load.admission;
-    if let Some(Peer { address, is_proxied, refused, .. }) = request.extensions().get() {
+    if let Some(Peer { address, is_proxied, refused, .. }) = peer {
         if let Some(limit) = *refused {
             // It was counted when it came.
             return refuse(admission.problem(limit));
@@ -350,6 +374,31 @@ impl HttpBody for Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_leaves_room_for_others_to_say_who_they_are() -> Result<(), Box<dyn std::error::Error>> {
+        let limits = Limits::default().with(Limit::UnauthenticatedWebSockets, 8);
+        let admission = Admission::new(limits, Reached::default());
+        let enter = |address: &str| {
+            let load = Load::of(admission.clone(), address.parse().ok());
+            load.stranger().map_err(|problem| problem.kind().to_owned())
+        };
+        let first = [enter("192.0.2.1")?, enter("192.0.2.1")?];
+        assert_eq!(enter("192.0.2.1").err().as_deref(), Some("too_many_connections"));
+        let mut others = Vec::new();
+        for number in 2..8 {
+            others.push(enter(&format!("192.0.2.{number}"))?);
+        }
+        assert!(enter("192.0.2.9").is_err());
+        drop(first);
+        others.push(enter("192.0.2.9")?);
+        // On a Unix socket all count together.
+        others.push(enter("no address")?);
+        assert!(enter("no address").is_err());
+        drop(others);
+        assert!(admission.0.strangers.are_free() && admission.0.strangers_by_address.are_free());
+        Ok(())
+    }
 
     #[test]
     fn an_address_is_a_network_of_ipv6_and_forgotten_with_its_last_connection()

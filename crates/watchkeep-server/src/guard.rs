@@ -1,6 +1,8 @@
 //! Who may ask at all: a page of a stranger, in a browser on this machine, must not reach a store on loopback.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -26,7 +28,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Guard {
+    pub(crate) fn hosts(self, names: impl IntoIterator<Item = HostName>) -> Guard {
         Guard { names: self.names.and(names), ..self }
     }
 
@@ -40,18 +42,50 @@ impl Guard {
     }
 }
 
+/// A name under which a server is reached, without scheme and port.
+///
+/// ```
+/// use watchkeep_server::HostName;
+/// assert_eq!("store.example".parse::<HostName>()?.to_string(), "store.example");
+/// assert!("https://store.example:443".parse::<HostName>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName(pub(crate) String);
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostName, String> {
+        let is_name =
+            |name: &Authority| name.host() == text && !text.contains(['*', '@']) && !text.is_empty();
+        match text.parse::<Authority>() {
+            Ok(name) if is_name(&name) => Ok(HostName(text.to_owned())),
+            _ => Err(format!(
+                "'{text}' is no host name; give it without scheme and port, such as --host store.example"
+            )),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
-struct Names(Arc<[String]>);
+struct Names(Arc<[HostName]>);
 
 impl Names {
-    fn and<N: Into<String>>(&self, more: impl IntoIterator<Item = N>) -> Names {
-        Names(self.0.iter().cloned().chain(more.into_iter().map(Into::into)).collect())
+    fn and(&self, more: impl IntoIterator<Item = HostName>) -> Names {
+        Names(self.0.iter().cloned().chain(more).collect())
     }
 
     /// Whether a host, with its port or without, is one of them.
     fn have(&self, host: &str) -> bool {
         let Ok(host) = host.parse::<Authority>() else { return false };
-        self.0.iter().any(|name| name.eq_ignore_ascii_case(host.host()))
+        self.0.iter().any(|HostName(name)| name.eq_ignore_ascii_case(host.host()))
     }
 }
 
@@ -136,7 +170,7 @@ mod tests {
 
     fn guard() -> Guard {
         let page = "https://app.example".parse::<PageOrigin>();
-        Guard::default().hosts(["Store.example"]).pages(page)
+        Guard::default().hosts([HostName("Store.example".to_owned())]).pages(page)
     }
 
     fn refused(headers: &[(&'static str, &'static str)]) -> bool {
@@ -145,6 +179,17 @@ mod tests {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         refusal(&Uri::from_static("/"), &map, &guard(), false).is_some()
+    }
+
+    #[test]
+    fn a_host_is_a_name_without_scheme_and_port() {
+        for name in ["store.example", "localhost", "192.0.2.1", "[2001:db8::1]", "a_b"] {
+            assert_eq!(name.parse::<HostName>().map(|it| it.to_string()), Ok(name.to_owned()));
+        }
+        for wrong in ["", "*", "*.example", "a b", "http://x", "x:80", "x/", "me@x", "[::1]:80"] {
+            let refused = wrong.parse::<HostName>().err().unwrap_or_default();
+            assert!(refused.ends_with("such as --host store.example"), "{wrong}: {refused}");
+        }
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub use access::{Access, Created, Grant, Principal, Rights, Token};
 pub use cors::PageOrigin;
 pub use ending::Closer;
 pub use exposure::may_listen;
+pub use guard::HostName;
 pub use mounted::Hub;
 pub use proxies::ProxyNet;
 pub use serve::{Bound, Listen, Server};
@@ -118,9 +119,10 @@ fn watched(gates: Gates, guard: Guard, admission: Admission) -> Router {
     let (router, paths) = routes(gates.clone(), guard.clone(), admission, document);
     let metrics = Arc::new(Metrics::of(&paths, reached));
     numbers
+        .method_not_allowed_fallback(problem::no_method)
         .layer(Extension(metrics.clone()))
         .layer(middleware::from_fn_with_state(guard, guard::check))
-        .merge(health)
+        .merge(health.method_not_allowed_fallback(problem::no_method))
         .with_state(gates)
         .merge(router)
         .layer(middleware::from_fn_with_state(metrics, metrics::count))

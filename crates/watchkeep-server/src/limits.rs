@@ -120,8 +120,6 @@ pub(crate) const TICKETS: u64 = 10_000;
 /// How many tickets all tokens have together.
 pub(crate) const ALL_TICKETS: u64 = 100_000;
 pub(crate) const TICKET_BODY: usize = 16 << 10;
-/// How many WebSockets are open at once that have not said yet who they are.
-pub(crate) const STRANGERS: usize = 256;
 /// The largest message of a WebSocket that came without a token: memory that anybody can take, so many times over.
 pub(crate) const MAX_FIRST_MESSAGE: usize = 256 << 10;
 /// How long a browser keeps what it was told of the requests of another origin's pages: the longest that Chromium does.
@@ -135,7 +133,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 35] {
+    fn told() -> [(&'static str, &'static str, String); 34] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -191,7 +189,6 @@ mod tests {
                 "between two times that the ends of tickets in use are moved",
                 time(TICKET_SLIDE),
             ),
-            ("STRANGERS", "WebSockets that have not said who they are (503)", many(STRANGERS)),
             (
                 "MAX_FIRST_MESSAGE",
                 "message of a WebSocket that came without a token",

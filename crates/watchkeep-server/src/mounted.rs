@@ -12,7 +12,7 @@ use crate::admission::Admission;
 use crate::cors::PageOrigin;
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates};
-use crate::guard::Guard;
+use crate::guard::{Guard, HostName};
 use crate::settings::{Limits, Reached};
 
 /// The routes over a store for an application that says, in each request, who asks.
@@ -66,7 +66,7 @@ impl Hub {
 
     /// Answers under these names too, besides those of this machine: the ones under which the application is reached.
     #[must_use]
-    pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Hub {
+    pub fn hosts(self, names: impl IntoIterator<Item = HostName>) -> Hub {
         Hub { guard: self.guard.hosts(names), ..self }
     }
 

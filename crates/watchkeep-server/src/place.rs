@@ -7,7 +7,7 @@ use axum::RequestExt as _;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use axum::http::request::Parts;
 use futures_core::Stream;
 
@@ -64,8 +64,13 @@ impl<S: Send + Sync> FromRequest<S> for Content {
         let refused = headers::refuse_coded(request.headers());
         let announced = announced(request.headers());
         // Before `100 Continue` goes out, and before anything is read.
-        if announced.is_some_and(|length| length > most.saturating_add(DRAINED)) {
+        let waits = request.headers().contains_key(EXPECT);
+        let drained = if waits { 0 } else { DRAINED };
+        if announced.is_some_and(|length| length > most.saturating_add(drained)) {
             return Err(too_large());
+        }
+        if waits {
+            headers::refuse_coded(request.headers())?;
         }
         let mut stream = request.into_body().into_data_stream();
         let mut body = Vec::with_capacity(announced.unwrap_or(0).min(most));

@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::extract::Request;
 use axum::http::header::{self, CONTENT_TYPE};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -104,13 +104,15 @@ impl IntoResponse for Problem {
     }
 }
 
-pub(crate) async fn no_route(uri: Uri) -> Problem {
-    let detail = format!("there is nothing at {}; the routes begin with /v1/", uri.path());
+/// The path is not repeated: somebody may have put a secret there.
+pub(crate) async fn no_route() -> Problem {
+    let detail =
+        "there is nothing at this path; the routes begin with /v1/, and /v1/openapi.json has them all";
     Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
 }
 
-pub(crate) async fn no_method(method: Method, uri: Uri) -> Problem {
-    let detail = format!("{method} does nothing at {}", uri.path());
+pub(crate) async fn no_method(method: Method) -> Problem {
+    let detail = format!("{method} does nothing at this path; the Allow header has what does");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail)
 }
 

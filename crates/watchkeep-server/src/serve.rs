@@ -17,7 +17,7 @@ use crate::admission::Admission;
 use crate::cors::PageOrigin;
 use crate::ending::{Closer, Ending};
 use crate::gate::{Gate, Gates, Keeper, Reopen};
-use crate::guard::Guard;
+use crate::guard::{Guard, HostName};
 use crate::limits::{ACCEPT_PAUSE, END_TIME};
 use crate::proxies::{Proxies, ProxyNet};
 use crate::settings::{Limits, Reached};
@@ -153,7 +153,7 @@ impl Server {
         let guard = match listen {
             // Its own address is a name that no stranger can point at it.
             Listen::Tcp(address) if !address.ip().is_unspecified() => {
-                Guard::default().hosts([host_of(address)])
+                Guard::default().hosts([HostName(host_of(address))])
             }
             Listen::Tcp(_) | Listen::Unix(_) => Guard::default(),
         };
@@ -208,12 +208,12 @@ impl Server {
     /// use watchkeep_server::{Listen, Server};
     ///
     /// let store = Store::open("app.db")?;
-    /// Server::bind(&store, &Listen::default()).await?.hosts(["store.example"]).run().await;
+    /// Server::bind(&store, &Listen::default()).await?.hosts(["store.example".parse()?]).run().await;
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn hosts<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Server {
+    pub fn hosts(self, names: impl IntoIterator<Item = HostName>) -> Server {
         Server { guard: self.guard.hosts(names), ..self }
     }
 

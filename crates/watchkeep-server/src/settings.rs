@@ -28,6 +28,8 @@ pub enum Limit {
     ConnectionsPerToken,
     /// How many WebSockets are open at once: 10,000.
     WebSockets,
+    /// How many WebSockets are open at once that have not said yet who they are: 256, a quarter of them of one address.
+    UnauthenticatedWebSockets,
     /// How many subscriptions a WebSocket has at once: 256.
     Subscriptions,
     /// How many requests an address makes in a second: 10,000.
@@ -48,11 +50,12 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 12] = [
+    pub const ALL: [Limit; 13] = [
         Limit::Connections,
         Limit::ConnectionsPerAddress,
         Limit::ConnectionsPerToken,
         Limit::WebSockets,
+        Limit::UnauthenticatedWebSockets,
         Limit::Subscriptions,
         Limit::RequestsPerSecond,
         Limit::BytesInFlight,
@@ -70,6 +73,7 @@ impl Limit {
             Limit::ConnectionsPerAddress => "connections_per_address",
             Limit::ConnectionsPerToken => "connections_per_token",
             Limit::WebSockets => "websockets",
+            Limit::UnauthenticatedWebSockets => "unauthenticated_websockets",
             Limit::Subscriptions => "subscriptions",
             Limit::RequestsPerSecond => "requests_per_second",
             Limit::BytesInFlight => "bytes_in_flight",
@@ -124,7 +128,7 @@ impl Default for Limits {
             Limit::Connections => connections,
             Limit::ConnectionsPerAddress | Limit::ConnectionsPerToken => connections.div_ceil(4) * 3,
             Limit::WebSockets | Limit::RequestsPerSecond => 10_000,
-            Limit::Subscriptions => 256,
+            Limit::Subscriptions | Limit::UnauthenticatedWebSockets => 256,
             Limit::BytesInFlight => 256 << 20,
             Limit::BodyBytes => 16 << 20,
             Limit::HandshakeSeconds | Limit::HeadSeconds => 10,

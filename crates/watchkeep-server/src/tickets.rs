@@ -1,9 +1,12 @@
 //! `/v1/tickets`: a ticket for a client that cannot send a token.
 
+use std::fmt;
+
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use watchkeep::json;
 
@@ -20,6 +23,36 @@ struct Ticket {
     ticket: String,
     /// When it ends (RFC 3339), unless a stream bears it.
     expires: String,
+}
+
+/// The fields of an object, each there once.
+struct Unrepeated(Fields);
+
+impl<'de> Deserialize<'de> for Unrepeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unrepeated, D::Error> {
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+struct Collect;
+
+impl<'de> Visitor<'de> for Collect {
+    type Value = Unrepeated;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unrepeated, A::Error> {
+        let mut fields = Fields::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("{name:?} is there twice; give it once")));
+            }
+            fields.insert(name, value);
+        }
+        Ok(Unrepeated(fields))
+    }
 }
 
 /// A ticket for a watch: the only credential that a URL may hold.
@@ -49,9 +82,10 @@ pub(crate) async fn make(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
     }
     if body.len() > TICKET_BODY {
-        return Err(Problem::bad(format!("the body has {TICKET_BODY} bytes at the most")));
+        let detail = format!("the body has {} bytes, and {TICKET_BODY} at the most; shorten it", body.len());
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
     }
-    let fields: Fields = serde_json::from_slice(&body)
+    let Unrepeated(fields) = serde_json::from_slice(&body)
         .map_err(|error| Problem::bad(format!("the body is no JSON object of strings: {error}")))?;
     let mut query = Query::from(fields.clone());
     let wanted = query::wanted(&mut query)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use watchkeep_server::{PageOrigin, ProxyNet};
+use watchkeep_server::{HostName, PageOrigin, ProxyNet};
 
 use crate::time::parse_duration;
 
@@ -66,7 +66,7 @@ pub(crate) struct NewToken {
 pub(crate) struct Exposure {
     /// Answer under this name too, besides localhost and the address itself; may be given more than once
     #[arg(long, value_name = "NAME")]
-    pub(crate) host: Vec<String>,
+    pub(crate) host: Vec<HostName>,
     /// Listen where other machines reach it, although there are no tokens or no TLS
     #[arg(long)]
     pub(crate) insecure_listen: bool,

@@ -21,8 +21,7 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     let tls = tls(args)?;
     // Before the default limits are made: they depend on it.
     let descriptors = raise_descriptors();
-    let limits =
-        args.transport.limit.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value));
+    let limits = limits(&args.transport.limit, descriptors)?;
     let store = open_with(global, Access::Write, options.clone())?;
     let tokens = Tokens::open_with(&store, Options::new().network(global.network))?;
     may_listen(&args.listen, tls.is_some(), tokens.is_guarded(), args.exposure.insecure_listen)
@@ -34,7 +33,7 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     let refused = |error| refused(&args.listen, &error);
     runtime.block_on(async {
         let server = Server::bind_anywhere(&store, &args.listen).await.map_err(refused)?;
-        let server = server.ask_for_tokens(tokens).hosts(args.exposure.host.iter().map(String::as_str));
+        let server = server.ask_for_tokens(tokens).hosts(args.exposure.host.iter().cloned());
         let server = server.pages(args.exposure.cors_origin.iter().cloned());
         let server = server.trusted_proxies(args.exposure.trusted_proxy.iter().copied());
         let again = global.clone();
@@ -54,6 +53,25 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         server.run().await;
         Ok(())
     })
+}
+
+/// The limits that are asked for, each once, and no more connections than there are descriptors for.
+fn limits(asked: &[(Limit, u64)], descriptors: Descriptors) -> Result<Limits> {
+    let most = Limits::default().get(Limit::Connections);
+    let refuse = |what| Err(Failure::new(USAGE, what));
+    for (at, (limit, value)) in asked.iter().enumerate() {
+        if asked.iter().take(at).any(|(before, _)| before == limit) {
+            return refuse(format!("--limit {limit} is there twice; give it once"));
+        }
+        if *limit == Limit::Connections && *value > most {
+            let now = descriptors.now;
+            return refuse(format!(
+                "--limit {limit}={value} is more than this process has descriptors for ({now}); give {most} at the most, \
+                 or raise the hard limit first (ulimit -Hn)"
+            ));
+        }
+    }
+    Ok(asked.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value)))
 }
 
 /// Says where the server is, and what it is bound to.
@@ -87,7 +105,7 @@ fn say(
 fn tls(args: &Serve) -> Result<Option<Tls>> {
     let tls = match (&args.transport.tls_cert, &args.transport.tls_key) {
         (Some(certificate), Some(key)) => Tls::from_files(certificate, key),
-        _ if args.transport.tls_self => Tls::self_signed(args.exposure.host.iter().cloned()),
+        _ if args.transport.tls_self => Tls::self_signed(args.exposure.host.iter().map(ToString::to_string)),
         _ => return Ok(None),
     };
     let tls = tls.map_err(|error| Failure::new(FAILURE, error.to_string()))?;

@@ -232,9 +232,24 @@ fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
 
     let error = sandbox.fails(2, &["serve", "--limit", "connection=7"]);
     assert!(error.contains("connections_per_address"), "{error}");
-    for wrong in ["connections", "connections=0", "connections=many"] {
+    for wrong in ["connections", "connections=0", "connections=many", "connections=1000000000"] {
         sandbox.fails(2, &["serve", "--limit", wrong]);
     }
+    let twice = ["serve", "--limit", "websockets=7", "--limit", "websockets=8"];
+    assert!(sandbox.fails(2, &twice).contains("--limit websockets is there twice"));
+}
+
+#[test]
+fn a_host_without_sense_and_a_filter_of_the_log_without_sense_end_it_at_once() {
+    let sandbox = Sandbox::new();
+    for wrong in ["", "http://x", "x:80", "*", "a b"] {
+        let error = sandbox.fails(2, &["serve", "--host", wrong]);
+        assert!(error.contains("--host store.example"), "{wrong}: {error}");
+    }
+    let mut command = sandbox.command(&["serve", "--listen", "127.0.0.1:0"]);
+    let ended = command.env("WATCHKEEP_LOG", "debug,,,[").output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(2) && error.contains("WATCHKEEP_LOG="), "{error}");
 }
 
 #[test]

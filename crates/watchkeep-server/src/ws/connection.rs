@@ -17,15 +17,16 @@ use axum::http::StatusCode;
 use futures_core::Stream;
 use futures_util::stream::{AbortHandle, Abortable, SelectAll};
 use futures_util::{Sink, SinkExt as _, StreamExt as _};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
 use crate::access::{self, Entrance, Right, Secret};
-use crate::admission::Load;
+use crate::admission::{Load, Stranger};
 use crate::change::Values;
 use crate::gate::Gate;
-use crate::limits::{AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_RATE, STALL_TIME, WRITE};
+use crate::limits::{
+    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, STALL_TIME, WRITE,
+};
 use crate::problem::Problem;
 use crate::settings::Limit;
 use crate::subscription::{Snapshots, Subscription, Told, Wanted};
@@ -93,7 +94,7 @@ enum End {
 struct Connection<S> {
     entrance: Entrance,
     /// Held until it has said who it is.
-    stranger: Option<OwnedSemaphorePermit>,
+    stranger: Option<Stranger>,
     /// What it holds while it is open.
     load: Load,
     /// Resolves when its client may use it no more.
@@ -124,12 +125,7 @@ struct Connection<S> {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn run<S: Socket>(
-    entrance: Entrance,
-    stranger: Option<OwnedSemaphorePermit>,
-    load: Load,
-    socket: S,
-) {
+pub(super) async fn run<S: Socket>(entrance: Entrance, stranger: Option<Stranger>, load: Load, socket: S) {
     let now = Instant::now();
     let mut connection = Connection {
         ending: Box::pin(entrance.ending().wait()),
@@ -513,7 +509,12 @@ fn refusal(name: &Name, problem: &Problem) -> Utf8Bytes {
 /// What a peer is told whose bytes make no message.
 fn broken(error: Error) -> End {
     use tungstenite::Error as Cause;
+    use tungstenite::error::CapacityError::MessageTooLong;
     match error.into_inner().downcast_ref::<Cause>() {
+        Some(Cause::Capacity(MessageTooLong { max_size: MAX_FIRST_MESSAGE, .. })) => End::Close(
+            close_code::SIZE,
+            "a message has at most 256 KiB here; connect with the token in a header, or PUT the value",
+        ),
         Some(Cause::Capacity(_)) => End::Close(close_code::SIZE, "a message has at most 24 MiB"),
         Some(Cause::Utf8(_)) => End::Close(close_code::INVALID, "a text is UTF-8"),
         Some(Cause::Protocol(_)) => End::Close(close_code::PROTOCOL, "this is not RFC 6455"),

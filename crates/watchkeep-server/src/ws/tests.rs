@@ -99,7 +99,8 @@ fn connect(takes: usize) -> Peer {
     let ended = tokio::spawn(async move {
         let start = Instant::now();
         let admission = Admission::new(Limits::default(), Reached::default());
-        connection::run(Entrance::Known(Gate::new(&store, ending)), None, Load::of(admission), wire).await;
+        connection::run(Entrance::Known(Gate::new(&store, ending)), None, Load::of(admission, None), wire)
+            .await;
         start.elapsed()
     });
     Peer { say, told, room, closer, ended }

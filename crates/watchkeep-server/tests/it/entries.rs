@@ -202,6 +202,12 @@ fn bodies_are_taken_up_to_the_limit_and_refused_past_it() -> Result {
     // What is far too large is refused before any of it is sent.
     let far = [("Content-Length", "99999999999"), ("Expect", "100-continue")];
     assert_eq!(hub.ask("PUT", THEME, &far, b"").refusal(), refusal(413, "too_large"));
+    // So is what is a little too large, and what is coded, where the client waits to be told.
+    let length = (LARGEST + 1).to_string();
+    let little = [("Content-Length", length.as_str()), ("Expect", "100-continue")];
+    assert_eq!(hub.ask("PUT", THEME, &little, b"").refusal(), refusal(413, "too_large"));
+    let coded = [("Content-Length", "9"), ("Content-Encoding", "gzip"), ("Expect", "100-continue")];
+    assert_eq!(hub.ask("PUT", THEME, &coded, b"").refusal(), refusal(415, "unknown_encoding"));
     // A name past its limit is refused alike.
     let long = format!("/v1/entry?group=g&key={}", "k".repeat(5_000));
     assert_eq!(hub.put(&long, "v").refusal(), refusal(413, "too_large"));

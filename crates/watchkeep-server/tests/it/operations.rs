@@ -167,6 +167,7 @@ fn whether_it_runs_and_is_ready_may_be_asked_under_any_name() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
     for path in ["/healthz", "/readyz"] {
+        assert_eq!(hub.ask("POST", path, &[], b"").refusal(), (405, "no_method".to_owned()));
         let answer = hub.ask("GET", path, &[("Host", "10.0.0.1:80")], b"");
         let said = (answer.status, answer.text(), answer.header("cache-control"));
         assert_eq!(said, (200, "ok\n", Some("no-store")));
@@ -244,6 +245,7 @@ fn numbers_need_the_right_to_inspect_the_whole_store_and_health_needs_none() -> 
         assert_eq!(guarded.ask("GET", path, "wk_nonsense").status, 200);
     }
     assert_eq!(guarded.hub.get("/metrics").refusal(), (401, "unauthorized".to_owned()));
+    assert_eq!(guarded.hub.ask("POST", "/metrics", &[], b"").refusal(), (405, "no_method".to_owned()));
     assert_eq!(guarded.ask("GET", "/metrics", "wk_nonsense").refusal(), (401, "unauthorized".to_owned()));
     let blind = guarded.token(Grant::new(Rights { inspect: false, ..Rights::ALL }))?;
     let refused = guarded.ask("GET", "/metrics", &blind);
@@ -259,6 +261,6 @@ fn numbers_need_the_right_to_inspect_the_whole_store_and_health_needs_none() -> 
     let inspector = guarded.token(Grant::new(Rights { inspect: true, ..Rights::NONE }))?;
     let found = samples(&guarded.ask("GET", "/metrics", &inspector));
     assert_eq!((found["watchkeep_subscriptions"], found["watchkeep_rings"]), (1.0, 1.0));
-    assert_eq!(found[r#"watchkeep_requests_total{route="/metrics",status="4xx"}"#], 4.0);
+    assert_eq!(found[r#"watchkeep_requests_total{route="/metrics",status="4xx"}"#], 5.0);
     Ok(())
 }

@@ -441,7 +441,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `InvalidName` unless it is letters, digits and hyphens, at least one; `InvalidArgument` when the handle is
+    /// `InvalidName` unless it is letters, digits and hyphens, 1 to 128 of them; `InvalidArgument` when the handle is
     /// scoped already.
     pub fn scoped(&self, namespace: &str) -> Result<Store> {
         if let Some(name) = self.namespace() {

@@ -202,7 +202,9 @@ pub(crate) enum Reason {
     Conflict { group: String, key: String, current: Option<Revision> },
     #[error("{0}")]
     Quota(QuotaExceeded),
-    #[error("the namespace {name:?} is not allowed: use letters, digits and hyphens, at least one")]
+    #[error(
+        "the namespace {name:?} is not allowed: use letters, digits and hyphens, at least one and at most 128"
+    )]
     BadNamespace { name: String },
     #[error(
         "the consumer name {name:?} is not allowed: use letters, digits, hyphens, dots and underscores, at least one and at most 128"

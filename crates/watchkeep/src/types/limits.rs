@@ -116,6 +116,8 @@ pub(crate) const CONSUMER_LEASE: Duration = Duration::from_secs(10);
 pub(crate) const CONSUMER_LEASE_MIN: Duration = Duration::from_millis(100);
 /// A holder gives a sign of life every such part of its lease.
 pub(crate) const LEASE_PARTS: u32 = 3;
+/// The longest name of a namespace, in bytes.
+pub(crate) const NAMESPACE: usize = 128;
 /// The longest name of a consumer, in bytes.
 pub(crate) const CONSUMER_NAME: usize = 128;
 

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::error::{Reason, Result};
-use super::limits::{CONSUMER_NAME, Limits, MAX_CONTENT_TYPE, MAX_LABEL};
+use super::limits::{CONSUMER_NAME, Limits, MAX_CONTENT_TYPE, MAX_LABEL, NAMESPACE};
 
 /// What stands between a namespace and the rest of a group's name.
 pub(crate) const SEPARATOR: char = ':';
@@ -56,7 +56,7 @@ pub(crate) struct Scope {
 impl Scope {
     pub(crate) fn namespace(name: &str) -> Result<Scope> {
         let fits = |char: char| char.is_ascii_alphanumeric() || char == '-';
-        if name.is_empty() || !name.chars().all(fits) {
+        if name.is_empty() || name.len() > NAMESPACE || !name.chars().all(fits) {
             return Err(Reason::BadNamespace { name: name.to_owned() }.into());
         }
         Ok(Scope { prefix: format!("{name}{SEPARATOR}").into() })
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(scope.full("config"), "tenant-42:config");
         assert_eq!(scope.local("tenant-42:config"), "config");
         assert_eq!(scope.name(), Some("tenant-42"));
-        for bad in ["", "a:b", "a b", "ä", "*", "a_b"] {
+        for bad in ["", "a:b", "a b", "ä", "*", "a_b", &"a".repeat(129)] {
             assert!(Scope::namespace(bad).is_err(), "{bad:?} was taken");
         }
         assert_eq!(scope.consumer("in_dex-1.b")?, "tenant-42:in_dex-1.b");

@@ -143,10 +143,12 @@ fn events_history_and_snapshots_have_local_names() -> Result {
 #[test]
 fn only_letters_digits_and_hyphens_make_a_namespace_and_only_one() -> Result {
     let store = Store::open_in_memory()?;
-    for good in ["a", "Z", "0", "-", "tenant-42", &"n".repeat(500)] {
+    for good in ["a", "Z", "0", "-", "tenant-42", &"n".repeat(128)] {
         assert_eq!(store.scoped(good)?.namespace(), Some(good));
     }
-    for bad in ["", " ", "a b", "a:b", ":", "a_b", "a.b", "ä", "а", "*", "%", "a\0", "\n", "a/b"] {
+    for bad in
+        ["", " ", "a b", "a:b", ":", "a_b", "a.b", "ä", "а", "*", "%", "a\0", "\n", "a/b", &"n".repeat(129)]
+    {
         assert_eq!(kind(store.scoped(bad)), Some(ErrorKind::InvalidName), "{bad:?}");
     }
     let scoped = store.scoped("a")?;
