@@ -259,6 +259,20 @@ impl Load {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a request, or a message that is one.
+    ///
+    /// # Errors
+    ///
+    /// 429 when the address asks too often.
+    pub(crate) fn ask(&self) -> Result<(), Problem> {
+        match self.address {
+            Some(address) if self.admission.is_frequent(address) => {
+                Err(self.admission.refusal(Limit::RequestsPerSecond))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A place for a request of a client behind a proxy.
     fn sit(&self, address: IpAddr) -> Result<(), Problem> {
         let limit = Limit::ConnectionsPerAddress;
@@ -325,8 +339,8 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
             // It was counted when it came.
             return refuse(admission.problem(limit));
         }
-        if address.is_some_and(|address| admission.is_frequent(address)) {
-            return refuse(admission.refusal(Limit::RequestsPerSecond));
+        if let Err(problem) = load.ask() {
+            return refuse(problem);
         }
         if let Some(Err(problem)) = address.filter(|_| *is_proxied).map(|address| load.sit(address)) {
             return refuse(problem);

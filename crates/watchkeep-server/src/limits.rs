@@ -24,8 +24,6 @@ pub(crate) const SWEEP: u64 = 10_000;
 pub(crate) const SEND_BUFFER: usize = 64 << 10;
 /// How much of a body goes to a stream of HTTP/2 at once; the other end has the time of a stall for each.
 pub(crate) const PIECE: usize = 16 << 10;
-/// How long a WebSocket peer may take nothing of what is written to it.
-pub(crate) const STALL_TIME: Duration = Duration::from_secs(30);
 /// How long the requests under way may take once the server ends.
 pub(crate) const END_TIME: Duration = Duration::from_secs(5);
 /// How long a server may take to end at the most, while it still answers.
@@ -68,7 +66,7 @@ pub(crate) const MAX_MESSAGE: usize = 24 << 20;
 pub(crate) const READ: usize = 4 << 10;
 /// A WebSocket peer that says nothing for so long, pongs included, is dropped: it missed three pings.
 pub(crate) const SILENCE: Duration = Duration::from_secs(45);
-/// A WebSocket peer may take one second more than [`STALL_TIME`] for each so many bytes of the message that it is at.
+/// A WebSocket peer may stall one second more than others for each so many bytes of the message that it is at.
 pub(crate) const STALL_RATE: usize = 64 << 10;
 /// How long a WebSocket peer has to take the last messages, once the server ends.
 pub(crate) const LEAVE_TIME: Duration = Duration::from_secs(3);
@@ -133,7 +131,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 34] {
+    fn told() -> [(&'static str, &'static str, String); 33] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -151,8 +149,11 @@ mod tests {
             ("MAX_HEAD", "head of a request", size(MAX_HEAD as usize)),
             ("MAX_HEADERS", "headers of a request over HTTP/1.1", many(MAX_HEADERS)),
             ("STREAMS", "streams of an HTTP/2 connection at once", many(STREAMS as usize)),
-            ("STALL_TIME", "a WebSocket client takes nothing, and is dropped", time(STALL_TIME)),
-            ("STALL_RATE", "of a WebSocket message, for each second more of that", size(STALL_RATE)),
+            (
+                "STALL_RATE",
+                "of a WebSocket message, for each second more than `stall_seconds`",
+                size(STALL_RATE),
+            ),
             ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
             ("DRAIN_TIME", "time in which a server that drains ends", time(DRAIN_TIME)),
             ("READY_TIME", "time for a read until a server is not ready (503)", time(READY_TIME)),

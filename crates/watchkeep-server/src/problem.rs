@@ -49,6 +49,11 @@ impl Problem {
         &self.detail
     }
 
+    /// What a program needs besides, by name.
+    pub(crate) fn also(&self) -> Option<(&'static str, &str)> {
+        self.also.as_ref().map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// Whether trying again later may help.
     pub(crate) fn is_temporary(&self) -> bool {
         matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)

@@ -25,7 +25,7 @@ use crate::admission::{Load, Stranger};
 use crate::change::Values;
 use crate::gate::Gate;
 use crate::limits::{
-    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, STALL_TIME, WRITE,
+    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, WRITE,
 };
 use crate::problem::Problem;
 use crate::settings::Limit;
@@ -52,6 +52,19 @@ enum Name {
     Id(Id),
     /// The channel of the original.
     Channel,
+}
+
+impl Name {
+    fn of(asked: &Asked) -> Name {
+        match asked {
+            Asked::Auth(id, _)
+            | Asked::Subscribe(id, _)
+            | Asked::Unsubscribe(id)
+            | Asked::Set(id, _)
+            | Asked::Delete { id, .. } => Name::Id(id.clone()),
+            Asked::Original(_) => Name::Channel,
+        }
+    }
 }
 
 /// A subscription under its name: a stream that ends after `Trouble` or `Bye`.
@@ -316,6 +329,7 @@ impl<S: Socket> Connection<S> {
 
     /// Carries out a message, or says at once why not.
     fn carry_out(&mut self, asked: Asked) -> Result<(), Utf8Bytes> {
+        self.load.ask().map_err(|problem| refusal(&Name::of(&asked), &problem))?;
         match asked {
             Asked::Auth(id, token) => self.authenticate(id, token),
             Asked::Subscribe(id, wanted) => self.subscribe(Name::Id(id), wanted)?,
@@ -466,7 +480,8 @@ impl<S: Socket> Connection<S> {
             if self.auth_at.is_some_and(|at| at <= now) {
                 return Poll::Ready(End::Close(close_code::POLICY, "no good token came in time"));
             }
-            let allowed = STALL_TIME + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
+            let stall = self.load.admission.time(Limit::StallSeconds);
+            let allowed = stall + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
             let stalled_at = self.stalled_since.map(|since| since + allowed);
             // Who is not read from cannot be heard.
             let reading = self.running.is_none() && self.reply.is_none() && self.leave_at.is_none();

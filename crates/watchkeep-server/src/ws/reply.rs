@@ -52,22 +52,29 @@ pub(super) fn done(id: &str, at: Option<&Position>) -> Utf8Bytes {
 
 /// A message is refused.
 pub(super) fn error(id: Option<&str>, problem: &Problem) -> Utf8Bytes {
-    match id {
-        Some(id) => mark("error", id, refusal(problem)),
-        None => {
-            json!({ "type": "error", "kind": problem.kind(), "detail": problem.detail() }).to_string().into()
-        }
-    }
+    message("error", id, refusal(problem))
 }
 
 fn refusal(problem: &Problem) -> Value {
-    json!({ "kind": problem.kind(), "detail": problem.detail() })
+    let mut refusal = Map::new();
+    refusal.insert("kind".to_owned(), problem.kind().into());
+    refusal.insert("detail".to_owned(), problem.detail().into());
+    if let Some((name, value)) = problem.also() {
+        refusal.insert(name.to_owned(), value.into());
+    }
+    refusal.into()
 }
 
 fn mark(name: &str, id: &str, data: Value) -> Utf8Bytes {
+    message(name, Some(id), data)
+}
+
+fn message(name: &str, id: Option<&str>, data: Value) -> Utf8Bytes {
     let mut message = Map::new();
     message.insert("type".to_owned(), name.into());
-    message.insert("id".to_owned(), id.into());
+    if let Some(id) = id {
+        message.insert("id".to_owned(), id.into());
+    }
     if let Value::Object(data) = data {
         message.extend(data);
     }

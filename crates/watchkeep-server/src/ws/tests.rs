@@ -18,8 +18,8 @@ use crate::access::Entrance;
 use crate::admission::{Admission, Load};
 use crate::ending::{Closer, Ending};
 use crate::gate::Gate;
-use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE, STALL_TIME};
-use crate::settings::{Limits, Reached};
+use crate::limits::{CLOSE_TIME, HEARTBEAT, LEAVE_TIME, SILENCE};
+use crate::settings::{Limit, Limits, Reached};
 
 /// The server's side of a connection in memory, which takes so many messages and no more.
 struct Wire {
@@ -141,7 +141,7 @@ async fn a_peer_that_takes_nothing_is_dropped() {
     for _ in 0..3 {
         peer.say.send(Message::Text("nonsense".into())).unwrap();
     }
-    ends_after(peer.ended, STALL_TIME).await;
+    ends_after(peer.ended, Limits::default().time(Limit::StallSeconds)).await;
     assert!(matches!(peer.told.try_recv(), Ok(Message::Text(_))));
     assert!(peer.told.try_recv().is_err());
 }

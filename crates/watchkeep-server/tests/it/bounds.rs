@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use axum::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use watchkeep::Store;
 use watchkeep_server::{Limit, Limits, Reached, Server};
 
 use crate::support::{LIMIT, Result, Stream};
 use crate::support_entries::{Answer, Hub};
 use crate::support_tls::{Certified, block_on};
+use crate::support_ws::{Client, PROTOCOL};
 
 pub(crate) struct Bounded {
     pub(crate) hub: Hub,
@@ -159,6 +160,31 @@ fn who_asks_too_often_is_told_so() -> Result {
     // A second later it may ask again.
     bounded.until(200, |hub| hub.get("/v1/stats"))?;
     Ok(())
+}
+
+#[test]
+fn a_message_is_a_request_like_another() -> Result {
+    let bounded = serve(&Store::open_in_memory()?, &[(Limit::RequestsPerSecond, 1)], None)?;
+    block_on(asks_too_often(&bounded.hub.address.to_string()))
+}
+
+async fn asks_too_often(address: &str) -> Result {
+    let begun = Instant::now();
+    let mut client = loop {
+        assert!(begun.elapsed() < LIMIT, "it was never let in");
+        match Client::open(address, "/v1/ws", &[PROTOCOL]).await {
+            Ok(client) => break client,
+            Err(refused) => assert_eq!(refused.status(), 429),
+        }
+    };
+    loop {
+        assert!(begun.elapsed() < LIMIT, "it was never too often");
+        let answer = client.ask(json!({ "type": "unsubscribe", "id": "a" })).await;
+        if answer["kind"] == "too_many_requests" {
+            assert_eq!((&answer["id"], &answer["limit"]), (&"a".into(), &"requests_per_second".into()));
+            return Ok(());
+        }
+    }
 }
 
 #[test]
