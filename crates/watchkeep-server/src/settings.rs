@@ -123,7 +123,18 @@ impl Default for Limits {
     fn default() -> Limits {
         // Beside those that are served, as many are open for a moment as are refused.
         let connections = descriptors().now.saturating_sub(OWN_DESCRIPTORS).saturating_mul(8) / 9;
-        let connections = connections.clamp(1, UNCOUNTED);
+        Limits::of_connections(connections.clamp(1, UNCOUNTED))
+    }
+}
+
+impl Limits {
+    /// The defaults of a server with so many connections at once, of which some others are a part.
+    ///
+    /// ```
+    /// use watchkeep_server::{Limit, Limits};
+    /// assert_eq!(Limits::of_connections(1_000).get(Limit::ConnectionsPerAddress), 750);
+    /// ```
+    pub fn of_connections(connections: u64) -> Limits {
         Limits(Limit::ALL.map(|limit| match limit {
             Limit::Connections => connections,
             Limit::ConnectionsPerAddress | Limit::ConnectionsPerToken => connections.div_ceil(4) * 3,
@@ -136,9 +147,7 @@ impl Default for Limits {
             Limit::StallSeconds => 30,
         }))
     }
-}
 
-impl Limits {
     /// With another value of one of them, at least 1 and at most 2^30.
     #[must_use]
     pub fn with(mut self, limit: Limit, value: u64) -> Limits {

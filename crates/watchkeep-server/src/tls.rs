@@ -82,7 +82,7 @@ impl Tls {
         if chain.is_empty() {
             return Err(bad(&cert_file, what, &"there is none in it"));
         }
-        let what = "the private key in PEM form (-----BEGIN PRIVATE KEY-----), readable for this user";
+        let what = "the private key in PEM form (-----BEGIN PRIVATE KEY-----), not encrypted, readable for this user";
         let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| bad(&key_file, what, &error))?;
         let what = format!("the private key of the certificate in {}", cert_file.display());
         Tls::new(chain, key).map_err(|error| bad(&key_file, &what, &error))

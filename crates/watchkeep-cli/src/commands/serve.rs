@@ -24,7 +24,8 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     let limits = limits(&args.transport.limit, descriptors)?;
     let store = open_with(global, Access::Write, options.clone())?;
     let tokens = Tokens::open_with(&store, Options::new().network(global.network))?;
-    may_listen(&args.listen, tls.is_some(), tokens.is_guarded(), args.exposure.insecure_listen)
+    let is_guarded = tokens.is_guarded();
+    may_listen(&args.listen, tls.is_some(), is_guarded, args.exposure.insecure_listen)
         .map_err(|what| Failure::new(USAGE, what))?;
     // One thread: while one core is enough, it serves more clients than several would.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -48,6 +49,9 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         };
         let (closer, drain) = (server.closer(), args.drain);
         signals::on_end(move || closer.drain(drain))?;
+        if !is_guarded {
+            warn("nobody is asked who they are; `watchkeep token create` makes the first token");
+        }
         say(&server.url(), fingerprint, &limits, descriptors, out)?;
         out.flush()?;
         server.run().await;
@@ -71,7 +75,9 @@ fn limits(asked: &[(Limit, u64)], descriptors: Descriptors) -> Result<Limits> {
             ));
         }
     }
-    Ok(asked.iter().fold(Limits::default(), |all, (limit, value)| all.with(*limit, *value)))
+    let connections = asked.iter().find(|(limit, _)| *limit == Limit::Connections);
+    let defaults = Limits::of_connections(connections.map_or(most, |(_, value)| *value));
+    Ok(asked.iter().fold(defaults, |all, (limit, value)| all.with(*limit, *value)))
 }
 
 /// Says where the server is, and what it is bound to.

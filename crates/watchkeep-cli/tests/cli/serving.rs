@@ -223,6 +223,8 @@ fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
     let started = server.json();
     let number = |path: &str| started.pointer(path).and_then(serde_json::Value::as_u64).unwrap();
     assert_eq!(number("/limits/connections_per_address"), 7);
+    // A part of the connections, like the default.
+    assert_eq!(number("/limits/connections_per_token"), number("/limits/connections").div_ceil(4) * 3);
     assert_eq!(number("/descriptors/before"), 400);
     assert!(number("/descriptors/now") > 400, "{started}");
     let most = number("/limits/connections");
