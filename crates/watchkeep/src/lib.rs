@@ -63,6 +63,7 @@ pub use store::{
 #[cfg(feature = "async")]
 pub use store::{AsyncStore, Writing};
 pub use types::backup::{Backup, BackupOptions, BackupProgress};
+pub use types::batch::{Applied, Batch, Condition, Outcome, Unmet};
 pub use types::clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 pub use types::counters::Counters;
@@ -70,7 +71,10 @@ pub use types::entry::{Entry, GroupPage, KeyInfo, KeyPage, ListOptions, Page};
 pub use types::error::{Error, ErrorKind, Result};
 pub use types::event::{ChangePage, Event, Item, Kind, Lagged};
 pub use types::filter::Filter;
-pub use types::limits::{Limits, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_LABEL, MAX_REVISION};
+pub use types::limits::{
+    Limits, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_LABEL,
+    MAX_REVISION, MAX_UNCHANGED_EVENTS,
+};
 pub use types::options::{Durability, Options, Retention, Waking};
 pub use types::quota::{Quota, QuotaExceeded, QuotaLimit};
 pub use types::revision::{Cursor, Revision, StoreId};

@@ -117,6 +117,13 @@ impl Model {
                     }
                 }
             }
+            Op::Batch(writes) => match scratch.batch(writes) {
+                Ok(outcomes) => Outcome::Committed(outcomes, scratch.last()),
+                Err(refusal) => {
+                    scratch.rows.clear();
+                    Outcome::Refused(refusal)
+                }
+            },
             Op::Snapshot(reads) => {
                 let reads = reads.iter().map(|one| read(&self.state, step, now, one));
                 Outcome::Snapshot(reads.collect(), self.last())

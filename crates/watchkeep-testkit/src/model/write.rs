@@ -28,6 +28,43 @@ impl<'m> Scratch<'m> {
         self.rows.last().map_or(self.before, |row| row.revision)
     }
 
+    /// All conditions first, then the writes without them.
+    pub(super) fn batch(&mut self, writes: &[Write]) -> Result<Vec<Outcome>, Refusal> {
+        if writes.iter().any(|write| matches!(write, Write::DeletePrefix(prefix) if prefix.is_empty())) {
+            return Err(Refusal::Kind(ErrorKind::InvalidArgument));
+        }
+        let conditions = writes.iter().filter_map(|write| match write {
+            Write::Set { place, condition, .. } | Write::Delete { place, condition }
+                if matches!(condition, Condition::Absent | Condition::Revision(_)) =>
+            {
+                Some((place, *condition))
+            }
+            _ => None,
+        });
+        let mut unmet = Vec::new();
+        for (at, (Place { group, key }, condition)) in conditions.enumerate() {
+            let found = self.live(&self.step.full(group), key).map(|cell| cell.revision);
+            if hold(condition, found).is_err() {
+                unmet.push((at, found));
+            }
+        }
+        if !unmet.is_empty() {
+            return Err(Refusal::Unmet(unmet));
+        }
+        let mut outcomes = Vec::new();
+        for write in writes {
+            let mut write = write.clone();
+            if let Write::Set { condition, .. } | Write::Delete { condition, .. } = &mut write {
+                *condition = Condition::Always;
+            }
+            outcomes.push(match self.write(&write)? {
+                Outcome::Done => Outcome::At(self.last()),
+                outcome => outcome,
+            });
+        }
+        Ok(outcomes)
+    }
+
     pub(super) fn write(&mut self, write: &Write) -> Result<Outcome, Refusal> {
         Ok(match write {
             Write::Set { place, value, ttl, condition, content_type } => {

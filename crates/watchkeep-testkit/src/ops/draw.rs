@@ -69,7 +69,9 @@ impl<'c> Draw<'c> {
             _ => Op::Restart,
         };
         match op {
-            Op::Write(_) | Op::Read(_) | Op::Transaction { .. } | Op::Snapshot(_) => self.through(op),
+            Op::Write(_) | Op::Read(_) | Op::Transaction { .. } | Op::Batch(_) | Op::Snapshot(_) => {
+                self.through(op)
+            }
             _ => Step::whole(op),
         }
     }
@@ -191,8 +193,17 @@ impl<'c> Draw<'c> {
             0 => Call::Write(self.write()),
             _ => Call::Read(self.read()),
         });
-        let calls = calls.collect();
-        Op::Transaction { calls, lenient: self.one_in(2), abort: self.one_in(4) }
+        let calls: Vec<_> = calls.collect();
+        let (lenient, abort) = (self.one_in(2), self.one_in(4));
+        let writes = calls.iter().map(|call| match call {
+            Call::Write(write) => Some(write.clone()),
+            Call::Read(_) => None,
+        });
+        // Drawn from what is drawn already: what was found by fuzzing keeps its meaning.
+        match writes.collect() {
+            Some(writes) if !lenient && !abort && calls.len() % 2 == 0 => Op::Batch(writes),
+            _ => Op::Transaction { calls, lenient, abort },
+        }
     }
 
     /// A place and a filter of every shape.

@@ -134,6 +134,8 @@ pub enum Op {
         /// Whether it gives up at the end.
         abort: bool,
     },
+    /// All of it or nothing, as data: what the writes require is judged first.
+    Batch(Vec<Write>),
     /// Reads of one moment.
     Snapshot(Vec<Read>),
     /// The log after so many events before its end.
@@ -171,10 +173,12 @@ pub struct Listed {
 }
 
 /// Why something was not done, as far as surfaces can agree on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// A condition did not hold; the revision that is there.
     Conflict(Option<Revision>),
+    /// Conditions of a batch did not hold: which, and the revisions that are there.
+    Unmet(Vec<(usize, Option<Revision>)>),
     /// A quota is used up: which limit, its amount, what was wanted.
     Quota(QuotaLimit, u64, u64),
     /// Something else, by its kind.
@@ -229,6 +233,7 @@ impl Step {
     pub fn resolved(mut self, mut revision: impl FnMut(&Place) -> Option<Revision>) -> Step {
         let writes: Vec<&mut Write> = match &mut self.op {
             Op::Write(write) => vec![write],
+            Op::Batch(writes) => writes.iter_mut().collect(),
             Op::Transaction { calls, .. } => calls
                 .iter_mut()
                 .filter_map(|call| match call {

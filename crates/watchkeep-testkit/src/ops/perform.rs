@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use watchkeep::{
-    AsyncStore, DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result,
+    AsyncStore, Batch, DeleteOptions, Entries, Entry, Error, ErrorKind, Groups, ListOptions, Page, Result,
     SetOptions, Snapshot, Store, Transaction, Value, View,
 };
 
@@ -14,6 +14,9 @@ use crate::surface::block_on;
 impl From<&Error> for Refusal {
     fn from(error: &Error) -> Refusal {
         match (error.kind(), error.quota_exceeded()) {
+            (ErrorKind::Conflict, _) if !error.unmet().is_empty() => {
+                Refusal::Unmet(error.unmet().iter().map(|unmet| (unmet.condition, unmet.current)).collect())
+            }
             (ErrorKind::Conflict, _) => Refusal::Conflict(error.current_revision()),
             (_, Some(exceeded)) => Refusal::Quota(exceeded.limit, exceeded.allowed, exceeded.wanted),
             (kind, None) => Refusal::Kind(kind),
@@ -70,6 +73,13 @@ fn attempt(store: &Store, step: &Step, label: &str, asynchronous: bool) -> Resul
             };
             Ok(Outcome::Committed(committed.value, committed.revision))
         }
+        Op::Batch(writes) => {
+            let batch = writes.iter().fold(Batch::new(), batched);
+            let applied =
+                if asynchronous { block_on(store.to_async().apply(batch))? } else { store.apply(batch)? };
+            let outcomes = applied.outcomes.into_iter().map(Outcome::from).collect();
+            Ok(Outcome::Committed(outcomes, applied.revision))
+        }
         Op::Snapshot(reads) => {
             let snapshot: Snapshot = store.snapshot()?;
             let outcomes = reads.iter().map(|read| look(&*snapshot, read)).collect::<Result<_>>()?;
@@ -95,6 +105,33 @@ fn transact(tx: &Transaction<'_>, calls: &[Call], lenient: bool, abort: bool) ->
         });
     }
     if abort { Err(Error::abort("as planned")) } else { Ok(outcomes) }
+}
+
+fn batched(batch: Batch, write: &Write) -> Batch {
+    match write {
+        Write::Set { place: Place { group, key }, value, ttl, condition, content_type } => {
+            let options = set_options(*ttl, *condition, content_type.as_ref());
+            batch.set_with(group, key, value.clone(), options)
+        }
+        Write::Delete { place: Place { group, key }, condition } => {
+            batch.delete_with(group, key, delete_options(*condition))
+        }
+        Write::DeleteGroup(group) => batch.delete_group(group),
+        Write::DeletePrefix(prefix) => batch.delete_prefix(prefix),
+        Write::Touch(Place { group, key }, millis) => batch.touch(group, key, Duration::from_millis(*millis)),
+        Write::Persist(Place { group, key }) => batch.persist(group, key),
+    }
+}
+
+impl From<watchkeep::Outcome> for Outcome {
+    fn from(outcome: watchkeep::Outcome) -> Outcome {
+        match outcome {
+            watchkeep::Outcome::Set(revision) => Outcome::At(revision),
+            watchkeep::Outcome::Was(was) => Outcome::Was(was),
+            watchkeep::Outcome::Keys(keys) => Outcome::Number(keys),
+            other => unreachable!("an operation that the kit does not know: {other:?}"),
+        }
+    }
 }
 
 fn set_options(ttl: Ttl, condition: Condition, content_type: Option<&String>) -> SetOptions {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::{Operation, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, Force};
 use crate::types::entry::{Entry, KeyInfo};
@@ -24,7 +25,7 @@ use super::floors::Floors;
 use super::signal::Signal;
 use super::turn::{Admission, Job, Turn};
 use super::{
-    Author, Completion, Engine, Held, LogPage, Op, Outcome, Read, Receipt, Sealed, Totals, Transact, Write,
+    Act, Author, Completion, Done, Engine, Held, LogPage, Read, Receipt, Sealed, Totals, Transact, Write,
 };
 
 /// Nobody's deadline comes while a model runs.
@@ -57,9 +58,13 @@ struct Counting {
 }
 
 impl Transact for Counting {
-    fn apply(&self, _: &Op) -> Result<Outcome> {
+    fn apply(&self, _: &Operation) -> Result<Outcome> {
         self.events.set(self.events.get() + 1);
         Ok(Outcome::Set(Revision::ZERO))
+    }
+
+    fn consumer(&self, _: &str, _: &Act) -> Result<()> {
+        absent()
     }
 
     fn spoil(&self, _: &Error) {}
@@ -76,6 +81,10 @@ fn last(log: &[Arc<Change>]) -> Revision {
 /// Where the log ends after these commits.
 fn end(base: Revision, commits: &[Revision]) -> Revision {
     commits.last().copied().unwrap_or(base)
+}
+
+fn set(revision: Revision, announced: Option<Revision>) -> Receipt {
+    Receipt { done: Done::Batch(vec![Outcome::Set(revision)]), revision, announced }
 }
 
 /// What the models do not ask for.
@@ -136,9 +145,7 @@ impl MemoryEngine {
         let transactions: Vec<_> = std::iter::once(own).chain(taken.iter().map(|_| 1)).collect();
         let (base, commits, changes) = self.commit(&transactions);
         self.feed.push(base, end(base, &commits), changes);
-        let mut receipts = commits
-            .into_iter()
-            .map(|commit| Receipt { outcome: Outcome::Set(commit), announced: Some(commit) });
+        let mut receipts = commits.into_iter().map(|commit| set(commit, Some(commit)));
         let own = receipts.next();
         let (background, waiting): (Vec<_>, Vec<_>) =
             taken.iter().zip(receipts).partition(|(job, _)| job.background);
@@ -146,7 +153,7 @@ impl MemoryEngine {
         background.into_iter().for_each(finish);
         self.turn.pass(pen);
         waiting.into_iter().for_each(finish);
-        own.unwrap_or(Receipt { outcome: Outcome::Set(base), announced: None })
+        own.unwrap_or_else(|| set(base, None))
     }
 
     /// Commits some of what was submitted; whether there was any.

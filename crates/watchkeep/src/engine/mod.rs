@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::{Applied, Batch, Operation, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
 use crate::types::entry::{Entry, KeyInfo};
@@ -26,50 +27,9 @@ use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
 use crate::types::value::Value;
-use crate::types::writing::{Condition, Ttl};
 
 use feed::Feed;
 use floors::Floors;
-
-/// One operation on the data. Names are those that stand in the file.
-#[derive(Debug, Clone)]
-pub(crate) enum Op {
-    Set {
-        group: String,
-        key: String,
-        value: Value,
-        ttl: Ttl,
-        condition: Condition,
-        content_type: Option<String>,
-    },
-    Delete {
-        group: String,
-        key: String,
-        condition: Condition,
-    },
-    DeleteGroup {
-        group: String,
-    },
-    /// Every group whose name starts so.
-    DeleteGroups {
-        prefix: String,
-    },
-    /// Gives an entry a new deadline, or none.
-    Touch {
-        group: String,
-        key: String,
-        ttl: Option<Duration>,
-    },
-    /// Removes due entries of a range of groups, a bounded number.
-    Reap {
-        groups: NameRange,
-    },
-    /// What becomes of a named consumer. It changes no entry and announces nothing.
-    Consumer {
-        name: String,
-        act: Act,
-    },
-}
 
 /// What is done with a named consumer. Whoever took it is known by the number of its taking, its fence: another taking,
 /// a reset or a removal makes that number stale, and every act that bears it is refused from then on.
@@ -107,68 +67,6 @@ pub(crate) enum Act {
     },
 }
 
-impl Op {
-    /// What the operation weighs, to bound a group commit.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Op::Set { group, key, value, .. } => group.len() + key.len() + value.len(),
-            _ => 64,
-        }
-    }
-
-    /// Whether it keeps a consumer that is held.
-    pub(crate) fn is_sign_of_life(&self) -> bool {
-        matches!(self, Op::Consumer { act: Act::Keep { .. }, .. })
-    }
-}
-
-/// What an operation did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The entry has this revision now.
-    Set(Revision),
-    /// How many keys were removed, or touched.
-    Keys(u64),
-    /// How many due keys were removed in one step, and whether there may be more.
-    Reaped { keys: u64, more: bool },
-    /// A consumer is held under this number; zero when it is not held.
-    Consumer(u64),
-}
-
-impl Outcome {
-    pub(crate) fn keys(self) -> u64 {
-        match self {
-            Outcome::Keys(keys) | Outcome::Reaped { keys, .. } => keys,
-            Outcome::Set(_) | Outcome::Consumer(_) => 1,
-        }
-    }
-
-    /// Of a step: whether there may be more to do.
-    pub(crate) fn has_more(self) -> bool {
-        matches!(self, Outcome::Reaped { more: true, .. })
-    }
-
-    pub(crate) fn was_there(self) -> Result<bool> {
-        Ok(self.keys() > 0)
-    }
-
-    /// Of a set.
-    pub(crate) fn revision(self) -> Result<Revision> {
-        match self {
-            Outcome::Set(revision) => Ok(revision),
-            _ => Err(Reason::WorkerDied { what: "a commit" }.into()),
-        }
-    }
-
-    /// Of a consumer that was taken.
-    pub(crate) fn fence(self) -> Result<u64> {
-        match self {
-            Outcome::Consumer(fence) => Ok(fence),
-            _ => Err(Reason::WorkerDied { what: "a commit" }.into()),
-        }
-    }
-}
-
 /// In whose name a write is made.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Author {
@@ -177,19 +75,115 @@ pub(crate) struct Author {
     pub(crate) origin: Option<Arc<str>>,
 }
 
-/// A write as data, which any thread may commit.
+/// A write as data, which any thread may commit. Names are those that stand in the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     pub(crate) author: Author,
-    pub(crate) op: Op,
+    pub(crate) work: Work,
+}
+
+/// What a write does.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    Batch(Batch),
+    /// Removes due entries of a range of groups, a bounded number.
+    Reap {
+        groups: NameRange,
+    },
+    /// What becomes of a named consumer. It changes no entry and announces nothing.
+    Consumer {
+        name: String,
+        act: Act,
+    },
+}
+
+impl From<Operation> for Work {
+    fn from(operation: Operation) -> Work {
+        Work::Batch(operation.into())
+    }
+}
+
+impl Work {
+    /// What it weighs, to bound a group commit.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Work::Batch(batch) => batch.weight(),
+            Work::Reap { .. } | Work::Consumer { .. } => 64,
+        }
+    }
+
+    /// Whether it keeps a consumer that is held.
+    pub(crate) fn is_sign_of_life(&self) -> bool {
+        matches!(self, Work::Consumer { act: Act::Keep { .. }, .. })
+    }
+}
+
+/// What a write did.
+#[derive(Debug, Clone)]
+pub(crate) enum Done {
+    /// Each operation.
+    Batch(Vec<Outcome>),
+    /// How many due keys were removed in one step, and whether there may be more.
+    Reaped { keys: u64, more: bool },
+    /// A consumer is held under this number; zero when it is not held.
+    Consumer(u64),
 }
 
 /// What became of a committed write.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Receipt {
-    pub(crate) outcome: Outcome,
+    pub(crate) done: Done,
+    /// The last revision of the store as of this write.
+    pub(crate) revision: Revision,
     /// The last of its events; none when it announced nothing.
     pub(crate) announced: Option<Revision>,
+}
+
+impl Receipt {
+    /// Of a batch.
+    pub(crate) fn applied(self) -> Result<Applied> {
+        match self.done {
+            Done::Batch(outcomes) => Ok(Applied { revision: self.revision, outcomes }),
+            Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
+        }
+    }
+
+    /// Of a batch of one operation.
+    pub(crate) fn outcome(&self) -> Result<Outcome> {
+        match &self.done {
+            Done::Batch(outcomes) => outcomes.first().copied().ok_or_else(mixed_up),
+            Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
+        }
+    }
+
+    /// Of one set.
+    pub(crate) fn set(&self) -> Result<Revision> {
+        match self.outcome()? {
+            Outcome::Set(revision) => Ok(revision),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Of a step of expiry.
+    pub(crate) fn reaped(&self) -> Result<(u64, bool)> {
+        match self.done {
+            Done::Reaped { keys, more } => Ok((keys, more)),
+            _ => Err(mixed_up()),
+        }
+    }
+
+    /// Of a consumer that was taken.
+    pub(crate) fn fence(&self) -> Result<u64> {
+        match self.done {
+            Done::Consumer(fence) => Ok(fence),
+            _ => Err(mixed_up()),
+        }
+    }
+}
+
+/// An answer is not of the kind of its write: impossible by construction.
+pub(crate) fn mixed_up() -> Error {
+    Reason::WorkerDied { what: "a commit" }.into()
 }
 
 /// What became of a committed closure.
@@ -258,7 +252,9 @@ pub(crate) trait Read {
 
 /// An open write transaction.
 pub(crate) trait Transact {
-    fn apply(&self, op: &Op) -> Result<Outcome>;
+    fn apply(&self, operation: &Operation) -> Result<Outcome>;
+    /// Does something with a named consumer.
+    fn consumer(&self, name: &str, act: &Act) -> Result<()>;
     /// Makes the transaction fail with this error, whatever comes of the closure.
     fn spoil(&self, error: &Error);
     /// Reads that see what the transaction has written.

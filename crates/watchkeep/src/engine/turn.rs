@@ -85,7 +85,7 @@ impl<W> Job<W> {
     fn new(write: Option<Write>, timeout: Duration, completion: Option<Completion>) -> Arc<Job<W>> {
         let now = Instant::now();
         Arc::new(Job {
-            weight: write.as_ref().map_or(0, |write| write.op.weight()),
+            weight: write.as_ref().map_or(0, |write| write.work.weight()),
             write,
             queued: now,
             deadline: now.checked_add(timeout),
@@ -196,11 +196,11 @@ impl<W> Turn<W> {
     /// Queues a write that nobody's thread waits for. What keeps others waiting no longer than it must goes in however
     /// long the queue is.
     pub(super) fn submit(&self, write: Write, timeout: Duration, done: Completion) {
-        let urgent = write.op.is_sign_of_life();
+        let urgent = write.work.is_sign_of_life();
         let mut queue = lock(&self.queue);
         let full = !urgent
             && (queue.jobs.len() >= QUEUED_JOBS
-                || (!queue.jobs.is_empty() && queue.weight + write.op.weight() > QUEUED_BYTES));
+                || (!queue.jobs.is_empty() && queue.weight + write.work.weight() > QUEUED_BYTES));
         let refusal = queue.refusal();
         if let Some(refusal) =
             refusal.or_else(|| full.then(|| Reason::QueueFull { jobs: queue.jobs.len() }.into()))

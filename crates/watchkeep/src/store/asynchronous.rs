@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::engine::workers::Workers;
-use crate::engine::{Op, Outcome, Receipt};
+use crate::engine::{Receipt, Write};
 use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::event::ChangePage;
@@ -25,7 +26,6 @@ use crate::watch::watcher::Watcher;
 
 use super::consumer::Acker;
 use super::handle::Store;
-use super::ops;
 use super::report::Stats;
 use super::transaction::{Committed, Transaction};
 
@@ -153,16 +153,23 @@ impl<T> Future for Pending<Result<T>> {
 /// Dropping it does not take the write back.
 #[must_use = "the write happens anyway, but its outcome is known only here"]
 pub struct Writing<T> {
-    pending: Pending<Result<Receipt>>,
-    read: fn(Outcome) -> Result<T>,
+    pending: Pending<Result<T>>,
+}
+
+impl<T> Writing<T> {
+    /// What is known at once.
+    fn of(result: Result<T>) -> Writing<T> {
+        let (sender, pending) = slot();
+        sender.send(result);
+        Writing { pending }
+    }
 }
 
 impl<T> Future for Writing<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let read = self.read;
-        Pin::new(&mut self.pending).poll(cx).map(|receipt| read(receipt?.outcome))
+        Pin::new(&mut self.pending).poll(cx)
     }
 }
 
@@ -172,18 +179,32 @@ impl<T> fmt::Debug for Writing<T> {
     }
 }
 
+/// Of a deletion or a touch.
+fn was_there(receipt: Receipt) -> Result<bool> {
+    Ok(receipt.outcome()?.was_there())
+}
+
 impl AsyncStore {
     /// The store itself, for what does not block: watching, callbacks, handles.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Queues a write.
-    fn write<T>(&self, op: Op, read: fn(Outcome) -> Result<T>) -> Writing<T> {
+    /// Queues a write; `read` takes from its receipt what is asked for.
+    fn submit<T: Send + 'static>(
+        &self,
+        write: Write,
+        read: impl FnOnce(Result<Receipt>) -> Result<T> + Send + 'static,
+    ) -> Writing<T> {
         let (sender, pending) = slot();
-        let write = self.store.authored(op);
-        self.store.core().engine.submit(write, Box::new(move |result| sender.send(result)));
-        Writing { pending, read }
+        self.store.core().engine.submit(write, Box::new(move |result| sender.send(read(result))));
+        Writing { pending }
+    }
+
+    /// Queues an operation.
+    fn write<T: Send + 'static>(&self, operation: Operation, read: fn(Receipt) -> Result<T>) -> Writing<T> {
+        let operation = operation.within(self.store.scope());
+        self.submit(self.store.authored(operation.into()), move |result| read(result?))
     }
 
     /// Runs writes that block on one of the store's threads; refused inside a transaction's closure, which they would
@@ -194,11 +215,7 @@ impl AsyncStore {
     ) -> Pending<Result<T>> {
         match self.store.core().engine.refuse_nested() {
             Ok(()) => self.call(f),
-            Err(error) => {
-                let (sender, pending) = slot();
-                sender.send(Err(error));
-                pending
-            }
+            Err(error) => Writing::of(Err(error)).pending,
         }
     }
 
@@ -274,7 +291,7 @@ impl AsyncStore {
         value: impl Into<Value>,
         options: SetOptions,
     ) -> Writing<Revision> {
-        self.write(ops::set(self.store.scope(), group, key, value.into(), options), Outcome::revision)
+        self.write(Operation::set(group, key, value.into(), options), |receipt| receipt.set())
     }
 
     /// As [`Store::delete`].
@@ -292,7 +309,7 @@ impl AsyncStore {
     ///
     /// As [`Store::delete_with`].
     pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Writing<bool> {
-        self.write(ops::delete(self.store.scope(), group, key, &options), Outcome::was_there)
+        self.write(Operation::delete(group, key, &options), was_there)
     }
 
     /// As [`Store::touch`].
@@ -301,7 +318,7 @@ impl AsyncStore {
     ///
     /// As [`Store::touch`].
     pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Writing<bool> {
-        self.write(ops::touch(self.store.scope(), group, key, Some(ttl)), Outcome::was_there)
+        self.write(Operation::touch(group, key, Some(ttl)), was_there)
     }
 
     /// As [`Store::persist`].
@@ -310,7 +327,22 @@ impl AsyncStore {
     ///
     /// As [`Store::persist`].
     pub fn persist(&self, group: &str, key: &str) -> Writing<bool> {
-        self.write(ops::touch(self.store.scope(), group, key, None), Outcome::was_there)
+        self.write(Operation::touch(group, key, None), was_there)
+    }
+
+    /// As [`Store::apply`]. It is queued as a write of one operation is, unless it deletes groups.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::apply`].
+    pub fn apply(&self, batch: Batch) -> Writing<Applied> {
+        if batch.operations.iter().any(Operation::deletes_groups) {
+            return Writing { pending: self.run_writes(move |store| store.apply(batch)) };
+        }
+        match self.store.batch(batch) {
+            Ok(write) => self.submit(write, |result| result?.applied()),
+            Err(error) => Writing::of(Err(error)),
+        }
     }
 
     /// As [`Store::delete_group`].
@@ -496,20 +528,15 @@ impl AsyncStore {
     ///
     /// As [`Acker::ack`].
     pub fn ack(&self, consumer: &impl AsRef<Acker>, revision: Revision) -> Writing<()> {
-        let (sender, pending) = slot();
         let lease = consumer.as_ref().lease().clone();
         match lease.admit(revision) {
             Ok(Some(upto)) => {
-                let ack = lease.ack(Some(upto));
-                let done = move |result: Result<Receipt>| {
-                    sender.send(result.inspect_err(|error| lease.learn(error)));
-                };
-                self.store.core().engine.submit(ack, Box::new(done));
+                let ack = lease.write(lease.ack(Some(upto)));
+                self.submit(ack, move |result| result.map(drop).inspect_err(|error| lease.learn(error)))
             }
-            Ok(None) => sender.send(Ok(Receipt { outcome: Outcome::Consumer(lease.fence), announced: None })),
-            Err(error) => sender.send(Err(error)),
+            Ok(None) => Writing::of(Ok(())),
+            Err(error) => Writing::of(Err(error)),
         }
-        Writing { pending, read: |_| Ok(()) }
     }
 
     /// Runs any calls of a [`Store`] on one of the store's threads: iterators, snapshots, checks, taking a consumer.

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Act, Op};
+use crate::engine::{Act, Work};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::event::Event;
@@ -88,7 +88,7 @@ impl Acker {
     /// `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn ack(&self, revision: Revision) -> Result<()> {
         let Some(upto) = self.lease.admit(revision)? else { return Ok(()) };
-        let done = self.core.write(self.lease.ack(Some(upto)));
+        let done = self.core.write(self.lease.write(self.lease.ack(Some(upto))));
         done.inspect_err(|error| self.lease.learn(error)).map(drop)
     }
 
@@ -257,10 +257,10 @@ impl Store {
             holder: options.holder.clone().unwrap_or_else(|| self.label()),
             lease: options.lease,
         };
-        let fence = core.write(self.authored(Op::Consumer { name: name.to_owned(), act }))?.fence()?;
+        let fence = core.write(self.authored(Work::Consumer { name: name.to_owned(), act }))?.fence()?;
         self.hold(name, fence, options).inspect_err(|_| {
             let act = Act::Release { fence };
-            if let Err(error) = core.write(self.authored(Op::Consumer { name: name.to_owned(), act })) {
+            if let Err(error) = core.write(self.authored(Work::Consumer { name: name.to_owned(), act })) {
                 tracing::debug!(%error, consumer = name, "a consumer could not be given back");
             }
         })
@@ -375,6 +375,6 @@ impl Store {
         let core = self.core();
         core.engine.refuse_nested()?;
         core.leases.flush(core);
-        core.write(self.authored(Op::Consumer { name: self.scope().full(name), act })).map(drop)
+        core.write(self.authored(Work::Consumer { name: self.scope().full(name), act })).map(drop)
     }
 }

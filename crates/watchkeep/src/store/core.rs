@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
-use crate::engine::{Author, Engine, Outcome, Sealed, Transact, Write};
+use crate::engine::{Author, Engine, Receipt, Sealed, Transact, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{CALLING_THREADS, READING_THREADS};
@@ -98,10 +98,10 @@ impl Core {
     }
 
     /// Commits a write; when this returns, watchers with room hold its events and callbacks have run.
-    pub(super) fn write(&self, write: Write) -> Result<Outcome> {
+    pub(super) fn write(&self, write: Write) -> Result<Receipt> {
         let receipt = self.engine.write(write)?;
         self.announce(receipt.announced);
-        Ok(receipt.outcome)
+        Ok(receipt)
     }
 
     /// Commits a closure, as [`Core::write`] commits a write.

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
-use crate::engine::{Author, Op, Outcome, Transact, Write};
+use crate::engine::{Author, Receipt, Transact, Work, Write};
+use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::consumer::Force;
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
@@ -20,7 +21,6 @@ use crate::types::writing::{DeleteOptions, SetOptions};
 
 use super::core::{Core, Life};
 use super::list::{Entries, Groups};
-use super::ops;
 use super::transaction::{Committed, Transaction};
 use super::view::{Snapshot, Source, View};
 
@@ -74,8 +74,8 @@ fn new_signal() -> Result<Arc<Signal>> {
 /// ```
 #[derive(Clone)]
 pub struct Store {
-    life: Arc<Life>,
-    author: Author,
+    pub(super) life: Arc<Life>,
+    pub(super) author: Author,
 }
 
 impl Store {
@@ -118,12 +118,13 @@ impl Store {
         View::new(Source::Store(self.core().engine.clone()), self.scope().clone())
     }
 
-    fn write(&self, op: Op) -> Result<Outcome> {
-        self.core().write(self.authored(op))
+    fn write(&self, operation: Operation) -> Result<Receipt> {
+        self.core().write(self.authored(operation.within(self.scope()).into()))
     }
 
-    pub(super) fn authored(&self, op: Op) -> Write {
-        Write { author: self.author.clone(), op }
+    /// A write in the name of this handle, under the names that stand in the file.
+    pub(super) fn authored(&self, work: Work) -> Write {
+        Write { author: self.author.clone(), work }
     }
 
     /// The store's identity, which its cursors bear.
@@ -197,7 +198,7 @@ impl Store {
         value: impl Into<Value>,
         options: SetOptions,
     ) -> Result<Revision> {
-        self.write(ops::set(self.scope(), group, key, value.into(), options))?.revision()
+        self.write(Operation::set(group, key, value.into(), options))?.set()
     }
 
     /// Deletes an entry; whether it was there. Deleting what is not there announces nothing.
@@ -215,7 +216,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete), and `Conflict`.
     pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
-        self.write(ops::delete(self.scope(), group, key, &options))?.was_there()
+        Ok(self.write(Operation::delete(group, key, &options))?.outcome()?.was_there())
     }
 
     /// Deletes a group with all its entries, at constant cost and as one event; how many entries there were.
@@ -224,7 +225,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete).
     pub fn delete_group(&self, group: &str) -> Result<u64> {
-        Ok(self.write(ops::delete_group(self.scope(), group))?.keys())
+        Ok(self.write(Operation::delete_group(group))?.outcome()?.keys())
     }
 
     /// Deletes all groups whose name starts so, in one transaction, with one event for each; how many entries there
@@ -234,7 +235,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete).
     pub fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
-        Ok(self.write(ops::delete_groups(self.scope(), group_prefix))?.keys())
+        Ok(self.write(Operation::delete_prefix(group_prefix))?.outcome()?.keys())
     }
 
     /// Gives an entry a new deadline, and leaves its value and revision alone; whether it is there.
@@ -243,7 +244,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete), and `InvalidArgument` for a time to live below 1 ms or past the year 9999.
     pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
-        self.write(ops::touch(self.scope(), group, key, Some(ttl)))?.was_there()
+        Ok(self.write(Operation::touch(group, key, Some(ttl)))?.outcome()?.was_there())
     }
 
     /// Takes an entry's deadline away; whether it is there.
@@ -252,7 +253,7 @@ impl Store {
     ///
     /// As [`delete`](Store::delete).
     pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
-        self.write(ops::touch(self.scope(), group, key, None))?.was_there()
+        Ok(self.write(Operation::touch(group, key, None))?.outcome()?.was_there())
     }
 
     /// Removes and announces what is due now, without waiting for the timer; how many entries.
@@ -264,12 +265,41 @@ impl Store {
         let groups = NameRange::prefix(self.scope().prefix());
         let mut purged = 0;
         loop {
-            let step = self.write(Op::Reap { groups: groups.clone() })?;
-            purged += step.keys();
-            if !step.has_more() {
+            let step = self.core().write(self.authored(Work::Reap { groups: groups.clone() }))?;
+            let (keys, more) = step.reaped()?;
+            purged += keys;
+            if !more {
                 return Ok(purged);
             }
         }
+    }
+
+    /// Applies a batch: all of it, or nothing.
+    ///
+    /// When this returns, its events are in place as those of a [`set`](Store::set); they have consecutive revisions.
+    ///
+    /// ```
+    /// use watchkeep::{Batch, Outcome, Store};
+    /// let store = Store::open_in_memory()?;
+    /// store.set("inbox", "7", "hello")?;
+    /// let applied = store.apply(Batch::new().delete("inbox", "7").set("archive", "7", "hello"))?;
+    /// assert_eq!(applied.outcomes, [Outcome::Was(true), Outcome::Set(applied.revision)]);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when conditions do not hold, with [all of them](crate::Error::unmet); `ForeignCursor` for a condition
+    /// of another store, or of what a power cut took; `InvalidArgument` for one of a revision that is not there yet, for
+    /// a time to live below 1 ms or past the year 9999, and for an empty prefix to delete; `TooLarge`, `QuotaExceeded`,
+    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    pub fn apply(&self, batch: Batch) -> Result<Applied> {
+        self.core().write(self.batch(batch)?)?.applied()
+    }
+
+    /// A batch in the name of this handle.
+    pub(super) fn batch(&self, batch: Batch) -> Result<Write> {
+        Ok(self.authored(Work::Batch(batch.admitted(self.id(), self.scope())?)))
     }
 
     /// Runs a closure whose writes are committed together, or not at all.
@@ -481,11 +511,6 @@ impl Store {
         Store { life: self.life.clone(), author }
     }
 
-    /// A handle that does not keep the store open: for callbacks, which would otherwise keep alive what keeps them.
-    pub fn downgrade(&self) -> WeakStore {
-        WeakStore { life: Arc::downgrade(&self.life), author: self.author.clone() }
-    }
-
     /// Trims the change log: events before this revision go, whole transactions at a time; how many went. The newest
     /// transaction always stays.
     ///
@@ -544,39 +569,5 @@ impl fmt::Debug for Store {
             .field("namespace", &self.namespace())
             .field("origin", &self.author.origin)
             .finish_non_exhaustive()
-    }
-}
-
-/// A handle that does not keep the store open; see [`Store::downgrade`].
-///
-/// ```
-/// use watchkeep::{Kind, Store};
-/// let store = Store::open_in_memory()?;
-/// let weak = store.downgrade();
-/// store.on_change(move |event| {
-///     if let (Kind::Set, "inbox", Some(store)) = (event.kind(), event.group(), weak.upgrade()) {
-///         store.set("seen", event.key().unwrap_or_default(), "yes").ok();
-///     }
-/// }).detach();
-/// store.set("inbox", "1", "hello")?;
-/// assert!(store.contains("seen", "1")?);
-/// # Ok::<(), watchkeep::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct WeakStore {
-    life: Weak<Life>,
-    author: Author,
-}
-
-impl WeakStore {
-    /// The handle, while the store is open.
-    pub fn upgrade(&self) -> Option<Store> {
-        Some(Store { life: self.life.upgrade()?, author: self.author.clone() })
-    }
-}
-
-impl fmt::Debug for WeakStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WeakStore").finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::engine::{Act, Author, Engine, Op, Write};
+use crate::engine::{Act, Author, Engine, Work, Write};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Item;
@@ -68,9 +68,8 @@ impl Lease {
         Lease { store, name, fence, beat, wants_progress, stopper, state: Mutex::new(state) }
     }
 
-    fn write(&self, act: Act) -> Write {
-        let op = Op::Consumer { name: self.name.clone(), act };
-        Write { author: Author::default(), op }
+    pub(super) fn write(&self, act: Act) -> Write {
+        Write { author: Author::default(), work: Work::Consumer { name: self.name.clone(), act } }
     }
 
     /// Whether a revision may be acknowledged: gives it back, or none where that says nothing.
@@ -93,9 +92,9 @@ impl Lease {
         Ok(Some(upto))
     }
 
-    /// The operation that acknowledges everything up to a revision, or only makes sure that the consumer is ours.
-    pub(super) fn ack(&self, upto: Option<Revision>) -> Write {
-        self.write(Act::Ack { fence: self.fence, upto })
+    /// What acknowledges everything up to a revision, or only makes sure that the consumer is ours.
+    pub(super) fn ack(&self, upto: Option<Revision>) -> Act {
+        Act::Ack { fence: self.fence, upto }
     }
 
     /// Takes note of a refusal: one that says that the consumer is not ours ends the watch.

@@ -11,7 +11,6 @@ mod history;
 pub mod json;
 mod lease;
 mod list;
-mod ops;
 #[cfg(feature = "render")]
 mod render;
 mod report;
@@ -19,16 +18,18 @@ mod thread;
 mod transaction;
 mod view;
 mod watching;
+mod weak;
 
 #[cfg(feature = "async")]
 pub use asynchronous::{AsyncStore, Writing};
 pub use consumer::{Acker, Consumer};
-pub use handle::{Store, WeakStore};
+pub use handle::Store;
 pub use history::History;
 pub use list::{Entries, Groups};
 pub use report::{CheckReport, Stats};
 pub use transaction::{Committed, Transaction};
 pub use view::{Snapshot, View};
+pub use weak::WeakStore;
 
 #[cfg(all(test, shuttle))]
 mod tests {

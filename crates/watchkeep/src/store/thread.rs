@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Woken;
-use crate::engine::{Author, Op, Write};
+use crate::engine::{Author, Work, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::limits::{BLIND, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;
@@ -154,8 +154,8 @@ fn expire(core: &Core) -> Result<Option<Duration>> {
     if next > now {
         return Ok(Some(next.since(now)));
     }
-    let everything = Op::Reap { groups: NameRange::prefix("") };
-    core.write(Write { author: Author::default(), op: everything })?;
+    let everything = Work::Reap { groups: NameRange::prefix("") };
+    core.write(Write { author: Author::default(), work: everything })?;
     // There may be more: look again at once.
     Ok(Some(Duration::ZERO))
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::engine::{Op, Outcome, Transact};
+use crate::engine::Transact;
+use crate::types::batch::{Operation, Outcome};
 use crate::types::error::{Reason, Result};
 use crate::types::name::Scope;
 use crate::types::revision::{Revision, StoreId};
@@ -12,7 +13,6 @@ use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
 use super::consumer::Acker;
-use super::ops;
 use super::view::{Source, View};
 
 /// A transaction that was committed.
@@ -41,8 +41,8 @@ impl<'t> Transaction<'t> {
         Transaction { engine, scope, store, view }
     }
 
-    fn apply(&self, op: &Op) -> Result<Outcome> {
-        self.engine.apply(op)
+    fn apply(&self, operation: Operation) -> Result<Outcome> {
+        self.engine.apply(&operation.within(self.scope))
     }
 
     /// Writes an entry, as [`Store::set`](crate::Store::set); its revision is known when the transaction is
@@ -76,7 +76,7 @@ impl<'t> Transaction<'t> {
         value: impl Into<Value>,
         options: SetOptions,
     ) -> Result<()> {
-        self.apply(&ops::set(self.scope, group, key, value.into(), options)).map(drop)
+        self.apply(Operation::set(group, key, value.into(), options)).map(drop)
     }
 
     /// Deletes an entry; whether it was there.
@@ -94,7 +94,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete), and `Conflict`.
     pub fn delete_with(&self, group: &str, key: &str, options: DeleteOptions) -> Result<bool> {
-        self.apply(&ops::delete(self.scope, group, key, &options))?.was_there()
+        Ok(self.apply(Operation::delete(group, key, &options))?.was_there())
     }
 
     /// Deletes a group with all its entries; how many there were.
@@ -103,7 +103,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete).
     pub fn delete_group(&self, group: &str) -> Result<u64> {
-        Ok(self.apply(&ops::delete_group(self.scope, group))?.keys())
+        Ok(self.apply(Operation::delete_group(group))?.keys())
     }
 
     /// Deletes all groups whose name starts so; how many entries there were.
@@ -112,7 +112,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete).
     pub fn delete_prefix(&self, group_prefix: &str) -> Result<u64> {
-        Ok(self.apply(&ops::delete_groups(self.scope, group_prefix))?.keys())
+        Ok(self.apply(Operation::delete_prefix(group_prefix))?.keys())
     }
 
     /// Gives an entry a new deadline; whether it is there.
@@ -122,7 +122,7 @@ impl<'t> Transaction<'t> {
     /// As [`delete`](Transaction::delete), and `InvalidArgument` for a time to live below 1 ms or past the year
     /// 9999.
     pub fn touch(&self, group: &str, key: &str, ttl: Duration) -> Result<bool> {
-        self.apply(&ops::touch(self.scope, group, key, Some(ttl)))?.was_there()
+        Ok(self.apply(Operation::touch(group, key, Some(ttl)))?.was_there())
     }
 
     /// Takes an entry's deadline away; whether it is there.
@@ -131,7 +131,7 @@ impl<'t> Transaction<'t> {
     ///
     /// As [`delete`](Transaction::delete).
     pub fn persist(&self, group: &str, key: &str) -> Result<bool> {
-        self.apply(&ops::touch(self.scope, group, key, None))?.was_there()
+        Ok(self.apply(Operation::touch(group, key, None))?.was_there())
     }
 
     /// Acknowledges for a named consumer, as [`Acker::ack`], together with what the transaction writes: both are there
@@ -167,8 +167,9 @@ impl<'t> Transaction<'t> {
             return Err(Reason::Invalid { what: what.to_owned() }.into());
         }
         // Where nothing is to be noted, too: what a stale holder writes must not be there.
-        let ack = acker.lease().ack(acker.lease().admit(revision)?);
-        self.apply(&ack.op).inspect_err(|error| acker.lease().learn(error)).map(drop)
+        let lease = acker.lease();
+        let ack = lease.ack(lease.admit(revision)?);
+        self.engine.consumer(&lease.name, &ack).inspect_err(|error| lease.learn(error))
     }
 }
 

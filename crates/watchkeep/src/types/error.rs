@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::batch::Unmet;
 use super::event::Lagged;
 use super::quota::QuotaExceeded;
 use super::revision::{Revision, StoreId};
@@ -135,6 +136,9 @@ impl ErrorKind {
     }
 }
 
+/// How many unmet conditions an error's text names.
+const TOLD: usize = 5;
+
 /// A cause of another crate, kept whole.
 pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -200,6 +204,11 @@ pub(crate) enum Reason {
     OldSqlite { found: &'static str },
     #[error("group {group:?} key {key:?} {}; read it again and decide", conflict(.current))]
     Conflict { group: String, key: String, current: Option<Revision> },
+    #[error(
+        "{} of the batch's conditions do not hold ({}); read again and decide",
+        .0.len(), .0.iter().take(TOLD).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Unmet(Vec<Unmet>),
     #[error("{0}")]
     Quota(QuotaExceeded),
     #[error(
@@ -234,6 +243,8 @@ pub(crate) enum Reason {
         "the {what} has {len} bytes, the limit is {limit}; shorten it, or raise the limit when opening the store"
     )]
     TooLarge { what: &'static str, len: usize, limit: usize },
+    #[error("the {what} has {len}, the limit is {limit}; split it")]
+    BatchTooLarge { what: &'static str, len: usize, limit: usize },
     #[error("it is larger than SQLite stores in one row; make it smaller, or split it")]
     TooLargeForSqlite(#[source] rusqlite::Error),
     #[error("the {what} has {len} bytes, the limit is {limit}; shorten it")]
@@ -365,7 +376,7 @@ impl Reason {
             Reason::IsFolder { .. } | Reason::SpecialFile { .. } | Reason::ForeignFile { .. } => {
                 ErrorKind::ForeignFile
             }
-            Reason::Conflict { .. } => ErrorKind::Conflict,
+            Reason::Conflict { .. } | Reason::Unmet(_) => ErrorKind::Conflict,
             Reason::Quota(_) => ErrorKind::QuotaExceeded,
             Reason::BadNamespace { .. } | Reason::BadConsumer { .. } => ErrorKind::InvalidName,
             Reason::ScopedTwice { .. }
@@ -378,9 +389,10 @@ impl Reason {
             | Reason::BadDeadline
             | Reason::Ahead { .. }
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
-            Reason::TooLarge { .. } | Reason::TooLong { .. } | Reason::TooLargeForSqlite(_) => {
-                ErrorKind::TooLarge
-            }
+            Reason::TooLarge { .. }
+            | Reason::TooLong { .. }
+            | Reason::BatchTooLarge { .. }
+            | Reason::TooLargeForSqlite(_) => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
             Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
                 ErrorKind::Busy
@@ -444,6 +456,14 @@ impl Error {
         match &*self.0 {
             Reason::Conflict { current, .. } => *current,
             _ => None,
+        }
+    }
+
+    /// Of a [`Conflict`](ErrorKind::Conflict) of a [`Batch`](crate::Batch): all conditions that did not hold.
+    pub fn unmet(&self) -> &[Unmet] {
+        match &*self.0 {
+            Reason::Unmet(unmet) => unmet,
+            _ => &[],
         }
     }
 

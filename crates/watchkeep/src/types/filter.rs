@@ -138,12 +138,21 @@ impl Filter {
 
     /// Whether the filter lets this event through.
     pub fn matches(&self, event: &Event) -> bool {
-        self.admits(event.kind(), event.origin()) && self.covers(event.group(), event.key())
+        self.lets_through(event.kind(), event.origin(), event.group(), event.key())
     }
 
     pub(crate) fn matches_change(&self, change: &Change) -> bool {
-        self.admits(change.kind, change.origin.as_deref())
-            && self.covers(&change.group, change.key.as_deref())
+        self.lets_through(change.kind, change.origin.as_deref(), &change.group, change.key.as_deref())
+    }
+
+    pub(crate) fn lets_through(
+        &self,
+        kind: Kind,
+        origin: Option<&str>,
+        group: &str,
+        key: Option<&str>,
+    ) -> bool {
+        self.admits(kind, origin) && self.covers(group, key)
     }
 
     /// Whether a change belongs to the state that a snapshot tells, whoever made it.

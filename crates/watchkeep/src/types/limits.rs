@@ -15,6 +15,15 @@ pub const MAX_CONTENT_TYPE: usize = 1024;
 /// The longest label, in bytes: the origin of what a handle writes, and what a consumer's holder calls itself.
 pub const MAX_LABEL: usize = 256;
 
+/// How many conditions and operations a [`Batch`](crate::Batch) has together, at the most.
+pub const MAX_BATCH_OPERATIONS: usize = 4_096;
+
+/// How many bytes of names and values a [`Batch`](crate::Batch) has, at the most.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;
+
+/// How many events [`Condition::unchanged`](crate::Condition::unchanged) looks at, at the most.
+pub const MAX_UNCHANGED_EVENTS: usize = 1_024;
+
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.

@@ -1,6 +1,7 @@
 //! The words of watchkeep: plain data that does no I/O and knows no engine.
 
 pub(crate) mod backup;
+pub(crate) mod batch;
 pub(crate) mod clock;
 pub(crate) mod consumer;
 pub(crate) mod counters;

@@ -5,23 +5,23 @@ use std::time::Duration;
 use super::clock::Timestamp;
 use super::revision::Revision;
 
-/// What must hold for a write to happen.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Condition {
-    #[default]
-    Always,
+/// What an entry must be for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expected {
     /// The key is not there.
     Absent,
+    /// It is there.
+    Present,
     /// The entry has this revision.
-    Revision(Revision),
+    At(Revision),
 }
 
-impl Condition {
+impl Expected {
     pub(crate) fn holds(self, current: Option<Revision>) -> bool {
         match self {
-            Condition::Always => true,
-            Condition::Absent => current.is_none(),
-            Condition::Revision(revision) => current == Some(revision),
+            Expected::Absent => current.is_none(),
+            Expected::Present => current.is_some(),
+            Expected::At(revision) => current == Some(revision),
         }
     }
 }
@@ -50,7 +50,7 @@ pub(crate) enum Ttl {
 /// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct SetOptions {
-    pub(crate) condition: Condition,
+    pub(crate) expected: Option<Expected>,
     pub(crate) ttl: Ttl,
     pub(crate) content_type: Option<String>,
 }
@@ -85,14 +85,14 @@ impl SetOptions {
     /// Only when the key is not there.
     #[must_use]
     pub fn if_absent(mut self) -> SetOptions {
-        self.condition = Condition::Absent;
+        self.expected = Some(Expected::Absent);
         self
     }
 
     /// Only when the entry has this revision.
     #[must_use]
     pub fn if_revision(mut self, revision: Revision) -> SetOptions {
-        self.condition = Condition::Revision(revision);
+        self.expected = Some(Expected::At(revision));
         self
     }
 
@@ -107,7 +107,7 @@ impl SetOptions {
 /// How [`Store::delete_with`](crate::Store::delete_with) deletes.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct DeleteOptions {
-    pub(crate) condition: Condition,
+    pub(crate) expected: Option<Expected>,
 }
 
 impl DeleteOptions {
@@ -119,7 +119,7 @@ impl DeleteOptions {
     /// Only when the entry has this revision.
     #[must_use]
     pub fn if_revision(mut self, revision: Revision) -> DeleteOptions {
-        self.condition = Condition::Revision(revision);
+        self.expected = Some(Expected::At(revision));
         self
     }
 }

@@ -237,12 +237,13 @@ mod tests {
     use super::*;
     use crate::engine::signal::Signal;
     use crate::engine::sqlite::SqliteEngine;
-    use crate::engine::{Author, Op, Write};
+    use crate::engine::{Author, Write};
+    use crate::types::batch::Operation;
     use crate::types::error::Reason;
     use crate::types::filter::Filter;
     use crate::types::options::Options;
     use crate::types::watching::WatchOptions;
-    use crate::types::writing::{Condition, Ttl};
+    use crate::types::writing::Ttl;
 
     fn engine() -> Result<SqliteEngine> {
         let signal = Signal::new().map_err(|cause| Reason::Io { what: "no signal".to_owned(), cause })?;
@@ -250,19 +251,21 @@ mod tests {
     }
 
     fn set(engine: &SqliteEngine, entries: impl IntoIterator<Item = (String, String, usize)>) -> Result<()> {
-        let ops: Vec<_> = entries
+        let operations: Vec<_> = entries
             .into_iter()
-            .map(|(group, key, size)| Op::Set {
+            .map(|(group, key, size)| Operation::Set {
                 group,
                 key,
                 value: vec![0; size].into(),
                 ttl: Ttl::Clear,
-                condition: Condition::Always,
+                expected: None,
                 content_type: None,
             })
             .collect();
         engine
-            .transact(&Author::default(), &mut |tx| ops.iter().try_for_each(|op| tx.apply(op).map(drop)))
+            .transact(&Author::default(), &mut |tx| {
+                operations.iter().try_for_each(|operation| tx.apply(operation).map(drop))
+            })
             .map(drop)
     }
 
@@ -347,8 +350,8 @@ mod tests {
             }
             if steps.taken == 5 {
                 for n in 0..groups {
-                    let op = Op::DeleteGroup { group: entry(n).0 };
-                    engine.write(Write { author: Author::default(), op })?;
+                    let deletion = Operation::DeleteGroup { group: entry(n).0 };
+                    engine.write(Write { author: Author::default(), work: deletion.into() })?;
                 }
                 set(&engine, [entry(3)])?;
             }

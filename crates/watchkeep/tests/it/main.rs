@@ -4,6 +4,7 @@ mod support;
 
 mod asynchronous;
 mod backup;
+mod batches;
 mod callbacks;
 mod callbacks_reentrant;
 mod changes;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use crate::engine::{Author, Op, Outcome};
+use crate::engine::{Act, Author};
+use crate::types::batch::{Operation, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::{Change, Kind};
@@ -14,7 +15,7 @@ use crate::types::name::{NameRange, check_content_type, check_label};
 use crate::types::quota::Usage;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
-use crate::types::writing::{Condition, Ttl};
+use crate::types::writing::{Expected, Ttl};
 
 use super::columns::{SqlValue, read_value};
 use super::consumers;
@@ -53,7 +54,7 @@ const GROUPS: &str =
     "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 
 /// One SQL transaction, in which several jobs are committed.
-pub(super) struct Batch<'c> {
+pub(super) struct Commit<'c> {
     conn: &'c Connection,
     pub(super) now: Timestamp,
     limits: Limits,
@@ -71,9 +72,9 @@ pub(super) struct Batch<'c> {
     pub(super) earliest: Option<Timestamp>,
 }
 
-impl<'c> Batch<'c> {
+impl<'c> Commit<'c> {
     /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
-    pub(super) fn begin(conn: &'c Connection, now: Timestamp, limits: Limits) -> Result<Batch<'c>> {
+    pub(super) fn begin(conn: &'c Connection, now: Timestamp, limits: Limits) -> Result<Commit<'c>> {
         let (base, total_bytes) = log::end(conn)?;
         if base == Revision::ZERO && log::was_written(conn)? {
             let what = "its log is gone, and with it the last revision".to_owned();
@@ -81,12 +82,12 @@ impl<'c> Batch<'c> {
         }
         let (salt, changes) = (Salt::read(conn)?, Vec::new());
         let (earliest, is_tight) = (None, false);
-        Ok(Batch { conn, now, limits, base, last: base, total_bytes, salt, is_tight, changes, earliest })
+        Ok(Commit { conn, now, limits, base, last: base, total_bytes, salt, is_tight, changes, earliest })
     }
 
     pub(super) fn job<'b>(&'b mut self, author: &'b Author) -> Job<'b, 'c> {
         let last = self.last;
-        Job { batch: self, author, last, pending: Vec::new() }
+        Job { commit: self, author, last, pending: Vec::new() }
     }
 
     /// Reads that see what the transaction has written.
@@ -97,17 +98,17 @@ impl<'c> Batch<'c> {
 
 /// One user's transaction: its events have consecutive revisions and name the last one.
 pub(super) struct Job<'b, 'c> {
-    batch: &'b mut Batch<'c>,
+    pub(super) commit: &'b mut Commit<'c>,
     author: &'b Author,
     last: Revision,
     pending: Vec<Change>,
 }
 
 /// An entry as it stands in the file, due or not.
-struct Found {
+pub(super) struct Found {
     rowid: i64,
-    revision: Revision,
-    deadline: Option<Timestamp>,
+    pub(super) revision: Revision,
+    pub(super) deadline: Option<Timestamp>,
     bytes: i64,
 }
 
@@ -164,25 +165,25 @@ impl Job<'_, '_> {
     /// written: one that fails here leaves nothing behind.
     pub(super) fn seal(self) -> Result<Option<Revision>> {
         let Some(commit) = self.pending.last().map(|change| change.revision) else { return Ok(None) };
-        let (mut total, mut changes) = (self.batch.total_bytes, Vec::with_capacity(self.pending.len()));
+        let (mut total, mut changes) = (self.commit.total_bytes, Vec::with_capacity(self.pending.len()));
         for change in self.pending {
             let change = Change { commit, ..change };
             total += log::payload(&change);
-            log::append(self.batch.conn, self.batch.salt, &change, total)?;
+            log::append(self.commit.conn, self.commit.salt, &change, total)?;
             changes.push(Arc::new(change));
         }
-        self.batch.total_bytes = total;
-        self.batch.changes.append(&mut changes);
-        self.batch.last = commit;
+        self.commit.total_bytes = total;
+        self.commit.changes.append(&mut changes);
+        self.commit.last = commit;
         Ok(Some(commit))
     }
 
-    fn conn(&self) -> &Connection {
-        self.batch.conn
+    pub(super) fn conn(&self) -> &Connection {
+        self.commit.conn
     }
 
     fn counters(&self) -> Counters<'_> {
-        Counters { conn: self.batch.conn }
+        Counters { conn: self.commit.conn }
     }
 
     fn log(&mut self, kind: Kind, group: &str, key: Option<&str>, details: Details) -> Result<Revision> {
@@ -200,13 +201,13 @@ impl Job<'_, '_> {
             previous: details.previous,
             // Time let it expire, not the handle whose write came across it.
             origin: self.author.origin.clone().filter(|_| kind != Kind::Expire),
-            timestamp: self.batch.now,
+            timestamp: self.commit.now,
         });
         Ok(revision)
     }
 
-    fn is_due(&self, deadline: Option<Timestamp>) -> bool {
-        deadline.is_some_and(|deadline| deadline <= self.batch.now)
+    pub(super) fn is_due(&self, deadline: Option<Timestamp>) -> bool {
+        deadline.is_some_and(|deadline| deadline <= self.commit.now)
     }
 
     fn find(&self, group: &Group, key: &str) -> Result<Option<Found>> {
@@ -223,7 +224,7 @@ impl Job<'_, '_> {
     }
 
     /// The group and the entry as they are in the file, due or not.
-    fn place(&self, group: &str, key: &str) -> Result<(Option<Group>, Option<Found>)> {
+    pub(super) fn place(&self, group: &str, key: &str) -> Result<(Option<Group>, Option<Found>)> {
         let row = self.counters().group(group)?;
         let found = row.as_ref().map(|row| self.find(row, key)).transpose()?.flatten();
         Ok((row, found))
@@ -243,21 +244,21 @@ impl Job<'_, '_> {
     }
 
     fn set(&mut self, set: &Set<'_>) -> Result<Outcome> {
-        self.batch.limits.check_group(set.group)?;
-        self.batch.limits.check_key(set.key)?;
-        self.batch.limits.check_value(set.value)?;
+        self.commit.limits.check_group(set.group)?;
+        self.commit.limits.check_key(set.key)?;
+        self.commit.limits.check_value(set.value)?;
         set.content_type.map_or(Ok(()), check_content_type)?;
         // Everything that can refuse the write comes before the first change.
         let (mut row, mut found) = self.place(set.group, set.key)?;
         let there = found.as_ref().filter(|found| !self.is_due(found.deadline));
-        check(set.condition, set.group, set.key, there)?;
+        check(set.expected, set.group, set.key, there)?;
         let deadline = match set.ttl {
             Ttl::Clear => None,
             Ttl::Keep => there.and_then(|there| there.deadline),
-            Ttl::For(ttl) => Some(self.batch.now.deadline(ttl)?),
-            Ttl::Until(deadline) => Some(self.batch.now.ahead(deadline)?),
+            Ttl::For(ttl) => Some(self.commit.now.deadline(ttl)?),
+            Ttl::Until(deadline) => Some(self.commit.now.ahead(deadline)?),
         };
-        if self.batch.is_tight {
+        if self.commit.is_tight {
             return Err(Reason::Tight.into());
         }
         let is_due = found.as_ref().is_some_and(|found| self.is_due(found.deadline));
@@ -274,7 +275,7 @@ impl Job<'_, '_> {
             previous: found.as_ref().map(|found| found.revision),
         };
         let revision = self.log(Kind::Set, set.group, Some(set.key), details)?;
-        let (number, now, value) = (revision.as_i64(), self.batch.now.as_millis(), SqlValue(set.value));
+        let (number, now, value) = (revision.as_i64(), self.commit.now.as_millis(), SqlValue(set.value));
         let until = deadline.map(Timestamp::as_millis);
         match (row, found) {
             (Some(row), Some(found)) => {
@@ -315,7 +316,7 @@ impl Job<'_, '_> {
             let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);
             // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
             let over = quota.exceeded(namespace, Usage::default(), after).is_some();
-            if over && self.reap(&NameRange::prefix(author.scope.prefix()))?.has_more() {
+            if over && self.reap(&NameRange::prefix(author.scope.prefix()))?.1 {
                 made_room = true;
                 continue;
             }
@@ -326,17 +327,17 @@ impl Job<'_, '_> {
         }
     }
 
-    fn delete(&mut self, group: &str, key: &str, condition: Condition) -> Result<Outcome> {
+    fn delete(&mut self, group: &str, key: &str, expected: Option<Expected>) -> Result<Outcome> {
         let Some((row, found)) = self.present(group, key)? else {
-            check(condition, group, key, None)?;
-            return Ok(Outcome::Keys(0));
+            check(expected, group, key, None)?;
+            return Ok(Outcome::Was(false));
         };
-        check(condition, group, key, Some(&found))?;
+        check(expected, group, key, Some(&found))?;
         let details = Details { previous: Some(found.revision), ..Details::default() };
         self.log(Kind::Delete, group, Some(key), details)?;
         self.conn().prepare_cached(REMOVE)?.execute([found.rowid])?;
         self.counters().add(&row, group, -1, -found.bytes)?;
-        Ok(Outcome::Keys(1))
+        Ok(Outcome::Was(true))
     }
 
     /// Reads due entries, about a megabyte of them at the most, but at least one.
@@ -384,18 +385,20 @@ impl Job<'_, '_> {
         Ok(())
     }
 
-    /// Removes what is due in a range of groups, a bounded number, and announces what has a group.
-    fn reap(&mut self, groups: &NameRange) -> Result<Outcome> {
+    /// Removes what is due in a range of groups, a bounded number, and announces what has a group; how many, and whether
+    /// there may be more.
+    pub(super) fn reap(&mut self, groups: &NameRange) -> Result<(u64, bool)> {
         let step = i64::try_from(REAP_STEP).unwrap_or(i64::MAX);
         let sql = if *groups == NameRange::prefix("") { DUE_ANYWHERE } else { DUE };
-        let due = self.read_due(sql, params![self.batch.now.as_millis(), groups.lower(), groups.to, step])?;
+        let due =
+            self.read_due(sql, params![self.commit.now.as_millis(), groups.lower(), groups.to, step])?;
         let (more, keys) = (!due.is_empty(), due.iter().filter(|due| due.group.is_some()).count());
         self.expire(due)?;
-        Ok(Outcome::Reaped { keys: u64::try_from(keys).unwrap_or(u64::MAX), more })
+        Ok((u64::try_from(keys).unwrap_or(u64::MAX), more))
     }
 
     fn delete_group(&mut self, group: &str) -> Result<u64> {
-        while self.reap(&NameRange::exactly(group))?.has_more() {}
+        while self.reap(&NameRange::exactly(group))?.1 {}
         let Some(row) = self.counters().group(group)? else { return Ok(0) };
         self.log(Kind::DeleteGroup, group, None, Details::default())?;
         self.counters().bury(&row, group)?;
@@ -413,63 +416,71 @@ impl Job<'_, '_> {
     }
 
     fn touch(&mut self, group: &str, key: &str, ttl: Option<std::time::Duration>) -> Result<Outcome> {
-        let deadline = ttl.map(|ttl| self.batch.now.deadline(ttl)).transpose()?;
-        let Some((_, found)) = self.present(group, key)? else { return Ok(Outcome::Keys(0)) };
+        let deadline = ttl.map(|ttl| self.commit.now.deadline(ttl)).transpose()?;
+        let Some((_, found)) = self.present(group, key)? else { return Ok(Outcome::Was(false)) };
         if found.deadline != deadline {
             self.log(Kind::Touch, group, Some(key), Details { deadline, ..Details::default() })?;
             let until = deadline.map(Timestamp::as_millis);
             self.conn().prepare_cached(SET_DEADLINE)?.execute(params![found.rowid, until])?;
             self.note_deadline(deadline);
         }
-        Ok(Outcome::Keys(1))
+        Ok(Outcome::Was(true))
     }
 
     fn note_deadline(&mut self, deadline: Option<Timestamp>) {
-        self.batch.earliest = self.batch.earliest.into_iter().chain(deadline).min();
+        self.commit.earliest = self.commit.earliest.into_iter().chain(deadline).min();
     }
 }
 
-/// The parts of [`Op::Set`].
+/// The parts of [`Operation::Set`].
 struct Set<'a> {
     group: &'a str,
     key: &'a str,
     value: &'a Value,
     ttl: Ttl,
-    condition: Condition,
+    expected: Option<Expected>,
     content_type: Option<&'a str>,
 }
 
 impl Job<'_, '_> {
     /// Does one operation. What refuses it refuses before the first change.
-    pub(super) fn apply(&mut self, op: &Op) -> Result<Outcome> {
-        self.author.origin.as_deref().map_or(Ok(()), |origin| check_label("origin", origin))?;
-        match op {
-            Op::Set { group, key, value, ttl, condition, content_type } => self.set(&Set {
+    pub(super) fn apply(&mut self, operation: &Operation) -> Result<Outcome> {
+        self.check_origin()?;
+        match operation {
+            Operation::Set { group, key, value, ttl, expected, content_type } => self.set(&Set {
                 group,
                 key,
                 value,
                 ttl: *ttl,
-                condition: *condition,
+                expected: *expected,
                 content_type: content_type.as_deref(),
             }),
-            Op::Delete { group, key, condition } => self.delete(group, key, *condition),
-            Op::DeleteGroup { group } => self.delete_group(group).map(Outcome::Keys),
-            Op::DeleteGroups { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
-            Op::Touch { group, key, ttl } => self.touch(group, key, *ttl),
-            Op::Reap { groups } => self.reap(groups),
-            Op::Consumer { name, act } => {
-                consumers::apply(self.conn(), self.batch.now, self.last, name, act).map(Outcome::Consumer)
-            }
+            Operation::Delete { group, key, expected } => self.delete(group, key, *expected),
+            Operation::DeleteGroup { group } => self.delete_group(group).map(Outcome::Keys),
+            Operation::DeletePrefix { prefix } => self.delete_groups(prefix).map(Outcome::Keys),
+            Operation::Touch { group, key, ttl } => self.touch(group, key, *ttl),
         }
+    }
+
+    fn check_origin(&self) -> Result<()> {
+        self.author.origin.as_deref().map_or(Ok(()), |origin| check_label("origin", origin))
+    }
+
+    /// Does something with a named consumer; the number under which it is held.
+    pub(super) fn consumer(&self, name: &str, act: &Act) -> Result<u64> {
+        self.check_origin()?;
+        consumers::apply(self.conn(), self.commit.now, self.last, name, act)
     }
 }
 
-fn check(condition: Condition, group: &str, key: &str, there: Option<&Found>) -> Result<()> {
+fn check(expected: Option<Expected>, group: &str, key: &str, there: Option<&Found>) -> Result<()> {
     let current = there.map(|found| found.revision);
-    if condition.holds(current) {
-        return Ok(());
+    match expected {
+        Some(expected) if !expected.holds(current) => {
+            Err(Reason::Conflict { group: group.to_owned(), key: key.to_owned(), current }.into())
+        }
+        _ => Ok(()),
     }
-    Err(Reason::Conflict { group: group.to_owned(), key: key.to_owned(), current }.into())
 }
 
 fn len(bytes: impl AsRef<[u8]>) -> i64 {
@@ -522,9 +533,10 @@ mod tests {
     use super::*;
     use crate::engine::signal::Signal;
     use crate::engine::sqlite::SqliteEngine;
-    use crate::engine::{Engine, Write};
+    use crate::engine::{Engine, Work, Write};
     use crate::types::clock::ManualClock;
     use crate::types::options::Options;
+    use crate::types::writing::SetOptions;
 
     /// What a deleted group left behind is nobody's event, and just as much work.
     #[test]
@@ -532,25 +544,20 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let signal = Arc::new(Signal::new().expect("a signal"));
         let engine = SqliteEngine::open_private(&Options::new().clock(clock.clone()), signal)?;
-        let write = |op| engine.write(Write { author: Author::default(), op });
+        let write = |work| engine.write(Write { author: Author::default(), work });
         let ttl = Duration::from_secs(60);
         for number in 0..2 * REAP_STEP + 10 {
-            write(Op::Set {
-                group: "g".to_owned(),
-                key: number.to_string(),
-                value: Value::from("v"),
-                ttl: Ttl::For(ttl),
-                condition: Condition::Always,
-                content_type: None,
-            })?;
+            let options = SetOptions::new().ttl(ttl);
+            write(Operation::set("g", &number.to_string(), Value::from("v"), options).into())?;
         }
-        write(Op::DeleteGroup { group: "g".to_owned() })?;
+        write(Operation::delete_group("g").into())?;
         clock.advance(ttl);
         let mut left = Vec::new();
         loop {
-            let step = write(Op::Reap { groups: NameRange::prefix("") })?;
-            assert_eq!((step.outcome.keys(), step.announced), (0, None));
-            if !step.outcome.has_more() {
+            let step = write(Work::Reap { groups: NameRange::prefix("") })?;
+            let (keys, more) = step.reaped()?;
+            assert_eq!((keys, step.announced), (0, None));
+            if !more {
                 break;
             }
             let count = "SELECT count(*) FROM wk_entries";

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::{Author, Op, Outcome, Read, Receipt, Sealed, Transact, Write};
+use crate::engine::{Act, Author, Done, Read, Receipt, Sealed, Transact, Work, Write};
+use crate::types::batch::{Batch, Operation, Outcome};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 use crate::types::revision::Revision;
 
-use super::apply::{Batch, Job};
+use super::apply::{Commit, Job};
 use super::read::SqliteRead;
 use super::writer::Writer;
 use super::{SqliteEngine, nesting};
@@ -62,11 +63,11 @@ struct Taken {
 }
 
 impl Taken {
-    fn apply(&mut self, writer: &Writer, batch: &mut Batch<'_>, clock: &dyn Clock) -> Result<(), Broken> {
+    fn apply(&mut self, writer: &Writer, commit: &mut Commit<'_>, clock: &dyn Clock) -> Result<(), Broken> {
         // It may have been made after the transaction began.
-        batch.now = clock.now();
+        commit.now = clock.now();
         let applied = match &self.job.write {
-            Some(write) => apply(batch, write),
+            Some(write) => apply(writer, commit, write),
             None => Err(Reason::WorkerDied { what: "a commit" }.into()),
         };
         match applied {
@@ -172,15 +173,15 @@ impl SqliteEngine {
         self.may_write().map_err(Broken::Whole)?;
         writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
         writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
-        let begun = Batch::begin(&writer.conn, self.clock.now(), self.limits);
-        let mut batch = begun.map_err(|error| self.abandon(writer, error))?;
-        batch.is_tight = self.ballast.is_tight();
+        let begun = Commit::begin(&writer.conn, self.clock.now(), self.limits);
+        let mut commit = begun.map_err(|error| self.abandon(writer, error))?;
+        commit.is_tight = self.ballast.is_tight();
 
         // Its own first: a closure can only run here.
         if !matches!(own_result, Some(Err(_))) {
             let done = match own {
-                Own::Write(write) => apply(&mut batch, write).map(|done| done.map(OwnDone::Write)),
-                Own::Closure { author, f } => self.run_closure(writer, &mut batch, author, *f),
+                Own::Write(write) => apply(writer, &mut commit, write).map(|done| done.map(OwnDone::Write)),
+                Own::Closure { author, f } => self.run_closure(writer, &mut commit, author, *f),
                 Own::Others => Ok(Ok(OwnDone::Others)),
             };
             match done {
@@ -192,19 +193,19 @@ impl SqliteEngine {
             }
         }
         for taken in lead.taken.iter_mut().filter(|taken| !taken.failed) {
-            taken.apply(writer, &mut batch, &*self.clock)?;
+            taken.apply(writer, &mut commit, &*self.clock)?;
         }
         let (start, mut bytes) = (Instant::now(), 0);
         while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
             let Some(job) = self.turn.take_along() else { break };
-            bytes += job.write.as_ref().map_or(0, |write| write.op.weight());
+            bytes += job.write.as_ref().map_or(0, |write| write.work.weight());
             lead.taken.push(Taken { job, result: None, failed: false });
-            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut batch, &*self.clock))?;
+            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut commit, &*self.clock))?;
         }
 
-        let (base, last, earliest) = (batch.base, batch.last, batch.earliest);
-        let changes = std::mem::take(&mut batch.changes);
-        drop(batch);
+        let (base, last, earliest) = (commit.base, commit.last, commit.earliest);
+        let changes = std::mem::take(&mut commit.changes);
+        drop(commit);
         if last > base && !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
             writer.roll_back();
             writer.reserve(last, queued, self.busy_timeout).map_err(Broken::Whole)?;
@@ -234,44 +235,79 @@ impl SqliteEngine {
     fn run_closure(
         &self,
         writer: &Writer,
-        batch: &mut Batch<'_>,
+        commit: &mut Commit<'_>,
         author: &Author,
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
     ) -> Result<Result<OwnDone>> {
-        writer.run("SAVEPOINT job")?;
-        let guarded =
-            Guarded { read: batch.read(), job: RefCell::new(batch.job(author)), fault: RefCell::default() };
-        let result = nesting::inside(&self.file, self.turn.address(), || f(&guarded));
-        let Guarded { job, fault, .. } = guarded;
-        let result = fault.into_inner().map_or(result, Err).and_then(|()| job.into_inner().seal());
-        match result {
-            Ok(announced) => {
-                writer.run("RELEASE job")?;
-                let revision = announced.unwrap_or(batch.last);
-                Ok(Ok(OwnDone::Closure(Sealed { revision, announced })))
-            }
-            // A savepoint does not survive every error: a full disk takes the whole transaction.
-            Err(error) if writer.conn.is_autocommit() => Err(error),
-            Err(error) => {
-                writer.run("ROLLBACK TO job")?;
-                writer.run("RELEASE job")?;
-                Ok(Err(error))
-            }
+        let done = in_savepoint(writer, || {
+            let guarded = Guarded {
+                read: commit.read(),
+                job: RefCell::new(commit.job(author)),
+                fault: RefCell::default(),
+            };
+            let result = nesting::inside(&self.file, self.turn.address(), || f(&guarded));
+            let Guarded { job, fault, .. } = guarded;
+            fault.into_inner().map_or(result, Err)?;
+            job.into_inner().seal()
+        })?;
+        Ok(done.map(|announced| {
+            OwnDone::Closure(Sealed { revision: announced.unwrap_or(commit.last), announced })
+        }))
+    }
+}
+
+/// Does something that leaves nothing behind when it is refused. The outer error is one that took the transaction with
+/// it.
+fn in_savepoint<T>(writer: &Writer, f: impl FnOnce() -> Result<T>) -> Result<Result<T>> {
+    writer.run("SAVEPOINT job")?;
+    match f() {
+        Ok(done) => {
+            writer.run("RELEASE job")?;
+            Ok(Ok(done))
+        }
+        // A savepoint does not survive every error: a full disk takes the whole transaction.
+        Err(error) if writer.conn.is_autocommit() => Err(error),
+        Err(error) => {
+            writer.run("ROLLBACK TO job")?;
+            writer.run("RELEASE job")?;
+            Ok(Err(error))
         }
     }
 }
 
-/// Applies a write. It needs no savepoint, because an operation that refuses does so before its first change; a
-/// fault, the outer error, takes the whole transaction.
-fn apply(batch: &mut Batch<'_>, write: &Write) -> Result<Result<Receipt>> {
-    let mut job = batch.job(&write.author);
-    let outcome = job.apply(&write.op);
-    match outcome {
+/// Applies a write. The outer error is one that took the transaction with it.
+fn apply(writer: &Writer, commit: &mut Commit<'_>, write: &Write) -> Result<Result<Receipt>> {
+    match &write.work {
+        Work::Batch(batch) if !batch.is_single() => in_savepoint(writer, || {
+            let mut job = commit.job(&write.author);
+            let done = Done::Batch(all(&mut job, batch)?);
+            let announced = job.seal()?;
+            Ok(Receipt { done, revision: commit.last, announced })
+        }),
+        work => one(commit, &write.author, work),
+    }
+}
+
+fn all(job: &mut Job<'_, '_>, batch: &Batch) -> Result<Vec<Outcome>> {
+    job.judge(&batch.conditions)?;
+    batch.operations.iter().map(|operation| job.apply(operation)).collect()
+}
+
+/// Applies what needs no savepoint, because it refuses before its first change; a fault, the outer error, takes the whole
+/// transaction.
+fn one(commit: &mut Commit<'_>, author: &Author, work: &Work) -> Result<Result<Receipt>> {
+    let mut job = commit.job(author);
+    let done = match work {
+        Work::Batch(batch) => all(&mut job, batch).map(Done::Batch),
+        Work::Reap { groups } => job.reap(groups).map(|(keys, more)| Done::Reaped { keys, more }),
+        Work::Consumer { name, act } => job.consumer(name, act).map(Done::Consumer),
+    };
+    match done {
         Err(error) if is_fault(&error) => Err(error),
         // What was due and made room stays gone, also when that was not enough.
-        outcome => {
+        done => {
             let announced = job.seal()?;
-            Ok(outcome.map(|outcome| Receipt { outcome, announced }))
+            Ok(done.map(|done| Receipt { done, revision: commit.last, announced }))
         }
     }
 }
@@ -302,16 +338,26 @@ struct Guarded<'b, 'c> {
     fault: RefCell<Option<Error>>,
 }
 
-impl Transact for Guarded<'_, '_> {
-    fn apply(&self, op: &Op) -> Result<Outcome> {
+impl<'b, 'c> Guarded<'b, 'c> {
+    fn step<T>(&self, f: impl FnOnce(&mut Job<'b, 'c>) -> Result<T>) -> Result<T> {
         if let Some(fault) = &*self.fault.borrow() {
             return Err(fault.clone());
         }
-        self.job.borrow_mut().apply(op).inspect_err(|error| {
+        f(&mut self.job.borrow_mut()).inspect_err(|error| {
             if is_fault(error) {
                 self.spoil(error);
             }
         })
+    }
+}
+
+impl Transact for Guarded<'_, '_> {
+    fn apply(&self, operation: &Operation) -> Result<Outcome> {
+        self.step(|job| job.apply(operation))
+    }
+
+    fn consumer(&self, name: &str, act: &Act) -> Result<()> {
+        self.step(|job| job.consumer(name, act).map(drop))
     }
 
     fn spoil(&self, error: &Error) {

@@ -9,6 +9,7 @@ mod connection;
 mod consumers;
 mod counters;
 mod guard;
+mod judge;
 mod lead;
 mod log;
 mod maintain;
@@ -35,9 +36,10 @@ use tempfile::TempDir;
 use super::feed::Feed;
 use super::floors::Floors;
 use super::signal::Signal;
-use super::{Author, Completion, Engine, Held, Op, Read, Receipt, Sealed, Transact, Write};
+use super::{Author, Completion, Engine, Held, Read, Receipt, Sealed, Transact, Work, Write, mixed_up};
 use crate::engine::turn::{Admission, Turn};
 use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::Operation;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
@@ -210,18 +212,21 @@ impl SqliteEngine {
     }
 
     /// Deleting a group announces first what in it is due. When that is much, it happens in steps of its own.
-    fn reap_before(&self, op: &Op, author: &Author) -> Result<Option<Revision>> {
-        let groups = match op {
-            Op::DeleteGroup { group } => NameRange::exactly(group),
-            Op::DeleteGroups { prefix } => NameRange::prefix(prefix),
-            _ => return Ok(None),
-        };
+    fn reap_before(&self, write: &Write) -> Result<Option<Revision>> {
+        let Work::Batch(batch) = &write.work else { return Ok(None) };
         let mut announced = None;
-        while self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups))? > REAP_STEP {
-            let reap = Write { author: author.clone(), op: Op::Reap { groups: groups.clone() } };
-            announced = self.commit(&reap)?.announced;
+        for operation in &batch.operations {
+            let groups = match operation {
+                Operation::DeleteGroup { group } => NameRange::exactly(group),
+                Operation::DeletePrefix { prefix } => NameRange::prefix(prefix),
+                _ => continue,
+            };
+            while self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups))? > REAP_STEP {
+                let reap = Work::Reap { groups: groups.clone() };
+                announced = self.commit(&Write { author: write.author.clone(), work: reap })?.announced;
+            }
+            self.upkeep.want();
         }
-        self.upkeep.want();
         Ok(announced)
     }
 
@@ -240,7 +245,7 @@ impl SqliteEngine {
     /// Gives the connection back, which goes through the turn meanwhile.
     fn reap_at_last(&self, mut writer: Writer) -> Option<Writer> {
         let (begun, groups) = (Instant::now(), NameRange::prefix(""));
-        let reap = Write { author: Author::default(), op: Op::Reap { groups: groups.clone() } };
+        let reap = Write { author: Author::default(), work: Work::Reap { groups: groups.clone() } };
         // A clock of the user's may panic, and a close must come to its end.
         let due = || caught(|| self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups)));
         while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(1..))) {
@@ -260,7 +265,7 @@ impl SqliteEngine {
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
             Admission::Done(result) => result,
             Admission::Lead(mut writer) => {
-                writer.is_reaping = matches!(write.op, Op::Reap { .. });
+                writer.is_reaping = matches!(write.work, Work::Reap { .. });
                 match self.lead(writer, Own::Write(write), queued)? {
                     OwnDone::Write(receipt) => Ok(receipt),
                     OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
@@ -291,11 +296,6 @@ fn private_folder() -> std::io::Result<TempDir> {
     builder.tempdir()
 }
 
-/// The leader's outcome is not of the kind of its own write: impossible by construction.
-fn mixed_up() -> Error {
-    Reason::WorkerDied { what: "a commit" }.into()
-}
-
 impl Engine for SqliteEngine {
     fn id(&self) -> StoreId {
         self.id
@@ -311,7 +311,7 @@ impl Engine for SqliteEngine {
 
     fn write(&self, write: Write) -> Result<Receipt> {
         self.refuse_nested()?;
-        let reaped = self.reap_before(&write.op, &write.author)?;
+        let reaped = self.reap_before(&write)?;
         let receipt = self.with_ballast(|| self.commit(&write))?;
         Ok(Receipt { announced: receipt.announced.or(reaped), ..receipt })
     }
