@@ -1,7 +1,7 @@
 //! Single operations of SQLite fail, once and from then on: the error says which kind it is, nothing is half there, and
 //! everything that was acknowledged stays. Here it is one operation in ten; all of them: `--bin faults -- io`.
 
-use watchkeep::ErrorKind;
+use watchkeep::{Batch, ErrorKind, Filter, Store};
 use watchkeep_faultdisk::{Disk, Fault as DiskFault, What};
 use watchkeep_testkit::faults::{FILE, Workload, io, scratch};
 use watchkeep_testkit::surface::Fault;
@@ -61,9 +61,9 @@ fn operations_of_consumers_may_fail() -> Result<(), Fault> {
 fn a_read_that_fails_is_told_by_the_disks_own_error() -> Result<(), Fault> {
     let folder = scratch()?;
     let path = folder.path().join(FILE);
-    watchkeep::Store::open(&path)?.set("g", "k", "v")?;
+    Store::open(&path)?.set("g", "k", "v")?;
     let disk = Disk::watch(folder.path())?;
-    let store = watchkeep::Store::open(&path)?;
+    let store = Store::open(&path)?;
     let mut told = 0;
     for nth in 1..=4 {
         disk.fail(DiskFault { what: What::Read, nth, sticky: true });
@@ -101,5 +101,36 @@ fn on_a_full_disk_writes_are_refused_reads_go_on_and_with_room_again_so_do_write
     assert_eq!(second.get(), first.get() + 1);
     assert_eq!(watcher.try_recv().transpose()?.map(|event| event.revision()), Some(second));
     assert_eq!(store.check()?.problems, Vec::<String>::new());
+    Ok(())
+}
+
+/// A client that does not know what became of its batch sends it again, to the store as it was opened again.
+#[test]
+fn a_batch_whose_outcome_is_unknown_is_repeated_under_its_id_and_done_once() -> Result<(), Fault> {
+    let batch = || Batch::new().id("client", 1).set("g", "k", "1").set("g", "l", "1");
+    let mut unknown = 0;
+    for what in [What::Write, What::Sync, What::Any] {
+        for nth in 1..=12 {
+            let folder = scratch()?;
+            let disk = Disk::watch(folder.path())?;
+            let open = || Store::open(folder.path().join(FILE));
+            let store = open()?;
+            let base = store.set("g", "before", "1")?;
+            disk.fail(DiskFault { what, nth, sticky: false });
+            let first = store.apply(batch());
+            disk.heal();
+            // What it says to a close after that is its own affair: it can be opened.
+            drop(store.close());
+            let store = open()?;
+            let again = store.apply(batch())?;
+            unknown +=
+                usize::from(first.as_ref().is_err_and(|error| error.kind() == ErrorKind::UnknownOutcome));
+            assert!(first.is_err() || again.repeated, "{what:?} {nth}");
+            let events = store.history(Filter::everything(), base).collect::<Result<Vec<_>, _>>()?;
+            assert_eq!(events.len(), 2, "{what:?} {nth}: {first:?} {again:?}");
+            assert!(store.apply(batch())?.repeated);
+        }
+    }
+    assert!(unknown > 0, "no outcome was unknown");
     Ok(())
 }

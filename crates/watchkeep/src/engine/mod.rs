@@ -123,6 +123,8 @@ impl Work {
 pub(crate) enum Done {
     /// Each operation.
     Batch(Vec<Outcome>),
+    /// The same, some time before.
+    Repeated(Vec<Outcome>),
     /// How many due keys were removed in one step, and whether there may be more.
     Reaped { keys: u64, more: bool },
     /// A consumer is held under this number; zero when it is not held.
@@ -143,7 +145,8 @@ impl Receipt {
     /// Of a batch.
     pub(crate) fn applied(self) -> Result<Applied> {
         match self.done {
-            Done::Batch(outcomes) => Ok(Applied { revision: self.revision, outcomes }),
+            Done::Batch(outcomes) => Ok(Applied { revision: self.revision, outcomes, repeated: false }),
+            Done::Repeated(outcomes) => Ok(Applied { revision: self.revision, outcomes, repeated: true }),
             Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
         }
     }
@@ -152,7 +155,7 @@ impl Receipt {
     pub(crate) fn outcome(&self) -> Result<Outcome> {
         match &self.done {
             Done::Batch(outcomes) => outcomes.first().copied().ok_or_else(mixed_up),
-            Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
+            Done::Repeated(_) | Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
         }
     }
 

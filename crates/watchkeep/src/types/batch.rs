@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::error::{Reason, Result};
+use super::error::{Error, Reason, Result};
 use super::filter::Filter;
-use super::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
+use super::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_REVISION};
 use super::name::Scope;
 use super::revision::{Cursor, Revision, StoreId};
 use super::value::Value;
@@ -43,8 +43,16 @@ use super::writing::{DeleteOptions, Expected, SetOptions, Ttl};
 /// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Batch {
+    pub(crate) id: Option<BatchId>,
     pub(crate) conditions: Vec<Condition>,
     pub(crate) operations: Vec<Operation>,
+}
+
+/// Which batch of which client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BatchId {
+    pub(crate) client: String,
+    pub(crate) sequence: u64,
 }
 
 /// One operation of a batch.
@@ -233,7 +241,7 @@ impl Operation {
 
 impl From<Operation> for Batch {
     fn from(operation: Operation) -> Batch {
-        Batch { conditions: Vec::new(), operations: vec![operation] }
+        Batch { id: None, conditions: Vec::new(), operations: vec![operation] }
     }
 }
 
@@ -247,6 +255,30 @@ impl Batch {
     #[must_use]
     pub fn require(mut self, condition: Condition) -> Batch {
         self.conditions.push(condition);
+        self
+    }
+
+    /// Makes the batch safe to repeat: one with the same id is applied once, and answered once more with what it did.
+    ///
+    /// Whoever does not know whether a batch was applied, after an [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome)
+    /// or a broken connection, applies the same batch with the same id again. A client has a name of its own within the
+    /// namespace (letters, digits, hyphens, dots and underscores, 1 to 128 of them) and numbers its batches upwards, up to
+    /// [`MAX_REVISION`](crate::MAX_REVISION). Its last 64 answers are kept in the file, for 24 hours; a batch that was
+    /// refused leaves none, and is judged anew.
+    ///
+    /// ```
+    /// use watchkeep::{Batch, Store};
+    /// let store = Store::open_in_memory()?;
+    /// let batch = Batch::new().id("worker-3", 1).set("jobs", "7", "done");
+    /// let first = store.apply(batch.clone())?;
+    /// let again = store.apply(batch)?;
+    /// assert!(!first.repeated && again.repeated);
+    /// assert_eq!((again.revision, again.outcomes), (first.revision, first.outcomes));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    #[must_use]
+    pub fn id(mut self, client: impl Into<String>, sequence: u64) -> Batch {
+        self.id = Some(BatchId { client: client.into(), sequence });
         self
     }
 
@@ -326,14 +358,15 @@ impl Batch {
 
     /// Whether it is one operation that refuses before its first change: it needs nothing to fall back to.
     pub(crate) fn is_single(&self) -> bool {
-        self.conditions.is_empty() && self.operations.len() == 1
+        self.id.is_none() && self.conditions.is_empty() && self.operations.len() == 1
     }
 
     /// The batch as it is applied to a store, under the names that stand in the file.
     ///
     /// # Errors
     ///
-    /// `TooLarge`; `ForeignCursor` for a condition of another store; `InvalidArgument` for an empty prefix to delete.
+    /// `TooLarge`; `ForeignCursor` for a condition of another store; `InvalidArgument` for an empty prefix to delete, and
+    /// for a sequence that is too large; `InvalidName` for a client's name.
     pub(crate) fn admitted(self, store: StoreId, scope: &Scope) -> Result<Batch> {
         let (many, bytes) = (self.conditions.len() + self.operations.len(), self.weight());
         for (what, len, limit) in [
@@ -354,10 +387,22 @@ impl Batch {
             let what = "an empty prefix deletes every group; name the groups, or a longer prefix".to_owned();
             return Err(Reason::Invalid { what }.into());
         }
+        let id = self.id.map(|id| {
+            if id.sequence > MAX_REVISION {
+                let what = format!(
+                    "the sequence {} is larger than {MAX_REVISION}; begin anew as another client",
+                    id.sequence
+                );
+                return Err(Error::from(Reason::Invalid { what }));
+            }
+            Ok(BatchId { client: scope.client(&id.client)?, ..id })
+        });
+        let id = id.transpose()?;
         if scope.is_whole() {
-            return Ok(self);
+            return Ok(Batch { id, ..self });
         }
         Ok(Batch {
+            id,
             conditions: self.conditions.into_iter().map(|condition| condition.within(scope)).collect(),
             operations: self.operations.into_iter().map(|operation| operation.within(scope)).collect(),
         })
@@ -400,6 +445,8 @@ pub struct Applied {
     pub revision: Revision,
     /// What each operation did, in their order.
     pub outcomes: Vec<Outcome>,
+    /// Whether it had been applied before, under the same [id](Batch::id), and nothing was done now.
+    pub repeated: bool,
 }
 
 /// A condition of a [`Batch`] that did not hold: see [`Error::unmet`](crate::Error::unmet).

@@ -24,6 +24,12 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// How many events [`Condition::unchanged`](crate::Condition::unchanged) looks at, at the most.
 pub const MAX_UNCHANGED_EVENTS: usize = 1_024;
 
+/// How many answers to batches with an id are kept for each client, and how long.
+pub(crate) const ANSWERS: i64 = 64;
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(24 * 3_600);
+/// How many old ones one step drops.
+pub(crate) const ANSWER_STEP: u32 = 256;
+
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.

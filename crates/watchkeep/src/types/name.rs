@@ -86,9 +86,16 @@ impl Scope {
     /// The name of a consumer as it stands in the file: that of a new one has no `:`, so it belongs to one namespace
     /// or to none.
     pub(crate) fn consumer(&self, name: &str) -> Result<String> {
-        let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
-        if name.is_empty() || name.len() > CONSUMER_NAME || !name.chars().all(fits) {
+        if !is_word(name) {
             return Err(Reason::BadConsumer { name: name.to_owned() }.into());
+        }
+        Ok(self.full(name))
+    }
+
+    /// The name of a client that numbers its batches, as it stands in the file.
+    pub(crate) fn client(&self, name: &str) -> Result<String> {
+        if !is_word(name) {
+            return Err(Reason::BadClient { name: name.to_owned() }.into());
         }
         Ok(self.full(name))
     }
@@ -97,6 +104,12 @@ impl Scope {
     pub(crate) fn local<'a>(&self, group: &'a str) -> &'a str {
         group.strip_prefix(&*self.prefix).unwrap_or(group)
     }
+}
+
+/// Letters, digits, hyphens, dots and underscores, as many as a name may have.
+fn is_word(name: &str) -> bool {
+    let fits = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= CONSUMER_NAME && name.chars().all(fits)
 }
 
 /// The first string after all that start with `prefix`, in byte order; none when there is no such string.

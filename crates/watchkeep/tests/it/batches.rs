@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use watchkeep::{
     Batch, Condition, Error, ErrorKind, Filter, Kind, MAX_BATCH_OPERATIONS, MAX_UNCHANGED_EVENTS,
-    ManualClock, Options, Outcome, Quota, Revision, SetOptions, Store,
+    ManualClock, Options, Outcome, Quota, Retention, Revision, SetOptions, Store,
 };
 
-use crate::support::Result;
 use crate::support::futures::block_on;
+use crate::support::{Result, eventually};
 
 /// Which conditions of a refused batch did not hold, and what is there.
 fn unmet(refused: std::result::Result<watchkeep::Applied, Error>) -> Vec<(usize, Option<Revision>)> {
@@ -255,4 +255,100 @@ fn a_batch_is_a_future_too_and_keeps_its_place_among_writes() -> Result {
     let nested = store.transaction(|_| block_on(calls.apply(Batch::new().set("g", "k", "1"))).map(drop));
     assert_eq!(nested.map_err(|error| error.kind()), Err(ErrorKind::Nested));
     Ok(())
+}
+
+#[test]
+fn a_batch_with_an_id_is_applied_once_and_answered_as_often_as_it_comes() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    let store = Store::open(&path)?;
+    let batch = || Batch::new().id("worker", 7).set("g", "k", "1").delete("g", "never").delete_group("none");
+    let first = store.apply(batch())?;
+    let later = store.set("g", "k", "later")?;
+    let again = store.apply(batch())?;
+    assert!(!first.repeated && again.repeated);
+    assert_eq!((again.revision, &again.outcomes), (first.revision, &first.outcomes));
+    // Another process, or this one after its end.
+    store.close()?;
+    let store = Store::open(&path)?;
+    assert_eq!(store.apply(batch())?, again);
+    assert_eq!(block_on(store.to_async().apply(batch()))?, again);
+    assert_eq!((store.last_revision()?, store.get("g", "k")?), (later, Some("later".into())));
+    let other = store.apply(batch().set("g", "l", "1"));
+    assert_eq!(other.map_err(|error| error.kind()), Err(ErrorKind::InvalidArgument));
+    // Of another client, and of the same name in a namespace.
+    assert!(!store.apply(Batch::new().id("other", 7).set("g", "k", "2"))?.repeated);
+    assert!(!store.scoped("n")?.apply(batch())?.repeated);
+    assert!(store.check()?.problems.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_refused_batch_leaves_no_answer_and_is_judged_anew() -> Result {
+    let store = Store::open_in_memory()?;
+    let batch = || Batch::new().id("c", 1).require(Condition::present("g", "k")).set("g", "l", "1");
+    assert_eq!(unmet(store.apply(batch())), [(0, None)]);
+    store.set("g", "k", "1")?;
+    assert!(!store.apply(batch())?.repeated);
+    store.delete("g", "k")?;
+    // What it asked for then does not matter now.
+    assert!(store.apply(batch())?.repeated);
+    Ok(())
+}
+
+#[test]
+fn the_last_answers_of_a_client_are_kept_and_what_lies_before_is_never_done_again() -> Result {
+    let store = Store::open_in_memory()?;
+    let apply =
+        |sequence: u64| store.apply(Batch::new().id("c", sequence).set("g", "k", sequence.to_string()));
+    for sequence in 1..=65 {
+        apply(sequence)?;
+    }
+    let last = store.last_revision()?;
+    assert_eq!(apply(1).map_err(|error| error.kind()), Err(ErrorKind::UnknownOutcome));
+    assert!(apply(2)?.repeated && apply(65)?.repeated);
+    assert_eq!(store.last_revision()?, last);
+    // Numbers may be left out, and come late.
+    assert!(!apply(100)?.repeated && !apply(98)?.repeated && apply(98)?.repeated);
+    assert_eq!(apply(36).map_err(|error| error.kind()), Err(ErrorKind::UnknownOutcome));
+    assert!(apply(37)?.repeated);
+    for (client, sequence, kind) in [
+        ("", 1, ErrorKind::InvalidName),
+        ("a:b", 1, ErrorKind::InvalidName),
+        ("c", watchkeep::MAX_REVISION + 1, ErrorKind::InvalidArgument),
+    ] {
+        let refused = store.apply(Batch::new().id(client, sequence));
+        assert_eq!(refused.map_err(|error| error.kind()), Err(kind), "{client:?} {sequence}");
+    }
+    assert!(!store.apply(Batch::new().id("c", watchkeep::MAX_REVISION))?.repeated);
+    Ok(())
+}
+
+#[test]
+fn repeats_that_meet_in_one_commit_are_one_write() -> Result {
+    let store = Store::open_in_memory()?;
+    let calls = store.to_async();
+    let all: Vec<_> = (0..50).map(|_| calls.apply(Batch::new().id("c", 1).set("g", "k", "1"))).collect();
+    let answers = all.into_iter().map(block_on).collect::<std::result::Result<Vec<_>, _>>()?;
+    assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1);
+    assert_eq!(store.last_revision()?.get(), 1);
+    Ok(())
+}
+
+#[test]
+fn answers_are_dropped_after_a_day() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let store = Options::new().clock(clock.clone()).retention(Retention::events(1)).open_in_memory()?;
+    let batch = || Batch::new().id("c", 1).set("g", "k", "1");
+    store.apply(batch())?;
+    clock.advance(Duration::from_secs(24 * 3_600));
+    assert!(store.apply(batch())?.repeated);
+    clock.advance(Duration::from_millis(1));
+    // Upkeep does it, which writes call for now and then.
+    eventually("the answer is forgotten", || {
+        for number in 0..2_000 {
+            store.set("g", "other", number.to_string())?;
+        }
+        Ok(!store.apply(batch())?.repeated)
+    })
 }

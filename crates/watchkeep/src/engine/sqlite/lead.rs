@@ -14,7 +14,7 @@ use crate::types::revision::Revision;
 use super::apply::{Commit, Job};
 use super::read::SqliteRead;
 use super::writer::Writer;
-use super::{SqliteEngine, nesting};
+use super::{SqliteEngine, answers, nesting};
 use crate::engine::turn::{self, Turn};
 
 /// What the leader came to do.
@@ -279,10 +279,18 @@ fn in_savepoint<T>(writer: &Writer, f: impl FnOnce() -> Result<T>) -> Result<Res
 fn apply(writer: &Writer, commit: &mut Commit<'_>, write: &Write) -> Result<Result<Receipt>> {
     match &write.work {
         Work::Batch(batch) if !batch.is_single() => in_savepoint(writer, || {
+            let id = batch.id.as_ref().map(|id| (id, batch.digest()));
+            let known = id.map(|(id, body)| answers::find(&writer.conn, id, body)).transpose()?.flatten();
+            if let Some((revision, outcomes)) = known {
+                return Ok(Receipt { done: Done::Repeated(outcomes), revision, announced: None });
+            }
             let mut job = commit.job(&write.author);
-            let done = Done::Batch(all(&mut job, batch)?);
+            let outcomes = all(&mut job, batch)?;
             let announced = job.seal()?;
-            Ok(Receipt { done, revision: commit.last, announced })
+            if let Some(id) = id {
+                answers::keep(&writer.conn, commit.now, id, (commit.last, &outcomes))?;
+            }
+            Ok(Receipt { done: Done::Batch(outcomes), revision: commit.last, announced })
         }),
         work => one(commit, &write.author, work),
     }

@@ -18,7 +18,7 @@ use crate::types::sync::{Mutex, lock};
 
 use super::lead::Lead;
 use super::writer::Writer;
-use super::{SqliteEngine, apply, consumers, log, place, reserve, retention};
+use super::{SqliteEngine, answers, apply, consumers, log, place, reserve, retention};
 use crate::engine::Engine;
 use crate::engine::turn::Admission;
 
@@ -86,6 +86,10 @@ impl SqliteEngine {
         }
         if self.pool.with(apply::has_dead)? {
             more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
+        }
+        if self.pool.with(|conn| answers::has_old(conn, self.clock.now()))? {
+            self.exclusively(|conn| answers::drop_old(conn, self.clock.now()))?;
+            more = true;
         }
         let find_cut = |conn: &Connection| {
             // On a full disk nobody's snapshot counts.

@@ -1,5 +1,6 @@
 //! The engine on one SQLite file.
 
+mod answers;
 mod apply;
 mod backup;
 mod ballast;

@@ -70,6 +70,18 @@ CREATE TABLE wk_log (
 
 CREATE INDEX wk_gaps ON wk_log (revision) WHERE kind = 0;
 
+CREATE TABLE wk_answers (
+  client   TEXT NOT NULL,
+  sequence INTEGER NOT NULL,
+  at       INTEGER NOT NULL,
+  body     INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  outcomes TEXT NOT NULL,
+  PRIMARY KEY (client, sequence)
+) WITHOUT ROWID;
+
+CREATE INDEX wk_old_answers ON wk_answers (at);
+
 CREATE TABLE wk_consumers (
   name            TEXT PRIMARY KEY,
   acked           INTEGER,

@@ -1,0 +1,156 @@
+//! A number that stands for all that a batch says: the same batch has the same one on every machine and in every release.
+
+use super::batch::{Batch, Condition, Must, Operation};
+use super::writing::{Expected, Ttl};
+
+/// CRC-32 (IEEE 802.3) over the fields in their order: each text and value as its length, eight bytes little-endian, and
+/// its bytes; each number as eight bytes; what may be absent with a byte before it.
+struct Digest(crc32fast::Hasher);
+
+impl Digest {
+    fn tag(&mut self, tag: u8) {
+        self.0.update(&[tag]);
+    }
+
+    fn number(&mut self, number: i64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        self.number(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+        self.0.update(bytes);
+    }
+
+    fn expected(&mut self, expected: Option<Expected>) {
+        match expected {
+            None => self.tag(0),
+            Some(Expected::Absent) => self.tag(1),
+            Some(Expected::Present) => self.tag(2),
+            Some(Expected::At(revision)) => {
+                self.tag(3);
+                self.number(revision.as_i64());
+            }
+        }
+    }
+
+    fn condition(&mut self, Condition(must): &Condition) {
+        match must {
+            Must::Entry { group, key, be, .. } => {
+                self.tag(b'e');
+                self.bytes(group);
+                self.bytes(key);
+                self.expected(Some(*be));
+            }
+            Must::Group { group, present } => {
+                self.tag(b'g');
+                self.bytes(group);
+                self.tag(u8::from(*present));
+            }
+            Must::Unchanged { filter, since, .. } => {
+                self.tag(b'u');
+                self.bytes(filter.to_string());
+                self.number(since.as_i64());
+            }
+        }
+    }
+
+    fn ttl(&mut self, ttl: Ttl) {
+        let millis = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        match ttl {
+            Ttl::Clear => self.tag(0),
+            Ttl::Keep => self.tag(1),
+            Ttl::For(time) => {
+                self.tag(2);
+                self.number(millis(time));
+            }
+            Ttl::Until(deadline) => {
+                self.tag(3);
+                self.number(deadline.as_millis());
+            }
+        }
+    }
+
+    fn operation(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Set { group, key, value, ttl, expected, content_type } => {
+                self.tag(b's');
+                self.bytes(group);
+                self.bytes(key);
+                self.bytes(value);
+                self.ttl(*ttl);
+                self.expected(*expected);
+                self.tag(u8::from(content_type.is_some()));
+                self.bytes(content_type.as_deref().unwrap_or_default());
+            }
+            Operation::Delete { group, key, expected } => {
+                self.tag(b'd');
+                self.bytes(group);
+                self.bytes(key);
+                self.expected(*expected);
+            }
+            Operation::DeleteGroup { group } => {
+                self.tag(b'D');
+                self.bytes(group);
+            }
+            Operation::DeletePrefix { prefix } => {
+                self.tag(b'P');
+                self.bytes(prefix);
+            }
+            Operation::Touch { group, key, ttl } => {
+                self.tag(b't');
+                self.bytes(group);
+                self.bytes(key);
+                self.ttl(ttl.map_or(Ttl::Clear, Ttl::For));
+            }
+        }
+    }
+}
+
+impl Batch {
+    /// What stands for its conditions and operations.
+    pub(crate) fn digest(&self) -> u32 {
+        let mut digest = Digest(crc32fast::Hasher::new());
+        self.conditions.iter().for_each(|condition| digest.condition(condition));
+        digest.tag(b'|');
+        self.operations.iter().for_each(|operation| digest.operation(operation));
+        digest.0.finalize()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::writing::SetOptions;
+
+    #[test]
+    fn what_differs_has_another_number_and_what_is_the_same_always_the_same() {
+        let batch = || Batch::new().require(Condition::absent("g", "k"));
+        let all = [
+            Batch::new(),
+            batch(),
+            batch().set("g", "k", "v"),
+            batch().set("gk", "", "v"),
+            batch().set("g", "k", "w"),
+            batch().set_with("g", "k", "v", SetOptions::new().content_type("")),
+            batch().set_with("g", "k", "v", SetOptions::new().keep_ttl()),
+            batch().set_with("g", "k", "v", SetOptions::new().ttl(Duration::from_secs(1))),
+            batch().set_with("g", "k", "v", SetOptions::new().if_absent()),
+            batch().delete("g", "k"),
+            batch().delete_group("g"),
+            batch().delete_prefix("g"),
+            batch().persist("g", "k"),
+            batch().touch("g", "k", Duration::from_secs(1)),
+            Batch::new().require(Condition::group_absent("g")),
+            Batch::new().require(Condition::group_present("g")),
+        ];
+        let mut numbers: Vec<_> = all.iter().map(Batch::digest).collect();
+        // It stands in files.
+        assert_eq!(numbers.get(2), Some(&1_105_603_679));
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), all.len());
+    }
+}
