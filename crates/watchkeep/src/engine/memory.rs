@@ -31,6 +31,19 @@ use super::{
 /// Nobody's deadline comes while a model runs.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// Revisions are ordered, and not dense: from one to the next it is as far as no distance in events may be.
+const GAP: u64 = 5_000;
+
+/// The revision of the n-th event.
+pub(crate) fn nth(ordinal: u64) -> Revision {
+    Revision::new(ordinal * GAP)
+}
+
+/// Which event has this revision, counted from one.
+pub(crate) fn ordinal(revision: Revision) -> u64 {
+    revision.get() / GAP
+}
+
 /// How many writes a leader takes along: few, so that the turn is handed on, too.
 const TAKES_ALONG: usize = 1;
 
@@ -129,10 +142,9 @@ impl MemoryEngine {
         let mut log = lock(&self.log);
         let (base, mut commits, mut changes) = (last(&log), Vec::new(), Vec::new());
         for events in transactions {
-            let before = commits.last().unwrap_or(&base).get();
-            let commit = Revision::new(before + events);
-            changes
-                .extend((before + 1..=commit.get()).map(|revision| change(Revision::new(revision), commit)));
+            let before = ordinal(*commits.last().unwrap_or(&base));
+            let commit = nth(before + events);
+            changes.extend((before + 1..=before + events).map(|ordinal| change(nth(ordinal), commit)));
             commits.push(commit);
         }
         log.extend(changes.iter().cloned());
@@ -202,6 +214,10 @@ impl Engine for MemoryEngine {
 
     fn hears_others(&self) -> bool {
         false
+    }
+
+    fn distance(&self, from: Revision, to: Revision) -> u64 {
+        ordinal(to).saturating_sub(ordinal(from))
     }
 
     fn write(&self, write: Write) -> Result<Receipt> {

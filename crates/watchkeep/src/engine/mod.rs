@@ -282,6 +282,10 @@ pub(crate) trait Engine: Send + Sync {
     /// Looks after that; whether such a commit raises the signal.
     fn hears_others(&self) -> bool;
 
+    /// How many events come after one revision up to another, or a few more. Nobody else may tell that from their numbers,
+    /// which are ordered and not dense. Must not wait for anything.
+    fn distance(&self, from: Revision, to: Revision) -> u64;
+
     /// Commits a write. Its commit is in the feed when this returns.
     fn write(&self, write: Write) -> Result<Receipt>;
     /// Runs a closure in a transaction, perhaps more than once, and commits it.
@@ -310,9 +314,9 @@ pub(crate) trait Engine: Send + Sync {
     fn maintain(&self) -> Result<bool>;
     /// How much of the past the log keeps.
     fn retention(&self) -> Result<Retention>;
-    /// Trims the log up to this revision, as far as whole transactions go; how many events went. Refuses to take
-    /// from a consumer what it still needs, unless forced.
-    fn trim(&self, to: Revision, force: Force) -> Result<u64>;
+    /// Trims the log before this revision, as far as whole transactions go; how many events went. Refuses to take from a
+    /// consumer what it still needs, unless forced.
+    fn trim(&self, before: Revision, force: Force) -> Result<u64>;
     /// What is wrong with the file, with the number of entries, groups and events looked at.
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
     /// Rebuilds the counters from the entries; what was changed.

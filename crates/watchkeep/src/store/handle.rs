@@ -529,7 +529,7 @@ impl Store {
     /// As [`compact`](Store::compact); `Held` only when it is not forced.
     pub fn compact_with(&self, before: Revision, force: Force) -> Result<u64> {
         self.refuse_scope("its log is compacted")?;
-        let trimmed = self.core().engine.trim(Revision::new(before.get().saturating_sub(1)), force);
+        let trimmed = self.core().engine.trim(before, force);
         self.core().hub.forget_pages();
         trimmed
     }

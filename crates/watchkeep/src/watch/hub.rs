@@ -184,7 +184,7 @@ impl Hub {
         match self.log.read(&*self.engine, last) {
             Ok(segment)
                 if segment.page.trimmed <= last
-                    && segment.page.end.get().saturating_sub(last.get()) <= FAR_BEHIND =>
+                    && self.engine.distance(last, segment.page.end) <= FAR_BEHIND =>
             {
                 let new = segment.page.changes.partition_point(|change| change.revision <= last);
                 let changes = segment.page.changes.get(new..).unwrap_or_default();
@@ -238,8 +238,7 @@ impl Hub {
 
     /// A reader that has read the log up to `after` is fed again, when that is near enough to the end.
     pub(super) fn join(&self, inbox: &Inbox, after: Revision) {
-        let near = |last: Revision| last.get().saturating_sub(after.get()) <= PAGE_ENTRIES as u64;
-        if !near(self.last()) {
+        if self.engine.distance(after, self.last()) > PAGE_ENTRIES as u64 {
             return;
         }
         let watchers = lock(&self.watchers);

@@ -310,6 +310,11 @@ impl Engine for SqliteEngine {
         self.durability
     }
 
+    fn distance(&self, from: Revision, to: Revision) -> u64 {
+        // Revisions that a power cut took count as well.
+        to.get().saturating_sub(from.get())
+    }
+
     fn write(&self, write: Write) -> Result<Receipt> {
         self.refuse_nested()?;
         let reaped = self.reap_before(&write)?;
@@ -407,8 +412,9 @@ impl Engine for SqliteEngine {
         self.pool.with(retention::read)
     }
 
-    fn trim(&self, to: Revision, force: Force) -> Result<u64> {
+    fn trim(&self, before: Revision, force: Force) -> Result<u64> {
         self.refuse_nested()?;
+        let to = Revision::new(before.get().saturating_sub(1));
         self.with_ballast(|| self.trim_to(to, force).inspect_err(|error| self.notice(error)))
     }
 

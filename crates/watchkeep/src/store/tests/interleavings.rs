@@ -16,7 +16,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 
-use crate::engine::memory::MemoryEngine;
+use crate::engine::memory::{MemoryEngine, nth, ordinal};
 use crate::engine::signal::Signal;
 use crate::store::core::Core;
 use crate::types::tests::schedules::{Schedules, setting};
@@ -62,7 +62,7 @@ fn watch(store: &Store, room: usize) -> Watcher {
 }
 
 fn number(event: Option<Result<Event>>) -> Option<u64> {
-    event.map(|event| event.unwrap().revision().get())
+    event.map(|event| ordinal(event.unwrap().revision()))
 }
 
 /// A reader on a thread of its own, until the watch ends; what it saw.
@@ -95,8 +95,8 @@ fn callback(store: &Store, when: u64, act: impl Fn(&Store) + Send + 'static) -> 
     let note = seen.clone();
     store
         .on_change(move |event| {
-            note.lock().unwrap().push(event.revision().get());
-            if event.revision().get() == when
+            note.lock().unwrap().push(ordinal(event.revision()));
+            if ordinal(event.revision()) == when
                 && let Some(store) = weak.upgrade()
             {
                 act(&store);
@@ -108,7 +108,7 @@ fn callback(store: &Store, when: u64, act: impl Fn(&Store) + Send + 'static) -> 
 
 /// Each event once and in order.
 fn assert_all(seen: &[u64], upto: Revision) {
-    assert_eq!(seen, (1..=upto.get()).collect::<Vec<_>>());
+    assert_eq!(seen, (1..=ordinal(upto)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_write_returns_after_all_that_callbacks_wrote_because_of_it() {
         let (mut answers, called) = (BTreeMap::new(), Seen::default());
         let (note, weak) = (called.clone(), store.downgrade());
         let writes_back = move |event: &Event| {
-            let own = event.revision().get();
+            let own = ordinal(event.revision());
             let root = answers.get(&own).copied().unwrap_or(own);
             note.lock().unwrap().push(root);
             // Every write is answered, and the answer to the first is answered as well.
@@ -147,14 +147,14 @@ fn a_write_returns_after_all_that_callbacks_wrote_because_of_it() {
             if answered < answers_to(root)
                 && let Some(store) = weak.upgrade()
             {
-                answers.insert(store.set("g", "k", "v").unwrap().get(), root);
+                answers.insert(ordinal(store.set("g", "k", "v").unwrap()), root);
             }
         };
         store.on_change(writes_back).detach();
         let writers = [(); 2].map(|()| {
             let (store, called) = (store.clone(), called.clone());
             thread::spawn(move || {
-                let own = store.set("g", "k", "v").unwrap().get();
+                let own = ordinal(store.set("g", "k", "v").unwrap());
                 let called = called.lock().unwrap();
                 let because = called.iter().filter(|root| **root == own).count();
                 assert_eq!(because, 1 + answers_to(own), "calls because of {own}, among {called:?}");
@@ -162,7 +162,7 @@ fn a_write_returns_after_all_that_callbacks_wrote_because_of_it() {
         });
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         store.close().unwrap();
-        assert_eq!(engine.end(), Revision::new(5));
+        assert_eq!(engine.end(), nth(5));
     });
 }
 
@@ -180,7 +180,7 @@ fn transactions_and_futures_take_their_turns() {
         let writer = writer(&store, 1);
         [closure, future, writer].into_iter().for_each(|thread| thread.join().unwrap());
         store.close().unwrap();
-        assert_eq!(engine.end(), Revision::new(4));
+        assert_eq!(engine.end(), nth(4));
         assert_all(&reader.join().unwrap(), engine.end());
     });
 }
@@ -195,7 +195,7 @@ fn a_future_is_answered_whenever_the_store_closes() {
         let closing = thread::spawn(move || store.close().unwrap());
         let told = block_on(future).unwrap();
         [writer, closing].into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(told >= Revision::new(1) && told <= engine.end());
+        assert!(told >= nth(1) && told <= engine.end());
     });
 }
 
@@ -229,7 +229,7 @@ fn watchers_and_callbacks_come_and_go() {
         let stopping = thread::spawn(move || stopper.stop());
         let seen = Seen::default();
         let note = seen.clone();
-        let subscription = store.on_change(move |event| note.lock().unwrap().push(event.revision().get()));
+        let subscription = store.on_change(move |event| note.lock().unwrap().push(ordinal(event.revision())));
         let writers = [writer(&store, 2), writer(&store, 1)];
         let unregistering = thread::spawn(move || subscription.unregister());
         for thread in writers.into_iter().chain([unwatching, stopping, unregistering]) {

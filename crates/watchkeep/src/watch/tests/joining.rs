@@ -8,7 +8,7 @@ use std::sync::Arc;
 use loom::thread;
 
 use crate::engine::Engine;
-use crate::engine::memory::MemoryEngine;
+use crate::engine::memory::{MemoryEngine, ordinal};
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::types::clock::ManualClock;
@@ -66,7 +66,7 @@ impl Scene {
 /// Takes so many events, which must be the first ones, each once and in order.
 fn take(watcher: &mut Watcher, events: u64) {
     for expected in 1..=events {
-        let event = watcher.recv().map(|event| event.unwrap().revision().get());
+        let event = watcher.recv().map(|event| ordinal(event.unwrap().revision()));
         assert_eq!(event, Some(expected));
     }
 }
@@ -125,6 +125,24 @@ fn a_reader_joins_while_two_dispatch() {
     });
 }
 
+/// However far apart the revisions are: what is near is so by the number of events.
+#[test]
+fn a_reader_that_read_on_is_fed_again_and_one_that_is_fed_is_told_of_others_commits() {
+    explore("is fed again", || {
+        let scene = Scene::new();
+        let mut watcher = scene.watch(1);
+        (0..3).for_each(|_| scene.write());
+        take(&mut watcher, 3);
+        assert!(watcher.try_recv().is_none());
+        let before = scene.hub.counters();
+        assert!(before.rejoined > 0);
+        // From the log, and yet handed on.
+        scene.hub.deliver(scene.engine.commit_elsewhere());
+        assert_eq!(scene.hub.counters().fell_behind, before.fell_behind);
+        assert_eq!(watcher.try_recv().map(|event| ordinal(event.unwrap().revision())), Some(4));
+    });
+}
+
 #[test]
 fn a_reader_ends_with_the_store_having_seen_all() {
     explore("ends with the store", || {
@@ -137,11 +155,11 @@ fn a_reader_ends_with_the_store_having_seen_all() {
             hub.deliver(engine.end());
             hub.close();
         });
-        let last = scene.engine.commit_elsewhere().get();
+        let last = ordinal(scene.engine.commit_elsewhere());
         take(&mut watcher, 1);
         // The last one was dispatched before the close, or is nobody's any more.
         if let Some(event) = watcher.recv() {
-            assert_eq!(event.unwrap().revision().get(), last);
+            assert_eq!(ordinal(event.unwrap().revision()), last);
             assert!(watcher.recv().is_none());
         }
         closer.join().unwrap();
@@ -156,7 +174,7 @@ fn a_reader_is_stopped_while_others_commit() {
         let mut watcher = scene.watch(1);
         let (stopper, writer) = (watcher.stopper(), scene.writer(2));
         let stopping = thread::spawn(move || stopper.stop());
-        let seen: Vec<_> = (&mut watcher).map(|event| event.unwrap().revision().get()).collect();
+        let seen: Vec<_> = (&mut watcher).map(|event| ordinal(event.unwrap().revision())).collect();
         assert_eq!(seen, (1..=seen.len() as u64).collect::<Vec<_>>());
         writer.join().unwrap();
         stopping.join().unwrap();
@@ -196,9 +214,9 @@ fn a_watcher_comes_while_others_commit() {
         let scene = Scene::new();
         let writer = scene.writer(2);
         let mut watcher = scene.watch_with(&WatchOptions::new().buffer(1));
-        let start = watcher.start().get();
+        let start = ordinal(watcher.start());
         for expected in start + 1..=2 {
-            assert_eq!(watcher.recv().map(|event| event.unwrap().revision().get()), Some(expected));
+            assert_eq!(watcher.recv().map(|event| ordinal(event.unwrap().revision())), Some(expected));
         }
         writer.join().unwrap();
         assert!(watcher.try_recv().is_none());
@@ -215,7 +233,7 @@ fn what_a_reader_misses_by_its_own_wish_is_counted() {
         seen.extend(watcher.try_recv());
         writer.join().unwrap();
         seen.extend(std::iter::from_fn(|| watcher.try_recv()));
-        let seen: Vec<_> = seen.into_iter().map(|event| event.unwrap().revision().get()).collect();
+        let seen: Vec<_> = seen.into_iter().map(|event| ordinal(event.unwrap().revision())).collect();
         assert!(!seen.is_empty() && seen.is_sorted_by(|one, next| one < next), "{seen:?}");
         assert_eq!(seen.len() as u64 + watcher.dropped(), 3, "{seen:?}");
     });
@@ -230,8 +248,8 @@ fn a_reader_of_the_newest_comes_to_the_newest() {
         let mut last = 0;
         while last < 3 {
             let event = watcher.recv().unwrap().unwrap();
-            assert!(event.revision().get() > last);
-            last = event.revision().get();
+            assert!(ordinal(event.revision()) > last);
+            last = ordinal(event.revision());
         }
         writer.join().unwrap();
         assert!(watcher.try_recv().is_none());
