@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde::Serialize;
 use watchkeep::{
-    AsyncStore, Cursor, Entry, Error, Event, Filter, GroupPage, Item, KeyInfo, ListOptions, Revision,
+    AsyncStore, Batch, Cursor, Entry, Error, Event, Filter, GroupPage, Item, KeyInfo, ListOptions, Revision,
     SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
@@ -273,6 +273,19 @@ impl Gate {
             }
         };
         Ok(self.position(self.store.set_with(&put.group, &put.key, put.value, options).await?))
+    }
+
+    /// Applies a batch; what it did, and where the store stands after it.
+    ///
+    /// # Errors
+    ///
+    /// 412 with all conditions that do not hold.
+    pub(crate) async fn apply(&self, batch: Batch) -> Result<(serde_json::Value, Position), Problem> {
+        let applied = self.store.apply(batch).await.map_err(|error| {
+            let unmet: Vec<_> = error.unmet().iter().map(|unmet| json::unmet(unmet, self.id())).collect();
+            if unmet.is_empty() { error.into() } else { Problem::from(error).with("unmet", unmet) }
+        })?;
+        Ok((json::applied(&applied, self.id()), self.position(applied.revision)))
     }
 
     /// Deletes an entry; whether it was there, and where the store stands after that.

@@ -30,6 +30,16 @@ pub(crate) fn fitting(label: String) -> Result<String, Problem> {
     Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail))
 }
 
+/// Refuses a body that is not declared as JSON: a form of a stranger's page cannot send this type.
+pub(crate) fn needs_json(headers: &HeaderMap, what: &str) -> Result<(), Problem> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if essence(kind).eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let detail = format!("send {what}, with Content-Type: application/json");
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
+}
+
 /// The type of a body, if it says anything.
 pub(crate) fn type_of_body(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(kind) = headers.get(CONTENT_TYPE) else { return Ok(None) };

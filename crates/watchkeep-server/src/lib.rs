@@ -18,6 +18,7 @@
 
 mod access;
 mod admission;
+mod batch;
 mod change;
 mod changes;
 mod conditions;
@@ -132,6 +133,7 @@ fn watched(gates: Gates, guard: Guard, admission: Admission) -> Router {
 fn routes(gates: Gates, guard: Guard, admission: Admission, others: Document) -> (Router, Vec<String>) {
     let (declared, document) = OpenApiRouter::with_openapi(openapi::Api::openapi())
         .routes(entry::routes())
+        .routes(routes!(batch::apply))
         .routes(routes!(lists::groups))
         .routes(routes!(lists::keys))
         .routes(routes!(lists::group, lists::delete_group))

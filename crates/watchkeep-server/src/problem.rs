@@ -6,7 +6,7 @@ use axum::http::header::{self, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use watchkeep::{Error, ErrorKind};
 
 use crate::admission::Load;
@@ -23,7 +23,7 @@ pub(crate) struct Problem {
     /// For people: what is wrong, and what to do.
     detail: String,
     /// What a program needs besides, by name.
-    also: Option<(&'static str, String)>,
+    also: Option<Box<(&'static str, Value)>>,
 }
 
 impl Problem {
@@ -32,8 +32,8 @@ impl Problem {
     }
 
     /// The same with something that a program needs besides.
-    pub(crate) fn with(self, name: &'static str, value: String) -> Problem {
-        Problem { also: Some((name, value)), ..self }
+    pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Problem {
+        Problem { also: Some(Box::new((name, value.into()))), ..self }
     }
 
     /// The request makes no sense.
@@ -50,8 +50,8 @@ impl Problem {
     }
 
     /// What a program needs besides, by name.
-    pub(crate) fn also(&self) -> Option<(&'static str, &str)> {
-        self.also.as_ref().map(|(name, value)| (*name, value.as_str()))
+    pub(crate) fn also(&self) -> Option<(&'static str, &Value)> {
+        self.also.as_deref().map(|(name, value)| (*name, value))
     }
 
     /// Whether trying again later may help.
@@ -93,8 +93,8 @@ impl IntoResponse for Problem {
             "kind": self.kind,
             "detail": self.detail,
         });
-        if let (Some((name, value)), Some(body)) = (&self.also, body.as_object_mut()) {
-            body.insert((*name).to_owned(), value.as_str().into());
+        if let (Some((name, value)), Some(body)) = (self.also(), body.as_object_mut()) {
+            body.insert(name.to_owned(), value.clone());
         }
         let mut response =
             (self.status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use watchkeep::json;
 
 use crate::access::{Fields, May, Watch};
+use crate::headers;
 use crate::limits::TICKET_BODY;
 use crate::place::Content;
 use crate::problem::Problem;
@@ -74,13 +75,7 @@ pub(crate) async fn make(
     Content(body): Content,
 ) -> Result<Response, Problem> {
     query.end()?;
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // A form of a stranger's page cannot send this type.
-    let kind = text(CONTENT_TYPE).and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        let detail = "send the parameters of the watch as a JSON object, with Content-Type: application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    }
+    headers::needs_json(&headers, "the parameters of the watch as a JSON object")?;
     if body.len() > TICKET_BODY {
         let detail = format!("the body has {} bytes, and {TICKET_BODY} at the most; shorten it", body.len());
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
@@ -93,7 +88,8 @@ pub(crate) async fn make(
     if wanted.after.is_some() {
         return Err(Problem::bad("a ticket is for any position; give after= in the URL"));
     }
-    let (ticket, expires) = gate.sell(fields, text(ORIGIN).map(str::to_owned)).await?;
+    let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+    let (ticket, expires) = gate.sell(fields, origin).await?;
     let ticket = Ticket { ticket: ticket.text().to_owned(), expires: json::timestamp(expires) };
     let json = serde_json::to_vec(&ticket).map_err(watchkeep::Error::abort)?;
     Ok(([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], json).into_response())

@@ -60,7 +60,7 @@ fn refusal(problem: &Problem) -> Value {
     refusal.insert("kind".to_owned(), problem.kind().into());
     refusal.insert("detail".to_owned(), problem.detail().into());
     if let Some((name, value)) = problem.also() {
-        refusal.insert(name.to_owned(), value.into());
+        refusal.insert(name.to_owned(), value.clone());
     }
     refusal.into()
 }

@@ -173,7 +173,7 @@ fn each_route_needs_its_right() -> Result {
             (_, "/v1/ws") => continue,
             (_, "/v1/watch" | "/v1/tickets") => "watch",
             (_, "/v1/stats" | "/metrics") => "inspect",
-            ("PUT" | "PATCH" | "DELETE", _) => "write",
+            ("PUT" | "PATCH" | "DELETE", _) | (_, "/v1/batch") => "write",
             _ => "read",
         };
         assert_eq!(it.tokens(), [&json!([needed])], "{method} {target}");

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod batches;
 mod bounds;
 mod changes;
 mod conditions;

@@ -107,7 +107,7 @@ impl Document {
 
 /// A request of each kind of answer that is declared: method, path, query, headers, status.
 type Request = (&'static str, &'static str, &'static str, &'static [(&'static str, &'static str)], u16);
-const REQUESTS: [Request; 33] = [
+const REQUESTS: [Request; 34] = [
     ("GET", "/v1/entry", "group=g&key=k", &[], 200),
     ("GET", "/v1/entry", "group=g&key=k", &[("Range", "bytes=0-1")], 206),
     ("GET", "/v1/entry", "group=g&key=k", &[("If-None-Match", "*")], 304),
@@ -130,6 +130,7 @@ const REQUESTS: [Request; 33] = [
     ("GET", "/v1/changes", "limit=2", &[], 200),
     ("GET", "/v1/changes", "after=nowhere", &[], 400),
     ("GET", "/v1/watch", "after=nowhere", &[], 400),
+    ("POST", "/v1/batch", "", &[("Content-Type", "application/json")], 400),
     ("POST", "/v1/tickets", "", &[("Content-Type", "application/json")], 400),
     ("GET", "/v1/ws", "", &[], 426),
     ("DELETE", "/v1/group", "group=g", &[], 200),

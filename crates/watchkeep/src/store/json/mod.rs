@@ -17,6 +17,10 @@ use crate::types::value::Value;
 use super::handle::Store;
 use super::report::Stats;
 
+mod batch;
+
+pub use batch::{applied, batch, unmet};
+
 /// A point in time as RFC 3339 with milliseconds, in UTC: `2026-11-23T12:00:00.123Z`.
 ///
 /// ```
