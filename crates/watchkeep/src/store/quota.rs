@@ -15,7 +15,8 @@ impl Store {
     /// take more is refused. Setting the quota that is set already writes nothing.
     ///
     /// Every handle that is scoped to the namespace may set its quota: it bounds what a tenant stores, not what code
-    /// with a handle can do. A program must not set it on a tenant's behalf without asking itself whether it should.
+    /// with a handle can do. A program that acts for tenants decides whose wish it follows; `watchkeep serve` has no
+    /// route for it.
     ///
     /// ```
     /// use watchkeep::{ErrorKind, Quota, Store};

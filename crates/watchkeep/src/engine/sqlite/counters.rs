@@ -25,11 +25,10 @@ const ADD_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) V
 pub(super) const DROP_USAGE: &str = "DELETE FROM wk_namespaces \
      WHERE name = ?1 AND groups = 0 AND (max_keys, max_groups, max_bytes) = (0, 0, 0)";
 const QUOTA: &str = "SELECT max_keys, max_groups, max_bytes FROM wk_namespaces WHERE name = ?1";
-/// Setting what is set already writes nothing.
+/// SQLite writes no page for a row that is as it was.
 const SET_QUOTA: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, max_keys, max_groups, max_bytes) \
      VALUES (?1, 0, 0, 0, ?2, ?3, ?4) \
-     ON CONFLICT (name) DO UPDATE SET max_keys = ?2, max_groups = ?3, max_bytes = ?4 \
-     WHERE (max_keys, max_groups, max_bytes) <> (?2, ?3, ?4)";
+     ON CONFLICT (name) DO UPDATE SET max_keys = ?2, max_groups = ?3, max_bytes = ?4";
 
 /// A group's row.
 #[derive(Debug, Clone, Copy)]
