@@ -12,7 +12,7 @@ Examples:
 The quota is kept in the file and binds whoever writes into the namespace. Setting it
 replaces the one before: a limit that is not given is none. What is there already stays,
 and only what would take more is refused, with exit code 4. The size of an entry is that
-of its key and its value.")]
+of its key and its value. A backup has the quota too; an export has entries only.")]
 pub(crate) struct SetQuota {
     /// How many keys, in all groups together
     #[arg(long, value_name = "N", value_parser = limit())]

@@ -234,3 +234,19 @@ fn a_quota_that_cannot_be_is_refused() -> Result {
     assert_eq!(kind(tenant.quota()), Some(ErrorKind::Closed));
     Ok(())
 }
+
+#[test]
+fn a_quota_that_was_damaged_is_told_of_and_healed_by_setting_it() -> Result {
+    let (_folder, store) = two_of_two()?;
+    let tenant = store.scoped("t")?;
+    Connection::open(store.path())?.execute_batch("UPDATE wk_namespaces SET max_keys = -1")?;
+    assert!(!store.check()?.is_ok());
+    assert_eq!(kind(tenant.quota()), Some(ErrorKind::Corrupt));
+    assert_eq!(kind(tenant.set("g", "1", "w")), Some(ErrorKind::Corrupt));
+    store.set("t", "no namespace", "v")?;
+    assert!(tenant.delete("g", "1")?);
+    tenant.set_quota(TWO_KEYS)?;
+    tenant.set("g", "1", "w")?;
+    assert!(full(tenant.set("g", "3", "v")));
+    is_sound(&store)
+}
