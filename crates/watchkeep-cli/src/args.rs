@@ -1,6 +1,7 @@
 //! The command line: what may be asked, and how each command explains itself.
 
 mod access;
+mod quota;
 mod serve;
 mod transport;
 
@@ -17,6 +18,7 @@ use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
 
 pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
+pub(crate) use quota::SetQuota;
 pub(crate) use serve::Serve;
 pub(crate) use transport::Transport;
 
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Import(Import),
     /// Print what the store holds
     Stats,
+    /// Show or set what a namespace may hold
+    Quota(SetQuota),
     /// Forget old events of the change log
     Compact(Compact),
     /// Check the file: SQLite's own check, then that counters, log and entries agree

@@ -162,6 +162,7 @@ impl Runner {
     fn plain(&mut self, step: &Step) -> Result<(), String> {
         self.follow_none()?;
         let (label, before) = (format!("s{}", self.steps), self.model.last());
+        self.model.allot(step);
         let predicted = self.model.predict(step, &label, self.now());
         let actual = self.surface.perform(step, &label);
         let rows = self.new_rows()?;
@@ -189,6 +190,7 @@ impl Runner {
 
     fn change_into(&mut self, step: &Step, heal: impl FnOnce() -> bool) -> Result<(), String> {
         let (label, before) = (format!("s{}", self.steps), self.model.last());
+        self.model.allot(step);
         let predicted = self.model.predict(step, &label, self.now());
         let actual = self.surface.perform(step, &label);
         let failed = heal();
@@ -196,6 +198,7 @@ impl Runner {
             // What it says to a close after that is its own affair: it can be opened.
             drop(self.surface.close());
             self.surface = self.site.open(self.options.clone(), self.clock.clone()).map_err(said)?;
+            self.allot_again(step)?;
         }
         let (rows, now) = (self.new_rows()?, self.now());
         if !failed || !(actual.is_of_the_disk() || actual.is_poisoned()) {
@@ -208,6 +211,18 @@ impl Runner {
         }
         let not_at_all = self.model.follow(rows, None, now).map(drop);
         not_at_all.map_err(|what| format!("neither done nor undone: {what}\n  the call gave {actual:?}"))
+    }
+
+    /// The disk may have failed before the quota of a step was set: now it is set.
+    fn allot_again(&self, step: &Step) -> Result<(), String> {
+        if step.quota.is_none() {
+            return Ok(());
+        }
+        let op = Op::Read(Read::CountAll(String::new()));
+        match self.surface.perform(&Step { op, ..step.clone() }, "quota") {
+            Outcome::Refused(refusal) => Err(format!("the quota cannot be set: {refusal:?}")),
+            _ => Ok(()),
+        }
     }
 
     /// Takes in what the store logged by itself.

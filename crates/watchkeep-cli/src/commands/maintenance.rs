@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use serde_json::json;
-use watchkeep::{Clock, Durability, ErrorKind, Force, Stats, SystemClock, Waking};
+use watchkeep::{Clock, Durability, ErrorKind, Force, Quota, Stats, SystemClock, Waking};
 
 use super::consumers;
 use super::{Access, open};
@@ -46,8 +46,9 @@ fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
         counted(stats.groups, "group", "groups"),
         bytes(stats.bytes)
     );
+    rows.push(("entries", entries));
+    rows.extend(stats.quota.map(|quota| ("quota", allowed(&quota))));
     rows.extend([
-        ("entries", entries),
         ("log", log),
         ("next expiry", next),
         ("consumers", consumers::in_brief(&stats.consumers)),
@@ -58,6 +59,17 @@ fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
         ("sqlite", stats.sqlite_version.to_owned()),
     ]);
     rows
+}
+
+fn allowed(quota: &Quota) -> String {
+    let limits = [
+        (quota.max_keys, counted(quota.max_keys, "key", "keys")),
+        (quota.max_groups, counted(quota.max_groups, "group", "groups")),
+        (quota.max_bytes, bytes(quota.max_bytes)),
+    ];
+    let limits: Vec<String> =
+        limits.into_iter().filter(|(limit, _)| *limit > 0).map(|(_, text)| text).collect();
+    limits.join(", ")
 }
 
 fn durability(stats: &Stats) -> &'static str {

@@ -11,6 +11,7 @@ mod history;
 mod import;
 mod listing;
 mod maintenance;
+mod quota;
 mod render;
 mod serve;
 mod signals;
@@ -58,6 +59,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Export(args) => export::export(global, &args, out),
         Command::Import(args) => import::import(global, &args, out),
         Command::Stats => maintenance::stats(global, out),
+        Command::Quota(args) => quota::quota(global, &args, out),
         Command::Compact(args) => maintenance::compact(global, &args, out),
         Command::Check(args) => maintenance::check(global, &args, out),
         Command::Backup(args) => backup::backup(global, &args, out),

@@ -183,3 +183,30 @@ fn a_backup_that_is_ended_leaves_nothing_and_one_that_is_killed_hinders_no_other
     assert!(at.ok(&["--store", "saved.db", "check"]).starts_with("ok"));
     assert_eq!(std::fs::metadata(at.path("saved.db")).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn a_quota_is_set_shown_and_taken_away_and_binds_every_command() {
+    let at = written();
+    let quota = |more: &[&'static str]| [&["--namespace", "tenant-1", "quota"], more].concat();
+    let none = serde_json::json!({ "max_keys": 0, "max_groups": 0, "max_bytes": 0 });
+    assert_eq!(at.json(&quota(&["--json"])), none);
+    assert_eq!(at.ok(&quota(&["--max-keys", "2", "--max-bytes", "1000"])), "");
+    assert_eq!(at.ok(&quota(&[])), "keys    2\ngroups  no limit\nbytes   1,000\n");
+    let stats = at.ok(&["--namespace", "tenant-1", "stats"]);
+    assert!(stats.contains("2 keys, 1000 B"), "{stats}");
+    at.ok(&["set", "tenant-1:users", "bob", "user"]);
+    let error = at.fails(4, &["set", "tenant-1:users", "eve", "user"]);
+    assert!(error.contains("tenant-1") && error.contains("2 keys"), "{error}");
+    // What is not given is no limit.
+    at.ok(&quota(&["--max-groups", "1"]));
+    at.ok(&["set", "tenant-1:users", "eve", "user"]);
+    at.fails(4, &["set", "tenant-1:others", "eve", "user"]);
+    at.ok(&quota(&["--none"]));
+    at.ok(&["set", "tenant-1:others", "eve", "user"]);
+    assert_eq!(at.json(&quota(&["--json"])), none);
+    assert!(at.fails(2, &["quota"]).contains("--namespace"));
+    at.fails(2, &quota(&["--max-keys", "0"]));
+    at.fails(2, &quota(&["--none", "--max-keys", "1"]));
+    at.fails(3, &["--store", "none.db", "--namespace", "t", "quota"]);
+    assert!(at.ok(&["check"]).starts_with("ok"));
+}

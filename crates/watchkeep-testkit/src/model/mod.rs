@@ -9,7 +9,9 @@ mod follow;
 mod read;
 mod write;
 
-use watchkeep::{ErrorKind, Limits, Revision, Timestamp};
+use std::collections::BTreeMap;
+
+use watchkeep::{ErrorKind, Limits, Quota, Revision, Timestamp};
 
 use crate::ops::{Call, Op, Outcome, Refusal, Step};
 use crate::record::{Cell, Log, Seen, State};
@@ -28,6 +30,8 @@ pub struct Model {
     trimmed: Revision,
     /// What names and values may have.
     limits: Limits,
+    /// What the namespaces may hold.
+    quotas: BTreeMap<String, Quota>,
     /// The latest time that the clock has shown.
     latest: Timestamp,
 }
@@ -56,6 +60,7 @@ impl Model {
             rows: Vec::new(),
             trimmed: Revision::ZERO,
             limits,
+            quotas: BTreeMap::new(),
             latest: Timestamp::default(),
         }
     }
@@ -94,6 +99,13 @@ impl Model {
     /// How many entries are due.
     pub fn due(&self, now: Timestamp) -> usize {
         self.state.cells().filter(|(_, _, cell)| cell.is_due(now)).count()
+    }
+
+    /// Takes in the quota that a step sets before its operation, whatever comes of that.
+    pub fn allot(&mut self, step: &Step) {
+        if let (Some(namespace), Some(quota)) = (&step.namespace, step.quota) {
+            self.quotas.insert(namespace.clone(), quota);
+        }
     }
 
     /// What a step gives and logs when the clock shows this. Of history, trimming and what is about the clock or

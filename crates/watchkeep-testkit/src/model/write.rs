@@ -1,5 +1,7 @@
 //! What writes do to the map.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use watchkeep::{ErrorKind, Kind, Limits, MAX_DEADLINE_MS, Quota, QuotaLimit, Revision, Timestamp, Value};
 
 use super::{Model, PROVISIONAL};
@@ -14,13 +16,14 @@ pub(super) struct Scratch<'m> {
     pub(super) now: Timestamp,
     label: &'m str,
     limits: Limits,
+    quotas: &'m BTreeMap<String, Quota>,
     before: Revision,
 }
 
 impl<'m> Scratch<'m> {
-    pub(super) fn new(model: &Model, step: &'m Step, label: &'m str, now: Timestamp) -> Scratch<'m> {
+    pub(super) fn new(model: &'m Model, step: &'m Step, label: &'m str, now: Timestamp) -> Scratch<'m> {
         let (state, limits, before) = (model.state.clone(), model.limits, model.last());
-        Scratch { state, rows: Vec::new(), step, now, label, limits, before }
+        Scratch { state, rows: Vec::new(), step, now, label, limits, quotas: &model.quotas, before }
     }
 
     /// The revision of the last change so far.
@@ -131,11 +134,11 @@ impl<'m> Scratch<'m> {
 
     /// What counts against a quota is what is not due: what is due makes room before a write is refused.
     fn take_place(&self, group: &str, key: &str, value: &Value, found: Option<&Cell>) -> Result<(), Refusal> {
-        let (Some(quota), Some(namespace)) = (self.step.quota, &self.step.namespace) else { return Ok(()) };
+        let Some((namespace, _)) = group.split_once(':') else { return Ok(()) };
+        let Some(quota) = self.quotas.get(namespace) else { return Ok(()) };
         let size = |key: &str, value: &Value| number(key.len() + value.len());
-        let (mut groups, mut keys, mut bytes) = (std::collections::BTreeSet::new(), 0, 0);
-        let inside =
-            |name: &str| name.strip_prefix(namespace.as_str()).is_some_and(|rest| rest.starts_with(':'));
+        let (mut groups, mut keys, mut bytes) = (BTreeSet::new(), 0, 0);
+        let inside = |name: &str| name.strip_prefix(namespace).is_some_and(|rest| rest.starts_with(':'));
         for (name, key, cell) in
             self.state.cells().filter(|(name, _, cell)| inside(name) && !cell.is_due(self.now))
         {
@@ -143,7 +146,7 @@ impl<'m> Scratch<'m> {
             keys += 1;
             bytes += size(key, &cell.value);
         }
-        let Quota { max_keys, max_groups, max_bytes } = quota;
+        let Quota { max_keys, max_groups, max_bytes } = *quota;
         let before = [keys, number(groups.len()), bytes];
         groups.insert(group);
         let freed = found.map_or(0, |cell| size(key, &cell.value));

@@ -90,7 +90,8 @@ impl<'c> Draw<'c> {
 
     fn quota(&mut self) -> Option<Quota> {
         match self.below(6) {
-            0 | 1 => None,
+            0 => None,
+            1 => Some(Quota::default()),
             2 => Some(Quota { max_keys: 4, ..Quota::default() }),
             3 => Some(Quota { max_groups: 2, ..Quota::default() }),
             4 => Some(Quota { max_bytes: 64, ..Quota::default() }),

@@ -157,7 +157,7 @@ pub enum Op {
 pub struct Step {
     /// The namespace that the handle is scoped to.
     pub namespace: Option<String>,
-    /// The quota that a scoped handle minds.
+    /// The quota that its namespace is given before the operation, for good.
     pub quota: Option<Quota>,
     /// The operation.
     pub op: Op,

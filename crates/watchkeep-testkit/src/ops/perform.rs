@@ -55,10 +55,11 @@ fn attempt(store: &Store, step: &Step, label: &str, asynchronous: bool) -> Resul
         Some(namespace) => store.scoped(namespace)?,
         None => store,
     };
-    let store = match step.quota {
-        Some(quota) => store.with_quota(quota)?,
-        None => store,
-    };
+    match step.quota {
+        Some(quota) if asynchronous => block_on(store.to_async().set_quota(quota))?,
+        Some(quota) => store.set_quota(quota)?,
+        None => {}
+    }
     match &step.op {
         Op::Write(write) if asynchronous => of_future(&store.to_async(), write),
         Op::Write(write) => of_store(&store, write),

@@ -8,7 +8,7 @@
 //! | `idle` | makes a watcher that nobody reads | `idle` |
 //! | `callback NAME` | registers one | `armed`, `event` |
 //! | `write LABEL FROM COUNT HOW BYTES` | writes so often | `wrote`, `failed`, `done` |
-//! | `fill NAMESPACE KEYS LABEL COUNT` | writes and deletes under a quota of keys | `done` |
+//! | `fill NAMESPACE LABEL COUNT` | writes and deletes under the quota of the namespace | `done` |
 //! | `expire COUNT MS` | writes keys that expire | `done` |
 //! | `consume NAME` | counts each expiry, in the transaction that acknowledges it | |
 //! | `hold`, `release` | holds the write lock, and lets go | `holding`, `released` |
@@ -23,8 +23,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use watchkeep::{
-    ConsumerOptions, ConsumerStart, Error, ErrorKind, Filter, Kind, Options, Quota, Revision, Store,
-    WatchOptions, Watcher,
+    ConsumerOptions, ConsumerStart, Error, ErrorKind, Filter, Kind, Options, Revision, Store, WatchOptions,
+    Watcher,
 };
 
 use super::line::{self, Words, or_none};
@@ -181,9 +181,8 @@ impl Member {
 
     /// Keys come and go; what finds no room is counted.
     fn fill(&self, words: &mut Words<'_>) -> Result<(), Fault> {
-        let (namespace, max_keys) = (words.text()?, words.number()?);
+        let store = self.store.scoped(words.text()?)?;
         let (label, count) = (words.text()?.to_owned(), words.number::<u64>()?);
-        let store = self.store.scoped(namespace)?.with_quota(Quota { max_keys, ..Quota::default() })?;
         std::thread::spawn(move || {
             let (mut written, mut refused) = (0, 0);
             for number in 0..count {

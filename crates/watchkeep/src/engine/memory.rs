@@ -15,6 +15,7 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
+use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
@@ -395,6 +396,10 @@ impl Read for MemoryRead<'_> {
     }
 
     fn totals(&self, _: &NameRange) -> Result<Totals> {
+        absent()
+    }
+
+    fn quota(&self, _: &str) -> Result<Option<Quota>> {
         absent()
     }
 

@@ -71,7 +71,6 @@ pub(crate) enum Act {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Author {
     pub(crate) scope: Scope,
-    pub(crate) quota: Option<Quota>,
     pub(crate) origin: Option<Arc<str>>,
 }
 
@@ -95,6 +94,11 @@ pub(crate) enum Work {
         name: String,
         act: Act,
     },
+    /// What a namespace may hold from now on. It changes no entry and announces nothing.
+    Quota {
+        namespace: String,
+        quota: Quota,
+    },
 }
 
 impl From<Operation> for Work {
@@ -108,7 +112,7 @@ impl Work {
     pub(crate) fn weight(&self) -> usize {
         match self {
             Work::Batch(batch) => batch.weight(),
-            Work::Reap { .. } | Work::Consumer { .. } => 64,
+            Work::Reap { .. } | Work::Consumer { .. } | Work::Quota { .. } => 64,
         }
     }
 
@@ -129,6 +133,8 @@ pub(crate) enum Done {
     Reaped { keys: u64, more: bool },
     /// A consumer is held under this number; zero when it is not held.
     Consumer(u64),
+    /// A quota is set.
+    Quota,
 }
 
 /// What became of a committed write.
@@ -147,7 +153,7 @@ impl Receipt {
         match self.done {
             Done::Batch(outcomes) => Ok(Applied { revision: self.revision, outcomes, repeated: false }),
             Done::Repeated(outcomes) => Ok(Applied { revision: self.revision, outcomes, repeated: true }),
-            Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
+            _ => Err(mixed_up()),
         }
     }
 
@@ -155,7 +161,7 @@ impl Receipt {
     pub(crate) fn outcome(&self) -> Result<Outcome> {
         match &self.done {
             Done::Batch(outcomes) => outcomes.first().copied().ok_or_else(mixed_up),
-            Done::Repeated(_) | Done::Reaped { .. } | Done::Consumer(_) => Err(mixed_up()),
+            _ => Err(mixed_up()),
         }
     }
 
@@ -249,6 +255,8 @@ pub(crate) trait Read {
     /// One row of the log, if it still holds it.
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;
+    /// What a namespace may hold; none when nothing limits it.
+    fn quota(&self, namespace: &str) -> Result<Option<Quota>>;
     /// The named consumers of a range of names, under the names that stand in the file.
     fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>>;
 }

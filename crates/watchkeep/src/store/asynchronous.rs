@@ -17,6 +17,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::event::ChangePage;
 use crate::types::filter::Filter;
 use crate::types::limits::QUEUED_CALLS;
+use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
@@ -343,6 +344,27 @@ impl AsyncStore {
             Ok(write) => self.submit(write, |result| result?.applied()),
             Err(error) => Writing::of(Err(error)),
         }
+    }
+
+    /// As [`Store::set_quota`], queued as a write of one operation is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::set_quota`].
+    pub fn set_quota(&self, quota: Quota) -> Writing<()> {
+        match self.store.quota_write(quota) {
+            Ok(write) => self.submit(write, |result| result.map(drop)),
+            Err(error) => Writing::of(Err(error)),
+        }
+    }
+
+    /// As [`Store::quota`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::quota`].
+    pub async fn quota(&self) -> Result<Option<Quota>> {
+        self.read(Store::quota).await
     }
 
     /// As [`Store::delete_group`].

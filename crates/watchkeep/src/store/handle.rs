@@ -14,7 +14,6 @@ use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::{Reason, Result};
 use crate::types::name::{NameRange, Scope};
 use crate::types::options::{Durability, Options};
-use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
@@ -484,22 +483,6 @@ impl Store {
     /// The namespace that this handle is scoped to.
     pub fn namespace(&self) -> Option<&str> {
         self.scope().name()
-    }
-
-    /// The same handle, whose writes are refused when they would take its namespace over these limits.
-    ///
-    /// The quota belongs to the handle, the counters to the file: they count whoever writes.
-    ///
-    /// # Errors
-    ///
-    /// `InvalidArgument` when the handle is not scoped.
-    pub fn with_quota(&self, quota: Quota) -> Result<Store> {
-        if self.scope().is_whole() {
-            let what = "a quota needs a namespace; take the handle from `scoped`".to_owned();
-            return Err(Reason::Invalid { what }.into());
-        }
-        let author = Author { quota: Some(quota), ..self.author.clone() };
-        Ok(Store { life: self.life.clone(), author })
     }
 
     /// The same handle, whose writes bear this label, so that a reader can tell them, or skip its own.

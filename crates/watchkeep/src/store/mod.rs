@@ -11,6 +11,7 @@ mod history;
 pub mod json;
 mod lease;
 mod list;
+mod quota;
 #[cfg(feature = "render")]
 mod render;
 mod report;

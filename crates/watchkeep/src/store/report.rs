@@ -8,6 +8,7 @@ use crate::types::counters::Counters;
 use crate::types::error::Result;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
+use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
 
 use super::handle::Store;
@@ -32,6 +33,8 @@ pub struct Stats {
     pub groups: u64,
     /// Bytes of keys and values, of due entries too.
     pub bytes: u64,
+    /// What the namespace may hold; none where nothing limits it.
+    pub quota: Option<Quota>,
     /// The last revision.
     pub last_revision: Revision,
     /// The oldest revision in the log.
@@ -104,9 +107,10 @@ impl Store {
     pub fn stats(&self) -> Result<Stats> {
         let core = self.core();
         let groups = NameRange::prefix(self.scope().prefix());
-        let mut totals = None;
+        let (mut totals, mut quota) = (None, None);
         core.engine.read(&mut |read| {
             totals = Some(read.totals(&groups)?);
+            quota = self.quota_in(read)?;
             Ok(())
         })?;
         let totals = totals.ok_or(crate::types::error::Reason::Closed)?;
@@ -120,6 +124,7 @@ impl Store {
             entries: totals.entries,
             groups: totals.groups,
             bytes: totals.bytes,
+            quota,
             last_revision: totals.last,
             first_revision: totals.first,
             log_events: totals.log_events,

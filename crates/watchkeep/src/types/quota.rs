@@ -4,7 +4,8 @@ use std::fmt;
 
 /// What a namespace may hold; zero means unlimited.
 ///
-/// The size of an entry is the length of its key plus the length of its value, in bytes.
+/// It is stored with the namespace, see [`Store::set_quota`](crate::Store::set_quota). The size of an entry is the
+/// length of its key plus the length of its value, in bytes.
 ///
 /// ```
 /// use watchkeep::{ErrorKind, Quota, Store};
@@ -75,6 +76,11 @@ impl fmt::Display for QuotaExceeded {
 }
 
 impl Quota {
+    /// Whether it limits anything.
+    pub(crate) fn limits(&self) -> bool {
+        *self != Quota::default()
+    }
+
     /// What of the quota a namespace would exceed when it goes from `before` to `after`. A write that takes no
     /// more of something than before is never refused for it.
     pub(crate) fn exceeded(&self, namespace: &str, before: Usage, after: Usage) -> Option<QuotaExceeded> {

@@ -85,7 +85,8 @@ fn a_counter_that_was_changed_is_found() -> Result {
         "UPDATE wk_namespaces SET bytes = bytes - 1",
         "UPDATE wk_namespaces SET name = 'other'",
         "DELETE FROM wk_namespaces",
-        "INSERT INTO wk_namespaces VALUES ('other', 0, 1, 0)",
+        "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES ('other', 0, 1, 0)",
+        "UPDATE wk_namespaces SET max_groups = -1",
         "INSERT INTO wk_groups VALUES (99, 'empty', 0, 0)",
         "DELETE FROM wk_groups WHERE name = 'g'",
     ])?;

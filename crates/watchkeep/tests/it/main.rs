@@ -28,6 +28,7 @@ mod relaxed;
 mod retention;
 mod scopes;
 mod snapshots;
+mod stored_quotas;
 mod streams;
 mod surroundings;
 mod transactions;

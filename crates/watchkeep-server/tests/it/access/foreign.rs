@@ -1,7 +1,7 @@
 //! A token of one namespace, and what it can find out about others.
 
 use serde_json::Value;
-use watchkeep::SetOptions;
+use watchkeep::{Quota, SetOptions};
 use watchkeep_server::{Grant, Rights};
 
 use super::{Guarded, operations};
@@ -148,5 +148,25 @@ fn the_statistics_of_a_namespace_are_its_own() -> Result {
     let expected =
         serde_json::json!({ "namespace": "n", "entries": 1, "groups": 1, "bytes": 6, "streams": 0 });
     assert_eq!(stats, expected);
+    Ok(())
+}
+
+/// A quota is the store's to set: it binds the tokens of the namespace and those of the whole store alike.
+#[test]
+fn a_stored_quota_binds_whoever_writes_over_the_network() -> Result {
+    let guarded = Guarded::start()?;
+    let quota = Quota { max_keys: 1, ..Quota::default() };
+    guarded.store.scoped("n")?.set_quota(quota)?;
+    let put = |target: &str, token: &str| {
+        let bearer = format!("Bearer {token}");
+        guarded.hub.ask("PUT", target, &[("Authorization", &bearer)], b"v")
+    };
+    let own = guarded.token(Grant::new(Rights::ALL).namespace("n"))?;
+    let whole = guarded.token(Grant::new(Rights::ALL))?;
+    let full = (507, "quota_exceeded".to_owned());
+    assert_eq!(put("/v1/entry?group=g&key=1", &own).status, 204);
+    assert_eq!(put("/v1/entry?group=g&key=2", &own).refusal(), full);
+    assert_eq!(put("/v1/entry?group=n:g&key=2", &whole).refusal(), full);
+    assert_eq!(put("/v1/entry?group=g&key=2", &whole).status, 204);
     Ok(())
 }

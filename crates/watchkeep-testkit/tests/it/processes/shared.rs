@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use watchkeep::{Durability, Filter, Kind, Revision};
+use watchkeep::{Durability, Filter, Kind, Quota, Revision};
 use watchkeep_testkit::processes::kill::keeps_promises;
 
 use super::crowd::{Crowd, Result};
@@ -47,9 +47,11 @@ fn each_expiry_is_announced_once_and_seen_by_all() -> Result {
 fn a_quota_holds_for_all_processes_together() -> Result {
     const MOST: usize = 150;
     let mut crowd = Crowd::new(Durability::Relaxed)?;
+    let quota = Quota { max_keys: u64::try_from(MOST)?, ..Quota::default() };
+    crowd.store.scoped("tenant")?.set_quota(quota)?;
     let mut processes = crowd.processes(3)?;
     for (label, process) in processes.iter_mut().enumerate() {
-        process.tell(&format!("fill tenant {MOST} f{label} 600"))?;
+        process.tell(&format!("fill tenant f{label} 600"))?;
     }
     let mut refused = 0;
     for process in &processes {

@@ -11,7 +11,7 @@ use crate::types::clock::Timestamp;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{BATCH_BYTES, Limits, REAP_STEP};
-use crate::types::name::{NameRange, check_content_type, check_label};
+use crate::types::name::{NameRange, SEPARATOR, check_content_type, check_label, namespace_of};
 use crate::types::quota::Usage;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
@@ -19,7 +19,7 @@ use crate::types::writing::{Expected, Ttl};
 
 use super::columns::{SqlValue, read_value};
 use super::consumers;
-use super::counters::{Counters, Group};
+use super::counters::{Counters, Group, Room};
 use super::log::{self, Salt};
 use super::read::SqliteRead;
 
@@ -112,6 +112,15 @@ pub(super) struct Found {
     bytes: i64,
 }
 
+/// What a set finds where it goes.
+struct Spot {
+    group: Option<Group>,
+    /// Due or not.
+    found: Option<Found>,
+    /// None where nothing limits the namespace.
+    room: Option<Room>,
+}
+
 /// An entry whose deadline has come.
 struct Due {
     rowid: i64,
@@ -182,7 +191,7 @@ impl Job<'_, '_> {
         self.commit.conn
     }
 
-    fn counters(&self) -> Counters<'_> {
+    pub(super) fn counters(&self) -> Counters<'_> {
         Counters { conn: self.commit.conn }
     }
 
@@ -249,8 +258,8 @@ impl Job<'_, '_> {
         self.commit.limits.check_value(set.value)?;
         set.content_type.map_or(Ok(()), check_content_type)?;
         // Everything that can refuse the write comes before the first change.
-        let (mut row, mut found) = self.place(set.group, set.key)?;
-        let there = found.as_ref().filter(|found| !self.is_due(found.deadline));
+        let mut spot = self.spot(set)?;
+        let there = spot.found.as_ref().filter(|found| !self.is_due(found.deadline));
         check(set.expected, set.group, set.key, there)?;
         let deadline = match set.ttl {
             Ttl::Clear => None,
@@ -261,12 +270,11 @@ impl Job<'_, '_> {
         if self.commit.is_tight {
             return Err(Reason::Tight.into());
         }
-        let is_due = found.as_ref().is_some_and(|found| self.is_due(found.deadline));
-        if self.take_place(set)? || is_due {
-            self.present(set.group, set.key)?;
-            (row, found) = self.place(set.group, set.key)?;
+        while self.make_room(set, &spot)? {
+            spot = self.spot(set)?;
         }
 
+        let Spot { group: row, found, .. } = spot;
         let bytes = len(set.key) + len(set.value);
         let details = Details {
             value: Some(set.value.clone()),
@@ -297,33 +305,33 @@ impl Job<'_, '_> {
         Ok(Outcome::Set(revision))
     }
 
-    /// Refuses what the quota does not allow; before that, what is due in the namespace makes room. Whether it did: then
-    /// the group, or this very entry, may be gone.
-    fn take_place(&mut self, set: &Set<'_>) -> Result<bool> {
-        let author = self.author;
-        let (Some(quota), Some(namespace)) = (author.quota, author.scope.name()) else { return Ok(false) };
-        let mut made_room = false;
-        loop {
-            let (row, found) = self.place(set.group, set.key)?;
-            if found.as_ref().is_some_and(|found| self.is_due(found.deadline)) {
-                // It holds no place that this write could take over.
-                self.present(set.group, set.key)?;
-                made_room = true;
-                continue;
-            }
-            let before = self.counters().usage(namespace)?;
-            let bytes = len(set.key) + len(set.value) - found.as_ref().map_or(0, |found| found.bytes);
-            let after = before.plus(i64::from(found.is_none()), i64::from(row.is_none()), bytes);
-            // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
-            let over = quota.exceeded(namespace, Usage::default(), after).is_some();
-            if over && self.reap(&NameRange::prefix(author.scope.prefix()))?.1 {
-                made_room = true;
-                continue;
-            }
-            return match quota.exceeded(namespace, before, after) {
-                Some(exceeded) => Err(Reason::Quota(exceeded).into()),
-                None => Ok(made_room),
-            };
+    fn spot(&self, set: &Set<'_>) -> Result<Spot> {
+        let (group, room) = self.counters().group_and_room(set.group)?;
+        let found = group.as_ref().map(|group| self.find(group, set.key)).transpose()?.flatten();
+        Ok(Spot { group, found, room })
+    }
+
+    /// Takes what is due out of the way of a set: this very entry, and what holds places that a quota has no more of.
+    /// Whether something went, and the spot is to be read again; refuses what the quota does not allow even so.
+    fn make_room(&mut self, set: &Set<'_>, spot: &Spot) -> Result<bool> {
+        if spot.found.as_ref().is_some_and(|found| self.is_due(found.deadline)) {
+            // It holds no place that this write could take over.
+            self.present(set.group, set.key)?;
+            return Ok(true);
+        }
+        let (Some(Room { usage, quota }), Some(namespace)) = (spot.room, namespace_of(set.group)) else {
+            return Ok(false);
+        };
+        let bytes = len(set.key) + len(set.value) - spot.found.as_ref().map_or(0, |found| found.bytes);
+        let after = usage.plus(i64::from(spot.found.is_none()), i64::from(spot.group.is_none()), bytes);
+        // What is due may hide that the write takes more than before: it makes room whenever a limit is passed.
+        let over = quota.exceeded(namespace, Usage::default(), after).is_some();
+        if over && self.reap(&NameRange::prefix(&format!("{namespace}{SEPARATOR}")))?.1 {
+            return Ok(true);
+        }
+        match quota.exceeded(namespace, usage, after) {
+            Some(exceeded) => Err(Reason::Quota(exceeded).into()),
+            None => Ok(false),
         }
     }
 

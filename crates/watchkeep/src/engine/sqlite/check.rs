@@ -25,7 +25,8 @@ SELECT g.name, g.keys, g.bytes,
        (SELECT coalesce(sum(octet_length(e.key) + octet_length(e.value)), 0) FROM wk_entries e WHERE e.group_id = g.id)
 FROM wk_groups g";
 const SETTINGS: &str = "SELECT name, typeof(value) = 'integer' AND value >= 0 FROM wk_meta";
-const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
+const NAMESPACES: &str =
+    "SELECT name, keys, groups, bytes, min(max_keys, max_groups, max_bytes) FROM wk_namespaces";
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
      AND NOT EXISTS (SELECT 1 FROM wk_dead d WHERE d.group_id = e.group_id)";
 const DEAD_AND_ALIVE: &str = "SELECT g.name FROM wk_groups g JOIN wk_dead d ON d.group_id = g.id";
@@ -142,7 +143,11 @@ fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
     let mut statement = conn.prepare(NAMESPACES)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let [counted, _] = namespaces.entry(row.get(0)?).or_default();
+        let name: String = row.get(0)?;
+        if row.get::<_, i64>(4)? < 0 {
+            add(problems, "namespace", || format!("{name:?} has a quota below zero"));
+        }
+        let [counted, _] = namespaces.entry(name).or_default();
         *counted = [row.get(1)?, row.get(2)?, row.get(3)?];
     }
     for (name, [counted, real]) in namespaces {

@@ -1,11 +1,11 @@
-//! Groups and their counters, and those of the namespaces: kept by every write, so that a group is counted, and
-//! deleted, at constant cost.
+//! Groups and their counters, and those of the namespaces with their quotas: kept by every write, so that a group is
+//! counted, and deleted, at constant cost.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::types::error::Result;
 use crate::types::name::namespace_of;
-use crate::types::quota::Usage;
+use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
 use super::columns::count;
@@ -15,10 +15,20 @@ const CREATE: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, 
 const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE id = ?1";
 const DROP: &str = "DELETE FROM wk_groups WHERE id = ?1";
 const BURY: &str = "INSERT INTO wk_dead (group_id) VALUES (?1)";
-const USAGE: &str = "SELECT keys, groups, bytes FROM wk_namespaces WHERE name = ?1";
+/// A group, there or not, with the counters and the quota of its namespace, where that has one.
+const GROUP_AND_ROOM: &str = "SELECT g.id, g.keys, g.bytes, n.keys, n.groups, n.bytes, n.max_keys, n.max_groups, n.max_bytes \
+     FROM (SELECT 1) LEFT JOIN wk_groups g ON g.name = ?1 \
+     LEFT JOIN wk_namespaces n ON n.name = ?2 AND (n.max_keys, n.max_groups, n.max_bytes) <> (0, 0, 0)";
 const ADD_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (name) DO UPDATE SET keys = keys + ?2, groups = groups + ?3, bytes = bytes + ?4";
-const DROP_USAGE: &str = "DELETE FROM wk_namespaces WHERE name = ?1 AND groups = 0";
+/// A namespace goes with its last group, unless it has a quota.
+pub(super) const DROP_USAGE: &str = "DELETE FROM wk_namespaces \
+     WHERE name = ?1 AND groups = 0 AND (max_keys, max_groups, max_bytes) = (0, 0, 0)";
+const QUOTA: &str = "SELECT max_keys, max_groups, max_bytes FROM wk_namespaces WHERE name = ?1";
+/// SQLite writes no page for a row that is as it was.
+const SET_QUOTA: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, max_keys, max_groups, max_bytes) \
+     VALUES (?1, 0, 0, 0, ?2, ?3, ?4) \
+     ON CONFLICT (name) DO UPDATE SET max_keys = ?2, max_groups = ?3, max_bytes = ?4";
 
 /// A group's row.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +36,13 @@ pub(super) struct Group {
     pub(super) id: i64,
     pub(super) keys: i64,
     pub(super) bytes: i64,
+}
+
+/// What a namespace with a quota holds and may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) usage: Usage,
+    pub(super) quota: Quota,
 }
 
 impl Usage {
@@ -46,9 +63,28 @@ pub(super) struct Counters<'c> {
 impl Counters<'_> {
     pub(super) fn group(&self, name: &str) -> Result<Option<Group>> {
         let mut statement = self.conn.prepare_cached(GROUP)?;
-        let row =
-            |row: &rusqlite::Row<'_>| Ok(Group { id: row.get(0)?, keys: row.get(1)?, bytes: row.get(2)? });
+        let row = |row: &Row<'_>| Ok(Group { id: row.get(0)?, keys: row.get(1)?, bytes: row.get(2)? });
         Ok(statement.query_row([name], row).optional()?)
+    }
+
+    /// A group and, in the same statement, the room in its namespace; none where nothing limits it.
+    pub(super) fn group_and_room(&self, name: &str) -> Result<(Option<Group>, Option<Room>)> {
+        let Some(namespace) = namespace_of(name) else { return Ok((self.group(name)?, None)) };
+        let mut statement = self.conn.prepare_cached(GROUP_AND_ROOM)?;
+        let mut rows = statement.query([name, namespace])?;
+        let Some(row) = rows.next()? else { return Ok((None, None)) };
+        let group = match row.get(0)? {
+            Some(id) => Some(Group { id, keys: row.get(1)?, bytes: row.get(2)? }),
+            None => None,
+        };
+        let room = match row.get(3)? {
+            Some(keys) => Some(Room {
+                usage: Usage { keys: count(keys)?, groups: count(row.get(4)?)?, bytes: count(row.get(5)?)? },
+                quota: read_quota(row, 6)?,
+            }),
+            None => None,
+        };
+        Ok((group, room))
     }
 
     /// A new group, for the event of this revision, which is its id: never used before, never again.
@@ -79,12 +115,13 @@ impl Counters<'_> {
         self.add_usage(name, -group.keys, -1, -group.bytes)
     }
 
-    pub(super) fn usage(&self, namespace: &str) -> Result<Usage> {
-        let mut statement = self.conn.prepare_cached(USAGE)?;
-        let row: Option<(i64, i64, i64)> =
-            statement.query_row([namespace], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-        let (keys, groups, bytes) = row.unwrap_or_default();
-        Ok(Usage { keys: count(keys)?, groups: count(groups)?, bytes: count(bytes)? })
+    /// Gives a namespace a quota, or takes it away.
+    pub(super) fn set_quota(&self, namespace: &str, quota: Quota) -> Result<()> {
+        let [keys, groups, bytes] = [quota.max_keys, quota.max_groups, quota.max_bytes]
+            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        self.conn.prepare_cached(SET_QUOTA)?.execute(params![namespace, keys, groups, bytes])?;
+        self.conn.prepare_cached(DROP_USAGE)?.execute([namespace])?;
+        Ok(())
     }
 
     fn add_usage(&self, group: &str, keys: i64, groups: i64, bytes: i64) -> Result<()> {
@@ -95,4 +132,21 @@ impl Counters<'_> {
         }
         Ok(())
     }
+}
+
+/// The quota of a namespace, if it has one.
+pub(super) fn quota(conn: &Connection, namespace: &str) -> Result<Option<Quota>> {
+    let mut statement = conn.prepare_cached(QUOTA)?;
+    let mut rows = statement.query([namespace])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(read_quota(row, 0)?).filter(Quota::limits))
+}
+
+/// Three columns, from this one on.
+fn read_quota(row: &Row<'_>, first: usize) -> Result<Quota> {
+    Ok(Quota {
+        max_keys: count(row.get(first)?)?,
+        max_groups: count(row.get(first + 1)?)?,
+        max_bytes: count(row.get(first + 2)?)?,
+    })
 }

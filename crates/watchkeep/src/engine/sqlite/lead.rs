@@ -309,6 +309,7 @@ fn one(commit: &mut Commit<'_>, author: &Author, work: &Work) -> Result<Result<R
         Work::Batch(batch) => all(&mut job, batch).map(Done::Batch),
         Work::Reap { groups } => job.reap(groups).map(|(keys, more)| Done::Reaped { keys, more }),
         Work::Consumer { name, act } => job.consumer(name, act).map(Done::Consumer),
+        Work::Quota { namespace, quota } => job.counters().set_quota(namespace, *quota).map(|()| Done::Quota),
     };
     match done {
         Err(error) if is_fault(&error) => Err(error),

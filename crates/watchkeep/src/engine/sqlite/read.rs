@@ -13,11 +13,12 @@ use crate::types::error::Result;
 use crate::types::event::Change;
 use crate::types::limits::PAGE_BYTES;
 use crate::types::name::NameRange;
+use crate::types::quota::Quota;
 use crate::types::revision::Revision;
 use crate::types::value::Value;
 
 use super::columns::{count, entry_columns, key_columns, read_entry, read_key, read_value};
-use super::{consumers, log, reserve};
+use super::{consumers, counters, log, reserve};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
      WHERE g.name = ?1 AND e.key = ?2";
@@ -218,6 +219,10 @@ impl Read for SqliteRead<'_> {
 
     fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
         consumers::list(self.conn, self.now, names)
+    }
+
+    fn quota(&self, namespace: &str) -> Result<Option<Quota>> {
+        counters::quota(self.conn, namespace)
     }
 
     fn totals(&self, groups: &NameRange) -> Result<Totals> {

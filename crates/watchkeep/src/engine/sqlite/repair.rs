@@ -7,10 +7,15 @@ use rusqlite::{Connection, params};
 use crate::types::error::{Reason, Result};
 use crate::types::name::namespace_of;
 
+use super::counters::DROP_USAGE;
+
 const GROUPS: &str = "SELECT id, name, keys, bytes FROM wk_groups";
 const ENTRIES: &str = "SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0) \
      FROM wk_entries WHERE group_id = ?1";
 const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
+/// A quota stays.
+const SET_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (name) DO UPDATE SET keys = ?2, groups = ?3, bytes = ?4";
 
 /// Rebuilds the counters of groups and namespaces, inside a write transaction; what was changed, a sentence each.
 ///
@@ -61,23 +66,26 @@ fn groups(conn: &Connection, changed: &mut Vec<String>) -> Result<BTreeMap<Strin
     Ok(sums)
 }
 
-fn namespaces_from(conn: &Connection, real: BTreeMap<String, Sums>, changed: &mut Vec<String>) -> Result<()> {
+fn namespaces_from(
+    conn: &Connection,
+    mut real: BTreeMap<String, Sums>,
+    changed: &mut Vec<String>,
+) -> Result<()> {
     let mut statement = conn.prepare(NAMESPACES)?;
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?]));
     let counted: BTreeMap<String, Sums> = statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?;
-    for (name, was) in counted.iter().filter(|(name, _)| !real.contains_key(*name)) {
-        conn.execute("DELETE FROM wk_namespaces WHERE name = ?1", [name])?;
-        changed.push(format!("namespace {name:?} counted keys, groups, bytes as {was:?}, and has no groups"));
+    for name in counted.keys() {
+        real.entry(name.clone()).or_default();
     }
     for (name, is) in real {
         let was = counted.get(&name).copied().unwrap_or_default();
         if was != is {
             let [keys, groups, bytes] = is;
-            conn.execute(
-                "INSERT OR REPLACE INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4)",
-                params![name, keys, groups, bytes],
-            )?;
+            conn.execute(SET_USAGE, params![name, keys, groups, bytes])?;
             changed.push(format!("namespace {name:?} counted keys, groups, bytes as {was:?}, now {is:?}"));
+        }
+        if is == Sums::default() {
+            conn.execute(DROP_USAGE, [name])?;
         }
     }
     Ok(())

@@ -28,10 +28,13 @@ CREATE TABLE wk_groups (
 );
 
 CREATE TABLE wk_namespaces (
-  name   TEXT PRIMARY KEY,
-  keys   INTEGER NOT NULL,
-  groups INTEGER NOT NULL,
-  bytes  INTEGER NOT NULL
+  name       TEXT PRIMARY KEY,
+  keys       INTEGER NOT NULL,
+  groups     INTEGER NOT NULL,
+  bytes      INTEGER NOT NULL,
+  max_keys   INTEGER NOT NULL DEFAULT 0,
+  max_groups INTEGER NOT NULL DEFAULT 0,
+  max_bytes  INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
 CREATE TABLE wk_entries (

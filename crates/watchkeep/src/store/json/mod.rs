@@ -11,6 +11,7 @@ use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::KeyInfo;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Event, Item, Lagged};
+use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
 
@@ -142,6 +143,7 @@ pub fn stats(stats: &Stats) -> Json {
         "entries": stats.entries,
         "groups": stats.groups,
         "bytes": stats.bytes,
+        "quota": stats.quota.as_ref().map(quota),
         "first_revision": stats.first_revision.get(),
         "last_revision": stats.last_revision.get(),
         "log_events": stats.log_events,
@@ -154,6 +156,20 @@ pub fn stats(stats: &Stats) -> Json {
         "file_bytes": stats.file_bytes,
         "wal_bytes": stats.wal_bytes,
         "sqlite_version": stats.sqlite_version,
+    })
+}
+
+/// A quota as a JSON object: what `watchkeep quota --json` prints. Zero is no limit.
+///
+/// ```
+/// use watchkeep::{Quota, json};
+/// assert_eq!(json::quota(&Quota { max_keys: 7, ..Quota::default() })["max_keys"], 7);
+/// ```
+pub fn quota(quota: &Quota) -> Json {
+    json!({
+        "max_keys": quota.max_keys,
+        "max_groups": quota.max_groups,
+        "max_bytes": quota.max_bytes,
     })
 }
 
