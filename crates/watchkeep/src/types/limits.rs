@@ -24,6 +24,9 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// How many events [`Condition::unchanged`](crate::Condition::unchanged) looks at, at the most.
 pub const MAX_UNCHANGED_EVENTS: usize = 1_024;
 
+/// How many different filters a union ([`Filter::any`](crate::Filter::any)) has, at the most.
+pub const MAX_FILTER_PARTS: usize = 64;
+
 /// How many entries an iterator reads at a time.
 pub(crate) const PAGE_ENTRIES: usize = 256;
 /// How many bytes of entries an iterator reads at a time.
