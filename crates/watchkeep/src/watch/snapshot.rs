@@ -352,6 +352,19 @@ mod tests {
     }
 
     #[test]
+    fn a_step_may_end_between_two_ranges_of_keys() -> Result<()> {
+        let engine = engine()?;
+        let each = SNAPSHOT_ENTRIES / 16;
+        set(&engine, (0..2 * SNAPSHOT_ENTRIES).map(|n| ("g".to_owned(), format!("{:02}x{n}", n / each), 1)))?;
+        set(&engine, (0..20).map(|n| ("large".to_owned(), format!("{n}"), PAGE_BYTES / 2)))?;
+        let every_range = Filter::any((0..32).map(|n| Filter::key_prefix("g", format!("{n:02}x"))));
+        assert_eq!(Steps::of(&engine, every_range).finish()?, (3, 2 * SNAPSHOT_ENTRIES));
+        let every_key = Filter::any((0..20).map(|n| Filter::key("large", n.to_string())));
+        assert_eq!(Steps::of(&engine, every_key).finish()?, (11, 20));
+        Ok(())
+    }
+
+    #[test]
     fn of_the_deleted_groups_only_so_many_are_remembered() -> Result<()> {
         let engine = engine()?;
         let groups = DELETED + 300;

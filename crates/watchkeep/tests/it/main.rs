@@ -32,4 +32,5 @@ mod streams;
 mod surroundings;
 mod transactions;
 mod two_stores;
+mod unions;
 mod watching;
