@@ -207,9 +207,12 @@ impl<'c> Draw<'c> {
         }
     }
 
-    /// A place and a filter of every shape.
+    /// A place and a filter of every shape, or a union of filters there.
     pub fn want(&mut self) -> Want {
-        let Place { group, key } = self.place();
+        let place = self.place();
+        // Drawn from what is drawn already, as a batch is.
+        let also = also(&place);
+        let Place { group, key } = place;
         let target = match self.below(9) {
             0 => Target::Everything,
             1 => Target::Group(group),
@@ -226,6 +229,22 @@ impl<'c> Draw<'c> {
             3 => Some(Kind::ALL.to_vec()),
             _ => Some(Kind::ALL.into_iter().filter(|_| self.one_in(2)).collect()),
         };
-        Want { kinds, without_group_deletions: self.one_in(4), ..Want::new(target) }
+        Want { kinds, without_group_deletions: self.one_in(4), also, ..Want::new(target) }
+    }
+}
+
+/// What a filter at a place is united with: nothing, for most places, or filters that overlap it and one another.
+fn also(place: &Place) -> Vec<Want> {
+    let Place { group, key } = place;
+    let sum = group.bytes().chain(key.bytes()).fold(0, |sum: usize, byte| sum + usize::from(byte));
+    let first = |name: &str| name.chars().take(1).collect::<String>();
+    let of_key = || Want::new(Target::Key(group.clone(), key.clone()));
+    let of_name = || Want::new(Target::KeyName(key.clone()));
+    let near = || Want::new(Target::KeyPrefix(group.clone(), first(key)));
+    match sum % 8 {
+        0 => vec![of_key(), Want::new(Target::GroupPrefix(first(group)))],
+        1 => vec![near(), Want { kinds: Some(vec![Kind::Delete, Kind::Touch]), ..of_key() }, of_name()],
+        2 => vec![Want { without_group_deletions: true, ..of_name() }, Want::new(Target::Group(key.clone()))],
+        _ => Vec::new(),
     }
 }

@@ -37,13 +37,21 @@ pub struct Want {
     pub without_group_deletions: bool,
     /// Not what this label wrote.
     pub excluded_origin: Option<String>,
+    /// What is wanted besides, each with choices of its own, but for the namespace: a union.
+    pub also: Vec<Want>,
 }
 
 impl Want {
     /// This, and nothing else.
     pub fn new(target: Target) -> Want {
-        let kinds = None;
-        Want { namespace: None, target, kinds, without_group_deletions: false, excluded_origin: None }
+        Want {
+            namespace: None,
+            target,
+            kinds: None,
+            without_group_deletions: false,
+            excluded_origin: None,
+            also: Vec::new(),
+        }
     }
 
     /// All events of all kinds.
@@ -67,25 +75,38 @@ impl Want {
             None => filter,
         };
         let filter = if self.without_group_deletions { filter.without_group_deletions() } else { filter };
-        match &self.excluded_origin {
+        let filter = match &self.excluded_origin {
             Some(origin) => filter.exclude_origin(origin),
             None => filter,
+        };
+        match self.also.as_slice() {
+            [] => filter,
+            also => Filter::any(also.iter().map(Want::filter).chain([filter])),
         }
     }
 
     /// Whether a change, as the log names it, must reach the watcher.
     pub fn wants(&self, row: &Seen) -> bool {
+        let Some(group) = self.local(&row.group) else { return false };
+        self.alone_wants(row, group) || self.also.iter().any(|want| want.alone_wants(row, group))
+    }
+
+    fn alone_wants(&self, row: &Seen, group: &str) -> bool {
         let kind = match &self.kinds {
             Some(kinds) => kinds.contains(&row.kind),
             None => row.kind != Kind::Touch,
         };
         let echo = row.origin.is_some() && row.origin == self.excluded_origin;
-        kind && !echo && self.covers(&row.group, row.key.as_deref())
+        kind && !echo && self.alone_covers(group, row.key.as_deref())
     }
 
     /// Whether it reaches a key, or what happens to a whole group when there is none; by their full names.
     pub fn covers(&self, group: &str, key: Option<&str>) -> bool {
         let Some(group) = self.local(group) else { return false };
+        self.alone_covers(group, key) || self.also.iter().any(|want| want.alone_covers(group, key))
+    }
+
+    fn alone_covers(&self, group: &str, key: Option<&str>) -> bool {
         // A deletion of the whole group, for those who look at single keys.
         let deletion = key.is_none() && !self.without_group_deletions;
         match &self.target {
@@ -119,6 +140,7 @@ impl Want {
         self.kinds.as_ref().is_none_or(all)
             && !self.without_group_deletions
             && !matches!(&self.target, Target::Pattern(_, key) if key != "*")
+            && self.also.iter().all(Want::folds)
     }
 }
 
@@ -143,6 +165,14 @@ mod tests {
         let pattern = |group, key| Target::Pattern(text(group), text(key));
         assert!(covers(pattern("*", "k"), "x", Some("k")) && !covers(pattern("*", "k"), "x", None));
         assert!(covers(pattern("g", "*"), "g", None) && !covers(pattern("g", "k"), "g", None));
+    }
+
+    #[test]
+    fn a_union_wants_what_one_of_its_own_wants() {
+        let also = vec![Want::new(Target::KeyName("k".to_owned()))];
+        let want = Want { namespace: Some("a".to_owned()), also, ..Want::new(Target::Group("g".to_owned())) };
+        assert!(want.covers("a:g", Some("l")) && want.covers("a:h", Some("k")));
+        assert!(!want.covers("a:h", Some("l")) && !want.covers("g", Some("k")));
     }
 
     #[test]

@@ -247,10 +247,12 @@ impl Store {
             return Err(Reason::Held { name: name.to_owned(), holder: label, left }.into());
         }
         let scope = self.scope();
-        let excluded = options.filter.as_ref().and_then(|filter| filter.excluded_origin.as_deref());
-        for (what, label) in [("excluded origin", excluded), ("holder's label", options.holder.as_deref())] {
-            label.map_or(Ok(()), |label| check_label(what, label))?;
+        if let Some(filter) = &options.filter {
+            filter.check()?;
+            let excluded = filter.parts().iter().filter_map(|part| part.excluded_origin.as_deref());
+            excluded.into_iter().try_for_each(|label| check_label("excluded origin", label))?;
         }
+        options.holder.as_deref().map_or(Ok(()), |label| check_label("holder's label", label))?;
         let act = Act::Take {
             filter: options.filter.clone().map(|filter| filter.within(|group| scope.full(group))),
             start: self.own(options.start)?,

@@ -30,6 +30,7 @@ impl History {
     }
 
     fn fill(&mut self) -> Result<()> {
+        self.filter.check()?;
         let mut page = None;
         self.engine.read(&mut |read| {
             read.refuse_lost(self.after)?;

@@ -2,13 +2,17 @@
 
 use std::fmt;
 
+use super::error::{Reason, Result};
 use super::event::{Change, Event, Kind};
+use super::limits::MAX_FILTER_PARTS;
+use super::name::NameRange;
 
 /// Which events a watcher wants.
 ///
 /// A filter on keys (`key`, `key_prefix`, `key_name`) includes the deletion of their group, since that removes
 /// them too; [`without_group_deletions`](Filter::without_group_deletions) leaves it out, as the original does.
-/// [`Kind::Touch`] is delivered only when [`kinds`](Filter::kinds) names it.
+/// [`Kind::Touch`] is delivered only when [`kinds`](Filter::kinds) names it. [`any`](Filter::any) makes one filter of
+/// several.
 ///
 /// ```
 /// use watchkeep::{Filter, Kind, Store, WatchOptions};
@@ -22,6 +26,13 @@ use super::event::{Change, Event, Kind};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Filter {
+    /// An event comes when one of them lets it through. In order and each once, so that equal unions are equal.
+    parts: Vec<Part>,
+}
+
+/// A filter with one target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Part {
     pub(crate) target: Target,
     /// A bit for each kind: 1 set, 2 delete, 4 delete_group, 8 expire, 16 touch.
     pub(crate) kinds: u8,
@@ -30,7 +41,7 @@ pub struct Filter {
 }
 
 /// Where in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Target {
     /// All groups whose name starts so; the empty prefix is everything.
     Groups {
@@ -68,7 +79,64 @@ const DEFAULT_KINDS: u8 = bit(Kind::Set) | bit(Kind::Delete) | bit(Kind::DeleteG
 
 impl Filter {
     fn new(target: Target) -> Filter {
-        Filter { target, kinds: DEFAULT_KINDS, group_deletions: true, excluded_origin: None }
+        let part = Part { target, kinds: DEFAULT_KINDS, group_deletions: true, excluded_origin: None };
+        Filter::of_parts(vec![part])
+    }
+
+    pub(crate) fn of_parts(mut parts: Vec<Part>) -> Filter {
+        parts.sort_unstable();
+        parts.dedup();
+        Filter { parts }
+    }
+
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The same with something done to every part.
+    fn each(self, change: impl Fn(&mut Part)) -> Filter {
+        let mut parts = self.parts;
+        parts.iter_mut().for_each(change);
+        Filter::of_parts(parts)
+    }
+
+    /// Every event that at least one of these filters lets through; none without filters.
+    ///
+    /// Each filter keeps its own kinds, group deletions and excluded origin. What is asked of the union afterwards
+    /// ([`kinds`](Filter::kinds), [`without_group_deletions`](Filter::without_group_deletions),
+    /// [`exclude_origin`](Filter::exclude_origin)) is asked of each. One watcher of a union is not several watchers:
+    /// an event comes once however many of the filters match it, all events come in the order of their commits, and
+    /// there is one snapshot, one [`Item::Ready`](crate::Item::Ready) and one cursor.
+    ///
+    /// The order of the filters, and one given twice, make no difference. The filters of a union within a union count
+    /// as its own. More than [`MAX_FILTER_PARTS`](crate::MAX_FILTER_PARTS) different ones are refused as `TooLarge`
+    /// by what takes the union: a watch, a consumer, the history, a page of changes, a condition. A callback, whose
+    /// registration cannot fail, takes any number.
+    ///
+    /// ```
+    /// use watchkeep::{Filter, Store, WatchOptions};
+    /// let store = Store::open_in_memory()?;
+    /// let filter = Filter::any([Filter::key("config", "theme"), Filter::group_prefix("session")]);
+    /// let mut watcher = store.watch_with(filter, WatchOptions::new())?;
+    /// store.set("session-7", "token", "abc")?;
+    /// store.set("config", "size", "12")?;
+    /// store.set("config", "theme", "dark")?;
+    /// assert_eq!(watcher.recv().unwrap()?.group(), "session-7");
+    /// assert_eq!(watcher.recv().unwrap()?.key(), Some("theme"));
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    pub fn any(filters: impl IntoIterator<Item = Filter>) -> Filter {
+        Filter::of_parts(filters.into_iter().flat_map(|filter| filter.parts).collect())
+    }
+
+    /// That it has no more parts than what is kept of a filter, and looked at for each event, may have.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.parts.len() {
+            len if len > MAX_FILTER_PARTS => {
+                Err(Reason::TooLarge { what: "union of filters", len, limit: MAX_FILTER_PARTS }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Every event of the store, or of the namespace that the handle is scoped to.
@@ -116,24 +184,23 @@ impl Filter {
 
     /// Only events of these kinds.
     #[must_use]
-    pub fn kinds(mut self, kinds: impl IntoIterator<Item = Kind>) -> Filter {
-        self.kinds = kinds.into_iter().fold(0, |set, kind| set | bit(kind));
-        self
+    pub fn kinds(self, kinds: impl IntoIterator<Item = Kind>) -> Filter {
+        let kinds = kinds.into_iter().fold(0, |set, kind| set | bit(kind));
+        self.each(|part| part.kinds = kinds)
     }
 
     /// Not the deletion of a group, where the filter is on keys.
     #[must_use]
-    pub fn without_group_deletions(mut self) -> Filter {
-        self.group_deletions = false;
-        self
+    pub fn without_group_deletions(self) -> Filter {
+        self.each(|part| part.group_deletions = false)
     }
 
     /// Not what a handle with this label wrote: a reader skips its own echo. A snapshot that a watch begins with is
     /// whole all the same.
     #[must_use]
-    pub fn exclude_origin(mut self, origin: impl Into<String>) -> Filter {
-        self.excluded_origin = Some(origin.into().into());
-        self
+    pub fn exclude_origin(self, origin: impl Into<String>) -> Filter {
+        let origin: Box<str> = origin.into().into();
+        self.each(|part| part.excluded_origin = Some(origin.clone()))
     }
 
     /// Whether the filter lets this event through.
@@ -152,14 +219,26 @@ impl Filter {
         group: &str,
         key: Option<&str>,
     ) -> bool {
-        self.admits(kind, origin) && self.covers(group, key)
+        self.parts.iter().any(|part| part.admits(kind, origin) && part.covers(group, key))
     }
 
     /// Whether a change belongs to the state that a snapshot tells, whoever made it.
     pub(crate) fn concerns_state(&self, change: &Change) -> bool {
-        self.kinds & bit(change.kind) != 0 && self.covers(&change.group, change.key.as_deref())
+        let (kind, key) = (bit(change.kind), change.key.as_deref());
+        self.parts.iter().any(|part| part.kinds & kind != 0 && part.covers(&change.group, key))
     }
 
+    /// The same filter on other names of groups: on those that stand in the file, of a handle that is scoped to a
+    /// namespace, or back.
+    pub(crate) fn within(self, full: impl Fn(&str) -> String) -> Filter {
+        self.each(|part| {
+            let group = part.target.group_mut();
+            *group = full(group).into();
+        })
+    }
+}
+
+impl Part {
     fn admits(&self, kind: Kind, origin: Option<&str>) -> bool {
         self.kinds & bit(kind) != 0 && (origin.is_none() || origin != self.excluded_origin.as_deref())
     }
@@ -182,22 +261,41 @@ impl Filter {
             (Target::KeyName { groups, .. }, None) => self.group_deletions && group.starts_with(&**groups),
         }
     }
+}
 
-    /// The same filter on other names of groups: on those that stand in the file, of a handle that is scoped to a
-    /// namespace, or back.
-    pub(crate) fn within(mut self, full: impl Fn(&str) -> String) -> Filter {
+impl Target {
+    fn group_mut(&mut self) -> &mut Box<str> {
         let (Target::Groups { prefix: group }
         | Target::Group(group)
         | Target::Key { group, .. }
         | Target::KeyPrefix { group, .. }
-        | Target::KeyName { groups: group, .. }) = &mut self.target;
-        *group = full(group).into();
-        self
+        | Target::KeyName { groups: group, .. }) = self;
+        group
+    }
+
+    /// Which groups, and which of their keys, it is about.
+    pub(crate) fn ranges(&self) -> (NameRange, NameRange) {
+        let all = || NameRange::prefix("");
+        match self {
+            Target::Groups { prefix } => (NameRange::prefix(prefix), all()),
+            Target::Group(group) => (NameRange::exactly(group), all()),
+            Target::Key { group, key } => (NameRange::exactly(group), NameRange::exactly(key)),
+            Target::KeyPrefix { group, prefix } => (NameRange::exactly(group), NameRange::prefix(prefix)),
+            Target::KeyName { groups, key } => (NameRange::prefix(groups), NameRange::exactly(key)),
+        }
     }
 }
 
-/// For people: `group "config", only delete expire`.
+/// For people: `group "config", only delete expire; or key "session" "token"`.
 impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((first, others)) = self.parts.split_first() else { return f.write_str("nothing") };
+        write!(f, "{first}")?;
+        others.iter().try_for_each(|part| write!(f, "; or {part}"))
+    }
+}
+
+impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             Target::Groups { prefix } if prefix.is_empty() => f.write_str("everything"),
@@ -227,36 +325,46 @@ impl fmt::Display for Filter {
 mod tests {
     use super::*;
 
+    fn covers(filter: &Filter, group: &str, key: Option<&str>) -> bool {
+        filter.parts.iter().any(|part| part.covers(group, key))
+    }
+
+    fn admits(filter: &Filter, kind: Kind, origin: Option<&str>) -> bool {
+        filter.parts.iter().any(|part| part.admits(kind, origin))
+    }
+
     #[test]
     fn the_original_call_has_four_shapes() {
         assert_eq!(Filter::from_pattern("*", "*"), Filter::everything());
         assert_eq!(Filter::from_pattern("g", "*"), Filter::group("g"));
-        assert_eq!(Filter::from_pattern("*", "k").target, Filter::key_name("k").target);
+        assert_eq!(Filter::from_pattern("*", "k"), Filter::key_name("k").without_group_deletions());
         let exact = Filter::from_pattern("g", "k");
-        assert!(exact.covers("g", Some("k")) && !exact.covers("g", None));
-        assert!(Filter::key("g", "k").covers("g", None));
-        assert!(!Filter::key("g", "k").covers("h", None));
+        assert!(covers(&exact, "g", Some("k")) && !covers(&exact, "g", None));
+        assert!(covers(&Filter::key("g", "k"), "g", None));
+        assert!(!covers(&Filter::key("g", "k"), "h", None));
     }
 
     #[test]
     fn touch_comes_only_when_asked_for() {
         let everything = Filter::everything();
-        assert!(Kind::ALL.into_iter().filter(|&kind| !everything.admits(kind, None)).eq([Kind::Touch]));
-        assert!(Filter::everything().kinds(Kind::ALL).admits(Kind::Touch, None));
+        assert!(Kind::ALL.into_iter().filter(|&kind| !admits(&everything, kind, None)).eq([Kind::Touch]));
+        assert!(admits(&Filter::everything().kinds(Kind::ALL), Kind::Touch, None));
     }
 
     #[test]
     fn gaps_never_come() {
-        assert!(
-            !Filter::everything().kinds(Kind::ALL.into_iter().chain([Kind::Gap])).admits(Kind::Gap, None)
-        );
+        assert!(!admits(
+            &Filter::everything().kinds(Kind::ALL.into_iter().chain([Kind::Gap])),
+            Kind::Gap,
+            None
+        ));
     }
 
     #[test]
     fn an_excluded_origin_excludes_only_itself() {
         let filter = Filter::everything().exclude_origin("me");
-        assert!(!filter.admits(Kind::Set, Some("me")));
-        assert!(filter.admits(Kind::Set, Some("you")) && filter.admits(Kind::Set, None));
+        assert!(!admits(&filter, Kind::Set, Some("me")));
+        assert!(admits(&filter, Kind::Set, Some("you")) && admits(&filter, Kind::Set, None));
     }
 
     #[test]
@@ -264,11 +372,53 @@ mod tests {
         let scope = |group: &str| format!("a:{group}");
         let everything = Filter::everything().within(scope);
         assert!(
-            everything.covers("a:g", Some("k"))
-                && !everything.covers("ab:g", Some("k"))
-                && !everything.covers("A:g", None)
+            covers(&everything, "a:g", Some("k"))
+                && !covers(&everything, "ab:g", Some("k"))
+                && !covers(&everything, "A:g", None)
         );
         let name = Filter::key_name("k").within(scope);
-        assert!(name.covers("a:x", Some("k")) && name.covers("a:x", None) && !name.covers("b:x", None));
+        assert!(covers(&name, "a:x", Some("k")) && covers(&name, "a:x", None) && !covers(&name, "b:x", None));
+    }
+
+    #[test]
+    fn a_union_is_the_same_in_whatever_order_and_however_often() {
+        let (a, b, c) = (Filter::group("a"), Filter::key("b", "k"), Filter::key_name("c").kinds([Kind::Set]));
+        let nested = Filter::any([c.clone(), Filter::any([b.clone(), a.clone()]), c.clone()]);
+        assert_eq!(Filter::any([a.clone(), b.clone(), c]), nested);
+        assert_eq!(Filter::any([a.clone(), a.clone()]), a);
+        assert_ne!(Filter::any([a.clone(), b]), a);
+        assert_eq!(Filter::any([a.clone(), a.kinds([Kind::Set])]).kinds([Kind::Set]).parts.len(), 1);
+    }
+
+    #[test]
+    fn each_filter_of_a_union_keeps_what_was_asked_of_it() {
+        let deletes = Filter::group("a").kinds([Kind::Delete]);
+        let union = Filter::any([deletes, Filter::key("b", "k").exclude_origin("me")]);
+        let lets = |kind, origin, group| union.lets_through(kind, origin, group, Some("k"));
+        assert!(lets(Kind::Delete, Some("me"), "a") && !lets(Kind::Set, None, "a"));
+        assert!(lets(Kind::Set, None, "b") && !lets(Kind::Set, Some("me"), "b"));
+        let other = union.clone().exclude_origin("you");
+        assert!(!other.lets_through(Kind::Delete, Some("you"), "a", Some("k")));
+        assert!(other.lets_through(Kind::Delete, Some("me"), "b", Some("k")));
+    }
+
+    #[test]
+    fn an_empty_union_lets_nothing_through() {
+        let nothing = Filter::any([]).kinds(Kind::ALL);
+        assert!(Kind::ALL.into_iter().all(|kind| !nothing.lets_through(kind, None, "g", None)));
+        assert_eq!(nothing.to_string(), "nothing");
+    }
+
+    #[test]
+    fn a_union_reads_as_a_sentence() {
+        let union = Filter::any([Filter::key("s", "t"), Filter::group("c").kinds([Kind::Delete])]);
+        assert_eq!(union.to_string(), r#"group "c", only delete; or key "s" "t""#);
+    }
+
+    #[test]
+    fn a_union_has_so_many_parts() {
+        let union = |parts: usize| Filter::any((0..parts).map(|n| Filter::group(n.to_string())));
+        assert!(union(MAX_FILTER_PARTS).check().is_ok());
+        assert!(union(MAX_FILTER_PARTS + 1).check().is_err());
     }
 }

@@ -24,6 +24,9 @@ pub const MAX_BATCH_BYTES: usize = 64 << 20;
 /// How many events [`Condition::unchanged`](crate::Condition::unchanged) looks at, at the most.
 pub const MAX_UNCHANGED_EVENTS: usize = 1_024;
 
+/// How many different filters a union ([`Filter::any`](crate::Filter::any)) has, at the most.
+pub const MAX_FILTER_PARTS: usize = 64;
+
 /// How many answers to batches with an id are kept for each client, and how long.
 pub(crate) const ANSWERS: i64 = 64;
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(24 * 3_600);

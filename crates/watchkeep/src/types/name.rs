@@ -160,6 +160,46 @@ impl NameRange {
         }
     }
 
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        let begun = match &self.from {
+            Bound::Included(from) => from.as_str() <= name,
+            Bound::Excluded(from) => from.as_str() < name,
+            Bound::Unbounded => true,
+        };
+        begun && self.ends_after(name)
+    }
+
+    fn ends_after(&self, name: &str) -> bool {
+        self.to.as_deref().is_none_or(|to| name < to)
+    }
+
+    /// The same names in ranges that neither overlap nor touch, in order. Each of those given begins with a name.
+    pub(crate) fn union(mut ranges: Vec<NameRange>) -> Vec<NameRange> {
+        ranges.sort_unstable_by(|a, b| a.lower().cmp(b.lower()));
+        let mut apart: Vec<NameRange> = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            match apart.last_mut() {
+                Some(last) if last.to.as_deref().is_none_or(|to| range.lower() <= to) => {
+                    if range.to.as_deref().is_none_or(|to| last.ends_before(to)) {
+                        last.to = range.to;
+                    }
+                }
+                _ => apart.push(range),
+            }
+        }
+        apart
+    }
+
+    fn ends_before(&self, name: &str) -> bool {
+        self.to.as_deref().is_some_and(|to| to < name)
+    }
+
+    /// What of ranges that are in order comes after `name`.
+    pub(crate) fn rest(ranges: Vec<NameRange>, name: Option<&str>) -> impl Iterator<Item = NameRange> {
+        let left = move |range: &NameRange| name.is_none_or(|name| range.ends_after(name));
+        ranges.into_iter().filter(left).map(move |range| range.after(name))
+    }
+
     /// What of the range comes after `name`.
     pub(crate) fn after(self, name: Option<&str>) -> NameRange {
         match name {
@@ -200,5 +240,31 @@ mod tests {
             assert!(scope.consumer(bad).is_err(), "{bad:?} was taken");
         }
         Ok(())
+    }
+
+    #[test]
+    fn a_union_of_ranges_holds_each_name_once() {
+        const NAMES: [&str; 8] = ["", "a", "a\0", "ab", "abc", "b", "ba", "\u{10ffff}"];
+        for seed in 0..2_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let range = |random: &mut fastrand::Rng| {
+                let name = random.choice(NAMES).expect("there are names");
+                if random.bool() { NameRange::prefix(name) } else { NameRange::exactly(name) }
+            };
+            let ranges: Vec<_> = (0..random.usize(..5)).map(|_| range(&mut random)).collect();
+            let apart = NameRange::union(ranges.clone());
+            let after = random.choice(NAMES).filter(|_| random.bool());
+            for name in NAMES {
+                let times = |ranges: &[NameRange]| ranges.iter().filter(|range| range.contains(name)).count();
+                assert_eq!(times(&apart), times(&ranges).min(1), "{name:?} in {ranges:?}");
+                let rest: Vec<_> = NameRange::rest(apart.clone(), after).collect();
+                let left = after.is_none_or(|after| name > after);
+                assert_eq!(
+                    times(&rest) == 1,
+                    left && times(&apart) == 1,
+                    "{name:?} after {after:?} in {apart:?}"
+                );
+            }
+        }
     }
 }

@@ -49,6 +49,7 @@ impl Hub {
         after: Option<Cursor>,
         rows: usize,
     ) -> Result<ChangePage> {
+        filter.check()?;
         let id = self.engine.id();
         if let Some(foreign) = after.filter(|after| after.store() != id) {
             return Err(Reason::ForeignCursor { theirs: foreign.store(), ours: id }.into());

@@ -1,13 +1,23 @@
 //! Which watchers may want an event: by hash and by the lengths of prefixes, so that an event costs what its
 //! matching watchers cost, not what all watchers cost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::types::filter::{Filter, Target};
+use crate::types::filter::{Filter, Part, Target};
+
+/// One of the targets of a watcher.
+#[derive(Debug)]
+struct Listed<T> {
+    /// The watcher's number, and which of its targets it is.
+    id: (u64, usize),
+    /// The watcher has others.
+    is_one_of_many: bool,
+    watcher: T,
+}
 
 /// Watchers under one name. Removal moves the last one into the gap, and tells the index so.
 #[derive(Debug)]
-struct List<T>(Vec<(u64, T)>);
+struct List<T>(Vec<Listed<T>>);
 
 impl<T> Default for List<T> {
     fn default() -> Self {
@@ -79,8 +89,8 @@ fn in_group<T>(
 /// All watchers, by what they watch.
 #[derive(Debug)]
 pub(super) struct Index<T> {
-    /// Where in its list each watcher stands.
-    places: HashMap<u64, usize>,
+    /// Where in its list each target of a watcher stands.
+    places: HashMap<(u64, usize), usize>,
     wide: Prefixes<List<T>>,
     groups: HashMap<Box<str>, InGroup<T>>,
     /// Key names, by the prefix of the groups in which they are watched.
@@ -94,10 +104,28 @@ impl<T> Default for Index<T> {
     }
 }
 
+/// What a filter is about, each target once: parts that differ in the rest only stand side by side.
+fn targets(filter: &Filter) -> impl Iterator<Item = &Target> {
+    filter.parts().chunk_by(|a, b| a.target == b.target).filter_map(<[Part]>::first).map(|part| &part.target)
+}
+
 impl<T> Index<T> {
     /// Adds a watcher under a number of its own.
-    pub(super) fn insert(&mut self, id: u64, filter: &Filter, watcher: T) {
-        let list = match &filter.target {
+    pub(super) fn insert(&mut self, id: u64, filter: &Filter, watcher: T)
+    where
+        T: Clone,
+    {
+        let is_one_of_many = targets(filter).nth(1).is_some();
+        for (target, which) in targets(filter).zip(0..) {
+            let list = self.list(target);
+            let place = list.0.len();
+            list.0.push(Listed { id: (id, which), is_one_of_many, watcher: watcher.clone() });
+            self.places.insert((id, which), place);
+        }
+    }
+
+    fn list(&mut self, target: &Target) -> &mut List<T> {
+        match target {
             Target::Groups { prefix } => self.wide.at(prefix),
             Target::Group(group) => &mut self.groups.entry(group.clone()).or_default().whole,
             Target::Key { group, key } => {
@@ -107,25 +135,29 @@ impl<T> Index<T> {
                 self.groups.entry(group.clone()).or_default().prefixes.at(prefix)
             }
             Target::KeyName { groups, key } => self.names.at(groups).entry(key.clone()).or_default(),
-        };
-        self.places.insert(id, list.0.len());
-        list.0.push((id, watcher));
+        }
     }
 
     /// Removes a watcher, given the filter that it was added with.
     pub(super) fn remove(&mut self, id: u64, filter: &Filter) {
+        for (target, which) in targets(filter).zip(0..) {
+            self.remove_target((id, which), target);
+        }
+    }
+
+    fn remove_target(&mut self, id: (u64, usize), target: &Target) {
         let Some(place) = self.places.remove(&id) else { return };
         let places = &mut self.places;
         let mut out = |list: &mut List<T>| {
             if place < list.0.len() {
                 list.0.swap_remove(place);
-                if let Some((moved, _)) = list.0.get(place) {
-                    places.insert(*moved, place);
+                if let Some(moved) = list.0.get(place) {
+                    places.insert(moved.id, place);
                 }
             }
             list.0.is_empty()
         };
-        match &filter.target {
+        match target {
             Target::Groups { prefix } => self.wide.change(prefix, out),
             Target::KeyName { groups, key } => self.names.change(groups, |names| {
                 change_in(names, key, out);
@@ -144,9 +176,17 @@ impl<T> Index<T> {
     }
 
     /// Hands on every watcher that a change of this key, or of a whole group, may concern: all that want it, and
-    /// few others.
+    /// few others; each once.
     pub(super) fn candidates(&self, group: &str, key: Option<&str>, mut each: impl FnMut(&T)) {
-        let mut all = |list: &List<T>| list.0.iter().for_each(|(_, watcher)| each(watcher));
+        // It takes no memory while no watcher with many targets is found.
+        let mut seen = HashSet::new();
+        let mut all = |list: &List<T>| {
+            for listed in &list.0 {
+                if !listed.is_one_of_many || seen.insert(listed.id.0) {
+                    each(&listed.watcher);
+                }
+            }
+        };
         self.wide.matching(group).for_each(&mut all);
         let in_group = self.groups.get(group);
         if let Some(watchers) = in_group {
@@ -186,6 +226,13 @@ mod tests {
     const NAMES: [&str; 8] = ["", "a", "ab", "abc", "b", "ä", "äb", "*"];
 
     fn filter(random: &mut fastrand::Rng) -> Filter {
+        match random.usize(..4) {
+            0 => Filter::any((0..random.usize(..6)).map(|_| part(random)).collect::<Vec<_>>()),
+            _ => part(random),
+        }
+    }
+
+    fn part(random: &mut fastrand::Rng) -> Filter {
         let mut name = || *random.choice(NAMES.iter()).expect("there are names");
         let (group, key) = (name(), name());
         let filter = match random.u8(..6) {
@@ -196,7 +243,11 @@ mod tests {
             4 => Filter::key_prefix(group, key),
             _ => Filter::key_name(key).within(|_| group.to_owned()),
         };
-        if random.bool() { filter } else { filter.without_group_deletions() }
+        match random.u8(..4) {
+            0 => filter.without_group_deletions(),
+            1 => filter.kinds([Kind::Set]),
+            _ => filter,
+        }
     }
 
     fn change(group: &str, key: Option<&str>) -> Change {

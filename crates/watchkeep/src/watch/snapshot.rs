@@ -13,7 +13,7 @@ use crate::engine::{Engine, Read};
 use crate::types::entry::Entry;
 use crate::types::error::Result;
 use crate::types::event::{Change, Item, Kind, Lagged};
-use crate::types::filter::Target;
+use crate::types::filter::Filter;
 use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES, SNAPSHOT_GROUPS};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
@@ -70,7 +70,7 @@ impl Walk {
         engine.read(&mut |read| {
             revision = read.last()?;
             self.floor.get_or_insert_with(|| engine.floors().hold(revision));
-            part = Some(entries(read, &shape.filter.target, self.given.clone())?);
+            part = Some(entries(read, &shape.filter, self.given.clone())?);
             Ok(())
         })?;
         Ok(part.map_or_else(Vec::new, |part| self.give(part, shape, revision)))
@@ -171,9 +171,9 @@ impl Walk {
 
 /// The next entries of what the filter is about, after what was given: as many as one step may read, or fewer where it
 /// has looked at many groups.
-fn entries(read: &dyn Read, target: &Target, given: Option<Place>) -> Result<Part> {
+fn entries(read: &dyn Read, filter: &Filter, given: Option<Place>) -> Result<Part> {
     let mut part = Part { entries: Vec::new(), reached: given, all: false };
-    let ((groups, keys), mut bytes) = (ranges(target), 0);
+    let (groups, mut bytes) = (groups(filter), 0);
     for _ in 0..SNAPSHOT_GROUPS {
         let room = SNAPSHOT_ENTRIES.saturating_sub(part.entries.len());
         if room == 0 || bytes >= PAGE_BYTES {
@@ -183,15 +183,26 @@ fn entries(read: &dyn Read, target: &Target, given: Option<Place>) -> Result<Par
             Some((group, Some(key))) => (group.clone(), Some(key.as_str())),
             done => {
                 let before = done.as_ref().map(|(group, _)| group.as_str());
-                let Some(next) = read.groups(&groups.clone().after(before), 1)?.pop() else {
+                let Some(next) = next_group(read, NameRange::rest(groups.clone(), before))? else {
                     part.all = true;
                     break;
                 };
                 (next, None)
             }
         };
-        let (page, more) = read.entries(&group, &keys.clone().after(after), room)?;
-        bytes += page.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
+        let (mut page, mut more) = (Vec::new(), false);
+        for keys in NameRange::rest(keys(filter, &group), after) {
+            more = page.len() >= room || bytes >= PAGE_BYTES;
+            if !more {
+                let (mut found, cut) = read.entries(&group, &keys, room.saturating_sub(page.len()))?;
+                bytes += found.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
+                page.append(&mut found);
+                more = cut;
+            }
+            if more {
+                break;
+            }
+        }
         let upto = page.last().map(|entry| entry.key.clone()).filter(|_| more);
         part.entries.extend(page.into_iter().map(|entry| (group.clone(), entry)));
         part.reached = Some((group, upto));
@@ -199,16 +210,24 @@ fn entries(read: &dyn Read, target: &Target, given: Option<Place>) -> Result<Par
     Ok(part)
 }
 
-/// Which groups, and which of their keys, a target is about.
-fn ranges(target: &Target) -> (NameRange, NameRange) {
-    let all = || NameRange::prefix("");
-    match target {
-        Target::Groups { prefix } => (NameRange::prefix(prefix), all()),
-        Target::Group(group) => (NameRange::exactly(group), all()),
-        Target::Key { group, key } => (NameRange::exactly(group), NameRange::exactly(key)),
-        Target::KeyPrefix { group, prefix } => (NameRange::exactly(group), NameRange::prefix(prefix)),
-        Target::KeyName { groups, key } => (NameRange::prefix(groups), NameRange::exactly(key)),
+fn next_group(read: &dyn Read, ranges: impl Iterator<Item = NameRange>) -> Result<Option<String>> {
+    for range in ranges {
+        if let Some(next) = read.groups(&range, 1)?.pop() {
+            return Ok(Some(next));
+        }
     }
+    Ok(None)
+}
+
+/// Which groups a filter is about.
+fn groups(filter: &Filter) -> Vec<NameRange> {
+    NameRange::union(filter.parts().iter().map(|part| part.target.ranges().0).collect())
+}
+
+/// Which keys of a group a filter is about.
+fn keys(filter: &Filter, group: &str) -> Vec<NameRange> {
+    let ranges = filter.parts().iter().map(|part| part.target.ranges());
+    NameRange::union(ranges.filter_map(|(groups, keys)| groups.contains(group).then_some(keys)).collect())
 }
 
 fn in_snapshot(shape: &Shape, change: &Arc<Change>) -> Item {
@@ -240,7 +259,6 @@ mod tests {
     use crate::engine::{Author, Write};
     use crate::types::batch::Operation;
     use crate::types::error::Reason;
-    use crate::types::filter::Filter;
     use crate::types::options::Options;
     use crate::types::watching::WatchOptions;
     use crate::types::writing::Ttl;
@@ -330,6 +348,19 @@ mod tests {
         let engine = engine()?;
         set(&engine, (0..20).map(|n| (format!("g{n}"), "k".to_owned(), PAGE_BYTES / 2)))?;
         assert_eq!(Steps::of(&engine, Filter::everything()).finish()?, (11, 20));
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_may_end_between_two_ranges_of_keys() -> Result<()> {
+        let engine = engine()?;
+        let each = SNAPSHOT_ENTRIES / 16;
+        set(&engine, (0..2 * SNAPSHOT_ENTRIES).map(|n| ("g".to_owned(), format!("{:02}x{n}", n / each), 1)))?;
+        set(&engine, (0..20).map(|n| ("large".to_owned(), format!("{n}"), PAGE_BYTES / 2)))?;
+        let every_range = Filter::any((0..32).map(|n| Filter::key_prefix("g", format!("{n:02}x"))));
+        assert_eq!(Steps::of(&engine, every_range).finish()?, (3, 2 * SNAPSHOT_ENTRIES));
+        let every_key = Filter::any((0..20).map(|n| Filter::key("large", n.to_string())));
+        assert_eq!(Steps::of(&engine, every_key).finish()?, (11, 20));
         Ok(())
     }
 

@@ -87,6 +87,7 @@ impl Watcher {
         if let Some(after) = options.start.after() {
             hub.engine.glance(&mut |read| read.refuse_lost(after))?;
         }
+        filter.check()?;
         let shape = Shape::new(filter, scope, options);
         let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
         let reader = Reader::new(inbox, options.start == Start::Snapshot);

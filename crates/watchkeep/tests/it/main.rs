@@ -33,4 +33,5 @@ mod streams;
 mod surroundings;
 mod transactions;
 mod two_stores;
+mod unions;
 mod watching;

@@ -121,6 +121,7 @@ impl Served {
     fn fields(spec: &WatchSpec) -> Option<Vec<(&'static str, String)>> {
         let want = &spec.want;
         let beyond = want.namespace.is_some()
+            || !want.also.is_empty()
             // The wire takes no filter that lets nothing through.
             || want.kinds.as_ref().is_some_and(|kinds| kinds.is_empty())
             || spec.previous_values || spec.policy != LagPolicy::CatchUp;

@@ -9,7 +9,7 @@ use crate::types::clock::Timestamp;
 use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force, Holder};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Lagged;
-use crate::types::filter::{Filter, Target};
+use crate::types::filter::{Filter, Part, Target};
 use crate::types::name::{NameRange, SEPARATOR, namespace_of};
 use crate::types::revision::Revision;
 
@@ -19,6 +19,14 @@ use super::{log, reserve};
 const SELECT: &str = "SELECT name, acked, acked_at, created, fence, holder, lease_until, lease_ms, target, target_group, \
      target_key, kinds, group_deletions, excluded_origin FROM wk_consumers \
      WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
+/// Where the columns of the filter begin.
+const FILTER: usize = 8;
+/// The target of a filter that has none, or several: they stand in `target_key`, as JSON.
+const UNION: &str = "any";
+const ADD_PART: &str = "SELECT json_insert(?1, '$[#]', json_object('target', ?2, 'target_group', ?3, 'target_key', ?4, \
+     'kinds', ?5, 'group_deletions', ?6, 'excluded_origin', ?7))";
+const PARTS: &str = "SELECT value ->> 'target', value ->> 'target_group', value ->> 'target_key', value ->> 'kinds', \
+     value ->> 'group_deletions', value ->> 'excluded_origin' FROM json_each(?1)";
 const INSERT: &str = "INSERT INTO wk_consumers (name, acked, created, fence, lease_ms, target, target_group, kinds, \
      group_deletions) VALUES (?1, ?2, ?3, 0, 0, '', '', 0, 0)";
 const SET_FILTER: &str = "UPDATE wk_consumers SET target = ?2, target_group = ?3, target_key = ?4, kinds = ?5, \
@@ -189,22 +197,54 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
 
-fn set_filter(conn: &Connection, name: &str, filter: &Filter) -> Result<()> {
-    let (target, group, key) = match &filter.target {
+/// The values of the columns `target` to `excluded_origin`.
+type Columns<'p> = (&'p str, &'p str, Option<&'p str>, u8, bool, Option<&'p str>);
+
+fn columns(part: &Part) -> Columns<'_> {
+    let (target, group, key) = match &part.target {
         Target::Groups { prefix } => ("groups", prefix, None),
         Target::Group(group) => ("group", group, None),
         Target::Key { group, key } => ("key", group, Some(key)),
         Target::KeyPrefix { group, prefix } => ("key_prefix", group, Some(prefix)),
         Target::KeyName { groups, key } => ("key_name", groups, Some(key)),
     };
-    let (kinds, deletions, origin) = (filter.kinds, filter.group_deletions, &filter.excluded_origin);
+    (target, group, key.map(|key| &**key), part.kinds, part.group_deletions, part.excluded_origin.as_deref())
+}
+
+fn set_filter(conn: &Connection, name: &str, filter: &Filter) -> Result<()> {
+    let mut union = "[]".to_owned();
+    let columns = match filter.parts() {
+        [part] => columns(part),
+        parts => {
+            for (target, group, key, kinds, deletions, origin) in parts.iter().map(columns) {
+                let params = params![union, target, group, key, kinds, deletions, origin];
+                union = conn.prepare_cached(ADD_PART)?.query_row(params, |row| row.get(0))?;
+            }
+            (UNION, "", Some(union.as_str()), 0, false, None)
+        }
+    };
+    let (target, group, key, kinds, deletions, origin) = columns;
     conn.prepare_cached(SET_FILTER)?.execute(params![name, target, group, key, kinds, deletions, origin])?;
     Ok(())
 }
 
-fn read_filter(row: &Row<'_>) -> Result<Filter> {
-    let (target, group): (String, Box<str>) = (row.get(8)?, row.get(9)?);
-    let key: Option<Box<str>> = row.get(10)?;
+fn read_filter(conn: &Connection, row: &Row<'_>) -> Result<Filter> {
+    if row.get_ref(FILTER)?.as_str().is_ok_and(|target| target == UNION) {
+        let mut statement = conn.prepare_cached(PARTS)?;
+        let mut rows = statement.query([row.get::<_, String>(FILTER + 2)?])?;
+        let mut parts = Vec::new();
+        while let Some(row) = rows.next()? {
+            parts.push(read_part(row, 0)?);
+        }
+        return Ok(Filter::of_parts(parts));
+    }
+    Ok(Filter::of_parts(vec![read_part(row, FILTER)?]))
+}
+
+/// What stands in six columns from `first` on.
+fn read_part(row: &Row<'_>, first: usize) -> Result<Part> {
+    let (target, group): (String, Box<str>) = (row.get(first)?, row.get(first + 1)?);
+    let key: Option<Box<str>> = row.get(first + 2)?;
     let target = match (target.as_str(), key) {
         ("groups", None) => Target::Groups { prefix: group },
         ("group", None) => Target::Group(group),
@@ -213,7 +253,8 @@ fn read_filter(row: &Row<'_>) -> Result<Filter> {
         ("key_name", Some(key)) => Target::KeyName { groups: group, key },
         _ => return Err(Reason::Corrupt { what: format!("{target:?} is no target of a consumer") }.into()),
     };
-    Ok(Filter { target, kinds: row.get(11)?, group_deletions: row.get(12)?, excluded_origin: row.get(13)? })
+    let (kinds, group_deletions) = (row.get(first + 3)?, row.get(first + 4)?);
+    Ok(Part { target, kinds, group_deletions, excluded_origin: row.get(first + 5)? })
 }
 
 /// Whether a lease still runs. One that reaches much farther than it may is of a clock that went back since.
@@ -245,7 +286,7 @@ pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Resu
         };
         let mut info = ConsumerInfo {
             name: row.get(0)?,
-            filter: read_filter(row)?,
+            filter: read_filter(conn, row)?,
             acked,
             acked_at: time(2)?,
             created: time(3)?.unwrap_or_default(),
@@ -318,6 +359,14 @@ mod tests {
             Filter::key("a", "b").without_group_deletions(),
             Filter::key_prefix("a", "b").exclude_origin("me"),
             Filter::key_name("b").kinds(Kind::ALL),
+            Filter::any([]),
+            Filter::any([
+                Filter::group("a\0\"\\\u{1f511}"),
+                Filter::key_name("12").kinds([]),
+                Filter::key("a", "null").without_group_deletions(),
+                Filter::key_prefix("a", "").exclude_origin("me"),
+                Filter::group_prefix("a"),
+            ]),
         ];
         for (at, filter) in filters.into_iter().enumerate() {
             let name = at.to_string();

@@ -160,6 +160,7 @@ pub(super) enum Unchanged {
 /// Looks at the log after a revision, as far as that takes no longer than a write may. A row's checksum, which covers
 /// its value, is left to those who read that.
 pub(super) fn unchanged(conn: &Connection, filter: &Filter, since: Revision) -> Result<Unchanged> {
+    filter.check()?;
     let (last, trimmed) = (end(conn)?.0, trimmed(conn)?);
     if since > last {
         return Err(Reason::Ahead { revision: since, last }.into());
