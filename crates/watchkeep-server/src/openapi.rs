@@ -215,6 +215,9 @@ declared! {
         kinds: Option<String>,
         /// `no`: without the deletions of whole groups, where `key` or `key_prefix` is given.
         group_deletions: Option<String>,
+        /// A JSON array of 1 to 64 objects, each with some of the parameters above: events that at least one of these
+        /// filters lets through. Instead of the parameters above.
+        any: Option<String>,
         /// Not what was written under this label.
         exclude_origin: Option<String>,
         /// `all`, `none`, or a number of bytes: longer values are left out, and their length is given.

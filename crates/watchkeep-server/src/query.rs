@@ -10,7 +10,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::{Span, SpanRelativeTo};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use watchkeep::{Filter, Kind};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use watchkeep::{Filter, Kind, MAX_FILTER_PARTS};
 
 use crate::access::Fields;
 use crate::change::Values;
@@ -113,6 +114,36 @@ impl From<Fields> for Query {
     }
 }
 
+/// The fields of an object, each there once.
+pub(crate) struct Unrepeated(pub(crate) Fields);
+
+impl<'de> Deserialize<'de> for Unrepeated {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unrepeated, D::Error> {
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+struct Collect;
+
+impl<'de> Visitor<'de> for Collect {
+    type Value = Unrepeated;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unrepeated, A::Error> {
+        let mut fields = Fields::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            if fields.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("{name:?} is there twice; give it once")));
+            }
+            fields.insert(name, value);
+        }
+        Ok(Unrepeated(fields))
+    }
+}
+
 /// As it stands in a URL behind other parameters: each with a `&` before it.
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,8 +163,29 @@ pub(crate) fn values(query: &mut Query) -> Result<Values, Problem> {
     }
 }
 
-/// Which events: names are literal, also `*`.
+/// Which events: those of one filter, or of any of several.
 pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
+    let Some(any) = query.take("any") else { return one_filter(query) };
+    let beside = ["group", "group_prefix", "key", "key_prefix", "kinds", "group_deletions"];
+    if let Some(name) = beside.into_iter().find(|name| query.take(name).is_some()) {
+        return Err(Problem::bad(format!("{name} does not go with any; give it to the filters in there")));
+    }
+    let filters: Vec<Unrepeated> = serde_json::from_str(&any)
+        .map_err(|error| Problem::bad(format!("any= is no JSON array of objects of strings: {error}")))?;
+    if filters.is_empty() || filters.len() > MAX_FILTER_PARTS {
+        let len = filters.len();
+        return Err(Problem::bad(format!("any= has 1 to {MAX_FILTER_PARTS} filters, this one {len}")));
+    }
+    let filters = filters.into_iter().map(|Unrepeated(fields)| {
+        let mut query = Query::from(fields);
+        let filter = one_filter(&mut query)?;
+        query.end().map(|()| filter)
+    });
+    Ok(Filter::any(filters.collect::<Result<Vec<_>, _>>()?))
+}
+
+/// Names are literal, also `*`.
+fn one_filter(query: &mut Query) -> Result<Filter, Problem> {
     let mut take = |name| query.take(name);
     let names = [take("group"), take("group_prefix"), take("key"), take("key_prefix")];
     let mut filter = match names {
@@ -221,6 +273,42 @@ mod tests {
             assert_eq!(decode(raw).ok().as_deref(), Some(name));
         }
         assert!(decode("%ff").is_err());
+    }
+
+    fn filter_of(any: &str) -> Result<Filter, Problem> {
+        filter(&mut Query::of([("any", Some(any.to_owned()))]))
+    }
+
+    #[test]
+    fn any_is_a_list_of_filters_each_as_in_a_query() {
+        let any = filter_of(
+            r#"[{"group":"a","kinds":"set"},{"key":"*","group_deletions":"no"},{"group":"a","kinds":"set"}]"#,
+        );
+        let expected =
+            [Filter::group("a").kinds([Kind::Set]), Filter::key_name("*").without_group_deletions()];
+        assert_eq!(any.ok(), Some(Filter::any(expected)));
+    }
+
+    #[test]
+    fn what_is_no_list_of_filters_is_refused() {
+        let too_many = format!("[{}]", vec!["{}"; MAX_FILTER_PARTS + 1].join(","));
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            "[1]",
+            r#"[{"group":1}]"#,
+            r#"[{"group":"a","group":"b"}]"#,
+            r#"[{"any":"[{}]"}]"#,
+            r#"[{"group":"a","group_prefix":"b"}]"#,
+            r#"[{"values":"none"}]"#,
+            &too_many,
+        ] {
+            assert!(filter_of(bad).is_err(), "{bad}");
+        }
+        let beside = [("any", Some("[{}]".to_owned())), ("kinds", Some("set".to_owned()))];
+        assert!(filter(&mut Query::of(beside)).is_err());
+        assert_eq!(filter_of("[{}]").ok(), Some(Filter::everything()));
     }
 
     #[test]

@@ -1,21 +1,18 @@
 //! `/v1/tickets`: a ticket for a client that cannot send a token.
 
-use std::fmt;
-
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use watchkeep::json;
 
-use crate::access::{Fields, May, Watch};
+use crate::access::{May, Watch};
 use crate::headers;
 use crate::limits::TICKET_BODY;
 use crate::place::Content;
 use crate::problem::Problem;
-use crate::query::{self, Query};
+use crate::query::{self, Query, Unrepeated};
 
 /// A ticket for one watch.
 #[derive(Serialize, ToSchema)]
@@ -24,36 +21,6 @@ struct Ticket {
     ticket: String,
     /// When it ends (RFC 3339), unless a stream bears it.
     expires: String,
-}
-
-/// The fields of an object, each there once.
-struct Unrepeated(Fields);
-
-impl<'de> Deserialize<'de> for Unrepeated {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unrepeated, D::Error> {
-        deserializer.deserialize_map(Collect)
-    }
-}
-
-struct Collect;
-
-impl<'de> Visitor<'de> for Collect {
-    type Value = Unrepeated;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unrepeated, A::Error> {
-        let mut fields = Fields::new();
-        while let Some((name, value)) = map.next_entry::<String, String>()? {
-            if fields.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("{name:?} is there twice; give it once")));
-            }
-            fields.insert(name, value);
-        }
-        Ok(Unrepeated(fields))
-    }
 }
 
 /// A ticket for a watch: the only credential that a URL may hold.

@@ -120,14 +120,41 @@ impl Served {
     /// What the wire has words for, as the fields of a subscription; the rest is watched through the library.
     fn fields(spec: &WatchSpec) -> Option<Vec<(&'static str, String)>> {
         let want = &spec.want;
-        let beyond = want.namespace.is_some()
-            || !want.also.is_empty()
-            // The wire takes no filter that lets nothing through.
-            || want.kinds.as_ref().is_some_and(|kinds| kinds.is_empty())
-            || spec.previous_values || spec.policy != LagPolicy::CatchUp;
+        let beyond = want.namespace.is_some() || spec.previous_values || spec.policy != LagPolicy::CatchUp;
         if beyond {
             return None;
         }
+        let mut fields = match want.also.as_slice() {
+            [] => Served::filter(want)?,
+            also => {
+                // A label is left out of all filters, or of none.
+                if want.excluded_origin.is_some() || also.iter().any(|want| want.excluded_origin.is_some()) {
+                    return None;
+                }
+                let filters = also.iter().chain([want]).map(|want| {
+                    let fields = Served::filter(want)?.into_iter();
+                    Some(serde_json::Map::from_iter(
+                        fields.map(|(name, value)| (name.to_owned(), value.into())),
+                    ))
+                });
+                let filters = filters.collect::<Option<Vec<_>>>()?;
+                vec![("any", serde_json::to_string(&filters).ok()?)]
+            }
+        };
+        if let Some(origin) = &want.excluded_origin {
+            fields.push(("exclude_origin", origin.clone()));
+        }
+        if spec.keys_only {
+            fields.push(("values", "none".to_owned()));
+        }
+        if spec.beginning == Beginning::Snapshot {
+            fields.push(("snapshot", "auto".to_owned()));
+        }
+        Some(fields)
+    }
+
+    /// One filter, without what is united with it.
+    fn filter(want: &Want) -> Option<Vec<(&'static str, String)>> {
         let mut fields = match &want.target {
             Target::Everything => vec![],
             Target::Group(group) => vec![("group", group.clone())],
@@ -140,19 +167,12 @@ impl Served {
             Target::Pattern(..) => return None,
         };
         if let Some(kinds) = &want.kinds {
-            fields.push(("kinds", kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(",")));
+            // The wire takes no filter that lets nothing through.
+            let kinds = (!kinds.is_empty()).then(|| kinds.iter().map(|kind| kind.as_str()))?;
+            fields.push(("kinds", kinds.collect::<Vec<_>>().join(",")));
         }
         if want.without_group_deletions {
             fields.push(("group_deletions", "no".to_owned()));
-        }
-        if let Some(origin) = &want.excluded_origin {
-            fields.push(("exclude_origin", origin.clone()));
-        }
-        if spec.keys_only {
-            fields.push(("values", "none".to_owned()));
-        }
-        if spec.beginning == Beginning::Snapshot {
-            fields.push(("snapshot", "auto".to_owned()));
         }
         Some(fields)
     }
