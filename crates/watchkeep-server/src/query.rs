@@ -187,20 +187,8 @@ pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
 /// Names are literal, also `*`.
 fn one_filter(query: &mut Query) -> Result<Filter, Problem> {
     let mut take = |name| query.take(name);
-    let names = [take("group"), take("group_prefix"), take("key"), take("key_prefix")];
-    let mut filter = match names {
-        [None, None, None, None] => Filter::everything(),
-        [Some(group), None, None, None] => Filter::group(group),
-        [None, Some(prefix), None, None] => Filter::group_prefix(prefix),
-        [Some(group), None, Some(key), None] => Filter::key(group, key),
-        [None, None, Some(key), None] => Filter::key_name(key),
-        [Some(group), None, None, Some(prefix)] => Filter::key_prefix(group, prefix),
-        _ => {
-            return Err(Problem::bad(
-                "these names do not go together; give group, group_prefix, key, group and key, or group and key_prefix",
-            ));
-        }
-    };
+    let mut filter =
+        Filter::from_names(take("group"), take("group_prefix"), take("key"), take("key_prefix"))?;
     if let Some(kinds) = query.take("kinds") {
         let kinds = kinds.split(',').map(|name| {
             Kind::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {

@@ -182,6 +182,41 @@ impl Filter {
         }
     }
 
+    /// A filter by the names that stand in a request: those that are given say which of the constructors is meant. Names
+    /// are literal, also `*`.
+    ///
+    /// ```
+    /// use watchkeep::Filter;
+    /// let name = |name: &str| Some(name.to_owned());
+    /// assert_eq!(Filter::from_names(name("g"), None, name("k"), None)?, Filter::key("g", "k"));
+    /// assert_eq!(Filter::from_names(None, None, None, None)?, Filter::everything());
+    /// assert!(Filter::from_names(None, None, None, name("k")).is_err());
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` for names that do not go together.
+    pub fn from_names(
+        group: Option<String>,
+        group_prefix: Option<String>,
+        key: Option<String>,
+        key_prefix: Option<String>,
+    ) -> Result<Filter> {
+        Ok(match (group, group_prefix, key, key_prefix) {
+            (None, None, None, None) => Filter::everything(),
+            (Some(group), None, None, None) => Filter::group(group),
+            (None, Some(prefix), None, None) => Filter::group_prefix(prefix),
+            (Some(group), None, Some(key), None) => Filter::key(group, key),
+            (None, None, Some(key), None) => Filter::key_name(key),
+            (Some(group), None, None, Some(prefix)) => Filter::key_prefix(group, prefix),
+            _ => {
+                let what = "these names do not go together; give group, group_prefix, key, group and key, or group and key_prefix";
+                return Err(Reason::Invalid { what: what.to_owned() }.into());
+            }
+        })
+    }
+
     /// Only events of these kinds.
     #[must_use]
     pub fn kinds(self, kinds: impl IntoIterator<Item = Kind>) -> Filter {

@@ -164,19 +164,7 @@ fn condition(required: Required) -> Result<Condition> {
         Required::Present(Place { group, key: None }) => Condition::group_present(group),
         Required::At(At { group, key, cursor }) => Condition::at(group, key, cursor.parse()?),
         Required::Unchanged(Unchanged { group, group_prefix, key, key_prefix, since }) => {
-            let filter = match (group, group_prefix, key, key_prefix) {
-                (None, None, None, None) => Filter::everything(),
-                (Some(group), None, None, None) => Filter::group(group),
-                (None, Some(prefix), None, None) => Filter::group_prefix(prefix),
-                (Some(group), None, Some(key), None) => Filter::key(group, key),
-                (None, None, Some(key), None) => Filter::key_name(key),
-                (Some(group), None, None, Some(prefix)) => Filter::key_prefix(group, prefix),
-                _ => {
-                    return Err(invalid(
-                        "these names do not go together in unchanged; give group, group_prefix, key, group and key, or group and key_prefix",
-                    ));
-                }
-            };
+            let filter = Filter::from_names(group, group_prefix, key, key_prefix)?;
             Condition::unchanged(filter, since.parse()?)
         }
     })
