@@ -32,7 +32,7 @@ pub use rights::{Principal, Rights};
 pub(crate) use secret::{Secret, Sort};
 pub(crate) use tickets::Fields;
 
-/// Says that a token was made here once: from then on, nobody goes without one.
+/// Says that a token was made here once, or is required: from then on, nobody goes without one.
 const GUARDED: (&str, &str) = ("access", "guarded");
 
 /// The tokens of a store, which lie in a second small store beside it: `app.db-access` for `app.db`, mode 0600.
@@ -215,6 +215,31 @@ impl Access {
         Ok(Created { token, secret })
     }
 
+    /// Lets nobody in without a token from now on, even before the first one is made.
+    ///
+    /// A server that asks for this at each start stays closed where the file of its credentials was lost.
+    ///
+    /// ```
+    /// use watchkeep::Store;
+    /// use watchkeep_server::Access;
+    ///
+    /// let access = Access::open(&Store::open_in_memory()?)?;
+    /// assert!(!access.is_guarded());
+    /// access.require_tokens()?;
+    /// assert!(access.is_guarded());
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What writing is refused with.
+    pub fn require_tokens(&self) -> Result<(), Error> {
+        if !self.is_guarded() {
+            self.credentials.set(GUARDED.0, GUARDED.1, "")?;
+        }
+        Ok(())
+    }
+
     /// All tokens that have not ended, by their ids.
     ///
     /// # Errors
@@ -253,7 +278,8 @@ impl Access {
         }
     }
 
-    /// Whether a token was ever made here. From then on nobody goes without one, not when all have ended either.
+    /// Whether nobody goes without a token: one was made here once, even if all have ended, or they are
+    /// [required](Access::require_tokens).
     pub fn is_guarded(&self) -> bool {
         self.live.is_guarded()
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use axum::Error;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::state::keyed::HashMapStateStore;
@@ -25,12 +25,14 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::Pass;
-use crate::limits::{LIGHT, SWEEP};
+use crate::limits::{HEAD_READ, HEAD_READ_LEAST, HEADER_BYTES, LIGHT, MAX_HEADERS, SWEEP};
 use crate::places::{Place, Places};
 use crate::problem::Problem;
 use crate::settings::{Limit, Limits, Reached};
 use crate::stream;
 use crate::transport::Peer;
+
+const TOO_LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
 
 /// The limits of a server, and what is taken of them.
 #[derive(Clone)]
@@ -84,6 +86,29 @@ impl Admission {
 
     pub(crate) fn time(&self, limit: Limit) -> Duration {
         self.0.limits.time(limit)
+    }
+
+    /// Up to which size a head is read, to be answered.
+    pub(crate) fn head_read(&self) -> u32 {
+        let read = self.0.limits.get(Limit::HeadBytes).saturating_mul(HEAD_READ).max(HEAD_READ_LEAST);
+        u32::try_from(read).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses a head that is too large.
+    fn check_head(&self, request: &Request) -> Result<(), Problem> {
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let bytes = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.as_str().len() + value.len()) as u64 + HEADER_BYTES
+        };
+        let size = request.headers().iter().map(bytes).sum::<u64>() + target as u64;
+        if size > self.0.limits.get(Limit::HeadBytes) {
+            return Err(self.refusal(Limit::HeadBytes));
+        }
+        if request.headers().len() > MAX_HEADERS {
+            let detail = format!("the request has more than {MAX_HEADERS} headers; send fewer");
+            return Err(Problem::new(TOO_LARGE, "head_too_large", detail));
+        }
+        Ok(())
     }
 
     /// Counts that a limit was reached.
@@ -169,6 +194,11 @@ impl Admission {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_connections",
                 "too many WebSockets have not said yet who they are",
+            ),
+            Limit::HeadBytes => (
+                TOO_LARGE,
+                "head_too_large",
+                "the target and the headers of the request are too large; send fewer cookies, or a shorter query",
             ),
             Limit::BodyBytes => (
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -341,6 +371,10 @@ pub(crate) async fn admit(State(admission): State<Admission>, mut request: Reque
         }
         if let Err(problem) = load.ask() {
             return refuse(problem);
+        }
+        if let Err(problem) = admission.check_head(&request) {
+            // It does not get smaller by asking again.
+            return problem.into_response();
         }
         if let Some(Err(problem)) = address.filter(|_| *is_proxied).map(|address| load.sit(address)) {
             return refuse(problem);

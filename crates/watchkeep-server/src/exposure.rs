@@ -24,7 +24,7 @@ pub fn may_listen(listen: &Listen, has_tls: bool, has_tokens: bool, insecure: bo
     }
     let missing = match (has_tls, has_tokens) {
         (true, true) => return Ok(()),
-        (true, false) => "no token exists: make one with `watchkeep token create`",
+        (true, false) => "no token exists: make one with `watchkeep token create`, or give --require-token",
         (false, true) => "tokens would cross the network in the clear: give --tls-cert and --tls-key",
         (false, false) => {
             "there are neither tokens nor TLS: make one with `watchkeep token create`, and give --tls-cert and --tls-key"

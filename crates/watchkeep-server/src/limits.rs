@@ -3,10 +3,15 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// How large the head of a request may be, in bytes.
-pub(crate) const MAX_HEAD: u32 = 16 << 10;
 /// How many headers a request may have.
 pub(crate) const MAX_HEADERS: usize = 64;
+/// What of a head that is too large is read all the same, so that it is answered with a document: so many times what it
+/// may be, and at least so many bytes; and so many headers.
+pub(crate) const HEAD_READ: u64 = 2;
+pub(crate) const HEAD_READ_LEAST: u64 = 16 << 10;
+pub(crate) const HEADERS_READ: usize = 100;
+/// What a header counts beside its name and its value, in bytes, as in HTTP/2 (RFC 9113, section 6.5.2).
+pub(crate) const HEADER_BYTES: u64 = 32;
 /// How many streams an HTTP/2 connection has at once.
 pub(crate) const STREAMS: u32 = 128;
 /// How much of a body is under way to the server on a stream of HTTP/2, and on all of a connection.
@@ -146,8 +151,8 @@ mod tests {
             time(Duration::from_millis(RETRY.end))
         );
         [
-            ("MAX_HEAD", "head of a request", size(MAX_HEAD as usize)),
-            ("MAX_HEADERS", "headers of a request over HTTP/1.1", many(MAX_HEADERS)),
+            ("MAX_HEADERS", "headers of a request", many(MAX_HEADERS)),
+            ("HEADER_BYTES", "bytes that a header counts beside its name and its value", many(32)),
             ("STREAMS", "streams of an HTTP/2 connection at once", many(STREAMS as usize)),
             (
                 "STALL_RATE",
@@ -207,7 +212,10 @@ mod tests {
     }
 
     /// What no client can tell.
-    const INNER: [&str; 24] = [
+    const INNER: [&str; 27] = [
+        "HEAD_READ",
+        "HEAD_READ_LEAST",
+        "HEADERS_READ",
         "WINDOW",
         "WINDOWS",
         "OWN_DESCRIPTORS",

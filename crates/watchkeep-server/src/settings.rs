@@ -36,6 +36,8 @@ pub enum Limit {
     RequestsPerSecond,
     /// How many bytes of bodies and values are under way at once: 256 MiB.
     BytesInFlight,
+    /// How large the head of a request may be, with 32 bytes more for each header: 16 KiB.
+    HeadBytes,
     /// How large the body of a request may be: 16 MiB.
     BodyBytes,
     /// How long the handshake of TLS may take: 10 s.
@@ -50,7 +52,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Limit; 13] = [
+    pub const ALL: [Limit; 14] = [
         Limit::Connections,
         Limit::ConnectionsPerAddress,
         Limit::ConnectionsPerToken,
@@ -59,6 +61,7 @@ impl Limit {
         Limit::Subscriptions,
         Limit::RequestsPerSecond,
         Limit::BytesInFlight,
+        Limit::HeadBytes,
         Limit::BodyBytes,
         Limit::HandshakeSeconds,
         Limit::HeadSeconds,
@@ -77,6 +80,7 @@ impl Limit {
             Limit::Subscriptions => "subscriptions",
             Limit::RequestsPerSecond => "requests_per_second",
             Limit::BytesInFlight => "bytes_in_flight",
+            Limit::HeadBytes => "head_bytes",
             Limit::BodyBytes => "body_bytes",
             Limit::HandshakeSeconds => "handshake_seconds",
             Limit::HeadSeconds => "head_seconds",
@@ -141,6 +145,7 @@ impl Limits {
             Limit::WebSockets | Limit::RequestsPerSecond => 10_000,
             Limit::Subscriptions | Limit::UnauthenticatedWebSockets => 256,
             Limit::BytesInFlight => 256 << 20,
+            Limit::HeadBytes => 16 << 10,
             Limit::BodyBytes => 16 << 20,
             Limit::HandshakeSeconds | Limit::HeadSeconds => 10,
             Limit::RequestSeconds => 90,
@@ -194,19 +199,35 @@ impl fmt::Display for Limits {
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct Reached(Arc<[AtomicU64; Limit::ALL.len()]>);
+pub struct Reached(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    limits: [AtomicU64; Limit::ALL.len()],
+    malformed: AtomicU64,
+}
 
 impl Reached {
     /// The name of each limit, and how often it was reached since the server began.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        let times = |limit: Limit| limit.of(&self.0).map_or(0, |times| times.load(Ordering::Relaxed));
+        let times = |limit: Limit| limit.of(&self.0.limits).map_or(0, |times| times.load(Ordering::Relaxed));
         Limit::ALL.into_iter().map(|limit| (limit.name(), times(limit))).collect()
     }
 
     pub(crate) fn count(&self, limit: Limit) {
-        if let Some(times) = limit.of(&self.0) {
+        if let Some(times) = limit.of(&self.0.limits) {
             times.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Something came that is not HTTP.
+    pub(crate) fn count_malformed(&self) {
+        self.0.malformed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often something came that is not HTTP.
+    pub(crate) fn malformed(&self) -> u64 {
+        self.0.malformed.load(Ordering::Relaxed)
     }
 }
 

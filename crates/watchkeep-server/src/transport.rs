@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::admission::{Admission, Seat};
 use crate::ending::Ending;
 use crate::limits::{
-    CLOSE_TIME, DRAIN_TIME, END_TIME, HEARTBEAT, MAX_HEAD, MAX_HEADERS, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
+    CLOSE_TIME, DRAIN_TIME, END_TIME, HEADERS_READ, HEARTBEAT, SEND_BUFFER, STREAMS, WINDOW, WINDOWS,
 };
 use crate::paced::{Paced, Streams};
 use crate::proxies::Proxies;
@@ -113,15 +113,18 @@ impl Transport {
         http.timer(TokioTimer::new())
             .header_read_timeout(self.admission.time(Limit::HeadSeconds))
             .keep_alive(peer.refused.is_none() && !is_late)
-            .max_buf_size(MAX_HEAD as usize)
-            .max_headers(MAX_HEADERS)
+            .max_buf_size(self.admission.head_read() as usize)
+            .max_headers(HEADERS_READ)
             .writev(false);
         let connection = http.serve_connection(TokioIo::new(stream), self.service(peer)).with_upgrades();
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
         let ended = until(connection, shut_down, self.ended(is_late)).await;
         let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
-        if error.is_some_and(hyper::Error::is_timeout) {
-            self.admission.reach(Limit::HeadSeconds);
+        match error {
+            Some(late) if late.is_timeout() => self.admission.reach(Limit::HeadSeconds),
+            Some(large) if large.is_parse_too_large() => self.admission.reach(Limit::HeadBytes),
+            Some(other) if other.is_parse() => self.admission.reached().count_malformed(),
+            _ => {}
         }
         ended
     }
@@ -132,7 +135,7 @@ impl Transport {
         let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
-            .max_header_list_size(MAX_HEAD)
+            .max_header_list_size(self.admission.head_read())
             .max_send_buf_size(SEND_BUFFER)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOWS)

@@ -67,6 +67,9 @@ pub(crate) struct Exposure {
     /// Answer under this name too, besides localhost and the address itself; may be given more than once
     #[arg(long, value_name = "NAME")]
     pub(crate) host: Vec<HostName>,
+    /// Let nobody in without a token, even before the first is made or where the file of the tokens was lost
+    #[arg(long)]
+    pub(crate) require_token: bool,
     /// Listen where other machines reach it, although there are no tokens or no TLS
     #[arg(long)]
     pub(crate) insecure_listen: bool,

@@ -24,8 +24,9 @@ Examples:
   curl -N 'http://127.0.0.1:7460/v1/watch?group=config'
 
 Put the printed URL into a browser to see every change. It asks nobody who they are
-until there is a token (`watchkeep token`). SIGINT or SIGTERM ends it, and browsers go on
-where they were once it is back; a second one ends it without a farewell.
+until there is a token (`watchkeep token`); with --require-token it does from the start.
+SIGINT or SIGTERM ends it, and browsers go on where they were once it is back; a second
+one ends it without a farewell.
 /healthz, /readyz and /metrics are for those who watch over it. WATCHKEEP_LOG may hold a
 filter for the log, such as watchkeep_server=debug.")]
 pub(crate) struct Serve {

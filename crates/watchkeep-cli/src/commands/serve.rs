@@ -24,7 +24,11 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
     let limits = limits(&args.transport.limit, descriptors)?;
     let store = open_with(global, Access::Write, options.clone())?;
     let tokens = Tokens::open_with(&store, Options::new().network(global.network))?;
+    if args.exposure.require_token {
+        tokens.require_tokens()?;
+    }
     let is_guarded = tokens.is_guarded();
+    let has_tokens = !tokens.list()?.is_empty();
     may_listen(&args.listen, tls.is_some(), is_guarded, args.exposure.insecure_listen)
         .map_err(|what| Failure::new(USAGE, what))?;
     // One thread: while one core is enough, it serves more clients than several would.
@@ -51,6 +55,8 @@ pub(super) fn serve(global: &Global, args: &Serve, out: &mut Out) -> Result<()> 
         signals::on_end(move || closer.drain(drain))?;
         if !is_guarded {
             warn("nobody is asked who they are; `watchkeep token create` makes the first token");
+        } else if !has_tokens {
+            warn("there is no token, so nobody gets in; `watchkeep token create` makes one");
         }
         say(&server.url(), fingerprint, &limits, descriptors, out)?;
         out.flush()?;

@@ -66,6 +66,28 @@ fn a_token_is_printed_once_listed_without_its_secret_and_revoked() {
 }
 
 #[test]
+fn a_server_that_requires_tokens_lets_nobody_in_without_one_even_where_their_file_was_lost() {
+    let sandbox = Sandbox::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--require-token"];
+    for is_lost in [false, true] {
+        if is_lost {
+            for suffix in ["", "-wal", "-shm", "-wake"] {
+                let _ = std::fs::remove_file(sandbox.path(&format!("watchkeep.db-access{suffix}")));
+            }
+        }
+        let mut server = sandbox.start(&serve);
+        let url = server.line();
+        assert!(answer(&url, "GET /v1/groups", "", "").starts_with("HTTP/1.1 401"));
+        let token = sandbox.ok(&["token", "create", "--read"]);
+        assert!(answer(&url, "GET /v1/groups", &bearer(token.trim_end()), "").starts_with("HTTP/1.1 200"));
+        server.signal("TERM");
+        let (status, _, error) = server.end();
+        assert_eq!(status.code(), Some(0));
+        assert!(error.contains("there is no token, so nobody gets in"), "{error}");
+    }
+}
+
+#[test]
 fn revoking_at_the_shell_ends_a_stream_of_a_server_that_runs() {
     let sandbox = Sandbox::new();
     let mut server = sandbox.start(&["serve", "--listen", "127.0.0.1:0"]);

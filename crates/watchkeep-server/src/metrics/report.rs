@@ -112,8 +112,10 @@ impl Report {
         let help = "Refusals by the kind of their problem";
         let mut family = to.encode_descriptor("refusals", help, None, MetricType::Counter)?;
         let refusals = self.metrics.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        for (kind, many) in refusals.iter() {
-            ConstCounter::new(*many).encode(family.encode_family(&[("kind", kind.as_str())])?)?;
+        // What is not HTTP reaches no route, so it is counted by its connection.
+        let malformed = ("malformed", self.metrics.reached.malformed());
+        for (kind, many) in refusals.iter().map(|(kind, many)| (kind.as_str(), *many)).chain([malformed]) {
+            ConstCounter::new(many).encode(family.encode_family(&[("kind", kind)])?)?;
         }
         Ok(())
     }

@@ -250,6 +250,7 @@ fn bombs_of_headers_and_bodies_are_refused_before_they_are_read() -> Result {
     let many: String = (0..100).map(|n| format!("X-{n}: x\r\n")).collect();
     let put = "PUT /v1/entry?group=g&key=k HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
     for (request, status) in [
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {large}{large}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {large}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n"), 431),
         (format!("GET /{large} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 431),
@@ -266,7 +267,52 @@ fn bombs_of_headers_and_bodies_are_refused_before_they_are_read() -> Result {
         assert!(line.starts_with(&format!("HTTP/1.1 {status}")), "{begin:?}: {line}");
     }
     bounded.reaches(Limit::BodyBytes, 3)?;
+    bounded.reaches(Limit::HeadBytes, 4)?;
     Ok(())
+}
+
+#[test]
+fn a_head_that_is_too_large_is_answered_with_what_to_do() -> Result {
+    let bounded = serve(&Store::open_in_memory()?, &[(Limit::HeadBytes, 1_000)], None)?;
+    let many: String = (0..64).map(|n| format!("X-{n}: \r\n")).collect();
+    let large = "x".repeat(1_000);
+    // The second is as large as the limit: "/v1/groups", "Host: localhost", "Connection: close", "X: ...".
+    for (target, headers, wanted) in [
+        ("/v1/groups", format!("X: {large}"), Some("head_bytes=1000")),
+        ("/v1/groups", format!("X: {}", large.get(..865).unwrap_or_default()), None),
+        ("/v1/groups", format!("X: {}", large.get(..866).unwrap_or_default()), Some("--limit head_bytes=N")),
+        (format!("/v1/groups?{large}").as_str(), "X:".to_owned(), Some("head_bytes=1000")),
+    ] {
+        let answer = ask(&bounded, target, &headers)?;
+        let status = if wanted.is_some() { "431" } else { "200" };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(
+            wanted.is_none_or(|wanted| answer.contains(wanted) && answer.contains("head_too_large")),
+            "{answer}"
+        );
+    }
+    bounded.reaches(Limit::HeadBytes, 3)?;
+
+    let bounded = serve(&Store::open_in_memory()?, &[], None)?;
+    let answer = ask(&bounded, "/v1/groups", &many)?;
+    assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("more than 64 headers"), "{answer}");
+    for nonsense in ["GET\r\n\r\n", "\x16\x03\x01\x00\x01\r\n\r\n"] {
+        let mut socket = connect(bounded.hub.address)?;
+        socket.write_all(nonsense.as_bytes())?;
+        let answer = rest(&mut socket)?;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    let numbers = ask(&bounded, "/metrics", "X:")?;
+    assert!(numbers.contains("refusals_total{kind=\"malformed\"} 2"), "{numbers}");
+    Ok(())
+}
+
+/// What is answered to a request with these headers.
+fn ask(bounded: &Bounded, target: &str, headers: &str) -> Result<String> {
+    let mut socket = connect(bounded.hub.address)?;
+    let headers = headers.trim_end();
+    write!(socket, "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n\r\n")?;
+    rest(&mut socket)
 }
 
 #[test]
