@@ -50,6 +50,7 @@
 )]
 
 mod engine;
+mod rules;
 mod store;
 mod types;
 mod watch;

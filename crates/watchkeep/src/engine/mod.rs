@@ -12,17 +12,17 @@ pub(crate) mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+
+use crate::rules::{Act, Author, Effect, Stamp, Write};
 
 use crate::types::backup::{Backup, BackupOptions};
-use crate::types::batch::{Applied, Batch, Operation, Outcome};
+use crate::types::batch::{Applied, Operation, Outcome};
 use crate::types::clock::Timestamp;
-use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force};
+use crate::types::consumer::{ConsumerInfo, Force};
 use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
-use crate::types::filter::Filter;
-use crate::types::name::{NameRange, Scope};
+use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
@@ -31,98 +31,7 @@ use crate::types::value::Value;
 use feed::Feed;
 use floors::Floors;
 
-/// What is done with a named consumer. Whoever took it is known by the number of its taking, its fence: another taking,
-/// a reset or a removal makes that number stale, and every act that bears it is refused from then on.
-#[derive(Debug, Clone)]
-pub(crate) enum Act {
-    /// Makes it ours, and first of all makes it, if it is not there.
-    Take {
-        filter: Option<Filter>,
-        start: ConsumerStart,
-        holder: String,
-        lease: Duration,
-    },
-    /// A sign of life. Once `handed` is acknowledged, so is everything up to `seen`.
-    Keep {
-        fence: u64,
-        handed: Revision,
-        seen: Revision,
-    },
-    /// Acknowledges everything up to a revision; what was acknowledged before stays so. Without one it only makes
-    /// sure that the consumer is ours.
-    Ack {
-        fence: u64,
-        upto: Option<Revision>,
-    },
-    /// Gives it back; nothing when it is not ours any more.
-    Release {
-        fence: u64,
-    },
-    Reset {
-        to: ConsumerStart,
-        force: Force,
-    },
-    Remove {
-        force: Force,
-    },
-}
-
-/// In whose name a write is made.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Author {
-    pub(crate) scope: Scope,
-    pub(crate) origin: Option<Arc<str>>,
-}
-
-/// A write as data, which any thread may commit. Names are those that stand in the file.
-#[derive(Debug, Clone)]
-pub(crate) struct Write {
-    pub(crate) author: Author,
-    pub(crate) work: Work,
-}
-
-/// What a write does.
-#[derive(Debug, Clone)]
-pub(crate) enum Work {
-    Batch(Batch),
-    /// Removes due entries of a range of groups, a bounded number.
-    Reap {
-        groups: NameRange,
-    },
-    /// What becomes of a named consumer. It changes no entry and announces nothing.
-    Consumer {
-        name: String,
-        act: Act,
-    },
-    /// What a namespace may hold from now on. It changes no entry and announces nothing.
-    Quota {
-        namespace: String,
-        quota: Quota,
-    },
-}
-
-impl From<Operation> for Work {
-    fn from(operation: Operation) -> Work {
-        Work::Batch(operation.into())
-    }
-}
-
-impl Work {
-    /// What it weighs, to bound a group commit.
-    pub(crate) fn weight(&self) -> usize {
-        match self {
-            Work::Batch(batch) => batch.weight(),
-            Work::Reap { .. } | Work::Consumer { .. } | Work::Quota { .. } => 64,
-        }
-    }
-
-    /// Whether it keeps a consumer that is held.
-    pub(crate) fn is_sign_of_life(&self) -> bool {
-        matches!(self, Work::Consumer { act: Act::Keep { .. }, .. })
-    }
-}
-
-/// What a write did.
+/// What a committed write did.
 #[derive(Debug, Clone)]
 pub(crate) enum Done {
     /// Each operation.
@@ -135,6 +44,19 @@ pub(crate) enum Done {
     Consumer(u64),
     /// A quota is set.
     Quota,
+}
+
+impl Done {
+    /// An effect, once it is known which revisions its events have.
+    pub(crate) fn of(effect: Effect, revision: impl Fn(Stamp) -> Revision) -> Done {
+        match effect {
+            Effect::Batch(done) => Done::Batch(done.into_iter().map(|did| did.at(&revision)).collect()),
+            Effect::Repeated { outcomes, .. } => Done::Repeated(outcomes),
+            Effect::Reaped { keys, more } => Done::Reaped { keys, more },
+            Effect::Consumer(fence) => Done::Consumer(fence),
+            Effect::Quota => Done::Quota,
+        }
+    }
 }
 
 /// What became of a committed write.

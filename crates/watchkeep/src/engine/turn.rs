@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
-use crate::engine::{Completion, Receipt, Write};
+use crate::engine::{Completion, Receipt};
+use crate::rules::Write;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{QUEUED_BYTES, QUEUED_JOBS};
 use crate::types::sync::{Condvar, Mutex, lock};

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::engine::Receipt;
 use crate::engine::workers::Workers;
-use crate::engine::{Receipt, Write};
+use crate::rules::Write;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
@@ -185,6 +186,11 @@ fn was_there(receipt: Receipt) -> Result<bool> {
     Ok(receipt.outcome()?.was_there())
 }
 
+/// Of a deletion of groups.
+fn keys(receipt: Receipt) -> Result<u64> {
+    Ok(receipt.outcome()?.keys())
+}
+
 impl AsyncStore {
     /// The store itself, for what does not block: watching, callbacks, handles.
     pub fn store(&self) -> &Store {
@@ -331,15 +337,12 @@ impl AsyncStore {
         self.write(Operation::touch(group, key, None), was_there)
     }
 
-    /// As [`Store::apply`]. It is queued as a write of one operation is, unless it deletes groups.
+    /// As [`Store::apply`].
     ///
     /// # Errors
     ///
     /// As [`Store::apply`].
     pub fn apply(&self, batch: Batch) -> Writing<Applied> {
-        if batch.operations.iter().any(Operation::deletes_groups) {
-            return Writing { pending: self.run_writes(move |store| store.apply(batch)) };
-        }
         match self.store.batch(batch) {
             Ok(write) => self.submit(write, |result| result?.applied()),
             Err(error) => Writing::of(Err(error)),
@@ -372,9 +375,8 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::delete_group`].
-    pub fn delete_group(&self, group: &str) -> impl Future<Output = Result<u64>> + Send + use<> {
-        let group = group.to_owned();
-        self.run_writes(move |store| store.delete_group(&group))
+    pub fn delete_group(&self, group: &str) -> Writing<u64> {
+        self.write(Operation::delete_group(group), keys)
     }
 
     /// As [`Store::delete_prefix`].
@@ -382,9 +384,8 @@ impl AsyncStore {
     /// # Errors
     ///
     /// As [`Store::delete_prefix`].
-    pub fn delete_prefix(&self, group_prefix: &str) -> impl Future<Output = Result<u64>> + Send + use<> {
-        let prefix = group_prefix.to_owned();
-        self.run_writes(move |store| store.delete_prefix(&prefix))
+    pub fn delete_prefix(&self, group_prefix: &str) -> Writing<u64> {
+        self.write(Operation::delete_prefix(group_prefix), keys)
     }
 
     /// As [`Store::purge_expired`].

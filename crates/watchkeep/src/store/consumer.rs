@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Act, Work};
+use crate::rules::{Act, Work};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::event::Event;

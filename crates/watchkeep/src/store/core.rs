@@ -5,7 +5,8 @@ use std::thread::available_parallelism;
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
-use crate::engine::{Author, Engine, Receipt, Sealed, Transact, Write};
+use crate::engine::{Engine, Receipt, Sealed, Transact};
+use crate::rules::{Author, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{CALLING_THREADS, READING_THREADS};

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
-use crate::engine::{Author, Receipt, Transact, Work, Write};
+use crate::engine::{Receipt, Transact};
+use crate::rules::{Author, Work, Write};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::consumer::Force;
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};

@@ -4,7 +4,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crate::engine::{Act, Author, Engine, Work, Write};
+use crate::engine::Engine;
+use crate::rules::{Act, Author, Work, Write};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Item;

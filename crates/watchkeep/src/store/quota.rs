@@ -1,6 +1,7 @@
 //! Quotas, which are stored with the namespace.
 
-use crate::engine::{Read, Work, Write};
+use crate::engine::Read;
+use crate::rules::{Work, Write};
 use crate::types::error::{Reason, Result};
 use crate::types::quota::Quota;
 

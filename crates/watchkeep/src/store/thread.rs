@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Woken;
-use crate::engine::{Author, Work, Write};
+use crate::rules::{Author, Work, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::limits::{BLIND, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
 use crate::types::name::NameRange;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::engine::Author;
+use crate::rules::Author;
 
 use super::core::Life;
 use super::handle::Store;

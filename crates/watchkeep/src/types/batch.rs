@@ -232,11 +232,6 @@ impl Operation {
     pub(crate) fn touch(group: &str, key: &str, ttl: Option<Duration>) -> Operation {
         Operation::Touch { group: group.to_owned(), key: key.to_owned(), ttl }
     }
-
-    /// Whether it may have much to announce before it begins: what is due in the groups that it deletes.
-    pub(crate) fn deletes_groups(&self) -> bool {
-        matches!(self, Operation::DeleteGroup { .. } | Operation::DeletePrefix { .. })
-    }
 }
 
 impl From<Operation> for Batch {

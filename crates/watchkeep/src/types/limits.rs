@@ -28,7 +28,7 @@ pub const MAX_UNCHANGED_EVENTS: usize = 1_024;
 pub const MAX_FILTER_PARTS: usize = 64;
 
 /// How many answers to batches with an id are kept for each client, and how long.
-pub(crate) const ANSWERS: i64 = 64;
+pub(crate) const ANSWERS: u64 = 64;
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(24 * 3_600);
 /// How many old ones one step drops.
 pub(crate) const ANSWER_STEP: u32 = 256;

@@ -75,6 +75,16 @@ impl fmt::Display for QuotaExceeded {
     }
 }
 
+impl Usage {
+    pub(crate) fn plus(self, keys: i64, groups: i64, bytes: i64) -> Usage {
+        Usage {
+            keys: self.keys.saturating_add_signed(keys),
+            groups: self.groups.saturating_add_signed(groups),
+            bytes: self.bytes.saturating_add_signed(bytes),
+        }
+    }
+}
+
 impl Quota {
     /// Whether it limits anything.
     pub(crate) fn limits(&self) -> bool {

@@ -62,6 +62,8 @@ pub(crate) enum Reason {
     },
     #[error("the process was forked after the store was opened; open it again in the child")]
     Forked,
+    #[error("what is due in the group has to go first; the transaction is run again")]
+    DueFirst,
     #[error("the disk of {path:?} has {free} bytes free, {needed} are needed; make room, then try again")]
     NoSpace { path: PathBuf, free: u64, needed: u64 },
     #[error("the disk is full, and nothing is set until it has room again; delete and compact, or make room")]
@@ -282,9 +284,11 @@ impl Reason {
             | Reason::BatchTooLarge { .. }
             | Reason::TooLargeForSqlite(_) => ErrorKind::TooLarge,
             Reason::Closed | Reason::Forked => ErrorKind::Closed,
-            Reason::Busy { .. } | Reason::QueueFull { .. } | Reason::Locked(_) | Reason::InUse { .. } => {
-                ErrorKind::Busy
-            }
+            Reason::Busy { .. }
+            | Reason::QueueFull { .. }
+            | Reason::DueFirst
+            | Reason::Locked(_)
+            | Reason::InUse { .. } => ErrorKind::Busy,
             Reason::Nested => ErrorKind::Nested,
             Reason::DiskFull(_) | Reason::NoSpace { .. } | Reason::Tight | Reason::NoRevisionLeft => {
                 ErrorKind::Full

@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::engine::signal::Signal;
     use crate::engine::sqlite::SqliteEngine;
-    use crate::engine::{Author, Write};
+    use crate::rules::{Author, Write};
     use crate::types::batch::Operation;
     use crate::types::error::Reason;
     use crate::types::options::Options;

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::rules::Answer;
 use crate::types::batch::{BatchId, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason, Result};
@@ -17,43 +18,27 @@ const HAS_OLD: &str = "SELECT 1 FROM wk_answers WHERE at < ?1 LIMIT 1";
 const DROP_OLD: &str = "DELETE FROM wk_answers WHERE (client, sequence) IN \
      (SELECT client, sequence FROM wk_answers WHERE at < ?1 LIMIT ?2)";
 
-/// What a batch of this id did, if it was applied; `body` stands for all that the batch says.
-///
-/// # Errors
-///
-/// `InvalidArgument` when another batch had the id, `UnknownOutcome` when it is too far back to be known.
-pub(super) fn find(conn: &Connection, id: &BatchId, body: u32) -> Result<Option<(Revision, Vec<Outcome>)>> {
-    let sequence = number(id.sequence);
+pub(super) fn find(conn: &Connection, id: &BatchId) -> Result<Option<Answer>> {
     let row: Option<(u32, i64, String)> = conn
         .prepare_cached(ANSWER)?
-        .query_row(params![id.client, sequence], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .query_row(params![id.client, number(id.sequence)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    if let Some((had, revision, outcomes)) = row {
-        if had != body {
-            return Err(Reason::OtherBatch { id: id.clone() }.into());
-        }
-        return Ok(Some((Revision::from_i64(revision)?, read(&outcomes)?)));
-    }
-    let last: Option<i64> = conn.prepare_cached(LAST)?.query_row([&id.client], |row| row.get(0))?;
-    match last {
-        Some(last) if sequence.saturating_add(ANSWERS) <= last => {
-            Err(Reason::LongAgo { id: id.clone(), last: last.unsigned_abs() }.into())
-        }
-        _ => Ok(None),
-    }
+    let Some((body, revision, outcomes)) = row else { return Ok(None) };
+    Ok(Some(Answer { body, revision: Revision::from_i64(revision)?, outcomes: read(&outcomes)? }))
 }
 
-/// Keeps an answer, in the transaction of what it answers.
-pub(super) fn keep(
-    conn: &Connection,
-    now: Timestamp,
-    (id, body): (&BatchId, u32),
-    (revision, outcomes): (Revision, &[Outcome]),
-) -> Result<()> {
+pub(super) fn newest(conn: &Connection, client: &str) -> Result<Option<u64>> {
+    let last: Option<i64> = conn.prepare_cached(LAST)?.query_row([client], |row| row.get(0))?;
+    Ok(last.map(i64::unsigned_abs))
+}
+
+/// Keeps an answer, in the transaction of what it answers, and forgets those that are too far back.
+pub(super) fn keep(conn: &Connection, at: Timestamp, id: &BatchId, answer: &Answer) -> Result<()> {
+    let Answer { body, revision, outcomes } = answer;
     let sequence = number(id.sequence);
-    let row = params![id.client, sequence, now.as_millis(), body, revision.as_i64(), write(outcomes)];
+    let row = params![id.client, sequence, at.as_millis(), body, revision.as_i64(), write(outcomes)];
     conn.prepare_cached(KEEP)?.execute(row)?;
-    conn.prepare_cached(FORGET)?.execute(params![id.client, sequence.saturating_sub(ANSWERS)])?;
+    conn.prepare_cached(FORGET)?.execute(params![id.client, sequence.saturating_sub(number(ANSWERS))])?;
     Ok(())
 }
 

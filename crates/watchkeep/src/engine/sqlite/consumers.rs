@@ -1,16 +1,14 @@
 //! Named consumers: a row each in `wk_consumers`, and what the log keeps for them.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::engine::Act;
+use crate::rules::{ConsumerRow, is_alive};
 use crate::types::clock::Timestamp;
-use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force, Holder};
-use crate::types::error::{Error, Reason, Result};
+use crate::types::consumer::{ConsumerInfo, Holder};
+use crate::types::error::{Reason, Result};
 use crate::types::event::Lagged;
 use crate::types::filter::{Filter, Part, Target};
-use crate::types::name::{NameRange, SEPARATOR, namespace_of};
+use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
 use super::columns::payload;
@@ -27,26 +25,14 @@ const ADD_PART: &str = "SELECT json_insert(?1, '$[#]', json_object('target', ?2,
      'kinds', ?5, 'group_deletions', ?6, 'excluded_origin', ?7))";
 const PARTS: &str = "SELECT value ->> 'target', value ->> 'target_group', value ->> 'target_key', value ->> 'kinds', \
      value ->> 'group_deletions', value ->> 'excluded_origin' FROM json_each(?1)";
-const INSERT: &str = "INSERT INTO wk_consumers (name, acked, created, fence, lease_ms, target, target_group, kinds, \
-     group_deletions) VALUES (?1, ?2, ?3, 0, 0, '', '', 0, 0)";
+const ROW: &str = "SELECT name, acked, acked_at, created, fence, holder, lease_until, lease_ms FROM wk_consumers WHERE name = ?1";
+const PUT: &str = "INSERT INTO wk_consumers (name, acked, acked_at, created, fence, holder, lease_until, lease_ms, target, \
+     target_group, kinds, group_deletions) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '', '', 0, 0) \
+     ON CONFLICT (name) DO UPDATE SET acked = ?2, acked_at = ?3, created = ?4, fence = ?5, holder = ?6, lease_until = ?7, \
+     lease_ms = ?8";
 const SET_FILTER: &str = "UPDATE wk_consumers SET target = ?2, target_group = ?3, target_key = ?4, kinds = ?5, \
      group_deletions = ?6, excluded_origin = ?7 WHERE name = ?1";
-const TAKE: &str = "UPDATE wk_consumers SET fence = ?2, holder = ?3, lease_until = min(?4, 9223372036854775807 - ?5) + ?5, lease_ms = ?5 \
-     WHERE name = ?1";
-/// A comparison with a position that is not known yet is neither true nor false, and leaves it so.
-const KEEP: &str = "UPDATE wk_consumers SET lease_until = min(?3, 9223372036854775807 - lease_ms) + lease_ms, \
-     acked = CASE WHEN acked >= ?4 THEN max(acked, ?5) ELSE acked END WHERE name = ?1 AND fence = ?2";
-const ACK: &str = "UPDATE wk_consumers SET lease_until = min(?3, 9223372036854775807 - lease_ms) + lease_ms, \
-     acked_at = iif(?4 IS NULL, acked_at, ?3), acked = iif(?4 IS NULL, acked, max(coalesce(acked, 0), ?4)) \
-     WHERE name = ?1 AND fence = ?2";
-/// Once more writes nothing.
-const RELEASE: &str = "UPDATE wk_consumers SET holder = NULL, lease_until = NULL \
-     WHERE name = ?1 AND fence = ?2 AND holder IS NOT NULL";
-const RESET: &str =
-    "UPDATE wk_consumers SET acked = ?2, fence = ?3, holder = NULL, lease_until = NULL WHERE name = ?1";
-const SET_ACKED: &str = "UPDATE wk_consumers SET acked = ?2 WHERE name = ?1";
 const REMOVE: &str = "DELETE FROM wk_consumers WHERE name = ?1";
-/// Numbers grow over all consumers: one that is removed and comes again gets none that an old holder knows.
 const NEXT_FENCE: &str = "INSERT INTO wk_meta (name, value) VALUES ('fences', 1) \
      ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
 const FENCES: &str = "SELECT coalesce((SELECT value FROM wk_meta WHERE name = 'fences'), 0)";
@@ -60,63 +46,56 @@ const FIRST_AFTER: &str = concat!(
     " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
 );
 
-/// Does something with a consumer; the number under which it is held. What is refused is refused before the first
-/// change. `last` is the last revision.
-pub(super) fn apply(conn: &Connection, now: Timestamp, last: Revision, name: &str, act: &Act) -> Result<u64> {
-    let known = |sql: &str, params: &[&dyn rusqlite::ToSql], fence: u64| match conn
-        .prepare_cached(sql)?
-        .execute(params)?
-    {
-        0 => Err(fenced(conn, now, name)?),
-        _ => Ok(fence),
+/// The columns of [`row`] and [`put`], but for the name.
+fn read_row(row: &Row<'_>) -> Result<ConsumerRow> {
+    let time = |column: usize| -> Result<Option<Timestamp>> {
+        Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
     };
-    let now_ms = now.as_millis();
-    match act {
-        Act::Take { filter, start, holder, lease } => {
-            match one(conn, now, name)? {
-                Some(row) => {
-                    refuse_held(&row, now)?;
-                    pull_back(conn, &row, last)?;
-                }
-                None => {
-                    let acked = position(conn, last, *start)?;
-                    conn.prepare_cached(INSERT)?.execute(params![name, acked, now_ms])?;
-                    // A consumer of a namespace sees nothing else.
-                    let everything = namespace_of(name)
-                        .map_or(String::new(), |namespace| format!("{namespace}{SEPARATOR}"));
-                    set_filter(conn, name, &Filter::group_prefix(everything))?;
-                }
-            }
-            if let Some(filter) = filter {
-                set_filter(conn, name, filter)?;
-            }
-            let (fence, lease) = (next_fence(conn)?, millis(*lease));
-            conn.prepare_cached(TAKE)?.execute(params![name, number(fence), holder, now_ms, lease])?;
-            Ok(fence)
-        }
-        Act::Keep { fence, handed, seen } => {
-            let params = params![name, number(*fence), now_ms, handed.as_i64(), seen.as_i64()];
-            known(KEEP, params, *fence)
-        }
-        Act::Ack { fence, upto } => {
-            known(ACK, params![name, number(*fence), now_ms, upto.map(Revision::as_i64)], *fence)
-        }
-        Act::Release { fence } => {
-            conn.prepare_cached(RELEASE)?.execute(params![name, number(*fence)])?;
-            Ok(0)
-        }
-        Act::Reset { to, force } => {
-            there(conn, now, name, *force)?;
-            let (acked, fence) = (position(conn, last, *to)?, next_fence(conn)?);
-            conn.prepare_cached(RESET)?.execute(params![name, acked, number(fence)])?;
-            Ok(0)
-        }
-        Act::Remove { force } => {
-            there(conn, now, name, *force)?;
-            conn.prepare_cached(REMOVE)?.execute([name])?;
-            Ok(0)
-        }
-    }
+    Ok(ConsumerRow {
+        acked: row.get::<_, Option<i64>>(1)?.map(Revision::from_i64).transpose()?,
+        acked_at: time(2)?,
+        created: time(3)?.unwrap_or_default(),
+        fence: unsigned(row.get(4)?, "fence")?,
+        holder: row.get(5)?,
+        lease_until: time(6)?,
+        lease: row.get(7)?,
+    })
+}
+
+pub(super) fn row(conn: &Connection, name: &str) -> Result<Option<ConsumerRow>> {
+    let mut statement = conn.prepare_cached(ROW)?;
+    let mut rows = statement.query([name])?;
+    rows.next()?.map(read_row).transpose()
+}
+
+pub(super) fn put(conn: &Connection, name: &str, row: &ConsumerRow) -> Result<()> {
+    let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
+    conn.prepare_cached(PUT)?.execute(params![
+        name,
+        row.acked.map(Revision::as_i64),
+        millis(row.acked_at),
+        row.created.as_millis(),
+        i64::try_from(row.fence).unwrap_or(i64::MAX),
+        row.holder,
+        millis(row.lease_until),
+        row.lease,
+    ])?;
+    Ok(())
+}
+
+/// Also of a row that cannot be read.
+pub(super) fn is_there(conn: &Connection, name: &str) -> Result<bool> {
+    Ok(conn.prepare_cached(THERE)?.exists([name])?)
+}
+
+pub(super) fn remove(conn: &Connection, name: &str) -> Result<()> {
+    conn.prepare_cached(REMOVE)?.execute([name])?;
+    Ok(())
+}
+
+pub(super) fn next_fence(conn: &Connection) -> Result<u64> {
+    let fence: i64 = conn.prepare_cached(NEXT_FENCE)?.query_row([], |row| row.get(0))?;
+    unsigned(fence, "fence")
 }
 
 /// Nobody holds any of them: of a copy that was just made.
@@ -125,76 +104,9 @@ pub(super) fn release_all(conn: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// That the consumer is there, and nobody holds it, or that does not matter.
-fn there(conn: &Connection, now: Timestamp, name: &str, force: Force) -> Result<()> {
-    // By force also when the row cannot be read: it is the way to be rid of it.
-    if !conn.prepare_cached(THERE)?.exists([name])? {
-        return Err(Reason::NoConsumer { name: name.to_owned() }.into());
-    }
-    match force {
-        Force::Yes => Ok(()),
-        Force::No => one(conn, now, name)?.map_or(Ok(()), |row| refuse_held(&row, now)),
-    }
-}
-
-/// A position after the last revision goes back to that: its consumer would pass over what comes until then. Earlier
-/// releases let one be set there.
-fn pull_back(conn: &Connection, row: &ConsumerInfo, last: Revision) -> Result<()> {
-    let Some(acked) = row.acked.filter(|acked| *acked > last) else { return Ok(()) };
-    tracing::warn!(consumer = row.name, %acked, %last, "a consumer stood after the last revision; it goes on from there");
-    conn.prepare_cached(SET_ACKED)?.execute(params![row.name, last.as_i64()])?;
-    Ok(())
-}
-
-fn refuse_held(row: &ConsumerInfo, now: Timestamp) -> Result<()> {
-    match &row.holder {
-        Some(Holder { label, until, is_alive: true }) => {
-            Err(Reason::Held { name: row.name.clone(), holder: label.clone(), left: until.since(now) }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Why a number is stale: who has the consumer now, if anybody.
-fn fenced(conn: &Connection, now: Timestamp, name: &str) -> Result<Error> {
-    let by = one(conn, now, name)?.and_then(|row| row.holder).map(|holder| holder.label);
-    Ok(Reason::Fenced { name: name.to_owned(), by }.into())
-}
-
-fn position(conn: &Connection, last: Revision, start: ConsumerStart) -> Result<Option<i64>> {
-    let there = |revision| {
-        if revision > last {
-            return Err(Error::from(Reason::Ahead { revision, last }));
-        }
-        reserve::refuse_lost(conn, revision).map(|()| Some(revision))
-    };
-    Ok(match start {
-        ConsumerStart::Now => Some(last),
-        ConsumerStart::Beginning => Some(log::trimmed(conn)?),
-        ConsumerStart::After(revision) => there(revision)?,
-        ConsumerStart::AfterCursor(cursor) => there(cursor.revision())?,
-        ConsumerStart::Snapshot => None,
-    }
-    .map(Revision::as_i64))
-}
-
-fn next_fence(conn: &Connection) -> Result<u64> {
-    let fence: i64 = conn.prepare_cached(NEXT_FENCE)?.query_row([], |row| row.get(0))?;
-    unsigned(fence, "fence")
-}
-
-fn number(fence: u64) -> i64 {
-    i64::try_from(fence).unwrap_or(i64::MAX)
-}
-
 fn unsigned(number: i64, what: &str) -> Result<u64> {
     u64::try_from(number)
         .map_err(|_| Reason::Corrupt { what: format!("{number} is no {what} of a consumer") }.into())
-}
-
-fn millis(time: Duration) -> i64 {
-    // A hundred million years are enough, and leave room for the present.
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 4)
 }
 
 /// The values of the columns `target` to `excluded_origin`.
@@ -211,7 +123,7 @@ fn columns(part: &Part) -> Columns<'_> {
     (target, group, key.map(|key| &**key), part.kinds, part.group_deletions, part.excluded_origin.as_deref())
 }
 
-fn set_filter(conn: &Connection, name: &str, filter: &Filter) -> Result<()> {
+pub(super) fn set_filter(conn: &Connection, name: &str, filter: &Filter) -> Result<()> {
     let mut union = "[]".to_owned();
     let columns = match filter.parts() {
         [part] => columns(part),
@@ -257,15 +169,6 @@ fn read_part(row: &Row<'_>, first: usize) -> Result<Part> {
     Ok(Part { target, kinds, group_deletions, excluded_origin: row.get(first + 5)? })
 }
 
-/// Whether a lease still runs. One that reaches much farther than it may is of a clock that went back since.
-fn is_alive(now: Timestamp, until: Timestamp, lease_ms: i64) -> bool {
-    now < until && until.as_millis().saturating_sub(now.as_millis()) <= lease_ms.saturating_mul(2)
-}
-
-fn one(conn: &Connection, now: Timestamp, name: &str) -> Result<Option<ConsumerInfo>> {
-    Ok(list(conn, now, &NameRange::exactly(name))?.pop())
-}
-
 /// The consumers of a range of names.
 pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
     let (end, trimmed) = (log::end(conn)?, log::trimmed(conn)?);
@@ -273,24 +176,19 @@ pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Resu
     let mut rows = statement.query(params![names.lower(), names.to])?;
     let mut list = Vec::new();
     while let Some(row) = rows.next()? {
-        let time = |column: usize| -> Result<Option<Timestamp>> {
-            Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
-        };
-        let acked = row.get::<_, Option<i64>>(1)?.map(Revision::from_i64).transpose()?;
-        let lease_ms: i64 = row.get(7)?;
-        let holder = match (row.get::<_, Option<String>>(5)?, time(6)?) {
-            (Some(label), Some(until)) => {
-                Some(Holder { label, until, is_alive: is_alive(now, until, lease_ms) })
-            }
-            _ => None,
-        };
+        let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = read_row(row)?;
+        let holder = holder.zip(lease_until).map(|(label, until)| Holder {
+            label,
+            until,
+            is_alive: is_alive(now, until, lease),
+        });
         let mut info = ConsumerInfo {
             name: row.get(0)?,
             filter: read_filter(conn, row)?,
             acked,
-            acked_at: time(2)?,
-            created: time(3)?.unwrap_or_default(),
-            fence: unsigned(row.get(4)?, "fence")?,
+            acked_at,
+            created,
+            fence,
             holder,
             lag_events: 0,
             lag_bytes: 0,
@@ -370,26 +268,21 @@ mod tests {
         ];
         for (at, filter) in filters.into_iter().enumerate() {
             let name = at.to_string();
-            let act = Act::Take {
-                filter: Some(filter.clone()),
-                start: ConsumerStart::Now,
-                holder: "me".to_owned(),
-                lease: Duration::MAX,
+            let row = ConsumerRow {
+                acked: Some(Revision::new(7)),
+                acked_at: None,
+                created: Timestamp::from_millis(1),
+                fence: 3,
+                holder: Some("me".to_owned()),
+                lease_until: Some(Timestamp::from_millis(2)),
+                lease: 1,
             };
-            let fence = apply(&conn, Timestamp::default(), Revision::ZERO, &name, &act)?;
-            let row = one(&conn, Timestamp::default(), &name)?.expect("it was taken");
-            assert_eq!((row.filter, row.fence), (filter, fence));
-            assert!(row.holder.is_some_and(|holder| holder.is_alive));
+            put(&conn, &name, &row)?;
+            set_filter(&conn, &name, &filter)?;
+            assert_eq!(super::row(&conn, &name)?, Some(row));
+            let listed = list(&conn, Timestamp::default(), &NameRange::exactly(&name))?.pop();
+            assert_eq!(listed.expect("it is there").filter, filter);
         }
         Ok(())
-    }
-
-    #[test]
-    fn a_lease_of_a_clock_that_went_back_does_not_run_for_hours() {
-        let at = Timestamp::from_millis;
-        assert!(is_alive(at(1_000), at(1_001), 10));
-        assert!(is_alive(at(1_000), at(1_019), 10), "a small step back is no reason");
-        assert!(!is_alive(at(1_000), at(1_000), 10));
-        assert!(!is_alive(at(1_000), at(4_000_000), 10));
     }
 }

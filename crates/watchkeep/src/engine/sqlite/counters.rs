@@ -3,8 +3,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::rules::{GroupAndRoom, GroupRow, Room};
 use crate::types::error::Result;
-use crate::types::name::namespace_of;
+use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
@@ -15,6 +16,8 @@ const CREATE: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, 
 const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE id = ?1";
 const DROP: &str = "DELETE FROM wk_groups WHERE id = ?1";
 const BURY: &str = "INSERT INTO wk_dead (group_id) VALUES (?1)";
+const GROUPS: &str =
+    "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 /// A group, there or not, with the counters and the quota of its namespace, where that has one.
 const GROUP_AND_ROOM: &str = "SELECT g.id, g.keys, g.bytes, n.keys, n.groups, n.bytes, n.max_keys, n.max_groups, n.max_bytes \
      FROM (SELECT 1) LEFT JOIN wk_groups g ON g.name = ?1 \
@@ -30,108 +33,82 @@ const SET_QUOTA: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, m
      VALUES (?1, 0, 0, 0, ?2, ?3, ?4) \
      ON CONFLICT (name) DO UPDATE SET max_keys = ?2, max_groups = ?3, max_bytes = ?4";
 
-/// A group's row.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Group {
-    pub(super) id: i64,
-    pub(super) keys: i64,
-    pub(super) bytes: i64,
+/// A group, by its id.
+type Group = GroupRow<i64>;
+
+pub(super) fn group(conn: &Connection, name: &str) -> Result<Option<Group>> {
+    let mut statement = conn.prepare_cached(GROUP)?;
+    let row = |row: &Row<'_>| Ok(Group { id: row.get(0)?, keys: row.get(1)?, bytes: row.get(2)? });
+    Ok(statement.query_row([name], row).optional()?)
 }
 
-/// What a namespace with a quota holds and may hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    pub(super) usage: Usage,
-    pub(super) quota: Quota,
+/// A group and, in the same statement, the room in its namespace; none where nothing limits it.
+pub(super) fn group_and_room(conn: &Connection, name: &str) -> Result<GroupAndRoom<i64>> {
+    let Some(namespace) = namespace_of(name) else { return Ok((group(conn, name)?, None)) };
+    let mut statement = conn.prepare_cached(GROUP_AND_ROOM)?;
+    let mut rows = statement.query([name, namespace])?;
+    let Some(row) = rows.next()? else { return Ok((None, None)) };
+    let group = match row.get(0)? {
+        Some(id) => Some(Group { id, keys: row.get(1)?, bytes: row.get(2)? }),
+        None => None,
+    };
+    let room = match row.get(3)? {
+        Some(keys) => Some(Room {
+            usage: Usage { keys: count(keys)?, groups: count(row.get(4)?)?, bytes: count(row.get(5)?)? },
+            quota: read_quota(row, 6)?,
+        }),
+        None => None,
+    };
+    Ok((group, room))
 }
 
-impl Usage {
-    pub(super) fn plus(self, keys: i64, groups: i64, bytes: i64) -> Usage {
-        Usage {
-            keys: self.keys.saturating_add_signed(keys),
-            groups: self.groups.saturating_add_signed(groups),
-            bytes: self.bytes.saturating_add_signed(bytes),
-        }
-    }
+pub(super) fn groups(conn: &Connection, names: &NameRange) -> Result<Vec<String>> {
+    let mut statement = conn.prepare_cached(GROUPS)?;
+    let rows = statement.query_map(params![names.lower(), names.to], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The counters, inside a write transaction.
-pub(super) struct Counters<'c> {
-    pub(super) conn: &'c Connection,
+pub(super) fn create(conn: &Connection, name: &str, revision: Revision) -> Result<Group> {
+    let group = Group { id: revision.as_i64(), keys: 0, bytes: 0 };
+    conn.prepare_cached(CREATE)?.execute(params![group.id, name])?;
+    add_usage(conn, name, 0, 1, 0)?;
+    Ok(group)
 }
 
-impl Counters<'_> {
-    pub(super) fn group(&self, name: &str) -> Result<Option<Group>> {
-        let mut statement = self.conn.prepare_cached(GROUP)?;
-        let row = |row: &Row<'_>| Ok(Group { id: row.get(0)?, keys: row.get(1)?, bytes: row.get(2)? });
-        Ok(statement.query_row([name], row).optional()?)
+pub(super) fn add(conn: &Connection, group: &Group, name: &str, keys: i64, bytes: i64) -> Result<()> {
+    if keys == 0 && bytes == 0 {
+        return Ok(());
     }
+    if group.keys + keys == 0 {
+        conn.prepare_cached(DROP)?.execute([group.id])?;
+        return add_usage(conn, name, keys, -1, bytes);
+    }
+    conn.prepare_cached(ADD)?.execute(params![group.id, keys, bytes])?;
+    add_usage(conn, name, keys, 0, bytes)
+}
 
-    /// A group and, in the same statement, the room in its namespace; none where nothing limits it.
-    pub(super) fn group_and_room(&self, name: &str) -> Result<(Option<Group>, Option<Room>)> {
-        let Some(namespace) = namespace_of(name) else { return Ok((self.group(name)?, None)) };
-        let mut statement = self.conn.prepare_cached(GROUP_AND_ROOM)?;
-        let mut rows = statement.query([name, namespace])?;
-        let Some(row) = rows.next()? else { return Ok((None, None)) };
-        let group = match row.get(0)? {
-            Some(id) => Some(Group { id, keys: row.get(1)?, bytes: row.get(2)? }),
-            None => None,
-        };
-        let room = match row.get(3)? {
-            Some(keys) => Some(Room {
-                usage: Usage { keys: count(keys)?, groups: count(row.get(4)?)?, bytes: count(row.get(5)?)? },
-                quota: read_quota(row, 6)?,
-            }),
-            None => None,
-        };
-        Ok((group, room))
-    }
+/// Removes a group's row at constant cost; its entries are swept later.
+pub(super) fn bury(conn: &Connection, group: &Group, name: &str) -> Result<()> {
+    conn.prepare_cached(DROP)?.execute([group.id])?;
+    conn.prepare_cached(BURY)?.execute([group.id])?;
+    add_usage(conn, name, -group.keys, -1, -group.bytes)
+}
 
-    /// A new group, for the event of this revision, which is its id: never used before, never again.
-    pub(super) fn create(&self, name: &str, revision: Revision) -> Result<Group> {
-        let group = Group { id: revision.as_i64(), keys: 0, bytes: 0 };
-        self.conn.prepare_cached(CREATE)?.execute(params![group.id, name])?;
-        self.add_usage(name, 0, 1, 0)?;
-        Ok(group)
-    }
+pub(super) fn set_quota(conn: &Connection, namespace: &str, quota: Quota) -> Result<()> {
+    let [keys, groups, bytes] = [quota.max_keys, quota.max_groups, quota.max_bytes]
+        .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    conn.prepare_cached(SET_QUOTA)?.execute(params![namespace, keys, groups, bytes])?;
+    conn.prepare_cached(DROP_USAGE)?.execute([namespace])?;
+    Ok(())
+}
 
-    /// Counts a change of a group's entries; the group goes with its last key.
-    pub(super) fn add(&self, group: &Group, name: &str, keys: i64, bytes: i64) -> Result<()> {
-        if keys == 0 && bytes == 0 {
-            return Ok(());
-        }
-        if group.keys + keys == 0 {
-            self.conn.prepare_cached(DROP)?.execute([group.id])?;
-            return self.add_usage(name, keys, -1, bytes);
-        }
-        self.conn.prepare_cached(ADD)?.execute(params![group.id, keys, bytes])?;
-        self.add_usage(name, keys, 0, bytes)
+fn add_usage(conn: &Connection, group: &str, keys: i64, groups: i64, bytes: i64) -> Result<()> {
+    let Some(namespace) = namespace_of(group) else { return Ok(()) };
+    conn.prepare_cached(ADD_USAGE)?.execute(params![namespace, keys, groups, bytes])?;
+    if groups < 0 {
+        conn.prepare_cached(DROP_USAGE)?.execute([namespace])?;
     }
-
-    /// Removes a group's row at constant cost; its entries are swept later.
-    pub(super) fn bury(&self, group: &Group, name: &str) -> Result<()> {
-        self.conn.prepare_cached(DROP)?.execute([group.id])?;
-        self.conn.prepare_cached(BURY)?.execute([group.id])?;
-        self.add_usage(name, -group.keys, -1, -group.bytes)
-    }
-
-    /// Gives a namespace a quota, or takes it away.
-    pub(super) fn set_quota(&self, namespace: &str, quota: Quota) -> Result<()> {
-        let [keys, groups, bytes] = [quota.max_keys, quota.max_groups, quota.max_bytes]
-            .map(|limit| i64::try_from(limit).unwrap_or(i64::MAX));
-        self.conn.prepare_cached(SET_QUOTA)?.execute(params![namespace, keys, groups, bytes])?;
-        self.conn.prepare_cached(DROP_USAGE)?.execute([namespace])?;
-        Ok(())
-    }
-
-    fn add_usage(&self, group: &str, keys: i64, groups: i64, bytes: i64) -> Result<()> {
-        let Some(namespace) = namespace_of(group) else { return Ok(()) };
-        self.conn.prepare_cached(ADD_USAGE)?.execute(params![namespace, keys, groups, bytes])?;
-        if groups < 0 {
-            self.conn.prepare_cached(DROP_USAGE)?.execute([namespace])?;
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The quota of a namespace, if it has one.

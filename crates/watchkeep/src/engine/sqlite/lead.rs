@@ -4,17 +4,17 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::engine::{Act, Author, Done, Read, Receipt, Sealed, Transact, Work, Write};
-use crate::types::batch::{Batch, Operation, Outcome};
-use crate::types::clock::Clock;
+use crate::engine::{Done, Read, Receipt, Sealed, Transact, mixed_up};
+use crate::rules::{Act, Author, Effect, Job, Moment, Stop, Work, Write};
+use crate::types::batch::{Operation, Outcome};
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
 use crate::types::revision::Revision;
 
-use super::apply::{Commit, Job};
 use super::read::SqliteRead;
+use super::rows::SqliteRows;
 use super::writer::Writer;
-use super::{SqliteEngine, answers, nesting};
+use super::{SqliteEngine, nesting};
 use crate::engine::turn::{self, Turn};
 
 /// What the leader came to do.
@@ -57,24 +57,24 @@ impl<'e> Lead<'e> {
 
 struct Taken {
     job: Arc<turn::Job<Writer>>,
-    /// None: not applied yet, or to be applied again.
+    /// None: not applied yet, or to be applied again, by the next leader if not by this one.
     result: Option<Result<Receipt>>,
     failed: bool,
 }
 
 impl Taken {
-    fn apply(&mut self, writer: &Writer, commit: &mut Commit<'_>, clock: &dyn Clock) -> Result<(), Broken> {
-        // It may have been made after the transaction began.
-        commit.now = clock.now();
+    /// Whether others may be taken along after it.
+    fn apply(&mut self, writer: &Writer, rows: &mut SqliteRows<'_>, moment: Moment) -> Result<bool, Broken> {
         let applied = match &self.job.write {
-            Some(write) => apply(writer, commit, write),
+            Some(write) => apply(writer, rows, moment, write),
             None => Err(Reason::WorkerDied { what: "a commit" }.into()),
         };
         match applied {
-            Ok(result) => {
+            Ok(Clear::Done(result)) => {
                 self.result = Some(result);
-                Ok(())
+                Ok(true)
             }
+            Ok(Clear::NotYet) => Ok(false),
             Err(error) => {
                 writer.roll_back();
                 (self.failed, self.result) = (true, Some(Err(error.clone())));
@@ -115,6 +115,8 @@ enum Broken {
     Whole(Error),
     /// More revisions were needed than were reserved. Now they are: run again.
     Short,
+    /// A step of what has to go before the leader's own write is committed: run again.
+    Reaped,
 }
 
 impl SqliteEngine {
@@ -130,7 +132,7 @@ impl SqliteEngine {
             match attempt {
                 Ok(()) => break,
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
-                Err(Broken::By { own: false, .. } | Broken::Short) => {}
+                Err(Broken::By { own: false, .. } | Broken::Short | Broken::Reaped) => {}
                 Err(Broken::Whole(error)) => {
                     fail_all(&mut own_result, &mut lead.taken, &error);
                     if matches!(own, Own::Others) {
@@ -142,8 +144,12 @@ impl SqliteEngine {
         }
         let mut announced = lead.announced.zip(self.wake.as_ref());
         let mut wake_others = || announced.take().into_iter().for_each(|(last, wake)| wake.announce(last));
+        let (done, left): (Vec<_>, Vec<_>) = lead.taken.drain(..).partition(|taken| taken.result.is_some());
+        // What is due in their way goes step by step: they wait for the next leader.
+        self.turn.give_back(left.into_iter().map(|taken| taken.job));
         let (background, waiting): (Vec<_>, Vec<_>) =
-            lead.taken.drain(..).partition(|taken| taken.job.background);
+            done.into_iter().partition(|taken| taken.job.background);
+        let last = lead.announced;
         let finish = |Taken { job, result, .. }: Taken| {
             let lost = || Err(Reason::WorkerDied { what: "a commit" }.into());
             self.turn.finish(&job, result.unwrap_or_else(lost));
@@ -157,7 +163,16 @@ impl SqliteEngine {
         drop(lead);
         wake_others();
         waiting.into_iter().for_each(finish);
-        own_result.unwrap_or(Ok(OwnDone::Others))
+        match own_result.unwrap_or(Ok(OwnDone::Others))? {
+            // Nobody else announces what was due and in its way.
+            OwnDone::Write(receipt) => {
+                Ok(OwnDone::Write(Receipt { announced: receipt.announced.or(last), ..receipt }))
+            }
+            OwnDone::Closure(sealed) => {
+                Ok(OwnDone::Closure(Sealed { announced: sealed.announced.or(last), ..sealed }))
+            }
+            OwnDone::Others => Ok(OwnDone::Others),
+        }
     }
 
     /// One SQL transaction.
@@ -173,39 +188,50 @@ impl SqliteEngine {
         self.may_write().map_err(Broken::Whole)?;
         writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
         writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
-        let begun = Commit::begin(&writer.conn, self.clock.now(), self.limits);
-        let mut commit = begun.map_err(|error| self.abandon(writer, error))?;
-        commit.is_tight = self.ballast.is_tight();
+        let begun = SqliteRows::begin(&writer.conn);
+        let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
+        let is_tight = self.ballast.is_tight();
+        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight };
 
         // Its own first: a closure can only run here.
+        let mut is_reaping = false;
         if !matches!(own_result, Some(Err(_))) {
             let done = match own {
-                Own::Write(write) => apply(writer, &mut commit, write).map(|done| done.map(OwnDone::Write)),
-                Own::Closure { author, f } => self.run_closure(writer, &mut commit, author, *f),
-                Own::Others => Ok(Ok(OwnDone::Others)),
+                Own::Write(write) => {
+                    apply(writer, &mut rows, moment(), write).map(|done| done.map(OwnDone::Write))
+                }
+                Own::Closure { author, f } => self.run_closure(writer, &mut rows, moment(), author, *f),
+                Own::Others => Ok(Clear::Done(Ok(OwnDone::Others))),
             };
             match done {
-                Ok(result) => *own_result = Some(result),
+                Ok(Clear::Done(result)) => *own_result = Some(result),
+                Ok(Clear::NotYet) => is_reaping = true,
                 Err(error) => {
                     writer.roll_back();
                     return Err(Broken::By { own: true, error });
                 }
             }
         }
-        for taken in lead.taken.iter_mut().filter(|taken| !taken.failed) {
-            taken.apply(writer, &mut commit, &*self.clock)?;
+        let mut goes_on = !is_reaping;
+        for taken in lead.taken.iter_mut().filter(|taken| goes_on && !taken.failed) {
+            // It may have been made after the transaction began.
+            taken.apply(writer, &mut rows, moment())?;
         }
         let (start, mut bytes) = (Instant::now(), 0);
-        while !again && lead.taken.len() < BATCH_JOBS && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
+        while goes_on
+            && !again
+            && lead.taken.len() < BATCH_JOBS
+            && bytes < BATCH_BYTES
+            && start.elapsed() < BATCH_TIME
+        {
             let Some(job) = self.turn.take_along() else { break };
             bytes += job.write.as_ref().map_or(0, |write| write.work.weight());
             lead.taken.push(Taken { job, result: None, failed: false });
-            lead.taken.last_mut().map_or(Ok(()), |taken| taken.apply(writer, &mut commit, &*self.clock))?;
+            let Some(taken) = lead.taken.last_mut() else { break };
+            goes_on = taken.apply(writer, &mut rows, moment())?;
         }
 
-        let (base, last, earliest) = (commit.base, commit.last, commit.earliest);
-        let changes = std::mem::take(&mut commit.changes);
-        drop(commit);
+        let SqliteRows { base, last, earliest, changes, has_buried, .. } = rows;
         if last > base && !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
             writer.roll_back();
             writer.reserve(last, queued, self.busy_timeout).map_err(Broken::Whole)?;
@@ -218,12 +244,15 @@ impl SqliteEngine {
             lead.announced = Some(last);
         }
         self.note(earliest, last);
+        if has_buried {
+            self.upkeep.want();
+        }
         self.spare(writer);
         if last > base && matches!(own_result, Some(Err(_))) {
             // What was due went, although the write was refused: nobody else announces it.
             self.signal.raise();
         }
-        Ok(())
+        if is_reaping { Err(Broken::Reaped) } else { Ok(()) }
     }
 
     fn abandon(&self, writer: &Writer, error: Error) -> Broken {
@@ -231,146 +260,170 @@ impl SqliteEngine {
         Broken::Whole(error)
     }
 
-    /// Runs a closure in a savepoint. The outer error is one that took the transaction with it.
+    /// Runs a closure. The outer error is one that took the transaction with it.
     fn run_closure(
         &self,
         writer: &Writer,
-        commit: &mut Commit<'_>,
+        rows: &mut SqliteRows<'_>,
+        moment: Moment,
         author: &Author,
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
-    ) -> Result<Result<OwnDone>> {
-        let done = in_savepoint(writer, || {
+    ) -> Result<Clear<OwnDone>> {
+        clear(writer, rows, moment, true, |rows| {
+            let (first, conn) = (rows.last, rows.conn);
             let guarded = Guarded {
-                read: commit.read(),
-                job: RefCell::new(commit.job(author)),
-                fault: RefCell::default(),
+                read: SqliteRead { conn, now: moment.now },
+                job: RefCell::new(Job::new(rows, moment, author)),
+                stop: RefCell::default(),
+                first,
             };
             let result = nesting::inside(&self.file, self.turn.address(), || f(&guarded));
-            let Guarded { job, fault, .. } = guarded;
-            fault.into_inner().map_or(result, Err)?;
-            job.into_inner().seal()
-        })?;
-        Ok(done.map(|announced| {
-            OwnDone::Closure(Sealed { revision: announced.unwrap_or(commit.last), announced })
-        }))
+            let Guarded { stop, .. } = guarded;
+            stop.into_inner().map_or(Ok(()), Err)?;
+            result.map_err(Stop::Refused)?;
+            let announced = rows.seal()?;
+            Ok(OwnDone::Closure(Sealed { revision: rows.last, announced }))
+        })
     }
 }
 
-/// Does something that leaves nothing behind when it is refused. The outer error is one that took the transaction with
-/// it.
-fn in_savepoint<T>(writer: &Writer, f: impl FnOnce() -> Result<T>) -> Result<Result<T>> {
-    writer.run("SAVEPOINT job")?;
-    match f() {
+/// A job with what is due out of its way.
+enum Clear<T> {
+    /// It is done, or refused.
+    Done(Result<T>),
+    /// There is more in its way than a step removes. One step is gone: commit that, and run the job again.
+    NotYet,
+}
+
+impl<T> Clear<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> Clear<U> {
+        match self {
+            Clear::Done(result) => Clear::Done(result.map(f)),
+            Clear::NotYet => Clear::NotYet,
+        }
+    }
+}
+
+/// Runs a job that may have changed rows when it stops in a savepoint: what stops leaves nothing behind. The outer error
+/// is one that took the transaction with it.
+fn run<T>(
+    writer: &Writer,
+    rows: &mut SqliteRows<'_>,
+    is_several: bool,
+    job: impl FnOnce(&mut SqliteRows<'_>) -> Result<T, Stop>,
+) -> Result<Result<T, Stop>> {
+    if is_several {
+        writer.run("SAVEPOINT job")?;
+    }
+    let stop = match job(rows) {
         Ok(done) => {
-            writer.run("RELEASE job")?;
-            Ok(Ok(done))
+            if is_several {
+                writer.run("RELEASE job")?;
+            }
+            return Ok(Ok(done));
         }
         // A savepoint does not survive every error: a full disk takes the whole transaction.
-        Err(error) if writer.conn.is_autocommit() => Err(error),
-        Err(error) => {
-            writer.run("ROLLBACK TO job")?;
-            writer.run("RELEASE job")?;
-            Ok(Err(error))
-        }
-    }
-}
-
-/// Applies a write. The outer error is one that took the transaction with it.
-fn apply(writer: &Writer, commit: &mut Commit<'_>, write: &Write) -> Result<Result<Receipt>> {
-    match &write.work {
-        Work::Batch(batch) if !batch.is_single() => in_savepoint(writer, || {
-            let id = batch.id.as_ref().map(|id| (id, batch.digest()));
-            let known = id.map(|(id, body)| answers::find(&writer.conn, id, body)).transpose()?.flatten();
-            if let Some((revision, outcomes)) = known {
-                return Ok(Receipt { done: Done::Repeated(outcomes), revision, announced: None });
-            }
-            let mut job = commit.job(&write.author);
-            let outcomes = all(&mut job, batch)?;
-            let announced = job.seal()?;
-            if let Some(id) = id {
-                answers::keep(&writer.conn, commit.now, id, (commit.last, &outcomes))?;
-            }
-            Ok(Receipt { done: Done::Batch(outcomes), revision: commit.last, announced })
-        }),
-        work => one(commit, &write.author, work),
-    }
-}
-
-fn all(job: &mut Job<'_, '_>, batch: &Batch) -> Result<Vec<Outcome>> {
-    job.judge(&batch.conditions)?;
-    batch.operations.iter().map(|operation| job.apply(operation)).collect()
-}
-
-/// Applies what needs no savepoint, because it refuses before its first change; a fault, the outer error, takes the whole
-/// transaction.
-fn one(commit: &mut Commit<'_>, author: &Author, work: &Work) -> Result<Result<Receipt>> {
-    let mut job = commit.job(author);
-    let done = match work {
-        Work::Batch(batch) => all(&mut job, batch).map(Done::Batch),
-        Work::Reap { groups } => job.reap(groups).map(|(keys, more)| Done::Reaped { keys, more }),
-        Work::Consumer { name, act } => job.consumer(name, act).map(Done::Consumer),
-        Work::Quota { namespace, quota } => job.counters().set_quota(namespace, *quota).map(|()| Done::Quota),
+        Err(Stop::Fault(error)) if !is_several || writer.conn.is_autocommit() => return Err(error),
+        Err(stop) => stop,
     };
-    match done {
-        Err(error) if is_fault(&error) => Err(error),
-        // What was due and made room stays gone, also when that was not enough.
-        done => {
-            let announced = job.seal()?;
-            Ok(done.map(|done| Receipt { done, revision: commit.last, announced }))
+    rows.forget();
+    if is_several {
+        writer.run("ROLLBACK TO job")?;
+        writer.run("RELEASE job")?;
+    }
+    Ok(Err(stop))
+}
+
+/// Runs a job, and before it a step of what is due in its way. The outer error is one that took the transaction with it.
+fn clear<T>(
+    writer: &Writer,
+    rows: &mut SqliteRows<'_>,
+    moment: Moment,
+    is_several: bool,
+    mut job: impl FnMut(&mut SqliteRows<'_>) -> Result<T, Stop>,
+) -> Result<Clear<T>> {
+    let mut reaped = None;
+    loop {
+        let groups = match run(writer, rows, is_several, &mut job)? {
+            Ok(done) => return Ok(Clear::Done(Ok(done))),
+            Err(Stop::Refused(error) | Stop::Fault(error)) => return Ok(Clear::Done(Err(error))),
+            Err(Stop::Reap(groups)) => groups,
+        };
+        if reaped.as_ref() == Some(&groups) {
+            let what = "what is due there cannot be removed; `check` says more".to_owned();
+            return Err(Reason::Corrupt { what }.into());
+        }
+        let reap = Work::Reap { groups: groups.clone() };
+        let done = run(writer, rows, false, |rows| {
+            let effect = Job::new(rows, moment, &Author::default()).run(&reap)?;
+            rows.seal()?;
+            Ok(effect)
+        })?;
+        match done {
+            Ok(Effect::Reaped { more: true, .. }) => return Ok(Clear::NotYet),
+            Ok(_) => reaped = Some(groups),
+            Err(Stop::Refused(error) | Stop::Fault(error)) => return Ok(Clear::Done(Err(error))),
+            Err(Stop::Reap(_)) => return Err(mixed_up()),
         }
     }
 }
 
-/// Whether an error may have left an operation half done, or the transaction gone.
-fn is_fault(error: &Error) -> bool {
-    !matches!(
-        error.reason(),
-        Reason::Conflict { .. }
-            | Reason::Quota(_)
-            | Reason::TooLarge { .. }
-            | Reason::TooLong { .. }
-            | Reason::Ahead { .. }
-            | Reason::BadDeadline
-            | Reason::Tight
-            | Reason::NoRevisionLeft
-            | Reason::LostRevision { .. }
-            | Reason::Held { .. }
-            | Reason::Fenced { .. }
-            | Reason::NoConsumer { .. }
-    )
+/// Applies a write.
+fn apply(
+    writer: &Writer,
+    rows: &mut SqliteRows<'_>,
+    moment: Moment,
+    write: &Write,
+) -> Result<Clear<Receipt>> {
+    clear(writer, rows, moment, write.work.is_several(), |rows| {
+        let first = rows.last;
+        let effect = Job::new(rows, moment, &write.author).run(&write.work)?;
+        let known = match effect {
+            Effect::Repeated { revision, .. } => Some(revision),
+            _ => None,
+        };
+        let announced = rows.seal()?;
+        let done = Done::of(effect, |stamp| SqliteRows::revision_from(first, stamp));
+        Ok(Receipt { done, revision: known.unwrap_or(rows.last), announced })
+    })
 }
 
-/// A job in a user's closure, which may look away from an error that left an operation half done.
-struct Guarded<'b, 'c> {
+/// A job in a user's closure, which may look away from what stopped an operation half done.
+struct Guarded<'r, 'c> {
     read: SqliteRead<'c>,
-    job: RefCell<Job<'b, 'c>>,
-    fault: RefCell<Option<Error>>,
+    job: RefCell<Job<'r, SqliteRows<'c>>>,
+    stop: RefCell<Option<Stop>>,
+    /// The log's end before it.
+    first: Revision,
 }
 
-impl<'b, 'c> Guarded<'b, 'c> {
-    fn step<T>(&self, f: impl FnOnce(&mut Job<'b, 'c>) -> Result<T>) -> Result<T> {
-        if let Some(fault) = &*self.fault.borrow() {
-            return Err(fault.clone());
+impl<'r, 'c> Guarded<'r, 'c> {
+    fn step<T>(&self, f: impl FnOnce(&mut Job<'r, SqliteRows<'c>>) -> Result<T, Stop>) -> Result<T> {
+        if let Some(stop) = &*self.stop.borrow() {
+            return Err(stop.error());
         }
-        f(&mut self.job.borrow_mut()).inspect_err(|error| {
-            if is_fault(error) {
-                self.spoil(error);
+        f(&mut self.job.borrow_mut()).map_err(|stop| {
+            let error = stop.error();
+            if !matches!(stop, Stop::Refused(_)) {
+                self.stop.borrow_mut().get_or_insert(stop);
             }
+            error
         })
     }
 }
 
 impl Transact for Guarded<'_, '_> {
     fn apply(&self, operation: &Operation) -> Result<Outcome> {
-        self.step(|job| job.apply(operation))
+        let did = self.step(|job| job.operate(operation))?;
+        Ok(did.at(|stamp| SqliteRows::revision_from(self.first, stamp)))
     }
 
     fn consumer(&self, name: &str, act: &Act) -> Result<()> {
-        self.step(|job| job.consumer(name, act).map(drop))
+        self.step(|job| job.act(name, act).map(drop))
     }
 
     fn spoil(&self, error: &Error) {
-        self.fault.borrow_mut().get_or_insert_with(|| error.clone());
+        self.stop.borrow_mut().get_or_insert_with(|| Stop::Refused(error.clone()));
     }
 
     fn read(&self) -> &dyn Read {

@@ -6,15 +6,14 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::engine::LogPage;
+use crate::rules::Place;
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
-use crate::types::filter::Filter;
-use crate::types::limits::{MAX_UNCHANGED_EVENTS, PAGE_BYTES};
+use crate::types::limits::PAGE_BYTES;
 use crate::types::revision::{self, Revision};
 
 use super::columns::{SqlValue, optional_text, payload, read_value};
-use super::reserve;
 
 const INSERT: &str = "INSERT INTO wk_log (revision, commit_revision, kind, group_name, key, content_type, deadline, \
      previous, origin, timestamp, total_bytes, checksum, value) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
@@ -148,44 +147,35 @@ pub(super) fn append(conn: &Connection, salt: Salt, change: &Change, total: i64)
     Ok(())
 }
 
-/// Whether nothing that a filter lets through came after a revision.
-pub(super) enum Unchanged {
-    Yes,
-    /// This did.
-    No(Revision),
-    /// More came than is looked at, or it is trimmed.
-    TooOld,
-}
-
-/// Looks at the log after a revision, as far as that takes no longer than a write may. A row's checksum, which covers
-/// its value, is left to those who read that.
-pub(super) fn unchanged(conn: &Connection, filter: &Filter, since: Revision) -> Result<Unchanged> {
-    filter.check()?;
-    let (last, trimmed) = (end(conn)?.0, trimmed(conn)?);
-    if since > last {
-        return Err(Reason::Ahead { revision: since, last }.into());
-    }
-    reserve::refuse_lost(conn, since)?;
-    if since < trimmed {
-        return Ok(Unchanged::TooOld);
-    }
+/// Hands on where the rows after a revision lie, until told to stop; how many. A row's checksum, which covers its value,
+/// is left to those who read that.
+pub(super) fn places(
+    conn: &Connection,
+    after: Revision,
+    limit: usize,
+    each: &mut dyn FnMut(&Place<'_>) -> bool,
+) -> Result<usize> {
     let mut statement = conn.prepare_cached(PLACES)?;
-    let limit = i64::try_from(MAX_UNCHANGED_EVENTS + 1).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![since.as_i64(), limit])?;
+    let mut rows = statement.query(params![after.as_i64(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut looked_at = 0;
     while let Some(row) = rows.next()? {
         looked_at += 1;
-        if looked_at > MAX_UNCHANGED_EVENTS {
-            return Ok(Unchanged::TooOld);
-        }
-        let Some(kind) = Kind::from_code(row.get(1)?) else { continue };
         let group: Box<str> = row.get(2)?;
-        let (key, origin) = (optional_text(row, 3)?, row.get::<_, Option<Box<str>>>(4)?);
-        if filter.lets_through(kind, origin.as_deref(), &group, key.as_deref()) {
-            return Ok(Unchanged::No(Revision::from_i64(row.get(0)?)?));
+        let (key, origin) = (optional_text(row, 3)?, optional_text(row, 4)?);
+        // A kind that is not one of ours is nobody's change, and takes its place all the same.
+        let kind = Kind::from_code(row.get(1)?).unwrap_or(Kind::Gap);
+        let place = Place {
+            revision: Revision::from_i64(row.get(0)?)?,
+            kind,
+            group: &group,
+            key: key.as_deref(),
+            origin: origin.as_deref(),
+        };
+        if !each(&place) {
+            break;
         }
     }
-    Ok(Unchanged::Yes)
+    Ok(looked_at)
 }
 
 /// The rows after a revision, at most `limit` of them and about a megabyte, but at least one.

@@ -18,7 +18,7 @@ use crate::types::sync::{Mutex, lock};
 
 use super::lead::Lead;
 use super::writer::Writer;
-use super::{SqliteEngine, answers, apply, consumers, log, place, reserve, retention};
+use super::{SqliteEngine, answers, consumers, due, log, place, reserve, retention};
 use crate::engine::Engine;
 use crate::engine::turn::Admission;
 
@@ -84,8 +84,8 @@ impl SqliteEngine {
         } else if self.wal.wants_moving() {
             self.checkpoint()?;
         }
-        if self.pool.with(apply::has_dead)? {
-            more |= self.exclusively(|conn| apply::sweep(conn, SWEEP_STEP))?;
+        if self.pool.with(due::has_dead)? {
+            more |= self.exclusively(|conn| due::sweep(conn, SWEEP_STEP))?;
         }
         if self.pool.with(|conn| answers::has_old(conn, self.clock.now()))? {
             self.exclusively(|conn| answers::drop_old(conn, self.clock.now()))?;

@@ -1,7 +1,6 @@
 //! The engine on one SQLite file.
 
 mod answers;
-mod apply;
 mod backup;
 mod ballast;
 mod check;
@@ -9,8 +8,8 @@ mod columns;
 mod connection;
 mod consumers;
 mod counters;
+mod due;
 mod guard;
-mod judge;
 mod lead;
 mod log;
 mod maintain;
@@ -23,6 +22,7 @@ mod repair;
 mod reserve;
 mod restore;
 mod retention;
+mod rows;
 mod schema;
 mod wake;
 mod writer;
@@ -37,14 +37,14 @@ use tempfile::TempDir;
 use super::feed::Feed;
 use super::floors::Floors;
 use super::signal::Signal;
-use super::{Author, Completion, Engine, Held, Read, Receipt, Sealed, Transact, Work, Write, mixed_up};
+use super::{Completion, Engine, Held, Read, Receipt, Sealed, Transact, mixed_up};
 use crate::engine::turn::{Admission, Turn};
+use crate::rules::{Author, Work, Write};
 use crate::types::backup::{Backup, BackupOptions};
-use crate::types::batch::Operation;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, REAP_STEP, TRIM_STEP};
+use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, TRIM_STEP};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
@@ -212,25 +212,6 @@ impl SqliteEngine {
         }
     }
 
-    /// Deleting a group announces first what in it is due. When that is much, it happens in steps of its own.
-    fn reap_before(&self, write: &Write) -> Result<Option<Revision>> {
-        let Work::Batch(batch) = &write.work else { return Ok(None) };
-        let mut announced = None;
-        for operation in &batch.operations {
-            let groups = match operation {
-                Operation::DeleteGroup { group } => NameRange::exactly(group),
-                Operation::DeletePrefix { prefix } => NameRange::prefix(prefix),
-                _ => continue,
-            };
-            while self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups))? > REAP_STEP {
-                let reap = Work::Reap { groups: groups.clone() };
-                announced = self.commit(&Write { author: write.author.clone(), work: reap })?.announced;
-            }
-            self.upkeep.want();
-        }
-        Ok(announced)
-    }
-
     /// Commits some of what was submitted and not taken along by others; whether there was any.
     fn lead_background(&self) -> bool {
         let Some((writer, queued)) = self.turn.lead_for_background() else { return false };
@@ -248,8 +229,8 @@ impl SqliteEngine {
         let (begun, groups) = (Instant::now(), NameRange::prefix(""));
         let reap = Write { author: Author::default(), work: Work::Reap { groups: groups.clone() } };
         // A clock of the user's may panic, and a close must come to its end.
-        let due = || caught(|| self.pool.with(|conn| apply::due(conn, self.clock.now(), &groups)));
-        while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(1..))) {
+        let due = || caught(|| self.pool.with(|conn| due::is_there(conn, &groups, self.clock.now())));
+        while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(true))) {
             writer.is_reaping = true;
             let done = caught(|| self.lead(writer, Own::Write(&reap), begun));
             writer = self.turn.close()?;
@@ -317,9 +298,7 @@ impl Engine for SqliteEngine {
 
     fn write(&self, write: Write) -> Result<Receipt> {
         self.refuse_nested()?;
-        let reaped = self.reap_before(&write)?;
-        let receipt = self.with_ballast(|| self.commit(&write))?;
-        Ok(Receipt { announced: receipt.announced.or(reaped), ..receipt })
+        self.with_ballast(|| self.commit(&write))
     }
 
     fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {

@@ -1,0 +1,287 @@
+//! The rows of the file, as rules see them, within one SQL transaction.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use crate::rules::{
+    Answer, ConsumerRow, Did, DuePage, GroupAndRoom, GroupRow, Head, Logged, New, Place, Rows, Stamp,
+};
+use crate::types::batch::BatchId;
+use crate::types::clock::Timestamp;
+use crate::types::error::{Error, Reason, Result};
+use crate::types::event::Change;
+use crate::types::filter::Filter;
+use crate::types::name::NameRange;
+use crate::types::quota::Quota;
+use crate::types::revision::Revision;
+
+use super::columns::SqlValue;
+use super::due::{self, Due};
+use super::log::{self, Salt};
+use super::{answers, consumers, counters, reserve};
+
+const FIND: &str = "SELECT revision, deadline, octet_length(value), rowid FROM wk_entries \
+     WHERE group_id = ?1 AND key = ?2";
+const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const UPDATE: &str = "UPDATE wk_entries SET revision = ?2, updated = ?3, deadline = ?4, content_type = ?5, value = ?6 \
+     WHERE rowid = ?1";
+const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?2 WHERE rowid = ?1";
+const REMOVE: &str = "DELETE FROM wk_entries WHERE rowid = ?1";
+const HOLDS: &str =
+    "SELECT 1 FROM wk_entries WHERE group_id = ?1 AND (deadline IS NULL OR deadline > ?2) LIMIT 1";
+
+/// One SQL transaction, in which several jobs are committed.
+pub(super) struct SqliteRows<'c> {
+    pub(super) conn: &'c Connection,
+    /// The log's end before the transaction.
+    pub(super) base: Revision,
+    /// The log's end with all jobs sealed so far.
+    pub(super) last: Revision,
+    total_bytes: i64,
+    salt: Salt,
+    /// What the job at hand logged.
+    pending: Vec<Change>,
+    /// What the sealed jobs changed.
+    pub(super) changes: Vec<Arc<Change>>,
+    /// The earliest deadline that was given to an entry.
+    pub(super) earliest: Option<Timestamp>,
+    /// A group was deleted, whose entries are to be swept.
+    pub(super) has_buried: bool,
+}
+
+impl<'c> SqliteRows<'c> {
+    /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
+    pub(super) fn begin(conn: &'c Connection) -> Result<SqliteRows<'c>> {
+        let (base, total_bytes) = log::end(conn)?;
+        if base == Revision::ZERO && log::was_written(conn)? {
+            let what = "its log is gone, and with it the last revision".to_owned();
+            return Err(Reason::Corrupt { what }.into());
+        }
+        let (salt, pending, changes) = (Salt::read(conn)?, Vec::new(), Vec::new());
+        Ok(SqliteRows {
+            conn,
+            base,
+            last: base,
+            total_bytes,
+            salt,
+            pending,
+            changes,
+            earliest: None,
+            has_buried: false,
+        })
+    }
+
+    /// Writes the log rows of the job at hand, whose events name the last one; the last revision, if there is one. The
+    /// transaction knows of the job only when all are written.
+    pub(super) fn seal(&mut self) -> Result<Option<Revision>> {
+        let pending = std::mem::take(&mut self.pending);
+        let Some(commit) = pending.last().map(|change| change.revision) else { return Ok(None) };
+        let (mut total, mut changes) = (self.total_bytes, Vec::with_capacity(pending.len()));
+        for change in pending {
+            let change = Change { commit, ..change };
+            total += log::payload(&change);
+            log::append(self.conn, self.salt, &change, total)?;
+            changes.push(Arc::new(change));
+        }
+        self.total_bytes = total;
+        self.changes.append(&mut changes);
+        self.last = commit;
+        Ok(Some(commit))
+    }
+
+    /// Forgets what the job at hand logged: its rows are undone.
+    pub(super) fn forget(&mut self) {
+        self.pending.clear();
+    }
+
+    /// The revision of an event of the job at hand, or of the one that was just sealed.
+    pub(super) fn revision_from(first: Revision, stamp: Stamp) -> Revision {
+        Revision::new(first.get().saturating_add(stamp.0).saturating_add(1))
+    }
+
+    fn revision(&self, stamp: Stamp) -> Revision {
+        SqliteRows::revision_from(self.last, stamp)
+    }
+
+    fn note_deadline(&mut self, deadline: Option<Timestamp>) {
+        self.earliest = self.earliest.into_iter().chain(deadline).min();
+    }
+}
+
+impl Rows for SqliteRows<'_> {
+    type Group = i64;
+    type Slot = i64;
+
+    fn group(&mut self, name: &str) -> Result<Option<GroupRow<i64>>> {
+        counters::group(self.conn, name)
+    }
+
+    fn group_and_room(&mut self, name: &str) -> Result<GroupAndRoom<i64>> {
+        counters::group_and_room(self.conn, name)
+    }
+
+    fn holds(&mut self, group: i64, now: Timestamp) -> Result<bool> {
+        Ok(self.conn.prepare_cached(HOLDS)?.exists(params![group, now.as_millis()])?)
+    }
+
+    fn groups(&mut self, names: &NameRange) -> Result<Vec<String>> {
+        counters::groups(self.conn, names)
+    }
+
+    /// Its id is the revision of its first event: never used before, never again.
+    fn make_group(&mut self, name: &str, stamp: Stamp) -> Result<GroupRow<i64>> {
+        counters::create(self.conn, name, self.revision(stamp))
+    }
+
+    fn count(&mut self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
+        counters::add(self.conn, group, name, keys, bytes)
+    }
+
+    /// Its entries are swept later.
+    fn bury(&mut self, group: &GroupRow<i64>, name: &str) -> Result<()> {
+        self.has_buried = true;
+        counters::bury(self.conn, group, name)
+    }
+
+    fn set_quota(&mut self, namespace: &str, quota: Quota) -> Result<()> {
+        counters::set_quota(self.conn, namespace, quota)
+    }
+
+    fn entry(&mut self, group: i64, key: &str) -> Result<Option<Head<i64>>> {
+        let mut statement = self.conn.prepare_cached(FIND)?;
+        let mut rows = statement.query(params![group, key])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        let value_bytes: i64 = row.get(2)?;
+        Ok(Some(Head {
+            revision: Revision::from_i64(row.get(0)?)?,
+            deadline: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
+            bytes: value_bytes + i64::try_from(key.len()).unwrap_or(i64::MAX),
+            slot: row.get(3)?,
+        }))
+    }
+
+    fn put(&mut self, group: i64, key: &str, over: Option<&i64>, new: &New<'_>) -> Result<()> {
+        let (number, now) = (self.revision(new.stamp).as_i64(), new.updated.as_millis());
+        let (until, value) = (new.deadline.map(Timestamp::as_millis), SqlValue(new.value));
+        match over {
+            Some(slot) => {
+                let columns = params![slot, number, now, until, new.content_type, value];
+                self.conn.prepare_cached(UPDATE)?.execute(columns)?;
+            }
+            None => {
+                let columns = params![group, key, number, number, now, until, new.content_type, value];
+                self.conn.prepare_cached(INSERT)?.execute(columns)?;
+            }
+        }
+        self.note_deadline(new.deadline);
+        Ok(())
+    }
+
+    fn set_deadline(&mut self, slot: &i64, deadline: Option<Timestamp>) -> Result<()> {
+        let until = deadline.map(Timestamp::as_millis);
+        self.conn.prepare_cached(SET_DEADLINE)?.execute(params![slot, until])?;
+        self.note_deadline(deadline);
+        Ok(())
+    }
+
+    fn remove(&mut self, slot: &i64) -> Result<()> {
+        self.conn.prepare_cached(REMOVE)?.execute([slot])?;
+        Ok(())
+    }
+
+    fn due_entry(&mut self, group: i64, _: &str, key: &str) -> Result<Option<Due>> {
+        due::entry(self.conn, group, key)
+    }
+
+    fn due(&mut self, groups: &NameRange, now: Timestamp, limit: usize) -> Result<DuePage<i64>> {
+        due::page(self.conn, groups, now, limit)
+    }
+
+    fn has_due(&mut self, groups: &NameRange, now: Timestamp) -> Result<bool> {
+        due::is_there(self.conn, groups, now)
+    }
+
+    fn log(&mut self, event: Logged<'_>) -> Result<Stamp> {
+        let stamp = Stamp(u64::try_from(self.pending.len()).unwrap_or(u64::MAX));
+        let before = self.pending.last().map_or(self.last, |change| change.revision);
+        let revision = before.next().ok_or(Reason::NoRevisionLeft)?;
+        self.pending.push(Change {
+            revision,
+            commit: revision,
+            kind: event.kind,
+            group: event.group.into(),
+            key: event.key.map(Into::into),
+            value: event.details.value,
+            content_type: event.details.content_type,
+            deadline: event.details.deadline,
+            previous: event.details.previous,
+            origin: event.origin.cloned(),
+            timestamp: event.timestamp,
+        });
+        Ok(stamp)
+    }
+
+    fn last(&mut self) -> Result<Revision> {
+        Ok(self.pending.last().map_or(self.last, |change| change.revision))
+    }
+
+    fn trimmed(&mut self) -> Result<Revision> {
+        log::trimmed(self.conn)
+    }
+
+    fn lost(&mut self, revision: Revision) -> Result<Option<Error>> {
+        match reserve::refuse_lost(self.conn, revision) {
+            Err(error) if matches!(error.reason(), Reason::LostRevision { .. }) => Ok(Some(error)),
+            done => done.map(|()| None),
+        }
+    }
+
+    fn logged(
+        &mut self,
+        after: Revision,
+        limit: usize,
+        each: &mut dyn FnMut(&Place<'_>) -> bool,
+    ) -> Result<usize> {
+        log::places(self.conn, after, limit, each)
+    }
+
+    fn answer(&mut self, id: &BatchId) -> Result<Option<Answer>> {
+        answers::find(self.conn, id)
+    }
+
+    fn newest_answer(&mut self, client: &str) -> Result<Option<u64>> {
+        answers::newest(self.conn, client)
+    }
+
+    fn keep_answer(&mut self, id: &BatchId, at: Timestamp, body: u32, done: &[Did]) -> Result<()> {
+        let outcomes = done.iter().map(|did| did.at(|stamp| self.revision(stamp))).collect();
+        let answer = Answer { body, revision: self.last()?, outcomes };
+        answers::keep(self.conn, at, id, &answer)
+    }
+
+    fn has_consumer(&mut self, name: &str) -> Result<bool> {
+        consumers::is_there(self.conn, name)
+    }
+
+    fn consumer(&mut self, name: &str) -> Result<Option<ConsumerRow>> {
+        consumers::row(self.conn, name)
+    }
+
+    fn put_consumer(&mut self, name: &str, row: &ConsumerRow) -> Result<()> {
+        consumers::put(self.conn, name, row)
+    }
+
+    fn set_consumer_filter(&mut self, name: &str, filter: &Filter) -> Result<()> {
+        consumers::set_filter(self.conn, name, filter)
+    }
+
+    fn remove_consumer(&mut self, name: &str) -> Result<()> {
+        consumers::remove(self.conn, name)
+    }
+
+    fn fence(&mut self) -> Result<u64> {
+        consumers::next_fence(self.conn)
+    }
+}
