@@ -151,7 +151,7 @@ struct Kept {
 }
 
 impl Access {
-    /// Opens the tokens of a store, and makes their file if it is not there.
+    /// Opens the tokens of a store, and makes their file if it is not there. Those of a store in memory are in memory, too.
     ///
     /// # Errors
     ///
@@ -166,11 +166,18 @@ impl Access {
     ///
     /// As [`Options::open`].
     pub fn open_with(store: &Store, options: Options) -> Result<Access, Error> {
-        let path = beside(store.path());
-        // What lies there already gives its mode to what SQLite makes beside it.
-        keep_private(&path).map_err(Error::abort)?;
-        let credentials = options.ballast(false).retention(Retention::events(ACCESS_EVENTS)).open(&path)?;
-        keep_private(&path).map_err(Error::abort)?;
+        let options = options.ballast(false).retention(Retention::events(ACCESS_EVENTS));
+        let credentials = match store.path() {
+            Some(path) => {
+                let path = beside(path);
+                // What lies there already gives its mode to what SQLite makes beside it.
+                keep_private(&path).map_err(Error::abort)?;
+                let credentials = options.open(&path)?;
+                keep_private(&path).map_err(Error::abort)?;
+                credentials
+            }
+            None => options.open_in_memory()?,
+        };
         let live = Arc::new(Live::default());
         let told = live.clone();
         // In this process, before the call that revokes returns.

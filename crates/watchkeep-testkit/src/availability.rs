@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -162,7 +163,10 @@ pub fn probe(store: &Store, Probe { label, limit, patience }: Probe<'_>) -> Resu
         let write = ask(move || match at {
             0 => store.set(GROUP, &own, "v"),
             1 => block_on(store.to_async().set(GROUP, &own, "v")),
-            _ => Options::new().busy_timeout(patience).open(store.path())?.set(GROUP, &own, "v"),
+            _ => Options::new()
+                .busy_timeout(patience)
+                .open(store.path().unwrap_or(Path::new("")))?
+                .set(GROUP, &own, "v"),
         });
         if report.note(limit, what, &write).is_some() {
             report.note(limit, told, &event);

@@ -18,8 +18,14 @@ pub(super) fn stats(global: &Global, out: &mut Out) -> Result<()> {
 }
 
 fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
-    let mut rows =
-        vec![("store", format!("{} ({})", output::visible(&stats.path.to_string_lossy()), stats.store))];
+    let mut rows = vec![(
+        "store",
+        format!(
+            "{} ({})",
+            output::visible(&stats.path.clone().unwrap_or_default().to_string_lossy()),
+            stats.store
+        ),
+    )];
     if let Some(namespace) = &stats.namespace {
         rows.push(("namespace", namespace.clone()));
     }

@@ -1,7 +1,6 @@
 //! A store whose file was replaced is opened again, and everybody goes on with what is there now.
 
 use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -281,9 +280,11 @@ async fn open_again(old: &Store, reopen: &Arc<Reopen>) -> Store {
 }
 
 fn try_again(old: &Store, reopen: &Reopen) -> Result<Store, Refusal> {
-    if !Path::try_exists(old.path())? {
+    if let Some(path) = old.path()
+        && !path.try_exists()?
+    {
         // The old store stays open: whoever moves its files away moves its log, too.
-        return Err(format!("nothing is at {:?}", old.path()).into());
+        return Err(format!("nothing is at {path:?}").into());
     }
     // This puts a log aside that belongs to the old file, and would damage the new one.
     old.close()?;

@@ -79,7 +79,7 @@ impl Place {
         self.holds = None;
         self.store.close()?;
         let options = Options::new().create(false).clock(self.clock.clone());
-        self.store = options.open(self.store.path())?;
+        self.store = options.open(self.store.path().ok_or("it is in memory")?)?;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What is done to a store while faults happen.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,7 +194,7 @@ fn upkeep(scene: &Scene<'_>, step: u64, dice: &mut Dice) -> Result<()> {
         2 => checkpoint(store, step),
         4 => {
             // As another process has it open.
-            let other = Options::new().ballast(false).open(store.path())?;
+            let other = Options::new().ballast(false).open(store.path().unwrap_or(Path::new("")))?;
             put(&other, dice, scene.acknowledge)?;
             other.close()?;
         }
@@ -213,7 +214,7 @@ fn upkeep(scene: &Scene<'_>, step: u64, dice: &mut Dice) -> Result<()> {
 /// As another process does it that has the file open. Whether it gets through is its own affair.
 fn checkpoint(store: &Store, step: u64) {
     let how = if step.is_multiple_of(2) { "PASSIVE" } else { "TRUNCATE" };
-    if let Ok(conn) = rusqlite::Connection::open(store.path()) {
+    if let Ok(conn) = rusqlite::Connection::open(store.path().unwrap_or(Path::new(""))) {
         let _ = conn.execute_batch("PRAGMA wal_autocheckpoint = 0");
         let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({how})"), [], |_| Ok(()));
     }

@@ -74,7 +74,7 @@ fn a_damaged_row_that_is_due_goes_and_stops_nothing_else() -> Result<(), Fault> 
     for key in ["number", "nothing", "name", "whole"] {
         store.set_with_ttl("g", key, "v", minute)?;
     }
-    let damage = Connection::open(store.path())?;
+    let damage = Connection::open(store.path().ok_or("it is in memory")?)?;
     damage.busy_timeout(LIMIT)?;
     damage.execute(
         "UPDATE wk_entries SET value = 5, content_type = 7, revision = -1 WHERE key = 'number'",
@@ -116,7 +116,7 @@ fn damage_in_other_columns_and_tables_stops_no_expiry_either() -> Result<(), Fau
         let minute = Duration::from_secs(60);
         store.set_with_ttl("ns:bad", "bad", "v", minute)?;
         let mut watcher = store.watch_with(Filter::group("good"), WatchOptions::new().buffer(1_000))?;
-        let conn = Connection::open(store.path())?;
+        let conn = Connection::open(store.path().ok_or("it is in memory")?)?;
         conn.busy_timeout(LIMIT)?;
         conn.execute(damage, [])?;
         for round in 0..3 {
@@ -140,7 +140,7 @@ fn a_damaged_consumer_holds_nothing_back_and_can_be_removed() -> Result<(), Faul
             ..Retention::FOREVER
         }))?;
         drop(store.consumer("billing")?);
-        let conn = Connection::open(store.path())?;
+        let conn = Connection::open(store.path().ok_or("it is in memory")?)?;
         conn.busy_timeout(LIMIT)?;
         conn.execute(&format!("UPDATE wk_consumers SET acked = {acked}"), [])?;
         for number in 0..300 {
@@ -161,7 +161,7 @@ fn a_damaged_consumer_holds_nothing_back_and_can_be_removed() -> Result<(), Faul
 fn reads_wait_neither_for_a_neighbour_that_writes_nor_for_transactions_that_do() -> Result<(), Fault> {
     let (_folder, store) = open(Options::new().busy_timeout(LIMIT * 2))?;
     store.set("g", "k", "v")?;
-    let neighbour = Connection::open(store.path())?;
+    let neighbour = Connection::open(store.path().ok_or("it is in memory")?)?;
     neighbour.execute_batch("BEGIN IMMEDIATE")?;
     // More of them than there are threads of any kind.
     let waiting: Vec<_> = (0..40)
@@ -187,7 +187,7 @@ fn reads_wait_neither_for_a_neighbour_that_writes_nor_for_transactions_that_do()
 #[test]
 fn a_neighbour_that_stands_still_costs_writers_their_busy_timeout_and_no_more() -> Result<(), Fault> {
     let (_folder, store) = open(Options::new().busy_timeout(Duration::from_millis(50)))?;
-    let neighbour = Connection::open(store.path())?;
+    let neighbour = Connection::open(store.path().ok_or("it is in memory")?)?;
     neighbour.execute_batch("BEGIN IMMEDIATE")?;
     let report = probe(&store, Probe { patience: Duration::from_millis(50), ..usual("a") })?;
     assert_eq!(report.silences, [], "{report:?}");
@@ -206,7 +206,7 @@ fn a_neighbour_that_stands_still_costs_writers_their_busy_timeout_and_no_more() 
 fn no_option_is_too_large() -> Result<(), Fault> {
     let most = Duration::MAX;
     let (_folder, store) = open(Options::new().busy_timeout(most).snapshot_age(most))?;
-    let neighbour = Connection::open(store.path())?;
+    let neighbour = Connection::open(store.path().ok_or("it is in memory")?)?;
     neighbour.execute_batch("BEGIN IMMEDIATE")?;
     let waiting: Vec<_> = (0..3)
         .map(|_| {

@@ -3,14 +3,17 @@
 
 pub(crate) mod feed;
 pub(crate) mod floors;
-#[cfg(all(test, any(loom, shuttle)))]
+mod job;
+mod lead;
 pub(crate) mod memory;
+mod nesting;
 pub(crate) mod signal;
 pub(crate) mod sqlite;
 mod turn;
+mod upkeep;
 pub(crate) mod workers;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::rules::{Act, Author, Effect, Stamp, Write};
@@ -191,7 +194,7 @@ pub(crate) trait Transact {
     /// Makes the transaction fail with this error, whatever comes of the closure.
     fn spoil(&self, error: &Error);
     /// Reads that see what the transaction has written.
-    fn read(&self) -> &dyn Read;
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
 }
 
 /// Reads that all see one revision, held until dropped or too old.
@@ -205,7 +208,8 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
 /// What stores and orders.
 pub(crate) trait Engine: Send + Sync {
     fn id(&self) -> StoreId;
-    fn path(&self) -> &PathBuf;
+    /// Its file, if it has one.
+    fn path(&self) -> Option<&Path>;
     fn durability(&self) -> Durability;
     /// How it hears of other processes' commits.
     fn waking(&self) -> Waking;
@@ -269,6 +273,6 @@ pub(crate) trait Engine: Send + Sync {
     fn poison(&self, error: &Error);
     /// Refuses new writes and waits for those that are under way.
     fn seal(&self) -> Result<()>;
-    /// Refuses reads as well, and lets go of the file; a private one goes with it, unless somebody still drains it.
-    fn close(&self, drained: bool);
+    /// Refuses reads as well, and lets go of the file.
+    fn close(&self);
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use crate::types::clock::Timestamp;
-use crate::types::consumer::{ConsumerStart, Force};
-use crate::types::error::Reason;
+use crate::types::consumer::{ConsumerInfo, ConsumerStart, Force, Holder};
+use crate::types::error::{Error, Reason};
+use crate::types::event::Lagged;
 use crate::types::filter::Filter;
 use crate::types::name::{SEPARATOR, namespace_of};
 use crate::types::revision::Revision;
 
-use super::{Act, ConsumerRow, Job, Result, Rows, refuse};
+use super::{Act, ConsumerRow, Job, Past, Result, Rows, refuse};
 
 impl<R: Rows> Job<'_, R> {
     /// What is refused is refused before the first change.
@@ -175,6 +176,44 @@ impl ConsumerRow {
     fn free(self) -> ConsumerRow {
         ConsumerRow { holder: None, lease_until: None, ..self }
     }
+}
+
+/// A consumer as users see it.
+pub(crate) fn describe(
+    name: String,
+    row: ConsumerRow,
+    filter: Filter,
+    log: &impl Past,
+    now: Timestamp,
+) -> Result<ConsumerInfo, Error> {
+    let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = row;
+    let holder = holder.zip(lease_until).map(|(label, until)| {
+        let is_alive = is_alive(now, until, lease);
+        Holder { label, until, is_alive }
+    });
+    let (lag_events, lag_bytes, oldest_unacked, lost) = (0, 0, None, None);
+    let mut info = ConsumerInfo {
+        name,
+        filter,
+        acked,
+        acked_at,
+        created,
+        fence,
+        holder,
+        lag_events,
+        lag_bytes,
+        oldest_unacked,
+        lost,
+    };
+    let Some(acked) = acked else { return Ok(info) };
+    let trimmed = log.trimmed()?;
+    info.lost = acked.next().filter(|_| trimmed > acked).map(|from| Lagged { from, to: trimmed });
+    info.lag_events = log.events_after(acked)?;
+    if let Some((first, before)) = log.first_after(acked.max(trimmed))? {
+        info.oldest_unacked = Some(first.timestamp);
+        info.lag_bytes = u64::try_from(log.end()?.1.saturating_sub(before)).unwrap_or(0);
+    }
+    Ok(info)
 }
 
 fn refuse_held(name: &str, row: &ConsumerRow, now: Timestamp) -> Result<()> {

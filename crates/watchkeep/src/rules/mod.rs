@@ -8,6 +8,7 @@ mod consumers;
 mod entries;
 mod judge;
 mod rows;
+mod trim;
 mod write;
 
 use crate::types::batch::{Batch, BatchId, Operation};
@@ -16,11 +17,14 @@ use crate::types::error::{Error, Reason};
 use crate::types::limits::{ANSWERS, Limits, REAP_STEP};
 use crate::types::name::{NameRange, check_label};
 
-pub(crate) use consumers::is_alive;
+pub(crate) use consumers::describe;
 pub(crate) use rows::{
     Answer, ConsumerRow, Details, Due, DuePage, GroupAndRoom, GroupRow, Head, Logged, New, Place, Room, Rows,
     Stamp,
 };
+#[cfg(test)]
+pub(crate) use trim::by_age;
+pub(crate) use trim::{LogRow, Past, cut, whole_transactions};
 pub(crate) use write::{Act, Author, Did, Effect, Work, Write};
 
 /// Why a write does not go on.
@@ -82,6 +86,10 @@ pub(crate) struct Job<'a, R> {
 impl<'a, R: Rows> Job<'a, R> {
     pub(crate) fn new(rows: &'a mut R, moment: Moment, author: &'a Author) -> Job<'a, R> {
         Job { rows, moment, author }
+    }
+
+    pub(crate) fn rows(&self) -> &R {
+        self.rows
     }
 
     /// Does what a write says.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::types::batch::{BatchId, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Result};
-use crate::types::event::Kind;
+use crate::types::event::{Change, Kind};
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::quota::{Quota, Usage};
@@ -83,6 +83,25 @@ pub(crate) struct Logged<'a> {
     pub(crate) details: Details,
     pub(crate) origin: Option<&'a Arc<str>>,
     pub(crate) timestamp: Timestamp,
+}
+
+impl Logged<'_> {
+    /// The event as it is logged, as its own commit until that is known.
+    pub(crate) fn change(self, revision: Revision) -> Change {
+        Change {
+            revision,
+            commit: revision,
+            kind: self.kind,
+            group: self.group.into(),
+            key: self.key.map(Into::into),
+            value: self.details.value,
+            content_type: self.details.content_type,
+            deadline: self.details.deadline,
+            previous: self.details.previous,
+            origin: self.origin.cloned(),
+            timestamp: self.timestamp,
+        }
+    }
 }
 
 /// An entry on its way into the rows.

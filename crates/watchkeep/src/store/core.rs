@@ -216,9 +216,9 @@ impl Core {
         self.settle();
         self.callers.close();
         self.readers.close();
-        let drained = self.hub.close();
+        self.hub.close();
         self.hub.forget_callbacks();
-        self.engine.close(drained);
+        self.engine.close();
         Ok(())
     }
 }

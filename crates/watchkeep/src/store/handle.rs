@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Receipt, Transact};
@@ -45,7 +46,7 @@ impl Options {
     /// `Io` when the folder cannot be made.
     pub fn open_in_memory(self) -> Result<Store> {
         let signal = new_signal()?;
-        let engine = SqliteEngine::open_private(&self, signal.clone())?;
+        let engine = MemoryEngine::open(&self, signal.clone())?;
         Store::start(Core::start(Arc::new(engine), self, signal)?)
     }
 }
@@ -137,8 +138,8 @@ impl Store {
         Cursor::new(self.id(), revision)
     }
 
-    /// The file's path.
-    pub fn path(&self) -> &Path {
+    /// The file's path; none of a store in memory.
+    pub fn path(&self) -> Option<&Path> {
         self.core().engine.path()
     }
 

@@ -1,6 +1,6 @@
 //! What can be said about a store as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
@@ -20,7 +20,7 @@ pub struct Stats {
     /// The store's identity.
     pub store: StoreId,
     /// The file.
-    pub path: PathBuf,
+    pub path: Option<PathBuf>,
     /// The namespace that the handle is scoped to.
     pub namespace: Option<String>,
     /// The file's durability.
@@ -117,7 +117,7 @@ impl Store {
         let (file_bytes, wal_bytes) = core.engine.sizes();
         Ok(Stats {
             store: self.id(),
-            path: self.path().to_owned(),
+            path: self.path().map(Path::to_path_buf),
             namespace: self.namespace().map(str::to_owned),
             durability: core.engine.durability(),
             retention: core.engine.retention()?,

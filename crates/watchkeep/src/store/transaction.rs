@@ -37,7 +37,7 @@ pub struct Transaction<'t> {
 
 impl<'t> Transaction<'t> {
     pub(super) fn new(engine: &'t dyn Transact, scope: &'t Scope, store: StoreId) -> Transaction<'t> {
-        let view = View::new(Source::Open(engine.read()), scope.clone());
+        let view = View::new(Source::Open(engine), scope.clone());
         Transaction { engine, scope, store, view }
     }
 

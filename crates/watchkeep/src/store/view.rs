@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Held, Read};
+use crate::engine::{Engine, Held, Read, Transact};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
 use crate::types::error::Result;
 use crate::types::limits::PAGE_ENTRIES;
@@ -23,7 +23,7 @@ pub(super) enum Source<'a> {
     /// To a read transaction that stays open.
     Held(Arc<dyn Held>),
     /// To the write transaction that is under way.
-    Open(&'a dyn Read),
+    Open(&'a dyn Transact),
 }
 
 /// Reads of a store, of a [`Snapshot`] or of a [`Transaction`](crate::Transaction), which both give themselves as
@@ -49,7 +49,7 @@ impl<'a> View<'a> {
         match &self.source {
             Source::Store(engine) => engine.glance(&mut keep)?,
             Source::Held(held) => held.read(&mut keep)?,
-            Source::Open(read) => keep(*read)?,
+            Source::Open(open) => open.read(&mut keep)?,
         }
         result.ok_or_else(|| crate::types::error::Reason::Closed.into())
     }

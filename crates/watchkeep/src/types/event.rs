@@ -83,11 +83,16 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// What the change weighs in a buffer, in bytes.
-    pub(crate) fn weight(&self) -> usize {
+    /// What it weighs in a log: names, content type and value, in bytes.
+    pub(crate) fn payload(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
         let names = self.group.len() + text(&self.key) + text(&self.content_type);
-        size_of::<Change>() + names + self.value.as_ref().map_or(0, |value| value.len())
+        names + self.value.as_ref().map_or(0, |value| value.len())
+    }
+
+    /// What it weighs in a buffer, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Change>() + self.payload()
     }
 
     /// The same change without its value, for a reader that wants keys only.

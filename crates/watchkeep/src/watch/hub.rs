@@ -305,21 +305,13 @@ impl Hub {
         wake.iter().for_each(|inbox| inbox.wake());
     }
 
-    /// Ends all watches; whether none of them still needs the file.
-    pub(crate) fn close(&self) -> bool {
+    /// Ends all watches.
+    pub(crate) fn close(&self) {
         let mut watchers = lock(&self.watchers);
         watchers.refusal = Some(Reason::Closed.into());
         let last = self.last();
-        let (mut wake, mut drained) = (Vec::new(), true);
-        for inbox in watchers.by_id.values() {
-            let (woken, lags) = inbox.close(last);
-            drained &= !lags;
-            if woken {
-                wake.push(inbox.clone());
-            }
-        }
+        let wake: Vec<_> = watchers.by_id.values().filter(|inbox| inbox.close(last)).cloned().collect();
         drop(watchers);
         wake.iter().for_each(|inbox| inbox.wake());
-        drained
     }
 }

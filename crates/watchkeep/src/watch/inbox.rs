@@ -260,12 +260,11 @@ impl Inbox {
     }
 
     /// Ends the watch because the store closed at this revision: what the reader still needs of the log it reads
-    /// up to there. Whether to wake the reader, and whether it still needs the file.
-    pub(super) fn close(&self, at: Revision) -> (bool, bool) {
+    /// up to there. Whether to wake the reader.
+    pub(super) fn close(&self, at: Revision) -> bool {
         let mut state = self.lock();
         state.ended.get_or_insert(at);
-        let needs_file = state.mode != Mode::Live || (self.shape.previous_values && !state.buffer.is_empty());
-        (state.wants_waking(), needs_file)
+        state.wants_waking()
     }
 
     /// Ends the watch because its reader wants no more than what is buffered. Whether to wake the reader.

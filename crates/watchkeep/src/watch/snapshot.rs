@@ -254,8 +254,8 @@ fn as_change(group: String, entry: Entry) -> Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::memory::MemoryEngine;
     use crate::engine::signal::Signal;
-    use crate::engine::sqlite::SqliteEngine;
     use crate::rules::{Author, Write};
     use crate::types::batch::Operation;
     use crate::types::error::Reason;
@@ -263,12 +263,12 @@ mod tests {
     use crate::types::watching::WatchOptions;
     use crate::types::writing::Ttl;
 
-    fn engine() -> Result<SqliteEngine> {
+    fn engine() -> Result<MemoryEngine> {
         let signal = Signal::new().map_err(|cause| Reason::Io { what: "no signal".to_owned(), cause })?;
-        SqliteEngine::open_private(&Options::new(), Arc::new(signal))
+        MemoryEngine::open(&Options::new(), Arc::new(signal))
     }
 
-    fn set(engine: &SqliteEngine, entries: impl IntoIterator<Item = (String, String, usize)>) -> Result<()> {
+    fn set(engine: &MemoryEngine, entries: impl IntoIterator<Item = (String, String, usize)>) -> Result<()> {
         let operations: Vec<_> = entries
             .into_iter()
             .map(|(group, key, size)| Operation::Set {
@@ -289,7 +289,7 @@ mod tests {
 
     /// A snapshot, step by step, each one read of the file at the most.
     struct Steps<'e> {
-        engine: &'e SqliteEngine,
+        engine: &'e MemoryEngine,
         log: LogCache,
         shape: Shape,
         walk: Walk,
@@ -298,7 +298,7 @@ mod tests {
     }
 
     impl Steps<'_> {
-        fn of(engine: &SqliteEngine, filter: Filter) -> Steps<'_> {
+        fn of(engine: &MemoryEngine, filter: Filter) -> Steps<'_> {
             let shape = Shape::new(filter, "", &WatchOptions::new());
             Steps { engine, log: LogCache::default(), shape, walk: Walk::default(), taken: 0, events: 0 }
         }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::{block_on, next, poll_once};
-use crate::support::{LIMIT, Result, eventually, line, scaled, within_limit};
+use crate::support::{LIMIT, Result, eventually, file_of, line, scaled, within_limit};
 use futures_executor::ThreadPool;
 use watchkeep::{
     DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Retention, Revision, SetOptions, Store,
@@ -307,8 +307,8 @@ fn what_was_asked_for_before_the_close_is_done_before_it_or_refused_and_never_fo
 fn the_last_handle_may_go_while_calls_are_under_way() -> Result {
     within_limit(|| {
         for _ in 0..20 {
-            let store = Store::open_in_memory()?;
-            let file = store.path().to_owned();
+            let folder = tempfile::tempdir()?;
+            let store = Store::open(folder.path().join("app.db"))?;
             let asynchronous = store.to_async();
             drop(store);
             let mut reading = Box::pin(asynchronous.blocking(|store| {
@@ -325,7 +325,7 @@ fn the_last_handle_may_go_while_calls_are_under_way() -> Result {
             drop(reading);
             drop(asynchronous);
             assert!(block_on(writing).is_ok());
-            eventually("the folder is gone", || Ok(!file.exists()))?;
+            eventually("it is closed", || Ok(!folder.path().join("app.db-wal").exists()))?;
         }
         Ok(())
     })
@@ -361,7 +361,7 @@ fn an_asynchronous_write_is_busy_after_the_busy_timeout_whoever_holds_the_turn()
         let store = Options::new().busy_timeout(timeout).open(folder.path().join("app.db"))?;
         let asynchronous = store.to_async();
         // Another program.
-        let other = rusqlite::Connection::open(store.path())?;
+        let other = rusqlite::Connection::open(file_of(&store))?;
         other.execute_batch("BEGIN IMMEDIATE")?;
         assert_eq!(kind(block_on(asynchronous.set("g", "k", "v"))), Some(ErrorKind::Busy));
         assert_eq!(

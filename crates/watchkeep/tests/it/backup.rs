@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Result, eventually};
+use crate::support::{Result, eventually, file_of};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchkeep::{
@@ -119,7 +119,7 @@ fn a_copy_keeps_what_the_file_is_and_has_another_identity() -> Result {
     assert_ne!(backup.store, store.id());
     assert_eq!(fs::metadata(&target)?.permissions().mode() & 0o777, 0o600);
     for name in ["application_id", "user_version", "auto_vacuum", "page_size"] {
-        assert_eq!(pragma(&target, name)?, pragma(store.path(), name)?, "{name}");
+        assert_eq!(pragma(&target, name)?, pragma(file_of(&store), name)?, "{name}");
     }
     assert_eq!(others(folder.path())?, ["copy.db"], "it is one file, also after it was read");
 
@@ -194,7 +194,7 @@ fn a_close_that_a_backup_s_progress_asks_for_comes_after_the_backup() -> Result 
     crate::support::within_limit(|| {
         let (folder, store) = store()?;
         for (name, asynchronous) in [("copy.db", false), ("async.db", true)] {
-            let (store, target) = (Store::open(store.path())?, folder.path().join(name));
+            let (store, target) = (Store::open(file_of(&store))?, folder.path().join(name));
             let inner = store.clone();
             let options = BackupOptions::new().on_progress(move |_| {
                 inner.close().unwrap();
@@ -406,7 +406,7 @@ fn a_backup_that_is_not_sound_is_refused_before_anything_is_touched() -> Result 
 fn counters_are_rebuilt_from_the_entries_and_nothing_else_is() -> Result {
     let (_folder, store) = store()?;
     store.set("plain", "k", "v")?;
-    let file = || Connection::open(store.path());
+    let file = || Connection::open(file_of(&store));
     let contents = |table: &str| -> Result<Vec<String>> {
         let conn = file()?;
         let mut statement = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))?;

@@ -1,6 +1,6 @@
 //! The check finds damage that SQLite does not know of, done here by hand.
 
-use crate::support::Result;
+use crate::support::{Result, file_of};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchkeep::{Filter, Kind, Options, Retention, Revision, Store};
@@ -34,7 +34,7 @@ fn damaged(sql: &str) -> Result<Vec<String>> {
     let report = store.check()?;
     assert!(report.is_ok(), "before: {report:?}");
     assert_eq!((report.groups, report.events), (3, 14));
-    let changed = Connection::open(store.path())?.execute(sql, [])?;
+    let changed = Connection::open(file_of(&store))?.execute(sql, [])?;
     assert!(changed > 0, "{sql}: nothing was damaged");
     Ok(store.check()?.problems)
 }
@@ -132,7 +132,7 @@ fn an_entry_whose_other_columns_were_changed_is_found() -> Result {
 fn an_entry_that_fell_back_to_an_older_value_of_its_own_is_found() -> Result {
     // The log wrote this once, but something newer after it.
     let (_folder, store) = store()?;
-    let conn = Connection::open(store.path())?;
+    let conn = Connection::open(file_of(&store))?;
     conn.execute_batch(
         "BEGIN; UPDATE wk_groups SET bytes = bytes - 4 WHERE name = 'g'; \
          UPDATE wk_entries SET revision = 1, value = 'v' WHERE key = '0'; COMMIT",
@@ -144,12 +144,12 @@ fn an_entry_that_fell_back_to_an_older_value_of_its_own_is_found() -> Result {
 #[test]
 fn an_entry_that_was_lost_or_came_back_is_found_though_its_counters_agree() -> Result {
     let (_one, lost) = store()?;
-    Connection::open(lost.path())?.execute_batch(
+    Connection::open(file_of(&lost))?.execute_batch(
         "BEGIN; DELETE FROM wk_entries WHERE key = '1'; \
          UPDATE wk_groups SET keys = keys - 1, bytes = bytes - 2 WHERE name = 'g'; COMMIT",
     )?;
     let (_two, back) = store()?;
-    Connection::open(back.path())?.execute_batch(
+    Connection::open(file_of(&back))?.execute_batch(
         "BEGIN; INSERT INTO wk_entries SELECT group_id, '4', 5, 5, updated, NULL, NULL, 'v' FROM wk_entries WHERE key = '1'; \
          UPDATE wk_groups SET keys = keys + 1, bytes = bytes + 2 WHERE name = 'g'; COMMIT",
     )?;
@@ -225,7 +225,7 @@ fn a_trim_mark_beyond_the_newest_event_is_found() -> Result {
 /// Row 3 is damaged so: whoever reads the log gets what comes before it, and then an error in its place.
 fn told_in_its_place(damage: &str) -> Result {
     let (_folder, store) = store()?;
-    Connection::open(store.path())?.execute_batch(damage)?;
+    Connection::open(file_of(&store))?.execute_batch(damage)?;
     let mut history = store.history(Filter::everything().kinds(Kind::ALL), Revision::ZERO);
     let error = history.find_map(|event| event.err()).ok_or("it was handed out")?;
     assert_eq!(error.kind(), watchkeep::ErrorKind::Corrupt);
@@ -252,7 +252,7 @@ fn a_reader_is_never_handed_a_row_of_another_store() -> Result {
     let (folder, other) = store()?;
     let forge = format!(
         "ATTACH '{}' AS other; INSERT OR REPLACE INTO main.wk_log SELECT * FROM other.wk_log WHERE revision = 3;",
-        other.path().display()
+        file_of(&other).display()
     );
     told_in_its_place(&forge)?;
     drop(folder);
@@ -279,7 +279,7 @@ fn the_check_goes_on_past_a_gap_of_any_size() -> Result {
 fn many_problems_are_reported_without_drowning_in_them() -> Result {
     let (_folder, store) = store()?;
     store.transaction(|tx| (0..500).try_for_each(|n| tx.set(&format!("h{n}"), "k", "v")))?;
-    Connection::open(store.path())?.execute("UPDATE wk_groups SET keys = 9", [])?;
+    Connection::open(file_of(&store))?.execute("UPDATE wk_groups SET keys = 9", [])?;
     let problems = store.check()?.problems;
     assert!((1..=200).contains(&problems.len()), "{} lines", problems.len());
     Ok(())
@@ -289,7 +289,7 @@ fn many_problems_are_reported_without_drowning_in_them() -> Result {
 fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
     let (_folder, store) = store()?;
     let sql = "INSERT INTO wk_dead SELECT id FROM wk_groups WHERE name = 'g'";
-    Connection::open(store.path())?.execute(sql, [])?;
+    Connection::open(file_of(&store))?.execute(sql, [])?;
     let said = ["group \"g\" is there, and noted as deleted"];
     for _ in 0..2 {
         assert_eq!(store.check()?.problems, said);
@@ -297,7 +297,7 @@ fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
         store.set("goes", "k", "v")?;
         store.delete_group("goes")?;
         let left = "SELECT count(*) FROM wk_dead d WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = d.group_id)";
-        let path = store.path().to_owned();
+        let path = file_of(&store).to_owned();
         crate::support::eventually("it is swept", || {
             Ok(Connection::open(&path)?.query_row(left, [], |row| row.get::<_, i64>(0))? == 0)
         })?;
@@ -311,7 +311,7 @@ fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
 fn an_entry_that_cannot_be_read_hides_no_other() -> Result {
     for damage in ["deadline = 'soon'", "value = 5", "key = x'00ff'", "revision = 'r'"] {
         let (_folder, store) = store()?;
-        let conn = Connection::open(store.path())?;
+        let conn = Connection::open(file_of(&store))?;
         conn.execute_batch("PRAGMA ignore_check_constraints = ON")?;
         let first = "(SELECT rowid FROM wk_entries WHERE key = '0')";
         conn.execute(&format!("UPDATE wk_entries SET {damage} WHERE rowid = {first}"), [])?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::consumers::{LEASE, Two, acked, at, from_the_beginning, kind, listed, two, with, write};
-use crate::support::{LIMIT, Result, eventually, next, revisions, take, within_limit};
+use crate::support::{LIMIT, Result, eventually, file_of, next, revisions, take, within_limit};
 use watchkeep::{Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Force};
 
 /// That a consumer was told, in place of an event, that it is not the holder any more; and has ended.
@@ -78,7 +78,7 @@ fn a_lease_is_renewed_while_the_holder_lives_and_runs_out_when_it_does_not() -> 
     }
     // As a process that is killed: nothing is given back.
     let until = listed(&other, "c")?.holder.ok_or("nobody holds it")?.until;
-    let path = other.path().to_owned();
+    let path = file_of(&other).to_owned();
     let id = consumer.fence();
     drop(consumer);
     one.close()?;
@@ -220,7 +220,7 @@ fn nothing_is_written_while_nothing_is_held() -> Result {
     let Two { clock, one, other, _folder } = two()?;
     drop(one.consumer("c")?);
     eventually("it is given back", || Ok(listed(&other, "c")?.holder.is_none()))?;
-    let raw = rusqlite::Connection::open(one.path())?;
+    let raw = rusqlite::Connection::open(file_of(&one))?;
     let version = || raw.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0));
     let before = version()?;
     for _ in 0..20 {

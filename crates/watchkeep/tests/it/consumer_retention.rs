@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::consumers::{at, from_the_beginning, listed, with, write};
-use crate::support::{Result, eventually, next, revisions, take};
+use crate::support::{Result, eventually, file_of, next, revisions, take};
 use watchkeep::{Clock, ErrorKind, Force, ManualClock, Options, Retention, Store};
 
 fn small(ceiling: Retention) -> Result<(Arc<ManualClock>, Store)> {
+    let (clock, options) = options(ceiling);
+    Ok((clock, options.open_in_memory()?))
+}
+
+fn options(ceiling: Retention) -> (Arc<ManualClock>, Options) {
     let clock = Arc::new(ManualClock::default());
     let retention = Retention { max_events: 10, min_events: 5, ..ceiling };
-    let store = Options::new().retention(retention).clock(clock.clone()).open_in_memory()?;
-    Ok((clock, store))
+    (clock.clone(), Options::new().retention(retention).clock(clock))
 }
 
 fn first(store: &Store) -> Result<u64> {
@@ -41,17 +45,24 @@ fn retention_keeps_what_a_consumer_still_needs() -> Result {
 }
 
 /// Writes until the log has passed what a consumer holds back, and reads what became of it.
-fn passes_the_ceiling(clock: &Arc<ManualClock>, store: &Store, more: impl FnOnce() -> Result) -> Result {
+fn passes_the_ceiling(
+    ceiling: Retention,
+    more: impl FnOnce(&ManualClock, &Store) -> Result,
+    then: impl FnOnce(&Store) -> Result,
+) -> Result {
+    let folder = tempfile::tempdir()?;
+    let (clock, options) = options(ceiling);
+    let store = &options.open(folder.path().join("app.db"))?;
     let mut behind = store.consumer("behind")?;
     write(store, 10)?;
     take(&mut behind, 2)?;
     behind.ack(at(2))?;
     drop(behind);
     write(store, 10)?;
-    more()?;
+    more(&clock, store)?;
     eventually("the log passes the ceiling", || Ok(listed(store, "behind")?.lost.is_some()))?;
     // Through another handle: this one may still remember what is gone.
-    let store = &Options::new().create(false).clock(clock.clone()).open(store.path())?;
+    let store = &Options::new().create(false).clock(clock.clone()).open(file_of(store))?;
     let mut behind = store.consumer("behind")?;
     let lost = behind.recv().ok_or("nothing")?.err().and_then(|error| error.lagged()).ok_or("not told")?;
     assert_eq!((lost.from, at(lost.to.get() + 1)), (at(3), store.stats()?.first_revision));
@@ -59,22 +70,23 @@ fn passes_the_ceiling(clock: &Arc<ManualClock>, store: &Store, more: impl FnOnce
     assert_eq!(event.revision(), at(lost.to.get() + 1));
     behind.ack(event.revision())?;
     assert_eq!(listed(store, "behind")?.lost, None);
-    Ok(())
+    then(store)
 }
 
 #[test]
 fn past_the_ceiling_by_age_events_go_and_the_consumer_is_told() -> Result {
     let age = Duration::from_secs(3_600);
-    let (clock, store) = small(Retention { consumer_age: age, ..Retention::FOREVER })?;
-    passes_the_ceiling(&clock, &store, || {
+    let by_age = Retention { consumer_age: age, ..Retention::FOREVER };
+    let more = |clock: &ManualClock, store: &Store| {
         clock.advance(age - Duration::from_millis(1));
-        write(&store, 300)?;
+        write(store, 300)?;
         store.purge_expired()?;
-        eventually("what is acknowledged goes", || Ok(first(&store)? >= 3))?;
-        assert_eq!(first(&store)?, 3, "it is not past the ceiling yet");
+        eventually("what is acknowledged goes", || Ok(first(store)? >= 3))?;
+        assert_eq!(first(store)?, 3, "it is not past the ceiling yet");
         clock.advance(Duration::from_millis(2));
         Ok(())
-    })
+    };
+    passes_the_ceiling(by_age, more, |_| Ok(()))
 }
 
 #[test]
@@ -97,14 +109,16 @@ fn an_event_of_the_future_does_not_lift_the_ceiling_by_age() -> Result {
 
 #[test]
 fn past_the_ceiling_by_bytes_events_go_and_the_consumer_is_told() -> Result {
-    let (clock, store) = small(Retention { consumer_bytes: 10_000, ..Retention::FOREVER })?;
-    passes_the_ceiling(&clock, &store, || {
+    let by_bytes = Retention { consumer_bytes: 10_000, ..Retention::FOREVER };
+    let more = |_: &ManualClock, store: &Store| {
         (0..300).try_for_each(|n| store.set("g", &n.to_string(), vec![b'v'; 100]).map(drop))?;
         eventually("as much goes as may", || Ok(store.stats()?.log_bytes <= 10_000))
-    })?;
-    let stats = store.stats()?;
-    assert!(stats.log_bytes > 9_000, "{} bytes are kept", stats.log_bytes);
-    Ok(())
+    };
+    passes_the_ceiling(by_bytes, more, |store| {
+        let stats = store.stats()?;
+        assert!(stats.log_bytes > 9_000, "{} bytes are kept", stats.log_bytes);
+        Ok(())
+    })
 }
 
 #[test]

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::futures::{block_on, poll_once};
-use crate::support::{LIMIT, Result, next, revisions, take, within_limit};
+use crate::support::{LIMIT, Result, file_of, next, revisions, take, within_limit};
 use rusqlite::Connection;
 use watchkeep::{Durability, ErrorKind, Filter, Options, Revision, SetOptions, Store, WatchOptions};
 
 /// Another program's connection to the file, which waits for nobody.
 fn outsider(store: &Store) -> Result<Connection> {
-    let conn = Connection::open(store.path())?;
+    let conn = Connection::open(file_of(store))?;
     conn.busy_timeout(Duration::ZERO)?;
     Ok(conn)
 }

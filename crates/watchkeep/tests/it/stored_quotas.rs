@@ -6,8 +6,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use watchkeep::{BackupOptions, Batch, Error, ErrorKind, ManualClock, Options, Quota, SetOptions, Store};
 
-use crate::support::Result;
 use crate::support::futures::block_on;
+use crate::support::{Result, file_of};
 
 const TWO_KEYS: Quota = Quota { max_keys: 2, max_groups: 0, max_bytes: 0 };
 
@@ -59,7 +59,7 @@ fn a_quota_that_is_set_binds_every_handle_at_once() -> Result {
 #[test]
 fn a_quota_survives_the_end_of_its_store_and_of_its_entries() -> Result {
     let (folder, store) = two_of_two()?;
-    let path = store.path().to_owned();
+    let path = file_of(&store).to_owned();
     store.close()?;
     let store = Store::open(&path)?;
     let tenant = store.scoped("t")?;
@@ -99,7 +99,7 @@ fn a_quota_goes_along_into_a_backup_and_out_of_it() -> Result {
 fn counters_are_rebuilt_beside_a_quota() -> Result {
     let (_folder, store) = two_of_two()?;
     store.scoped("empty")?.set_quota(TWO_KEYS)?;
-    let file = Connection::open(store.path())?;
+    let file = Connection::open(file_of(&store))?;
     file.execute_batch("UPDATE wk_namespaces SET keys = keys + 7, groups = groups + 1")?;
     assert!(!store.check()?.is_ok());
     assert_eq!(store.repair_counters()?.len(), 2);
@@ -124,7 +124,7 @@ fn a_quota_that_is_taken_away_leaves_nothing() -> Result {
     tenant.set_quota(TWO_KEYS)?;
     tenant.delete_prefix("")?;
     let rows = || -> Result<i64> {
-        let file = Connection::open(store.path())?;
+        let file = Connection::open(file_of(&store))?;
         Ok(file.query_row("SELECT count(*) FROM wk_namespaces", [], |row| row.get(0))?)
     };
     assert_eq!(rows()?, 1);
@@ -239,7 +239,7 @@ fn a_quota_that_cannot_be_is_refused() -> Result {
 fn a_quota_that_was_damaged_is_told_of_and_healed_by_setting_it() -> Result {
     let (_folder, store) = two_of_two()?;
     let tenant = store.scoped("t")?;
-    Connection::open(store.path())?.execute_batch("UPDATE wk_namespaces SET max_keys = -1")?;
+    Connection::open(file_of(&store))?.execute_batch("UPDATE wk_namespaces SET max_keys = -1")?;
     assert!(!store.check()?.is_ok());
     assert_eq!(kind(tenant.quota()), Some(ErrorKind::Corrupt));
     assert_eq!(kind(tenant.set("g", "1", "w")), Some(ErrorKind::Corrupt));

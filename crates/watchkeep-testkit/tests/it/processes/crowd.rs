@@ -32,7 +32,7 @@ impl Crowd {
     }
 
     pub(crate) fn path(&self) -> PathBuf {
-        self.store.path().to_owned()
+        self.store.path().map(Path::to_path_buf).unwrap_or_default()
     }
 
     /// A file beside the store's.

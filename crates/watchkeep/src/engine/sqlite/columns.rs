@@ -25,7 +25,7 @@ macro_rules! key_columns {
 }
 pub(super) use key_columns;
 
-/// What a row of the log weighs in its running total, as SQL; `log::payload` is the same.
+/// What a row of the log weighs in its running total, as SQL; `Change::payload` is the same.
 macro_rules! payload {
     () => {
         "(octet_length(group_name) + coalesce(octet_length(key), 0) + coalesce(octet_length(content_type), 0) \

@@ -24,7 +24,6 @@ pub(super) const OPENING: Duration = Duration::from_secs(5);
 pub(super) enum Sync {
     Full,
     Normal,
-    Off,
 }
 
 impl Sync {
@@ -32,7 +31,6 @@ impl Sync {
         match self {
             Sync::Full => "PRAGMA synchronous = FULL",
             Sync::Normal => "PRAGMA synchronous = NORMAL",
-            Sync::Off => "PRAGMA synchronous = OFF",
         }
     }
 }

@@ -2,17 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::rules::{ConsumerRow, is_alive};
+use crate::rules::{ConsumerRow, describe};
 use crate::types::clock::Timestamp;
-use crate::types::consumer::{ConsumerInfo, Holder};
+use crate::types::consumer::ConsumerInfo;
 use crate::types::error::{Reason, Result};
-use crate::types::event::Lagged;
 use crate::types::filter::{Filter, Part, Target};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
-
-use super::columns::payload;
-use super::{log, reserve};
 
 const SELECT: &str = "SELECT name, acked, acked_at, created, fence, holder, lease_until, lease_ms, target, target_group, \
      target_key, kinds, group_deletions, excluded_origin FROM wk_consumers \
@@ -39,12 +35,6 @@ const FENCES: &str = "SELECT coalesce((SELECT value FROM wk_meta WHERE name = 'f
 /// A row whose position cannot be read holds nothing back: it would hold back everything, for ever.
 const FLOOR: &str = "SELECT name, acked FROM wk_consumers WHERE typeof(acked) = 'integer' AND acked >= 0 ORDER BY acked LIMIT 1";
 const THERE: &str = "SELECT 1 FROM wk_consumers WHERE name = ?1";
-/// The first event after a revision, and the bytes of all that was logged before it.
-const FIRST_AFTER: &str = concat!(
-    "SELECT timestamp, total_bytes - ",
-    payload!(),
-    " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
-);
 
 /// The columns of [`row`] and [`put`], but for the name.
 fn read_row(row: &Row<'_>) -> Result<ConsumerRow> {
@@ -171,45 +161,11 @@ fn read_part(row: &Row<'_>, first: usize) -> Result<Part> {
 
 /// The consumers of a range of names.
 pub(super) fn list(conn: &Connection, now: Timestamp, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
-    let (end, trimmed) = (log::end(conn)?, log::trimmed(conn)?);
     let mut statement = conn.prepare_cached(SELECT)?;
     let mut rows = statement.query(params![names.lower(), names.to])?;
     let mut list = Vec::new();
     while let Some(row) = rows.next()? {
-        let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = read_row(row)?;
-        let holder = holder.zip(lease_until).map(|(label, until)| Holder {
-            label,
-            until,
-            is_alive: is_alive(now, until, lease),
-        });
-        let mut info = ConsumerInfo {
-            name: row.get(0)?,
-            filter: read_filter(conn, row)?,
-            acked,
-            acked_at,
-            created,
-            fence,
-            holder,
-            lag_events: 0,
-            lag_bytes: 0,
-            oldest_unacked: None,
-            lost: None,
-        };
-        if let Some(acked) = acked {
-            let lost = || Some(Lagged { from: acked.next()?, to: trimmed });
-            info.lost = if trimmed > acked { lost() } else { None };
-            let written = end.0.get().saturating_sub(acked.get());
-            info.lag_events = written.saturating_sub(reserve::missing_after(conn, acked)?);
-            let first = conn
-                .prepare_cached(FIRST_AFTER)?
-                .query_row([acked.max(trimmed).as_i64()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))
-                .optional()?;
-            if let Some((written, before)) = first {
-                info.oldest_unacked = Some(Timestamp::from_millis(written));
-                info.lag_bytes = u64::try_from(end.1.saturating_sub(before)).unwrap_or(0);
-            }
-        }
-        list.push(info);
+        list.push(describe(row.get(0)?, read_row(row)?, read_filter(conn, row)?, conn, now)?);
     }
     Ok(list)
 }

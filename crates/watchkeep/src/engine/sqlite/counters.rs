@@ -7,7 +7,6 @@ use crate::rules::{GroupAndRoom, GroupRow, Room};
 use crate::types::error::Result;
 use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
-use crate::types::revision::Revision;
 
 use super::columns::count;
 
@@ -68,8 +67,8 @@ pub(super) fn groups(conn: &Connection, names: &NameRange) -> Result<Vec<String>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-pub(super) fn create(conn: &Connection, name: &str, revision: Revision) -> Result<Group> {
-    let group = Group { id: revision.as_i64(), keys: 0, bytes: 0 };
+pub(super) fn create(conn: &Connection, name: &str, id: i64) -> Result<Group> {
+    let group = Group { id, keys: 0, bytes: 0 };
     conn.prepare_cached(CREATE)?.execute(params![group.id, name])?;
     add_usage(conn, name, 0, 1, 0)?;
     Ok(group)

@@ -132,7 +132,7 @@ mod tests {
     use crate::types::batch::Operation;
     use crate::types::clock::ManualClock;
     use crate::types::limits::REAP_STEP;
-    use crate::types::options::Options;
+    use crate::types::options::{Durability, Options};
     use crate::types::value::Value;
     use crate::types::writing::SetOptions;
 
@@ -141,7 +141,9 @@ mod tests {
     fn a_step_of_expiry_is_bounded_also_where_it_announces_nothing() -> Result<()> {
         let clock = Arc::new(ManualClock::default());
         let signal = Arc::new(Signal::new().expect("a signal"));
-        let engine = SqliteEngine::open_private(&Options::new().clock(clock.clone()), signal)?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().durability(Durability::Relaxed).clock(clock.clone());
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, signal)?;
         let write = |work| engine.write(Write { author: Author::default(), work });
         let ttl = Duration::from_secs(60);
         for number in 0..2 * REAP_STEP + 10 {

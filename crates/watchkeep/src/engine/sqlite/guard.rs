@@ -12,8 +12,8 @@ use std::time::Instant;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::GUARD_EVERY;
 
-use super::nesting::FileKey;
 use super::place::{self, INDEX, WAL, beside};
+use crate::engine::nesting::FileKey;
 
 /// The files of an open store, as they were when it was opened. The write-ahead log and its index stay the same files
 /// for as long as anybody has the store open.

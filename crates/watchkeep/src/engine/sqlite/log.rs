@@ -83,14 +83,6 @@ pub(super) fn trimmed(conn: &Connection) -> Result<Revision> {
     row.map_or(Ok(Revision::ZERO), Revision::from_i64)
 }
 
-/// What a row weighs in the log's running total: names, content type and value, in bytes.
-pub(super) fn payload(change: &Change) -> i64 {
-    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    let names = change.group.len() + text(&change.key) + text(&change.content_type);
-    let bytes = names + change.value.as_ref().map_or(0, |value| value.len());
-    i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
 /// CRC-32 (IEEE 802.3) over every column but the running total: integers as 8 bytes, little-endian; text and value
 /// as their length, as an integer, then their bytes; NULL as the integer −1. It begins with the file's salt.
 fn checksum(salt: Salt, change: &Change) -> i64 {

@@ -10,11 +10,12 @@ mod consumers;
 mod counters;
 mod due;
 mod guard;
+mod image;
 mod lead;
 mod log;
 mod maintain;
-mod nesting;
 mod open;
+mod past;
 mod place;
 mod pool;
 mod read;
@@ -32,11 +33,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use super::feed::Feed;
 use super::floors::Floors;
+use super::lead::{Own, OwnDone};
+use super::nesting::{self, FileKey};
 use super::signal::Signal;
+use super::upkeep::Upkeep;
 use super::{Completion, Engine, Held, Read, Receipt, Sealed, Transact, mixed_up};
 use crate::engine::turn::{Admission, Turn};
 use crate::rules::{Author, Work, Write};
@@ -48,18 +50,16 @@ use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, TRIM_STEP};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Retention, Waking};
 use crate::types::revision::{Revision, StoreId};
-use crate::types::sync::{Mutex, caught, lock};
+use crate::types::sync::caught;
 
 use ballast::Ballast;
 use connection::{Sync, WalLength};
 use guard::Guard;
-use lead::{Own, OwnDone};
-use maintain::Upkeep;
-use nesting::FileKey;
 use pool::Pool;
 use wake::{Presence, Wake};
 use writer::Writer;
 
+pub(crate) use image::Image;
 pub(crate) use restore::restore;
 
 /// The engine on one SQLite file.
@@ -78,8 +78,8 @@ pub(crate) struct SqliteEngine {
     floors: Arc<Floors>,
     signal: Arc<Signal>,
     wal: Arc<WalLength>,
-    /// Wakes other processes, and is woken by them; none for a private store.
-    wake: Option<Wake>,
+    /// Wakes other processes, and is woken by them.
+    wake: Wake,
     /// The earliest deadline that the store's thread knows of, in milliseconds.
     next_deadline: AtomicI64,
     /// The revision at which the log is looked at for trimming again.
@@ -90,46 +90,23 @@ pub(crate) struct SqliteEngine {
     is_poisoned: AtomicBool,
     guard: Arc<Guard>,
     ballast: Ballast,
-    /// A private store's folder, removed when it closes.
-    folder: Mutex<Option<TempDir>>,
 }
 
 impl SqliteEngine {
     /// Opens a file. The signal is raised when the store's thread has something to do.
     pub(crate) fn open(path: &Path, options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
-        SqliteEngine::start(path, options, signal, None)
-    }
-
-    /// A store of its own in a private folder, gone when it is closed.
-    pub(crate) fn open_private(options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
-        let failed = |cause| Reason::Io { what: "a private folder could not be made".to_owned(), cause };
-        let folder = private_folder().map_err(failed)?;
-        let path = folder.path().join("store.db");
-        let options =
-            options.clone().create(true).durability(Durability::Relaxed).network(true).ballast(false);
-        SqliteEngine::start(&path, &options, signal, Some(folder))
-    }
-
-    fn start(
-        path: &Path,
-        options: &Options,
-        signal: Arc<Signal>,
-        folder: Option<TempDir>,
-    ) -> Result<SqliteEngine> {
         // An absolute path is never taken for a URI, nor for one of SQLite's special names.
         let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
         let path = &*std::path::absolute(path).map_err(failed)?;
         make_room(path, options)?;
         let open::Opened { mut conn, identity, file } = open::open(path, options)?;
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let sync = open::sync_of(identity.durability, folder.is_some());
+        let sync = open::sync_of(identity.durability);
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
-        let wake = folder.is_none().then(|| Wake::new(&path, &signal));
+        let wake = Wake::new(&path, &signal);
         let relaxed = sync == Sync::Normal;
-        if let Some(wake) = &wake
-            && wake.enter()? == Presence::Alone
-        {
+        if wake.enter()? == Presence::Alone {
             let recover = || reserve::recover(&conn, options.clock.now(), options.busy_timeout);
             let recovered = if relaxed { recover() } else { Ok(()) };
             wake.admit_others();
@@ -164,7 +141,6 @@ impl SqliteEngine {
             is_poisoned: AtomicBool::new(false),
             guard,
             ballast,
-            folder: Mutex::new(folder),
             path,
         })
     }
@@ -266,25 +242,13 @@ fn make_room(path: &Path, options: &Options) -> Result<()> {
     place::need_room(&path, MIN_FREE)
 }
 
-/// A folder that only its owner may look into.
-fn private_folder() -> std::io::Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix("watchkeep-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o700));
-    }
-    builder.tempdir()
-}
-
 impl Engine for SqliteEngine {
     fn id(&self) -> StoreId {
         self.id
     }
 
-    fn path(&self) -> &PathBuf {
-        &self.path
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 
     fn durability(&self) -> Durability {
@@ -376,15 +340,11 @@ impl Engine for SqliteEngine {
     }
 
     fn hears_others(&self) -> bool {
-        self.wake.as_ref().is_none_or(Wake::tend)
+        self.wake.tend()
     }
 
     fn waking(&self) -> Waking {
-        match &self.wake {
-            None => Waking::Alone,
-            Some(wake) if wake.listens() => Waking::Signal,
-            Some(_) => Waking::Poll,
-        }
+        if self.wake.listens() { Waking::Signal } else { Waking::Poll }
     }
 
     fn retention(&self) -> Result<Retention> {
@@ -453,15 +413,13 @@ impl Engine for SqliteEngine {
         }
         self.turn.refuse();
         self.is_closing.store(true, Ordering::Release);
-        // Not where nobody comes after us, nor where the file must not be written any more, nor while this thread has it.
-        let may_reap = lock(&self.folder).is_none()
-            && !self.is_poisoned.load(Ordering::Acquire)
-            && self.refuse_nested().is_ok();
+        // Not where the file must not be written any more, nor while this thread has it.
+        let may_reap = !self.is_poisoned.load(Ordering::Acquire) && self.refuse_nested().is_ok();
         let reap = |writer| if may_reap { self.reap_at_last(writer) } else { Some(writer) };
         loop {
             while self.lead_background() {}
             if let Some(mut writer) = self.turn.close().and_then(reap) {
-                let alone = self.wake.as_ref().is_some_and(Wake::leave);
+                let alone = self.wake.leave();
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {
                     connection::forget(writer.conn);
@@ -469,16 +427,13 @@ impl Engine for SqliteEngine {
                 } else if alone && let Err(error) = writer.finish() {
                     tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
                 }
-                self.wake.iter().for_each(|wake| wake.left(alone));
+                self.wake.left(alone);
                 return Ok(());
             }
         }
     }
 
-    fn close(&self, drained: bool) {
+    fn close(&self) {
         self.pool.close();
-        if drained {
-            drop(lock(&self.folder).take());
-        }
     }
 }

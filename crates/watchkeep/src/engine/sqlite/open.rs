@@ -11,10 +11,10 @@ use crate::types::revision::StoreId;
 
 use super::connection::{self, Sync};
 use super::log::Salt;
-use super::nesting::FileKey;
 use super::place;
 use super::retention;
 use super::schema::{self, APPLICATION_ID, FORMAT, TABLES};
+use crate::engine::nesting::FileKey;
 
 /// What the file says about itself.
 pub(super) struct Identity {
@@ -175,21 +175,27 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
     if !survey(&tx)?.ours {
-        tx.execute_batch(TABLES)?;
-        let mut set = tx.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
-        set.execute(params!["format", FORMAT])?;
-        set.execute(params!["store", StoreId::random()?.as_str()])?;
-        set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
-        set.execute(params!["salt", Salt::random()?.number()])?;
-        set.execute(params!["trimmed", 0])?;
-        drop(set);
-        retention::write(&tx, &options.retention.unwrap_or_default())?;
-        if whole_file {
-            tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-            tx.pragma_update(None, "user_version", FORMAT)?;
-        }
+        make(&tx, whole_file, options)?;
     }
     tx.commit()?;
+    Ok(())
+}
+
+/// Makes the tables, and says what the file is.
+pub(super) fn make(conn: &Connection, whole_file: bool, options: &Options) -> Result<()> {
+    conn.execute_batch(TABLES)?;
+    let mut set = conn.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
+    set.execute(params!["format", FORMAT])?;
+    set.execute(params!["store", StoreId::random()?.as_str()])?;
+    set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
+    set.execute(params!["salt", Salt::random()?.number()])?;
+    set.execute(params!["trimmed", 0])?;
+    drop(set);
+    retention::write(conn, &options.retention.unwrap_or_default())?;
+    if whole_file {
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+        conn.pragma_update(None, "user_version", FORMAT)?;
+    }
     Ok(())
 }
 
@@ -226,10 +232,9 @@ pub(super) fn cannot_open(path: &Path, error: rusqlite::Error) -> Error {
     }
 }
 
-/// How connections to a file of this durability sync; a private one never does.
-pub(super) fn sync_of(durability: Durability, private: bool) -> Sync {
+/// How connections to a file of this durability sync.
+pub(super) fn sync_of(durability: Durability) -> Sync {
     match durability {
-        _ if private => Sync::Off,
         Durability::Full => Sync::Full,
         Durability::Relaxed => Sync::Normal,
     }

@@ -264,7 +264,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
         connection::open(&path, true)?.execute_batch(TABLES)?;
-        let conn = connection::reader(&path, Sync::Off, || Ok(()))?;
+        let conn = connection::reader(&path, Sync::Normal, || Ok(()))?;
         let read = SqliteRead { conn: &conn, now: Timestamp::from_millis(0) };
         for _ in 0..3 {
             read.value("group", "key")?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use crate::engine::job::Transaction;
 use crate::rules::{
     Answer, ConsumerRow, Did, DuePage, GroupAndRoom, GroupRow, Head, Logged, New, Place, Rows, Stamp,
 };
@@ -73,15 +74,47 @@ impl<'c> SqliteRows<'c> {
         })
     }
 
-    /// Writes the log rows of the job at hand, whose events name the last one; the last revision, if there is one. The
-    /// transaction knows of the job only when all are written.
-    pub(super) fn seal(&mut self) -> Result<Option<Revision>> {
+    fn run(&self, sql: &str) -> Result<()> {
+        self.conn.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    /// The revision of an event of the job at hand.
+    fn number(&self, stamp: Stamp) -> i64 {
+        self.revision(self.last, stamp).as_i64()
+    }
+
+    fn note_deadline(&mut self, deadline: Option<Timestamp>) {
+        self.earliest = self.earliest.into_iter().chain(deadline).min();
+    }
+}
+
+impl Transaction for SqliteRows<'_> {
+    fn mark(&mut self) -> Result<()> {
+        self.run("SAVEPOINT job")
+    }
+
+    fn unmark(&mut self) -> Result<()> {
+        self.run("RELEASE job")
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        self.run("ROLLBACK TO job")?;
+        self.run("RELEASE job")
+    }
+
+    fn stands(&self) -> bool {
+        !self.conn.is_autocommit()
+    }
+
+    /// The transaction knows of the job only when all its rows are written.
+    fn seal(&mut self) -> Result<Option<Revision>> {
         let pending = std::mem::take(&mut self.pending);
         let Some(commit) = pending.last().map(|change| change.revision) else { return Ok(None) };
         let (mut total, mut changes) = (self.total_bytes, Vec::with_capacity(pending.len()));
         for change in pending {
             let change = Change { commit, ..change };
-            total += log::payload(&change);
+            total += i64::try_from(change.payload()).unwrap_or(i64::MAX);
             log::append(self.conn, self.salt, &change, total)?;
             changes.push(Arc::new(change));
         }
@@ -91,22 +124,16 @@ impl<'c> SqliteRows<'c> {
         Ok(Some(commit))
     }
 
-    /// Forgets what the job at hand logged: its rows are undone.
-    pub(super) fn forget(&mut self) {
+    fn forget(&mut self) {
         self.pending.clear();
     }
 
-    /// The revision of an event of the job at hand, or of the one that was just sealed.
-    pub(super) fn revision_from(first: Revision, stamp: Stamp) -> Revision {
-        Revision::new(first.get().saturating_add(stamp.0).saturating_add(1))
+    fn end(&self) -> Revision {
+        self.last
     }
 
-    fn revision(&self, stamp: Stamp) -> Revision {
-        SqliteRows::revision_from(self.last, stamp)
-    }
-
-    fn note_deadline(&mut self, deadline: Option<Timestamp>) {
-        self.earliest = self.earliest.into_iter().chain(deadline).min();
+    fn revision(&self, end: Revision, stamp: Stamp) -> Revision {
+        Revision::new(end.get().saturating_add(stamp.0).saturating_add(1))
     }
 }
 
@@ -132,7 +159,7 @@ impl Rows for SqliteRows<'_> {
 
     /// Its id is the revision of its first event: never used before, never again.
     fn make_group(&mut self, name: &str, stamp: Stamp) -> Result<GroupRow<i64>> {
-        counters::create(self.conn, name, self.revision(stamp))
+        counters::create(self.conn, name, self.number(stamp))
     }
 
     fn count(&mut self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
@@ -163,7 +190,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn put(&mut self, group: i64, key: &str, over: Option<&i64>, new: &New<'_>) -> Result<()> {
-        let (number, now) = (self.revision(new.stamp).as_i64(), new.updated.as_millis());
+        let (number, now) = (self.number(new.stamp), new.updated.as_millis());
         let (until, value) = (new.deadline.map(Timestamp::as_millis), SqlValue(new.value));
         match over {
             Some(slot) => {
@@ -207,19 +234,7 @@ impl Rows for SqliteRows<'_> {
         let stamp = Stamp(u64::try_from(self.pending.len()).unwrap_or(u64::MAX));
         let before = self.pending.last().map_or(self.last, |change| change.revision);
         let revision = before.next().ok_or(Reason::NoRevisionLeft)?;
-        self.pending.push(Change {
-            revision,
-            commit: revision,
-            kind: event.kind,
-            group: event.group.into(),
-            key: event.key.map(Into::into),
-            value: event.details.value,
-            content_type: event.details.content_type,
-            deadline: event.details.deadline,
-            previous: event.details.previous,
-            origin: event.origin.cloned(),
-            timestamp: event.timestamp,
-        });
+        self.pending.push(event.change(revision));
         Ok(stamp)
     }
 
@@ -256,7 +271,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn keep_answer(&mut self, id: &BatchId, at: Timestamp, body: u32, done: &[Did]) -> Result<()> {
-        let outcomes = done.iter().map(|did| did.at(|stamp| self.revision(stamp))).collect();
+        let outcomes = done.iter().map(|did| did.at(|stamp| self.revision(self.last, stamp))).collect();
         let answer = Answer { body, revision: self.last()?, outcomes };
         answers::keep(self.conn, at, id, &answer)
     }

@@ -15,7 +15,7 @@ use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
 
 use super::connection::{OPENING, nap};
-use super::nesting::FileKey;
+use crate::engine::nesting::FileKey;
 
 /// Beside a store, `app.db-wake`.
 pub(super) struct Wake {

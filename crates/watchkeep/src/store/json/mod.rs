@@ -137,7 +137,7 @@ pub fn key(key: &KeyInfo, store: StoreId) -> Json {
 pub fn stats(stats: &Stats) -> Json {
     json!({
         "store": stats.store.as_str(),
-        "path": stats.path.to_string_lossy(),
+        "path": stats.path.as_ref().map(|path| path.to_string_lossy()),
         "namespace": stats.namespace,
         "durability": stats.durability.as_str(),
         "entries": stats.entries,

@@ -52,7 +52,7 @@ fn run(scheduler: impl Scheduler + 'static, schedules: Schedules, model: fn()) {
 
 fn open() -> (Arc<MemoryEngine>, Store) {
     let signal = Arc::new(Signal::new().unwrap());
-    let engine = MemoryEngine::new(signal.clone());
+    let engine = MemoryEngine::model(signal.clone());
     let core = Core::start(engine.clone(), Options::new(), signal).unwrap();
     (engine, Store::start(core).unwrap())
 }

@@ -31,7 +31,7 @@ struct Scene {
 impl Scene {
     fn new() -> Scene {
         let signal = Arc::new(Signal::new().unwrap());
-        let engine = MemoryEngine::new(signal.clone());
+        let engine = MemoryEngine::model(signal.clone());
         let hub = Hub::new(
             engine.clone(),
             Arc::new(ManualClock::default()),

@@ -4,10 +4,11 @@ pub(crate) mod consumers;
 pub(crate) mod futures;
 pub(crate) mod seen;
 
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use watchkeep::{Event, Kind, Watcher};
+use watchkeep::{Event, Kind, Store, Watcher};
 
 /// What a test returns.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -30,6 +31,12 @@ pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Se
             Ok(_) => Err("the thread ended without a result".into()),
         },
     }
+}
+
+/// The file of a store that has one.
+#[expect(clippy::expect_used, reason = "a test of a file has one")]
+pub(crate) fn file_of(store: &Store) -> &Path {
+    store.path().expect("it is in memory")
 }
 
 /// How often a test tries something that hits seldom, times what `WATCHKEEP_TEST_SCALE` says.

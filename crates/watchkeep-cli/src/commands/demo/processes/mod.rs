@@ -36,15 +36,15 @@ pub(super) fn demo(global: &Global, store_is_named: bool, out: &mut Out) -> Resu
     // A signal reaches the processes that are started here too, or the next thing they are told; this one cleans up.
     let asked = signals::on_end(|| {})?;
     // Of this run, not of one before it.
-    let _ = std::fs::remove_file(part::bookmark(store.path()));
+    let _ = std::fs::remove_file(part::bookmark(&path));
     store.delete_group(part::GROUP)?;
     let start = store.last_revision()?;
     let cursor = store.cursor(start).to_string();
-    std::fs::write(part::bookmark(store.path()), cursor)
+    std::fs::write(part::bookmark(&path), cursor)
         .map_err(|error| Failure::new(FAILURE, format!("the cursor could not be written: {error}")))?;
     let mut screen = Screen::new(out);
-    let report = scenes(&store, start, &asked, &mut screen)?;
-    let _ = std::fs::remove_file(part::bookmark(store.path()));
+    let report = scenes(&store, &path, start, &asked, &mut screen)?;
+    let _ = std::fs::remove_file(part::bookmark(&path));
     screen.report(&report)?;
     store.close()?;
     if report.holds() {
@@ -71,8 +71,13 @@ impl Got {
     }
 }
 
-fn scenes(store: &Store, start: Revision, asked: &Asked, screen: &mut Screen<'_>) -> Result<Report> {
-    let path = store.path();
+fn scenes(
+    store: &Store,
+    path: &Path,
+    start: Revision,
+    asked: &Asked,
+    screen: &mut Screen<'_>,
+) -> Result<Report> {
     let began = Instant::now();
     screen.opening(path)?;
     let mut writer = Process::start("writer", path, asked)?;

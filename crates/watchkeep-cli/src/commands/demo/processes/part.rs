@@ -75,7 +75,7 @@ fn number(word: Option<&str>) -> u64 {
 
 /// `got REVISION KEY TIME` for each event, and `noted REVISION` when the cursor is in its file.
 fn read(store: &Store) -> Result<()> {
-    let bookmark = bookmark(store.path());
+    let bookmark = bookmark(store.path().unwrap_or(Path::new("")));
     let from = match std::fs::read_to_string(&bookmark) {
         Ok(text) => text.trim().parse::<Cursor>()?,
         Err(_) => store.cursor(Revision::ZERO),

@@ -37,15 +37,18 @@ impl FileKey {
     }
 }
 
+/// A transaction that is open: of which file, if it has one, and whose turn.
+type Open = (Option<FileKey>, usize);
+
 thread_local! {
     /// It has no destructor: a store may be used and closed by the destructors that run when a thread ends. So what is
     /// empty must hold no memory.
-    static OPEN: ManuallyDrop<RefCell<Vec<(FileKey, usize)>>> =
+    static OPEN: ManuallyDrop<RefCell<Vec<Open>>> =
         const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
-/// Runs a transaction's closure; `turn` says whose.
-pub(super) fn inside<T>(file: &FileKey, turn: usize, f: impl FnOnce() -> T) -> T {
+/// Runs a transaction's closure; `turn` says whose. A store in memory has no file.
+pub(super) fn inside<T>(file: Option<&FileKey>, turn: usize, f: impl FnOnce() -> T) -> T {
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
@@ -58,14 +61,14 @@ pub(super) fn inside<T>(file: &FileKey, turn: usize, f: impl FnOnce() -> T) -> T
             });
         }
     }
-    OPEN.with(|open| open.borrow_mut().push((file.clone(), turn)));
+    OPEN.with(|open| open.borrow_mut().push((file.cloned(), turn)));
     let _leave = Leave;
     f()
 }
 
 /// Refuses a write from inside a transaction on the same file.
 pub(super) fn refuse(file: &FileKey) -> Result<()> {
-    let nested = OPEN.with(|open| open.borrow().iter().any(|(known, _)| known == file));
+    let nested = OPEN.with(|open| open.borrow().iter().any(|(known, _)| known.as_ref() == Some(file)));
     if nested { Err(Reason::Nested.into()) } else { Ok(()) }
 }
 

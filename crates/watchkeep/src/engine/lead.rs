@@ -1,0 +1,157 @@
+//! Who leads: holds the turn, does its own write, and takes along those that came meanwhile.
+
+use std::sync::Arc;
+
+use crate::rules::{Author, Moment, Write};
+use crate::types::error::{Error, Reason, Result};
+use crate::types::revision::Revision;
+
+use super::job::{self, Clear, Transaction};
+use super::turn::{Job, Turn};
+use super::{Receipt, Sealed, Transact};
+
+/// What the leader came to do.
+pub(super) enum Own<'a> {
+    Write(&'a Write),
+    Closure {
+        author: &'a Author,
+        f: &'a mut dyn FnMut(&dyn Transact) -> Result<()>,
+    },
+    /// Nothing: it leads for background jobs.
+    Others,
+}
+
+/// What became of the leader's own write.
+pub(super) enum OwnDone {
+    Write(Receipt),
+    Closure(Sealed),
+    Others,
+}
+
+/// What is handed from leader to leader.
+pub(super) trait Pen {
+    /// Drops what was begun and not committed.
+    fn roll_back(&self);
+}
+
+/// Holds the turn; passes it on whatever happens, with what it took along given back.
+pub(super) struct Lead<'e, P: Pen> {
+    turn: &'e Turn<P>,
+    pub(super) pen: Option<P>,
+    pub(super) taken: Vec<Taken<P>>,
+    /// The last revision that was committed, if anything was announced.
+    pub(super) announced: Option<Revision>,
+}
+
+impl<'e, P: Pen> Lead<'e, P> {
+    pub(super) fn new(turn: &'e Turn<P>, pen: P) -> Lead<'e, P> {
+        Lead { turn, pen: Some(pen), taken: Vec::new(), announced: None }
+    }
+
+    /// Does something with the turn, and passes it.
+    pub(super) fn with<T>(mut self, f: impl FnOnce(&mut P) -> Result<T>) -> Result<T> {
+        self.pen.as_mut().map_or_else(|| Err(Reason::Closed.into()), f)
+    }
+
+    /// Nothing was committed: what was refused stays refused, what was applied fails with the transaction.
+    pub(super) fn fail(&mut self, own: &mut Option<Result<OwnDone>>, error: &Error) {
+        if !matches!(own, Some(Err(_))) {
+            *own = Some(Err(error.clone()));
+        }
+        for taken in self.taken.iter_mut().filter(|taken| !matches!(taken.result, Some(Err(_)))) {
+            taken.result = Some(Err(error.clone()));
+        }
+    }
+
+    /// Passes the turn, and tells everybody what became of their writes.
+    pub(super) fn finish(
+        mut self,
+        own: Option<Result<OwnDone>>,
+        mut wake_others: impl FnMut(Revision),
+    ) -> Result<OwnDone> {
+        let (turn, last) = (self.turn, self.announced);
+        let mut unheard = last;
+        let mut wake_others = || unheard.take().into_iter().for_each(&mut wake_others);
+        let (done, left): (Vec<_>, Vec<_>) = self.taken.drain(..).partition(|taken| taken.result.is_some());
+        // What is due in their way goes step by step: they wait for the next leader.
+        turn.give_back(left.into_iter().map(|taken| taken.job));
+        let (background, waiting): (Vec<_>, Vec<_>) =
+            done.into_iter().partition(|taken| taken.job.background);
+        let finish = |Taken { job, result, .. }: Taken<P>| {
+            let lost = || Err(Reason::WorkerDied { what: "a commit" }.into());
+            turn.finish(&job, result.unwrap_or_else(lost));
+        };
+        // A close waits for the turn, and then completes for the last time what has no thread of its own.
+        if !background.is_empty() {
+            // A process may end once its future has resolved.
+            wake_others();
+        }
+        background.into_iter().for_each(finish);
+        drop(self);
+        wake_others();
+        waiting.into_iter().for_each(finish);
+        // Nobody else announces what was due and in the way of the leader's own write.
+        Ok(match own.unwrap_or(Ok(OwnDone::Others))? {
+            OwnDone::Write(receipt) => {
+                OwnDone::Write(Receipt { announced: receipt.announced.or(last), ..receipt })
+            }
+            OwnDone::Closure(sealed) => {
+                OwnDone::Closure(Sealed { announced: sealed.announced.or(last), ..sealed })
+            }
+            OwnDone::Others => OwnDone::Others,
+        })
+    }
+}
+
+impl<P: Pen> Drop for Lead<'_, P> {
+    fn drop(&mut self) {
+        // Only a panic leaves jobs behind: they wait for the next leader.
+        self.turn.give_back(self.taken.drain(..).map(|taken| taken.job));
+        if let Some(pen) = self.pen.take() {
+            pen.roll_back();
+            self.turn.pass(pen);
+        }
+    }
+}
+
+/// A write that was taken along.
+pub(super) struct Taken<P> {
+    job: Arc<Job<P>>,
+    /// None: not applied yet, or to be applied again, by the next leader if not by this one.
+    result: Option<Result<Receipt>>,
+    failed: bool,
+}
+
+impl<P> Taken<P> {
+    /// The next write that may be taken along, if there is one.
+    pub(super) fn next(turn: &Turn<P>) -> Option<Taken<P>> {
+        Some(Taken { job: turn.take_along()?, result: None, failed: false })
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        self.job.write.as_ref().map_or(0, |write| write.work.weight())
+    }
+
+    /// Whether others may be taken along after it. An error took the transaction with it; this write failed by it.
+    pub(super) fn apply<R: Transaction>(&mut self, rows: &mut R, moment: Moment) -> Result<bool> {
+        if self.failed {
+            return Ok(true);
+        }
+        self.result = None;
+        let applied = match &self.job.write {
+            Some(write) => job::apply(rows, moment, write),
+            None => Err(Reason::WorkerDied { what: "a commit" }.into()),
+        };
+        match applied {
+            Ok(Clear::Done(result)) => {
+                self.result = Some(result);
+                Ok(true)
+            }
+            Ok(Clear::NotYet) => Ok(false),
+            Err(error) => {
+                (self.failed, self.result) = (true, Some(Err(error.clone())));
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! The engine in memory: gone with the process. A commit publishes a new state; whoever reads keeps the one that it has.
+
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
+mod read;
+mod rows;
+mod state;
+
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::engine::feed::Feed;
+use crate::engine::floors::Floors;
+use crate::engine::job::{self, Clear};
+use crate::engine::lead::{Lead, Own, OwnDone, Pen, Taken};
+use crate::engine::signal::Signal;
+use crate::engine::sqlite::Image;
+use crate::engine::turn::{Admission, Turn};
+use crate::engine::upkeep::Upkeep;
+use crate::engine::{Completion, Engine, Held, Read, Receipt, Sealed, Transact, mixed_up, nesting};
+use crate::rules::{self, Author, Moment, Write};
+use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::BatchId;
+use crate::types::clock::{Clock, Timestamp};
+use crate::types::consumer::Force;
+use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{ANSWER_TIME, BATCH_BYTES, BATCH_JOBS, BATCH_TIME, Limits};
+use crate::types::options::{Durability, Options, Retention, Waking};
+use crate::types::revision::{Revision, StoreId};
+use crate::types::sync::atomic::{AtomicBool, Ordering};
+use crate::types::sync::{Mutex, lock};
+
+use read::MemoryRead;
+use rows::MemoryRows;
+use state::State;
+
+#[cfg(all(test, any(loom, shuttle)))]
+pub(crate) use models::{nth, ordinal};
+
+/// What is handed from writer to writer: nothing but the turn.
+#[derive(Debug)]
+struct Token;
+
+impl Pen for Token {
+    fn roll_back(&self) {}
+}
+
+/// The engine in memory.
+pub(crate) struct MemoryEngine {
+    id: StoreId,
+    turn: Turn<Token>,
+    feed: Feed,
+    floors: Arc<Floors>,
+    signal: Arc<Signal>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    retention: Retention,
+    busy_timeout: Duration,
+    snapshot_age: Duration,
+    upkeep: Upkeep,
+    /// The state as of the last commit.
+    state: Mutex<Arc<State>>,
+    held: Mutex<Vec<Weak<MemoryHeld>>>,
+    closed: AtomicBool,
+    /// How many writes a leader takes along.
+    takes_along: usize,
+    /// Whose it is: a forked child has a copy, and nobody who works for it.
+    process: u32,
+}
+
+impl MemoryEngine {
+    /// An empty store. The signal is raised when the store's thread has something to do.
+    pub(crate) fn open(options: &Options, signal: Arc<Signal>) -> Result<MemoryEngine> {
+        Ok(MemoryEngine::over(StoreId::random()?, State::new(1), BATCH_JOBS, options, signal))
+    }
+
+    fn over(
+        id: StoreId,
+        state: State,
+        takes_along: usize,
+        options: &Options,
+        signal: Arc<Signal>,
+    ) -> MemoryEngine {
+        MemoryEngine {
+            id,
+            turn: Turn::new(Token, signal.clone()),
+            feed: Feed::default(),
+            floors: Arc::default(),
+            signal,
+            clock: options.clock.clone(),
+            limits: options.limits,
+            retention: options.retention.unwrap_or_default(),
+            busy_timeout: options.busy_timeout,
+            snapshot_age: options.snapshot_age,
+            upkeep: Upkeep::default(),
+            state: Mutex::new(Arc::new(state)),
+            held: Mutex::default(),
+            closed: AtomicBool::new(false),
+            takes_along,
+            process: std::process::id(),
+        }
+    }
+
+    fn state(&self) -> Arc<State> {
+        lock(&self.state).clone()
+    }
+
+    /// Makes a state the one that is read, unless another commit came after the one that it was made of.
+    fn publish(&self, mut state: State) -> bool {
+        let mut published = lock(&self.state);
+        if published.commit != state.commit {
+            return false;
+        }
+        state.commit += 1;
+        let before = std::mem::replace(&mut *published, Arc::new(state));
+        drop(published);
+        // What nobody reads any more is freed with no lock held.
+        drop(before);
+        true
+    }
+
+    fn known(&self) -> Result<()> {
+        if self.is_forked() { Err(Reason::Forked.into()) } else { Ok(()) }
+    }
+
+    /// Commits the leader's own write and what can be taken along, then passes the turn.
+    fn lead(&self, token: Token, mut own: Own<'_>) -> Result<OwnDone> {
+        let mut lead = Lead::new(&self.turn, token);
+        let mut outcome = Outcome::default();
+        while !self.attempt(&mut lead, &mut own, &mut outcome) {}
+        if lead.announced.is_some() && matches!(outcome.own, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise();
+        }
+        lead.finish(outcome.own, |_| {})
+    }
+
+    /// One transaction; whether all of it is done.
+    fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
+        let again = !lead.taken.is_empty();
+        let mut rows = MemoryRows::begin(State::clone(&self.state()));
+        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight: false };
+        let mut is_reaping = false;
+        if !outcome.has_failed {
+            let done = match own {
+                Own::Write(write) => {
+                    job::apply(&mut rows, moment(), write).map(|done| done.map(OwnDone::Write))
+                }
+                Own::Closure { author, f } => {
+                    let (moment, state) = (moment(), rows.state.clone());
+                    let f = |tx: &dyn Transact| nesting::inside(None, self.turn.address(), || f(tx));
+                    let read = |f: &mut dyn FnMut(&dyn Read) -> Result<()>| {
+                        let state = state.borrow().clone();
+                        f(&MemoryRead { state: &state, now: moment.now })
+                    };
+                    let sealed = job::close_over(&mut rows, moment, author, &read, f);
+                    sealed.map(|done| done.map(OwnDone::Closure))
+                }
+                Own::Others => Ok(Clear::Done(Ok(OwnDone::Others))),
+            };
+            match done {
+                Ok(Clear::Done(done)) => outcome.own = Some(done),
+                Ok(Clear::NotYet) => is_reaping = true,
+                Err(error) => {
+                    *outcome = Outcome { own: Some(Err(error)), has_failed: true };
+                    return false;
+                }
+            }
+        }
+        let mut goes_on = !is_reaping;
+        for taken in &mut lead.taken {
+            if goes_on {
+                let Ok(next) = taken.apply(&mut rows, moment()) else { return false };
+                goes_on = next;
+            }
+        }
+        let (start, mut bytes) = (Instant::now(), 0);
+        while goes_on
+            && !again
+            && lead.taken.len() < self.takes_along
+            && bytes < BATCH_BYTES
+            && start.elapsed() < BATCH_TIME
+        {
+            let Some(mut taken) = Taken::next(&self.turn) else { break };
+            bytes += taken.weight();
+            let applied = taken.apply(&mut rows, moment());
+            lead.taken.push(taken);
+            let Ok(next) = applied else { return false };
+            goes_on = next;
+        }
+        let (base, last, has_sooner) = (rows.base, rows.last, rows.has_sooner);
+        let (state, changes) = rows.into_parts();
+        if !self.publish(state) {
+            return false;
+        }
+        if last > base {
+            self.feed.push(base, last, changes);
+            lead.announced = Some(last);
+        }
+        if has_sooner {
+            self.signal.raise();
+        }
+        !is_reaping
+    }
+
+    /// Changes the state in a commit that announces nothing.
+    fn exclusively<T>(&self, mut f: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
+        match self.turn.enter(|| None, self.busy_timeout)? {
+            Admission::Lead(token) => Lead::new(&self.turn, token).with(|_| {
+                loop {
+                    let mut state = State::clone(&self.state());
+                    let done = f(&mut state)?;
+                    if self.publish(state) {
+                        return Ok(done);
+                    }
+                }
+            }),
+            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
+        }
+    }
+
+    /// Commits some of what was submitted; whether there was any.
+    fn lead_background(&self) -> bool {
+        let Some((token, _)) = self.turn.lead_for_background() else { return false };
+        if let Err(error) = self.lead(token, Own::Others) {
+            tracing::warn!(%error, "writes in the background could not be committed");
+        }
+        true
+    }
+
+    /// Ends held reads that are too old; with the close, all of them.
+    fn end_held(&self, close: bool) {
+        let mut held = lock(&self.held);
+        held.retain(|held| held.strong_count() > 0);
+        let ended: Vec<_> = held.iter().filter_map(Weak::upgrade).collect();
+        drop(held);
+        for held in ended.iter().filter(|held| close || held.is_too_old()) {
+            let ended = if close { Holding::Closed } else { Holding::TooOld };
+            drop(std::mem::replace(&mut *lock(&held.state), ended));
+        }
+    }
+
+    fn maintenance_step(&self) -> Result<bool> {
+        self.end_held(false);
+        let now = self.clock.now();
+        let cut = |state: &State| rules::cut(state, &self.retention, now, self.floors.least());
+        let old = |state: &State| state.old_answers(before(now, ANSWER_TIME));
+        let state = self.state();
+        if cut(&state)?.is_none() && old(&state).is_empty() {
+            return Ok(false);
+        }
+        self.exclusively(|state| {
+            let cut = cut(state)?;
+            cut.into_iter().for_each(|cut| state.trim(cut));
+            let old = old(state);
+            old.iter().for_each(|id| drop(state.answers.remove_cow(id)));
+            Ok(cut.is_some() || !old.is_empty())
+        })
+    }
+}
+
+fn before(now: Timestamp, age: Duration) -> Timestamp {
+    Timestamp::from_millis(now.as_millis().saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// What became of the leader's own write so far.
+#[derive(Default)]
+struct Outcome {
+    own: Option<Result<OwnDone>>,
+    /// It took the transaction with it, and is not run again.
+    has_failed: bool,
+}
+
+impl Engine for MemoryEngine {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Relaxed
+    }
+
+    fn waking(&self) -> Waking {
+        Waking::Alone
+    }
+
+    fn hears_others(&self) -> bool {
+        true
+    }
+
+    fn distance(&self, from: Revision, to: Revision) -> u64 {
+        to.get().saturating_sub(from.get()) / self.state().stride
+    }
+
+    fn write(&self, write: Write) -> Result<Receipt> {
+        self.known()?;
+        self.refuse_nested()?;
+        match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
+            Admission::Done(result) => result,
+            Admission::Lead(token) => match self.lead(token, Own::Write(&write))? {
+                OwnDone::Write(receipt) => Ok(receipt),
+                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+
+    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
+        self.known()?;
+        self.refuse_nested()?;
+        match self.turn.enter(|| None, self.busy_timeout)? {
+            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
+            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f })? {
+                OwnDone::Closure(sealed) => Ok(sealed),
+                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+
+    fn submit(&self, write: Write, done: Completion) {
+        match self.known().and_then(|()| self.refuse_nested()) {
+            Ok(()) => self.turn.submit(write, self.busy_timeout, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
+        self.lead_background();
+        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false);
+        self.turn.take_settled()
+    }
+
+    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { self.linger(f) }
+    }
+
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.glance(f)
+    }
+
+    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        self.known()?;
+        f(&MemoryRead { state: &self.state(), now: self.clock.now() })
+    }
+
+    fn hold(&self) -> Result<Arc<dyn Held>> {
+        self.known()?;
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Reason::Closed.into());
+        }
+        let held = Arc::new(MemoryHeld {
+            state: Mutex::new(Holding::Open(self.state())),
+            now: self.clock.now(),
+            since: Instant::now(),
+            limit: self.snapshot_age,
+            clock: self.clock.clone(),
+        });
+        lock(&self.held).push(Arc::downgrade(&held));
+        Ok(held)
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
+    }
+
+    fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        Ok(self.state().deadlines.into_iter().next().map(|(deadline, ..)| *deadline))
+    }
+
+    fn maintain(&self) -> Result<bool> {
+        if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
+    }
+
+    fn retention(&self) -> Result<Retention> {
+        Ok(self.retention)
+    }
+
+    fn trim(&self, before: Revision, force: Force) -> Result<u64> {
+        self.known()?;
+        self.refuse_nested()?;
+        self.exclusively(|state| state.trim_before(before, force))
+    }
+
+    fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
+        self.glance(&mut |_| Ok(()))?;
+        let state = self.state();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let entries = state.groups.into_iter().map(|(_, group)| group.entries.len()).sum();
+        Ok((state.problems(), [count(entries), count(state.groups.len()), count(state.log.len())]))
+    }
+
+    fn repair(&self) -> Result<Vec<String>> {
+        self.refuse_nested()?;
+        self.glance(&mut |_| Ok(()))?;
+        Ok(Vec::new())
+    }
+
+    fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
+        self.glance(&mut |_| Ok(()))?;
+        let (state, image) = (self.state(), Image::new(self.retention)?);
+        for (id, group) in &state.groups {
+            image.group(id.0, &group.name, group.keys, group.bytes)?;
+            for (key, stored) in &group.entries {
+                image.entry(id.0, &stored.entry(key))?;
+            }
+        }
+        for (name, namespace) in &state.namespaces {
+            image.namespace(name, namespace.usage, namespace.quota)?;
+        }
+        for (name, (row, filter)) in &state.consumers {
+            image.consumer(name, row, filter)?;
+        }
+        for ((client, sequence), (at, answer)) in &state.answers {
+            let id = BatchId { client: client.to_string(), sequence: *sequence };
+            image.answer(&id, *at, answer)?;
+        }
+        for row in state.rows_after(Revision::ZERO) {
+            image.event(&row.change, row.total)?;
+        }
+        image.marks(state.trimmed, state.fence)?;
+        image.write(target, options)
+    }
+
+    fn stand(&self) -> Result<()> {
+        self.known()
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        (0, 0)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.turn.is_closed()
+    }
+
+    fn refuse_nested(&self) -> Result<()> {
+        self.refuse_own_turn()
+    }
+
+    fn refuse_own_turn(&self) -> Result<()> {
+        nesting::refuse_turn(self.turn.address())
+    }
+
+    fn poison(&self, error: &Error) {
+        self.turn.poison(error);
+    }
+
+    fn seal(&self) -> Result<()> {
+        self.turn.refuse();
+        loop {
+            while self.lead_background() {}
+            if self.turn.close().is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.end_held(true);
+    }
+}
+
+/// A state that is read until dropped, too old, or closed with the store.
+struct MemoryHeld {
+    state: Mutex<Holding>,
+    now: Timestamp,
+    since: Instant,
+    limit: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+enum Holding {
+    Open(Arc<State>),
+    TooOld,
+    Closed,
+}
+
+impl MemoryHeld {
+    /// By the store's clock, or by one that is never set back.
+    fn is_too_old(&self) -> bool {
+        self.clock.now().since(self.now).max(self.since.elapsed()) > self.limit
+    }
+}
+
+impl Held for MemoryHeld {
+    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        let state = match &*lock(&self.state) {
+            Holding::Open(state) if !self.is_too_old() => state.clone(),
+            Holding::Closed => return Err(Reason::Closed.into()),
+            _ => return Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
+        };
+        f(&MemoryRead { state: &state, now: self.now })
+    }
+}

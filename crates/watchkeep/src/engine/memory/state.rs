@@ -1,0 +1,276 @@
+//! All rows of a store in memory, in maps that share what did not change: a copy is a few pointers.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use immutable_chunkmap::map::{MapM, MapS};
+use immutable_chunkmap::set::SetM;
+
+use crate::rules::{Answer, ConsumerRow, LogRow, Past, whole_transactions};
+use crate::types::clock::Timestamp;
+use crate::types::consumer::Force;
+use crate::types::entry::Entry;
+use crate::types::error::{Reason, Result};
+use crate::types::event::Change;
+use crate::types::filter::Filter;
+use crate::types::name::NameRange;
+use crate::types::quota::{Quota, Usage};
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+
+/// An entry.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) value: Value,
+    pub(super) revision: Revision,
+    pub(super) created: Revision,
+    pub(super) updated: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) content_type: Option<Box<str>>,
+}
+
+impl Stored {
+    pub(super) fn entry(&self, key: &str) -> Entry {
+        Entry {
+            key: key.to_owned(),
+            value: self.value.clone(),
+            revision: self.revision,
+            created: self.created,
+            updated: self.updated,
+            deadline: self.deadline,
+            content_type: self.content_type.as_deref().map(str::to_owned),
+        }
+    }
+}
+
+/// A group, with its entries.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) name: Arc<str>,
+    pub(super) keys: i64,
+    pub(super) bytes: i64,
+    pub(super) entries: MapM<Arc<str>, Arc<Stored>>,
+}
+
+/// What a namespace holds, and may hold.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Namespace {
+    pub(super) usage: Usage,
+    pub(super) quota: Quota,
+}
+
+/// A row of the log.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) change: Arc<Change>,
+    /// The running total of bytes, with it.
+    pub(super) total: i64,
+}
+
+impl From<&Row> for LogRow {
+    fn from(row: &Row) -> LogRow {
+        LogRow { revision: row.change.revision, total: row.total, timestamp: row.change.timestamp }
+    }
+}
+
+/// The revision of a group's first event: never used before, never again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct GroupId(pub(super) u64);
+
+/// A deadline of an entry.
+pub(super) type Deadline = (Timestamp, GroupId, Arc<str>);
+
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) names: MapM<Arc<str>, GroupId>,
+    pub(super) groups: MapM<GroupId, Group>,
+    pub(super) deadlines: SetM<Deadline>,
+    pub(super) namespaces: MapS<Arc<str>, Namespace>,
+    pub(super) consumers: MapS<Arc<str>, (ConsumerRow, Filter)>,
+    pub(super) answers: MapM<(Arc<str>, u64), (Timestamp, Answer)>,
+    pub(super) log: MapM<Revision, Row>,
+    pub(super) trimmed: Revision,
+    /// The number of the last taking of a consumer.
+    pub(super) fence: u64,
+    /// How far it is from one revision to the next.
+    pub(super) stride: u64,
+    /// Which commit it is as of: some change rows without a revision.
+    pub(super) commit: u64,
+}
+
+impl State {
+    pub(super) fn new(stride: u64) -> State {
+        State {
+            names: MapM::new(),
+            groups: MapM::new(),
+            deadlines: SetM::new(),
+            namespaces: MapS::new(),
+            consumers: MapS::new(),
+            answers: MapM::new(),
+            log: MapM::new(),
+            trimmed: Revision::ZERO,
+            fence: 0,
+            stride,
+            commit: 0,
+        }
+    }
+
+    pub(super) fn last(&self) -> Revision {
+        self.newest().map_or(self.trimmed, |row| row.change.revision)
+    }
+
+    pub(super) fn newest(&self) -> Option<&Row> {
+        self.log.into_iter().next_back().map(|(_, row)| row)
+    }
+
+    pub(super) fn group(&self, name: &str) -> Option<(GroupId, &Group)> {
+        let id = *self.names.get(name)?;
+        Some((id, self.groups.get(&id)?))
+    }
+
+    pub(super) fn stored(&self, group: &str, key: &str) -> Option<&Arc<Stored>> {
+        self.group(group)?.1.entries.get(key)
+    }
+
+    /// The groups of a range of names.
+    pub(super) fn groups_in<'a>(
+        &'a self,
+        names: &'a NameRange,
+    ) -> impl Iterator<Item = (GroupId, &'a Group)> {
+        let ids = self.names.range::<str, _>(bounds(names)).map(|(_, id)| *id);
+        ids.filter_map(|id| Some((id, self.groups.get(&id)?)))
+    }
+
+    /// The rows of the log after a revision.
+    pub(super) fn rows_after(&self, after: Revision) -> impl DoubleEndedIterator<Item = &Row> {
+        self.rows_in(after, None)
+    }
+
+    /// The rows of the log after a revision, up to another.
+    pub(super) fn rows_in(
+        &self,
+        after: Revision,
+        upto: Option<Revision>,
+    ) -> impl DoubleEndedIterator<Item = &Row> {
+        let upto = upto.map_or(Bound::Unbounded, |upto| Bound::Included(upto.max(after)));
+        self.log.range::<Revision, _>((Bound::Excluded(after), upto)).map(|(_, row)| row)
+    }
+
+    /// Drops the log up to a revision.
+    pub(super) fn trim(&mut self, cut: Revision) {
+        let gone: Vec<_> = self.log.range::<Revision, _>(..=cut).map(|(revision, _)| *revision).collect();
+        gone.iter().for_each(|revision| drop(self.log.remove_cow(revision)));
+        self.trimmed = self.trimmed.max(cut);
+    }
+
+    /// Trims before a revision, as far as whole transactions go; how many events went.
+    pub(super) fn trim_before(&mut self, before: Revision, force: Force) -> Result<u64> {
+        let to = Revision::new(before.get().saturating_sub(1));
+        let Some(cut) = whole_transactions(self, to)? else { return Ok(0) };
+        let held = self.consumers.into_iter().filter_map(|(name, (row, _))| Some((name, row.acked?)));
+        match held.min_by_key(|(_, acked)| *acked) {
+            Some((name, after)) if after < cut && force == Force::No => {
+                return Err(Reason::Needed { name: name.to_string(), after }.into());
+            }
+            _ => {}
+        }
+        let kept = self.log.len();
+        self.trim(cut);
+        Ok(u64::try_from(kept - self.log.len()).unwrap_or(u64::MAX))
+    }
+
+    /// The answers that were given before a time.
+    pub(super) fn old_answers(&self, before: Timestamp) -> Vec<(Arc<str>, u64)> {
+        let old = self.answers.into_iter().filter(|(_, (at, _))| *at < before);
+        old.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Counters that are not what they count, a sentence each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (_, group) in &self.groups {
+            let sizes = group.entries.into_iter().map(|(key, stored)| key.len() + stored.value.len());
+            let is = (group.entries.len(), sizes.sum::<usize>());
+            if (usize::try_from(group.keys), usize::try_from(group.bytes)) != (Ok(is.0), Ok(is.1)) {
+                let (name, keys, bytes) = (&group.name, group.keys, group.bytes);
+                problems
+                    .push(format!("group {name:?} counts {keys} keys and {bytes} bytes, and holds {is:?}"));
+            }
+        }
+        problems
+    }
+
+    /// Deadlines that have come, the earliest first.
+    pub(super) fn due(&self, now: Timestamp) -> impl Iterator<Item = &Deadline> {
+        self.deadlines.into_iter().take_while(move |(deadline, ..)| *deadline <= now)
+    }
+}
+
+/// A range of names as a map takes it.
+pub(super) fn bounds(names: &NameRange) -> (Bound<&str>, Bound<&str>) {
+    let from = match &names.from {
+        Bound::Included(from) => Bound::Included(from.as_str()),
+        Bound::Excluded(from) => Bound::Excluded(from.as_str()),
+        Bound::Unbounded => Bound::Unbounded,
+    };
+    (from, names.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
+}
+
+impl Past for State {
+    fn trimmed(&self) -> Result<Revision> {
+        Ok(self.trimmed)
+    }
+
+    fn end(&self) -> Result<(Revision, i64)> {
+        Ok((self.last(), self.newest().map_or(0, |row| row.total)))
+    }
+
+    fn first_after(&self, revision: Revision) -> Result<Option<(LogRow, i64)>> {
+        let first = self.rows_after(revision).next();
+        Ok(first.map(|row| (row.into(), row.total - payload(&row.change))))
+    }
+
+    fn events_after(&self, revision: Revision) -> Result<u64> {
+        Ok(self.last().get().saturating_sub(revision.get()) / self.stride)
+    }
+
+    fn before_newest(&self, count: u64) -> Result<Revision> {
+        Ok(Revision::new(self.last().get().saturating_sub(count.saturating_mul(self.stride))))
+    }
+
+    fn row_from(&self, revision: Revision) -> Result<Option<LogRow>> {
+        Ok(self.log.range::<Revision, _>(revision..).next().map(|(_, row)| row.into()))
+    }
+
+    fn commit_of(&self, revision: Revision) -> Result<Option<Revision>> {
+        Ok(self.log.get(&revision).map(|row| row.change.commit))
+    }
+
+    fn first_within(
+        &self,
+        (after, upto): (Revision, Revision),
+        (from, to): (Timestamp, Timestamp),
+    ) -> Result<Option<Revision>> {
+        let mut rows = self.rows_in(after, Some(upto));
+        let found = rows.find(|row| (from..=to).contains(&row.change.timestamp));
+        Ok(found.map(|row| row.change.revision))
+    }
+
+    fn last_before(&self, (after, upto): (Revision, Revision), time: Timestamp) -> Result<Option<Revision>> {
+        let mut rows = self.rows_in(after, Some(upto)).rev();
+        Ok(rows.find(|row| row.change.timestamp < time).map(|row| row.change.revision))
+    }
+
+    fn last_end(&self, (after, upto): (Revision, Revision)) -> Result<Option<Revision>> {
+        let mut rows = self.rows_in(after, Some(upto)).rev();
+        Ok(rows.find(|row| row.change.revision == row.change.commit).map(|row| row.change.revision))
+    }
+
+    fn floor(&self) -> Result<Option<Revision>> {
+        Ok(self.consumers.into_iter().filter_map(|(_, (row, _))| row.acked).min())
+    }
+}
+
+pub(super) fn payload(change: &Change) -> i64 {
+    i64::try_from(change.payload()).unwrap_or(i64::MAX)
+}
