@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -163,10 +162,10 @@ pub fn probe(store: &Store, Probe { label, limit, patience }: Probe<'_>) -> Resu
         let write = ask(move || match at {
             0 => store.set(GROUP, &own, "v"),
             1 => block_on(store.to_async().set(GROUP, &own, "v")),
-            _ => Options::new()
-                .busy_timeout(patience)
-                .open(store.path().unwrap_or(Path::new("")))?
-                .set(GROUP, &own, "v"),
+            _ => match store.path() {
+                Some(path) => Options::new().busy_timeout(patience).open(path)?.set(GROUP, &own, "v"),
+                None => store.set(GROUP, &own, "v"),
+            },
         });
         if report.note(limit, what, &write).is_some() {
             report.note(limit, told, &event);
@@ -196,8 +195,9 @@ mod tests {
     const SOON: Duration = Duration::from_millis(200);
 
     #[test]
-    fn a_store_that_stands_still_is_found() -> Result<(), Error> {
-        let store = Store::open_in_memory()?;
+    fn a_store_that_stands_still_is_found() -> Result<(), crate::surface::Fault> {
+        let folder = tempfile::tempdir()?;
+        let store = Store::open(folder.path().join("app.db"))?;
         let (go, gone) = mpsc::channel::<()>();
         let stuck = std::sync::Mutex::new(gone);
         let stands = store.on_change(move |_| drop(stuck.lock().map(|gone| gone.recv())));

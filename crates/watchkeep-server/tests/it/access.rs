@@ -273,7 +273,8 @@ fn a_token_in_a_url_is_refused_and_not_repeated() -> Result {
 
 #[test]
 fn a_store_that_was_never_guarded_is_open_and_stays_closed_after_the_last_token_is_gone() -> Result {
-    let store = Store::open_in_memory()?;
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path().join("app.db"))?;
     let access = Access::open(&store)?;
     let asked = access.clone();
     let hub = Hub::with(&store, |server| server.ask_for_tokens(asked));

@@ -54,6 +54,7 @@ fn a_store_of_futures_does_what_the_model_does() -> Result<(), Fault> {
 fn a_store_that_trims_its_log_does_what_the_model_does() -> Result<(), Fault> {
     for seed in seeds(200..200 + scaled(1)) {
         run(Box::new(File::new()?), Retention::events(300), seed, 900)?;
+        run(Box::new(Memory), Retention::events(300), seed + 50, 900)?;
     }
     Ok(())
 }

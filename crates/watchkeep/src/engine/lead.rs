@@ -132,6 +132,14 @@ impl<P> Taken<P> {
         self.job.write.as_ref().map_or(0, |write| write.work.weight())
     }
 
+    /// Forgets what came of it in a transaction that was rolled back; nobody is taken along after it.
+    pub(super) fn wait(&mut self) -> bool {
+        if !self.failed {
+            self.result = None;
+        }
+        false
+    }
+
     /// Whether others may be taken along after it. An error took the transaction with it; this write failed by it.
     pub(super) fn apply<R: Transaction>(&mut self, rows: &mut R, moment: Moment) -> Result<bool> {
         if self.failed {

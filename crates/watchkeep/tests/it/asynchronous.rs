@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::{block_on, next, poll_once};
-use crate::support::{LIMIT, Result, eventually, file_of, line, scaled, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, file_of, line, scaled, within_limit,
+};
 use futures_executor::ThreadPool;
 use watchkeep::{
     DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Retention, Revision, SetOptions, Store,
@@ -21,7 +23,7 @@ fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind> {
 #[test]
 fn every_operation_does_what_its_blocking_twin_does() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let asynchronous = store.to_async();
         block_on(async {
             let first = asynchronous.set("g", "k", "v").await?;
@@ -63,7 +65,7 @@ fn every_operation_does_what_its_blocking_twin_does() -> Result {
 #[test]
 fn a_thousand_writes_under_way_at_once_are_committed_in_the_order_they_were_asked_for() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().buffer(4))?;
         let asynchronous = store.to_async();
         let writing: Vec<_> = (0..1_000).map(|n| asynchronous.set("g", "k", n.to_string())).collect();
@@ -82,7 +84,7 @@ fn a_thousand_writes_under_way_at_once_are_committed_in_the_order_they_were_aske
 fn tasks_on_a_runtime_of_several_threads_write_read_and_watch() -> Result {
     within_limit(|| {
         let pool = ThreadPool::builder().pool_size(3).create()?;
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let (done, results) = mpsc::channel();
         for task in 0..40_usize {
             let (asynchronous, done) = (store.to_async(), done.clone());
@@ -114,7 +116,7 @@ fn tasks_on_a_runtime_of_several_threads_write_read_and_watch() -> Result {
 #[test]
 fn dropping_the_future_of_a_write_does_not_take_it_back() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let asynchronous = store.to_async();
         for number in 0..200 {
             let mut writing = Box::pin(asynchronous.set("g", &number.to_string(), "v"));
@@ -132,7 +134,7 @@ fn dropping_the_future_of_a_write_does_not_take_it_back() -> Result {
 #[test]
 fn a_transaction_whose_future_is_dropped_polled_or_not_happens_whole() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let asynchronous = store.to_async();
         for number in 0..50 {
             let mut writing = Box::pin(asynchronous.transaction(move |tx| {
@@ -154,7 +156,7 @@ fn a_transaction_whose_future_is_dropped_polled_or_not_happens_whole() -> Result
 #[test]
 fn deletions_of_groups_whose_futures_are_dropped_unpolled_happen() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         for group in ["a", "b1", "b2", "c"] {
             store.set(group, "k", "v")?;
         }
@@ -167,7 +169,7 @@ fn deletions_of_groups_whose_futures_are_dropped_unpolled_happen() -> Result {
 #[test]
 fn a_panicking_closure_is_an_error_and_the_next_call_works() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let asynchronous = store.to_async();
         for _ in 0..10 {
             let panicked = block_on(asynchronous.transaction(|tx| {
@@ -191,7 +193,7 @@ fn a_panicking_closure_is_an_error_and_the_next_call_works() -> Result {
 #[test]
 fn after_the_close_every_future_of_a_write_fails_with_closed() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let asynchronous = store.to_async();
         store.close()?;
         let calls = [
@@ -211,7 +213,7 @@ fn after_the_close_every_future_of_a_write_fails_with_closed() -> Result {
 fn writes_asked_for_while_the_store_closes_are_all_answered() -> Result {
     within_limit(|| {
         for _ in 0..scaled(8)? {
-            let store = Store::open_in_memory()?;
+            let store = anywhere()?;
             let asynchronous = store.to_async();
             let (begun, some) = mpsc::channel();
             let closed = Arc::new(AtomicBool::new(false));
@@ -244,7 +246,7 @@ fn writes_asked_for_while_the_store_closes_are_all_answered() -> Result {
 #[test]
 fn after_the_close_every_other_future_fails_with_closed_and_streams_drain() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         let asynchronous = store.to_async();
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().buffer(3))?;
         (0..300).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
@@ -334,7 +336,7 @@ fn the_last_handle_may_go_while_calls_are_under_way() -> Result {
 #[test]
 fn a_write_has_reached_watchers_and_callbacks_when_its_future_resolves() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().buffer(1_000))?;
         let called = Arc::new(AtomicUsize::new(0));
         let _counting = store.on_change({

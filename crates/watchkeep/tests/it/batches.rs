@@ -9,7 +9,7 @@ use watchkeep::{
 };
 
 use crate::support::futures::block_on;
-use crate::support::{Result, eventually};
+use crate::support::{Anywhere as _, Result, anywhere, eventually};
 
 /// Which conditions of a refused batch did not hold, and what is there.
 fn unmet(refused: std::result::Result<watchkeep::Applied, Error>) -> Vec<(usize, Option<Revision>)> {
@@ -20,7 +20,7 @@ fn unmet(refused: std::result::Result<watchkeep::Applied, Error>) -> Vec<(usize,
 
 #[test]
 fn a_batch_is_one_commit_whose_outcomes_stand_in_the_order_of_its_operations() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("gone", "a", "1")?;
     store.set("gone", "b", "1")?;
     let base = store.set("g", "old", "1")?;
@@ -47,7 +47,7 @@ fn a_batch_is_one_commit_whose_outcomes_stand_in_the_order_of_its_operations() -
 
 #[test]
 fn one_that_does_nothing_answers_where_the_store_stands() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let at = store.set("g", "k", "1")?;
     for batch in
         [Batch::new(), Batch::new().require(Condition::present("g", "k")), Batch::new().delete("g", "never")]
@@ -60,7 +60,7 @@ fn one_that_does_nothing_answers_where_the_store_stands() -> Result {
 
 #[test]
 fn all_conditions_are_judged_before_the_first_operation_and_all_that_fail_are_named() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let at = store.set("g", "k", "1")?;
     let other = store.set("g", "other", "1")?;
     let cursor = |revision| store.cursor(revision);
@@ -94,7 +94,7 @@ fn all_conditions_are_judged_before_the_first_operation_and_all_that_fail_are_na
 #[test]
 fn a_refused_batch_leaves_nothing_not_even_what_was_due() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let tenant = store.scoped("t")?;
     tenant.set("g", "stays", "1")?;
     let base = store.last_revision()?;
@@ -111,7 +111,7 @@ fn a_refused_batch_leaves_nothing_not_even_what_was_due() -> Result {
 #[test]
 fn what_is_due_is_not_there_for_a_condition() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let minute = SetOptions::new().ttl(Duration::from_secs(60));
     let at = store.cursor(store.set_with("g", "k", "1", minute)?);
     clock.advance(Duration::from_secs(60));
@@ -130,7 +130,7 @@ fn what_is_due_is_not_there_for_a_condition() -> Result {
 
 #[test]
 fn unchanged_looks_at_what_the_filter_lets_through_and_no_farther_than_it_may() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let cursor = |revision| store.cursor(revision);
     let read = cursor(store.set("g", "k", "1")?);
     let unchanged =
@@ -165,7 +165,7 @@ fn unchanged_looks_at_what_the_filter_lets_through_and_no_farther_than_it_may() 
 
 #[test]
 fn a_batch_writes_and_judges_in_its_handles_namespace_only() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let (one, two) = (store.scoped("one")?, store.scoped("two")?.with_origin("me"));
     let at = one.set("g", "k", "1")?;
     two.apply(
@@ -185,7 +185,7 @@ fn a_batch_writes_and_judges_in_its_handles_namespace_only() -> Result {
 
 #[test]
 fn what_cannot_be_applied_is_refused_before_anything_is() -> Result {
-    let (store, other) = (Store::open_in_memory()?, Store::open_in_memory()?);
+    let (store, other) = (anywhere()?, anywhere()?);
     let theirs = other.cursor(other.set("g", "k", "1")?);
     let many = (0..=MAX_BATCH_OPERATIONS).fold(Batch::new(), |batch, _| batch.set("g", "k", "1"));
     let large = (0..5).fold(Batch::new(), |batch, _| batch.set("g", "k", vec![b'x'; 16 << 20]));
@@ -210,7 +210,7 @@ fn what_cannot_be_applied_is_refused_before_anything_is() -> Result {
 #[test]
 fn a_deletion_of_groups_in_a_batch_announces_what_is_due_in_them_first() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let mut watcher = store.watch("g", "*");
     // More than one step of expiry removes.
     let fill = (0..300).fold(Batch::new(), |batch, number: u32| {
@@ -238,7 +238,7 @@ fn a_deletion_of_groups_in_a_batch_announces_what_is_due_in_them_first() -> Resu
 
 #[test]
 fn a_batch_is_a_future_too_and_keeps_its_place_among_writes() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let calls = store.to_async();
     // None is awaited before the next is called.
     let first = calls.set("g", "k", "1");
@@ -285,7 +285,7 @@ fn a_batch_with_an_id_is_applied_once_and_answered_as_often_as_it_comes() -> Res
 
 #[test]
 fn a_refused_batch_leaves_no_answer_and_is_judged_anew() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let batch = || Batch::new().id("c", 1).require(Condition::present("g", "k")).set("g", "l", "1");
     assert_eq!(unmet(store.apply(batch())), [(0, None)]);
     store.set("g", "k", "1")?;
@@ -298,7 +298,7 @@ fn a_refused_batch_leaves_no_answer_and_is_judged_anew() -> Result {
 
 #[test]
 fn the_last_answers_of_a_client_are_kept_and_what_lies_before_is_never_done_again() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let apply =
         |sequence: u64| store.apply(Batch::new().id("c", sequence).set("g", "k", sequence.to_string()));
     for sequence in 1..=65 {
@@ -326,7 +326,7 @@ fn the_last_answers_of_a_client_are_kept_and_what_lies_before_is_never_done_agai
 
 #[test]
 fn repeats_that_meet_in_one_commit_are_one_write() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let calls = store.to_async();
     let all: Vec<_> = (0..50).map(|_| calls.apply(Batch::new().id("c", 1).set("g", "k", "1"))).collect();
     let answers = all.into_iter().map(block_on).collect::<std::result::Result<Vec<_>, _>>()?;
@@ -338,7 +338,7 @@ fn repeats_that_meet_in_one_commit_are_one_write() -> Result {
 #[test]
 fn answers_are_dropped_after_a_day() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).retention(Retention::events(1)).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).retention(Retention::events(1)).anywhere()?;
     let batch = || Batch::new().id("c", 1).set("g", "k", "1");
     store.apply(batch())?;
     clock.advance(Duration::from_secs(24 * 3_600));

@@ -6,12 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::seen::{Seen, lines_of};
-use crate::support::{LIMIT, Result, eventually, line, revisions, take, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, line, revisions, take, within_limit,
+};
 use watchkeep::{ErrorKind, Event, Filter, Item, Kind, Options, Quota, Retention, Revision, Store};
 
 #[test]
 fn every_callback_has_run_for_a_write_when_it_returns() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let (seen, _one) = lines_of(&store);
     let (also, _two) = lines_of(&store);
     store.set("g", "a", "1")?;
@@ -34,7 +36,7 @@ fn every_callback_has_run_for_a_write_when_it_returns() -> Result {
 #[test]
 fn callbacks_and_watchers_see_one_order_across_8_writers() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch("*", "*");
         let (one, two, running) = (Seen::new(), Seen::new(), Arc::new(AtomicUsize::new(0)));
         let subscriptions = [&one, &two].map(|seen| {
@@ -85,7 +87,7 @@ fn callbacks_and_watchers_see_one_order_across_8_writers() -> Result {
 
 #[test]
 fn a_panicking_callback_harms_neither_the_write_nor_the_other_callbacks() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     let calls = Arc::new(AtomicU64::new(0));
     let _panicking = store.on_change({
@@ -107,7 +109,7 @@ fn a_panicking_callback_harms_neither_the_write_nor_the_other_callbacks() -> Res
 #[test]
 fn a_callback_with_marks_is_told_exactly_what_retention_took_from_it() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         let (items, (inside, entered), (go_on, released)) =
             (Seen::new(), mpsc::channel(), mpsc::channel::<()>());
         let _marks = store.on_change_with(Filter::everything(), {
@@ -166,7 +168,7 @@ fn a_callback_with_marks_is_told_exactly_what_retention_took_from_it() -> Result
 
 #[test]
 fn a_callback_of_a_scoped_handle_never_sees_out_and_has_local_names() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let scoped = store.scoped("a")?;
     let (seen, _subscription) = lines_of(&scoped);
     for group in ["a:g", "ab:g", "A:g", "a", "b:a:g", ":a:g"] {
@@ -180,7 +182,7 @@ fn a_callback_of_a_scoped_handle_never_sees_out_and_has_local_names() -> Result 
 
 #[test]
 fn a_filter_chooses_what_a_callback_sees_touch_only_when_asked_for() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let seen = Seen::new();
     let filter = Filter::key_prefix("g", "a").kinds([Kind::Touch, Kind::Delete]).exclude_origin("me");
     let _subscription = store.on_change_with(filter, {
@@ -200,7 +202,7 @@ fn a_filter_chooses_what_a_callback_sees_touch_only_when_asked_for() -> Result {
 
 #[test]
 fn a_detached_callback_stays_and_a_dropped_subscription_ends_it() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let (stays, subscription) = lines_of(&store);
     subscription.detach();
     let (goes, subscription) = lines_of(&store);
@@ -215,7 +217,7 @@ fn a_detached_callback_stays_and_a_dropped_subscription_ends_it() -> Result {
 #[test]
 fn unregistering_does_not_wait_for_a_call_under_way() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let ((inside, entered), (go_on, released)) = (mpsc::channel(), mpsc::channel::<()>());
         let subscription = store.on_change(move |_| {
             inside.send(()).ok();
@@ -258,7 +260,7 @@ fn callbacks_hear_of_writes_through_another_handle_on_the_file() -> Result {
 #[test]
 fn what_a_refused_write_made_room_with_is_announced_too() -> Result {
     let clock = Arc::new(watchkeep::ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_bytes: 10, ..Quota::default() })?;
     let (seen, _subscription) = lines_of(&tenant);
     tenant.set_with_ttl("g", "k", "v", Duration::from_secs(1))?;
@@ -271,7 +273,7 @@ fn what_a_refused_write_made_room_with_is_announced_too() -> Result {
 #[test]
 fn registering_and_unregistering_while_8_threads_write_loses_no_call() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let stop = AtomicBool::new(false);
         let steady = Seen::new();
         let _steady = store.on_change({
@@ -315,7 +317,7 @@ fn registering_and_unregistering_while_8_threads_write_loses_no_call() -> Result
 #[test]
 fn callbacks_that_come_and_go_altogether_while_threads_write_leave_nobody_waiting() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let stop = AtomicBool::new(false);
         thread::scope(|scope| -> Result {
             let writers: Vec<_> = (0..4)

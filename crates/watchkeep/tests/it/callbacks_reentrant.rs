@@ -5,13 +5,15 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::seen::{Seen, lines_of};
-use crate::support::{LIMIT, Result, eventually, line, lines, next, take, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, line, lines, next, take, within_limit,
+};
 use watchkeep::{ErrorKind, Filter, Kind, Options, Retention, Revision, Store, Subscription, WatchOptions};
 
 #[test]
 fn a_write_inside_a_callback_is_with_the_watchers_at_once_and_called_back_after_the_event() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let weak = store.downgrade();
         let (order, watcher) = (Seen::new(), Arc::new(Mutex::new(store.watch("out", "*"))));
         let _first = store.on_change({
@@ -51,7 +53,7 @@ fn a_write_inside_a_callback_is_with_the_watchers_at_once_and_called_back_after_
 #[test]
 fn chains_of_writes_inside_callbacks_end_before_the_outermost_write_returns() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let weak = store.downgrade();
         let _down = store.on_change(move |event| {
             let left: u32 = event.key().and_then(|key| key.parse().ok()).unwrap_or(0);
@@ -74,7 +76,7 @@ fn chains_of_writes_inside_callbacks_end_before_the_outermost_write_returns() ->
 #[test]
 fn a_write_whose_callbacks_another_thread_runs_returns_after_what_they_wrote_as_well() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let weak = store.downgrade();
         let (held, holding) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
@@ -127,7 +129,7 @@ fn a_write_whose_callbacks_another_thread_runs_returns_after_what_they_wrote_as_
 #[test]
 fn writers_in_callbacks_from_8_threads_at_once_do_not_deadlock() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         let weak = store.downgrade();
         let (echo, order) = (store.downgrade(), Seen::new());
         let _echo = store.on_change(move |event| {
@@ -183,7 +185,7 @@ fn writers_in_callbacks_from_8_threads_at_once_do_not_deadlock() -> Result {
 #[test]
 fn a_callback_may_unregister_itself_and_others_and_as_often_as_it_likes() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let (slots, seen): (Arc<[OnceLock<Subscription>; 3]>, _) = (Arc::default(), Seen::new());
         for number in 0..3 {
             let (mine, seen) = (slots.clone(), seen.clone());
@@ -213,7 +215,7 @@ fn a_callback_may_unregister_itself_and_others_and_as_often_as_it_likes() -> Res
 #[test]
 fn a_callback_may_register_another_which_sees_only_what_comes_later() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let (weak, seen, kept) = (store.downgrade(), Seen::new(), Arc::new(Mutex::new(Vec::new())));
         let _outer = store.on_change({
             let (seen, kept) = (seen.clone(), kept.clone());
@@ -237,7 +239,7 @@ fn a_callback_may_register_another_which_sees_only_what_comes_later() -> Result 
 #[test]
 fn a_callback_may_watch_and_sees_what_is_written_after_that() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let (weak, (opened, watchers)) = (store.downgrade(), mpsc::channel());
         let _watching = store.on_change(move |event| {
             let (Some(store), "watch") = (weak.upgrade(), event.group()) else { return };
@@ -258,7 +260,7 @@ fn a_callback_may_watch_and_sees_what_is_written_after_that() -> Result {
 #[test]
 fn a_callback_may_close_the_store_which_happens_soon_after() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch("*", "*");
         let (weak, (closing, results)) = (store.downgrade(), mpsc::channel());
         let _closing = store.on_change(move |_| {
@@ -279,7 +281,7 @@ fn a_callback_may_close_the_store_which_happens_soon_after() -> Result {
 fn a_callback_on_the_store_s_own_thread_may_close_too() -> Result {
     within_limit(|| {
         let clock = Arc::new(watchkeep::ManualClock::default());
-        let store = Options::new().clock(clock.clone()).open_in_memory()?;
+        let store = Options::new().clock(clock.clone()).anywhere()?;
         let mut watcher = store.watch("*", "*");
         let weak = store.downgrade();
         let _closing = store.on_change(move |event| {
@@ -300,7 +302,7 @@ fn a_callback_on_the_store_s_own_thread_may_close_too() -> Result {
 fn closing_inside_a_callback_while_another_thread_closes_does_not_block() -> Result {
     within_limit(|| {
         for _ in 0..20 {
-            let store = Store::open_in_memory()?;
+            let store = anywhere()?;
             let weak = store.downgrade();
             let _closing = store.on_change(move |_| {
                 if let Some(store) = weak.upgrade() {
@@ -353,7 +355,7 @@ fn the_last_handle_may_be_dropped_inside_a_callback() -> Result {
 #[test]
 fn a_captured_handle_that_is_the_last_goes_when_the_callback_is_unregistered() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch("*", "*");
         let captured = store.clone();
         let subscription = store.on_change(move |event| {
@@ -373,7 +375,7 @@ fn a_captured_handle_that_is_the_last_goes_when_the_callback_is_unregistered() -
 #[test]
 fn a_callback_that_panics_while_it_writes_does_not_stop_the_store() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let weak = store.downgrade();
         let _panicking = store.on_change(move |event| {
             let (Some(store), "in") = (weak.upgrade(), event.group()) else { return };
@@ -397,7 +399,7 @@ fn a_callback_that_panics_while_it_writes_does_not_stop_the_store() -> Result {
 #[test]
 fn a_callback_may_write_to_another_store_whose_callbacks_write_too() -> Result {
     within_limit(|| {
-        let (one, two) = (Store::open_in_memory()?, Store::open_in_memory()?);
+        let (one, two) = (anywhere()?, anywhere()?);
         let (from, to) = (one.downgrade(), two.downgrade());
         let _mirror = one.on_change(move |event| {
             if let Some(to) = to.upgrade() {
@@ -434,7 +436,7 @@ fn this_thread() -> Option<String> {
 fn a_write_inside_a_callback_is_not_stuck_behind_an_asynchronous_one() -> Result {
     within_limit(|| {
         let clock = Arc::new(watchkeep::ManualClock::default());
-        let store = Options::new().clock(clock.clone()).busy_timeout(LIMIT * 2).open_in_memory()?;
+        let store = Options::new().clock(clock.clone()).busy_timeout(LIMIT * 2).anywhere()?;
         store.set_with_ttl("in", "k", "v", Duration::from_secs(1))?;
         let ((inside, entered), (go_on, released)) = (mpsc::channel(), mpsc::channel::<()>());
         let weak = store.downgrade();

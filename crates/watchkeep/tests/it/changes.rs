@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::futures::block_on;
-use crate::support::{Result, revisions};
+use crate::support::{Result, anywhere, revisions};
 use watchkeep::{ChangePage, Cursor, ErrorKind, Event, Filter, Kind, Revision, Store};
 
 fn kind<T>(result: std::result::Result<T, watchkeep::Error>) -> Option<ErrorKind> {
@@ -34,7 +34,7 @@ fn all(store: &Store, filter: &Filter, rows: usize, more: &AtomicBool) -> Result
 
 #[test]
 fn following_next_gives_every_event_once_while_others_write() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     (0..300).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     let writing = AtomicBool::new(true);
     let (everything, some) = std::thread::scope(|scope| -> Result<_> {
@@ -69,7 +69,7 @@ fn following_next_gives_every_event_once_while_others_write() -> Result {
 
 #[test]
 fn a_page_ends_after_so_many_rows_whether_or_not_they_match() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.transaction(|tx| (0..2_500).try_for_each(|n| tx.set("g", &n.to_string(), "v").map(drop)))?;
     let rare = store.set("rare", "k", "v")?;
     let (mut after, mut nexts) = (None, Vec::new());
@@ -90,7 +90,7 @@ fn a_page_ends_after_so_many_rows_whether_or_not_they_match() -> Result {
 
 #[test]
 fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     (0..20).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     assert_eq!(page(&store, None, 5)?.next, store.cursor(Revision::new(5)));
     store.compact(Revision::new(11))?;
@@ -109,7 +109,7 @@ fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
 
     let ahead = store.cursor(Revision::new(21));
     assert_eq!(kind(store.changes(Filter::everything(), Some(ahead), 5)), Some(ErrorKind::InvalidArgument));
-    let foreign = Store::open_in_memory()?.cursor(Revision::new(12));
+    let foreign = anywhere()?.cursor(Revision::new(12));
     assert_eq!(kind(store.changes(Filter::everything(), Some(foreign), 5)), Some(ErrorKind::ForeignCursor));
     store.close()?;
     assert_eq!(kind(store.changes(Filter::everything(), Some(floor), 5)), Some(ErrorKind::Closed));
@@ -118,7 +118,7 @@ fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
 
 #[test]
 fn a_page_holds_about_a_megabyte_and_at_least_one_event() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     (0..30).try_for_each(|n| store.set("g", &n.to_string(), vec![7; 100_000]).map(drop))?;
     store.set("large", "k", vec![7; 5 << 20])?;
     store.set("g", "last", "v")?;
@@ -139,7 +139,7 @@ fn a_page_holds_about_a_megabyte_and_at_least_one_event() -> Result {
 
 #[test]
 fn a_namespace_gets_its_own_under_its_own_names() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let scoped = store.scoped("a")?;
     for n in 0..6 {
         store.set("b:g", "k", n.to_string())?;

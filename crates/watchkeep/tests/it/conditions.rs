@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use crate::support::{Result, lines, take};
+use crate::support::{Result, anywhere, lines, take};
 use watchkeep::{
     ConsumerOptions, ConsumerStart, DeleteOptions, Error, ErrorKind, Filter, Limits, MAX_CONTENT_TYPE,
     MAX_LABEL, Options, Revision, SetOptions, Store, Value, WatchOptions,
@@ -16,7 +16,7 @@ fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind> {
 
 #[test]
 fn if_absent_writes_once_and_tells_the_current_revision_after_that() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let absent = SetOptions::new().if_absent();
     let revision = store.set_with("g", "k", "v", absent.clone())?;
     let refused = store.set_with("g", "k", "w", absent.clone()).err().ok_or("it was taken")?;
@@ -31,7 +31,7 @@ fn if_absent_writes_once_and_tells_the_current_revision_after_that() -> Result {
 
 #[test]
 fn if_revision_follows_the_value_and_not_the_deadline() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let first = store.set("g", "k", "1")?;
     let second = store.set_with("g", "k", "2", SetOptions::new().if_revision(first))?;
     let refused = store.set_with("g", "k", "3", SetOptions::new().if_revision(first)).err().ok_or("taken")?;
@@ -57,7 +57,7 @@ fn if_revision_follows_the_value_and_not_the_deadline() -> Result {
 
 #[test]
 fn of_many_who_compare_and_set_exactly_one_wins_each_round() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut current = store.set("g", "k", "0")?;
     for round in 0..100 {
         let start = Arc::new(Barrier::new(4));
@@ -92,7 +92,7 @@ fn of_many_who_compare_and_set_exactly_one_wins_each_round() -> Result {
 
 #[test]
 fn a_refused_write_announces_nothing_and_uses_no_revision() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     store.set("g", "k", "v")?;
     for _ in 0..5 {
@@ -179,7 +179,7 @@ fn the_sqlite3_shell_shows_text_as_text_and_the_rest_as_blobs() -> Result {
 
 #[test]
 fn names_and_values_may_be_as_long_as_the_limits_and_no_longer() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let long = |len: usize| "n".repeat(len);
     store.set(&long(512), &long(1024), vec![b'x'; 16 << 20])?;
     assert_eq!(store.get(&long(512), &long(1024))?.map(|value| value.len()), Some(16 << 20));
@@ -221,7 +221,7 @@ fn limits_may_be_set_lower_and_do_not_hide_what_is_there() -> Result {
 
 #[test]
 fn names_are_any_text_and_mean_nothing_else() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let names = [
         "",
         " ",
@@ -297,7 +297,7 @@ fn delete_prefix_deletes_what_starts_so_byte_by_byte_and_nothing_else() -> Resul
     let groups =
         ["", "a", "A", "ab", "aB", "a%", "a_b", "b", "a\u{10ffff}", "a\u{10ffff}z", "\u{10ffff}", "ä"];
     for prefix in ["", "a", "A", "a%", "a_", "a\u{10ffff}", "\u{10ffff}", "ä", "x"] {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         for group in groups {
             store.set(group, "k", "v")?;
             store.set(group, "l", "v")?;
@@ -319,7 +319,7 @@ fn delete_prefix_deletes_what_starts_so_byte_by_byte_and_nothing_else() -> Resul
 
 #[test]
 fn a_content_type_goes_with_the_value_and_with_the_next_one_without() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     store.set_with("g", "k", "{}", SetOptions::new().content_type("application/json"))?;
     assert_eq!(
@@ -335,7 +335,7 @@ fn a_content_type_goes_with_the_value_and_with_the_next_one_without() -> Result 
 
 #[test]
 fn content_types_and_labels_are_as_long_as_their_limits_and_no_longer() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let long = |len: usize| "x".repeat(len);
     let typed = |len| store.set_with("g", "k", "v", SetOptions::new().content_type(long(len)));
     let from = |len| store.with_origin(long(len));

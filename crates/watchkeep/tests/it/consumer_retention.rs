@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::consumers::{at, from_the_beginning, listed, with, write};
-use crate::support::{Result, eventually, file_of, next, revisions, take};
+use crate::support::{Anywhere as _, Result, eventually, file_of, next, revisions, take};
 use watchkeep::{Clock, ErrorKind, Force, ManualClock, Options, Retention, Store};
 
 fn small(ceiling: Retention) -> Result<(Arc<ManualClock>, Store)> {
     let (clock, options) = options(ceiling);
-    Ok((clock, options.open_in_memory()?))
+    Ok((clock, options.anywhere()?))
 }
 
 fn options(ceiling: Retention) -> (Arc<ManualClock>, Options) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::consumers::{LEASE, acked, at, from, from_the_beginning, kind, listed, with, write};
-use crate::support::{LIMIT, Result, eventually, next, revisions, take};
+use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, next, revisions, take};
 use watchkeep::{
     BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item,
     Kind, ManualClock, Options, Revision, Store,
@@ -53,7 +53,7 @@ fn a_new_consumer_begins_where_it_is_told_to_and_an_old_one_where_it_was_left() 
     }
     let mut again = store.consumer_with("now", from_the_beginning())?;
     assert_eq!(next(&mut again)?.revision(), at(6), "it is not new");
-    let foreign = Cursor::new(Store::open_in_memory()?.id(), at(1));
+    let foreign = Cursor::new(anywhere()?.id(), at(1));
     let foreign = store.consumer_with("foreign", from(ConsumerStart::AfterCursor(foreign)));
     assert_eq!(kind(foreign), Some(ErrorKind::ForeignCursor));
     assert!(!store.consumers()?.iter().any(|row| row.name == "foreign"), "it was not made");
@@ -142,7 +142,7 @@ fn an_acknowledgement_changes_no_entry_and_announces_nothing() -> Result {
 
 #[test]
 fn an_acknowledgement_in_the_middle_of_a_transaction_is_allowed() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.transaction(|tx| (0..4).try_for_each(|n| tx.set("g", &n.to_string(), "v")))?;
     let mut consumer = store.consumer_with("c", from_the_beginning())?;
     take(&mut consumer, 4)?;
@@ -197,7 +197,7 @@ fn a_transaction_takes_acknowledgements_of_its_own_store_only() -> Result {
 
 #[test]
 fn the_filter_is_kept_and_another_holds_from_the_last_acknowledgement_on() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let kinds = [Kind::Set];
     let filter = Filter::key_prefix("g", "a").kinds(kinds).exclude_origin("me").without_group_deletions();
     drop(store.consumer_with("c", ConsumerOptions::new().filter(filter.clone()))?);
@@ -218,7 +218,7 @@ fn the_filter_is_kept_and_another_holds_from_the_last_acknowledgement_on() -> Re
 #[test]
 fn the_position_moves_on_where_nothing_matches_but_never_past_what_is_not_acknowledged() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let only = || ConsumerOptions::new().filter(Filter::group("rare"));
     let mut consumer = store.consumer_with("c", only())?;
     write(&store, 100)?;
@@ -262,7 +262,7 @@ fn the_position_moves_on_where_nothing_matches_but_never_past_what_is_not_acknow
 #[test]
 fn progress_marks_come_when_asked_for_and_may_be_acknowledged() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let options = ConsumerOptions::new().filter(Filter::group("rare")).progress(Duration::from_secs(1));
     let mut consumer = store.consumer_with("c", options)?;
     write(&store, 10)?;
@@ -284,7 +284,7 @@ fn progress_marks_come_when_asked_for_and_may_be_acknowledged() -> Result {
 
 #[test]
 fn a_scoped_consumer_belongs_to_its_namespace_and_does_not_see_out() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let (one, two) = (store.scoped("one")?, store.scoped("two")?);
     let mut mine = one.consumer("c")?;
     let _yours = two.consumer("c")?;
@@ -314,7 +314,7 @@ fn a_scoped_consumer_belongs_to_its_namespace_and_does_not_see_out() -> Result {
 #[test]
 fn what_stats_say_of_a_consumer() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let created = clock_now(&clock);
     let mut consumer = store.with_origin("me").consumer("c")?;
     write(&store, 2)?;
@@ -341,7 +341,7 @@ fn clock_now(clock: &ManualClock) -> watchkeep::Timestamp {
 
 #[test]
 fn names_are_checked_and_a_closed_store_has_no_consumers() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for bad in ["", "a b", "a:b", "*", "ä"] {
         assert_eq!(kind(store.consumer(bad)), Some(ErrorKind::InvalidName), "{bad:?}");
     }

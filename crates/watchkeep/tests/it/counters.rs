@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use watchkeep::{Counters, Filter, LagPolicy, ManualClock, Options, Retention, Store, WatchOptions, Watcher};
 
-use crate::support::{Result, eventually, take};
+use crate::support::{Anywhere as _, Result, eventually, take};
 
 fn store() -> Result<Store> {
-    Ok(Options::new().retention(Retention::FOREVER).open_in_memory()?)
+    Ok(Options::new().retention(Retention::FOREVER).anywhere()?)
 }
 
 fn watch(store: &Store, options: WatchOptions) -> Result<Watcher> {
@@ -104,7 +104,7 @@ fn what_was_trimmed_and_what_was_dropped_are_counted_apart() -> Result {
 #[test]
 fn expiries_and_how_late_they_were_are_counted() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     for (key, seconds) in [("a", 1), ("b", 2), ("c", 60)] {
         store.set_with_ttl("g", key, "v", Duration::from_secs(seconds))?;
     }

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, kinds, line, lines, next, revisions, take, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, kinds, line, lines, next, revisions, take,
+    within_limit,
+};
 use watchkeep::{
     Clock, Durability, ErrorKind, Filter, Item, Kind, ManualClock, Options, Retention, Revision, SetOptions,
     Store, Timestamp, WatchOptions,
@@ -14,7 +17,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn timed() -> Result<(Arc<ManualClock>, Store)> {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     Ok((clock, store))
 }
 
@@ -49,7 +52,7 @@ impl Clock for Mine {
 fn quiet() -> Result<(Arc<Quiet>, Store)> {
     let clock = Arc::new(Quiet::default());
     clock.set(1_000_000);
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     Ok((clock, store))
 }
 
@@ -301,8 +304,7 @@ fn deleting_a_group_with_thousands_of_due_keys_announces_each_first() -> Result 
 fn purge_expired_returns_how_many_and_only_those_of_its_namespace() -> Result {
     let clock = Arc::new(Quiet::default());
     clock.set(1_000_000);
-    let store =
-        Options::new().clock(Arc::new(Mine(clock.clone(), thread::current().id()))).open_in_memory()?;
+    let store = Options::new().clock(Arc::new(Mine(clock.clone(), thread::current().id()))).anywhere()?;
     let tenant = store.scoped("t")?;
     for round in 1..=30_i64 {
         for key in 0..10 {
@@ -352,7 +354,7 @@ fn what_was_deleted_with_its_group_expires_for_nobody() -> Result {
 #[test]
 fn writers_come_in_between_while_20_000_keys_expire() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).retention(Retention::FOREVER).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).retention(Retention::FOREVER).anywhere()?;
     for part in 0..20 {
         store.transaction(|tx| {
             (0..1_000).try_for_each(|n| tx.set_with_ttl("g", &format!("{part}-{n}"), "v", SECOND))
@@ -419,7 +421,7 @@ fn a_step_of_a_clock_that_tells_nobody_is_noticed_within_a_second() -> Result {
 
 #[test]
 fn expiry_comes_on_time_by_the_machine_s_clock() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     for _ in 0..5 {
         store.set_with_ttl("g", "k", "v", Duration::from_millis(60))?;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::futures::{block_on, poll_once};
-use crate::support::{LIMIT, Result, file_of, next, revisions, take, within_limit};
+use crate::support::{LIMIT, Result, anywhere, file_of, next, revisions, take, within_limit};
 use rusqlite::Connection;
 use watchkeep::{Durability, ErrorKind, Filter, Options, Revision, SetOptions, Store, WatchOptions};
 
@@ -71,7 +71,7 @@ fn every_acknowledged_write_of_16_threads_is_in_the_log_exactly_once() -> Result
 
 #[test]
 fn transactions_keep_their_events_together_among_16_threads() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     thread::scope(|scope| -> Result {
         let writers: Vec<_> = (0..16)

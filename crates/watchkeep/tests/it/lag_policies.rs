@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use crate::support::{LIMIT, Result, eventually, kinds, lines, next, revisions, take, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, eventually, kinds, lines, next, revisions, take, within_limit,
+};
 use watchkeep::{
     Event, Filter, Item, Kind, LagPolicy, Options, Retention, Revision, Store, WatchOptions, Watcher,
 };
 
 fn store() -> Result<Store> {
-    Ok(Options::new().retention(Retention::FOREVER).open_in_memory()?)
+    Ok(Options::new().retention(Retention::FOREVER).anywhere()?)
 }
 
 fn everything(store: &Store, options: WatchOptions) -> Result<Watcher> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::Result;
+use crate::support::{Result, anywhere};
 use watchkeep::{ListOptions, Options, SetOptions, Store};
 
 /// A name out of few characters, some of them awkward.
@@ -22,7 +22,7 @@ fn keys(store: &Store, group: &str, options: ListOptions) -> Result<Vec<String>>
 
 #[test]
 fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(7);
     let mut model = BTreeSet::new();
     store.transaction(|tx| {
@@ -70,7 +70,7 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
 
 #[test]
 fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(13);
     store.transaction(|tx| {
         (0..700).try_for_each(|_| {
@@ -109,7 +109,7 @@ fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
 
 #[test]
 fn pages_of_groups_are_the_list_of_groups_in_parts_also_in_a_namespace() -> Result {
-    let whole = Store::open_in_memory()?;
+    let whole = anywhere()?;
     let scoped = whole.scoped("tenant")?;
     let mut dice = fastrand::Rng::with_seed(17);
     for store in [&whole, &scoped] {
@@ -138,7 +138,7 @@ fn pages_of_groups_are_the_list_of_groups_in_parts_also_in_a_namespace() -> Resu
 
 #[test]
 fn counts_and_groups_are_those_of_a_sorted_map_for_any_prefix() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(11);
     let mut model: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for _ in 0..1_500 {
@@ -179,7 +179,7 @@ fn counts_and_groups_are_those_of_a_sorted_map_for_any_prefix() -> Result {
 
 #[test]
 fn an_iterator_goes_on_while_others_write_and_sees_each_steady_key_once() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.transaction(|tx| (0..1_000).try_for_each(|n| tx.set("g", &format!("{n:04}"), "v")))?;
     let mut seen = Vec::new();
     for (number, entry) in store.entries("g").enumerate() {
@@ -225,7 +225,7 @@ fn an_iterator_holds_no_read_transaction_so_that_the_log_of_writes_starts_again(
 
 #[test]
 fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for number in 0..30 {
         store.set("g", &format!("{number:02}"), vec![b'x'; 100_000])?;
     }
@@ -244,7 +244,7 @@ fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
 #[test]
 fn exactly_full_pages_lose_nothing_at_their_seams() -> Result {
     for number in [255_usize, 256, 257, 511, 512, 513] {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         store.transaction(|tx| {
             for n in 0..number {
                 tx.set("g", &format!("{n:04}"), "v")?;

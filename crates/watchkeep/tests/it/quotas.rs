@@ -4,9 +4,9 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Result, lines, take};
+use crate::support::{Anywhere as _, Result, anywhere, lines, take};
 use watchkeep::{
-    Clock, Error, ErrorKind, Kind, ManualClock, Options, Quota, QuotaLimit, SetOptions, Store, Timestamp,
+    Clock, Error, ErrorKind, Kind, ManualClock, Options, Quota, QuotaLimit, SetOptions, Timestamp,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ impl Clock for Quiet {
 
 #[test]
 fn two_threads_never_both_take_the_last_place() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for round in 0..300 {
         let name = format!("t{round}");
         let tenant = store.scoped(&name)?.with_quota(keys(3))?;
@@ -82,7 +82,7 @@ fn two_threads_never_both_take_the_last_place() -> Result {
 
 #[test]
 fn many_threads_fill_a_namespace_exactly() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_keys: 100, max_groups: 5, max_bytes: 900 })?;
     let taken = thread::scope(|scope| -> Result<u64> {
         let writers: Vec<_> = (0..8_u64)
@@ -113,7 +113,7 @@ fn many_threads_fill_a_namespace_exactly() -> Result {
 
 #[test]
 fn an_overwrite_takes_no_new_place_also_in_a_full_namespace() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_keys: 1, max_groups: 1, max_bytes: 6 })?;
     tenant.set("g", "k", "12345")?;
     for value in ["54321", "1", "", "12345"] {
@@ -127,7 +127,7 @@ fn an_overwrite_takes_no_new_place_also_in_a_full_namespace() -> Result {
 
 #[test]
 fn bytes_shrink_and_grow_with_overwrites_deletes_and_keys() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(bytes(20))?;
     tenant.set("g", "ab", "123")?;
     tenant.set("h", "ä", "1")?;
@@ -149,7 +149,7 @@ fn bytes_shrink_and_grow_with_overwrites_deletes_and_keys() -> Result {
 
 #[test]
 fn groups_are_limited_and_come_free_with_their_last_key() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(groups(2))?;
     tenant.set("a", "k", "v")?;
     tenant.set("b", "k", "v")?;
@@ -170,7 +170,7 @@ fn groups_are_limited_and_come_free_with_their_last_key() -> Result {
 fn due_keys_make_room_before_a_write_is_refused_also_when_they_are_many() -> Result {
     for due in [1_u64, 256, 257, 700] {
         let clock = Arc::new(Quiet::default());
-        let store = Options::new().clock(clock.clone()).open_in_memory()?;
+        let store = Options::new().clock(clock.clone()).anywhere()?;
         let tenant = store.scoped("t")?.with_quota(keys(due + 1))?;
         tenant.set("g", "stays", "v")?;
         for key in 0..due {
@@ -198,7 +198,7 @@ fn due_keys_make_room_before_a_write_is_refused_also_when_they_are_many() -> Res
 fn the_very_entry_that_is_written_may_be_the_due_one_that_makes_room() -> Result {
     for quota in [keys(1), groups(1), bytes(4)] {
         let clock = Arc::new(Quiet::default());
-        let store = Options::new().clock(clock.clone()).open_in_memory()?;
+        let store = Options::new().clock(clock.clone()).anywhere()?;
         let tenant = store.scoped("t")?.with_quota(quota)?;
         let mut watcher = tenant.watch("*", "*");
         tenant.set_with_ttl("g", "k", "old", SECOND)?;
@@ -214,7 +214,7 @@ fn the_very_entry_that_is_written_may_be_the_due_one_that_makes_room() -> Result
 #[test]
 fn expiry_releases_places_bytes_and_groups() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_keys: 2, max_groups: 2, max_bytes: 4 })?;
     for _ in 0..20 {
         tenant.set_with_ttl("a", "k", "v", SECOND)?;
@@ -228,7 +228,7 @@ fn expiry_releases_places_bytes_and_groups() -> Result {
 
 #[test]
 fn a_transaction_is_checked_as_it_goes_and_refused_whole() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(keys(3))?;
     tenant.set("g", "1", "v")?;
     let refused = tenant.transaction(|tx| {
@@ -253,7 +253,7 @@ fn a_transaction_is_checked_as_it_goes_and_refused_whole() -> Result {
 
 #[test]
 fn whoever_writes_into_the_namespace_obeys() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(keys(2))?;
     store.set("t:g", "whole store", "v")?;
     store.scoped("t")?.set("g", "another handle", "v")?;
@@ -269,7 +269,7 @@ fn whoever_writes_into_the_namespace_obeys() -> Result {
 
 #[test]
 fn namespaces_with_confusable_names_do_not_count_for_each_other() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let names = ["a", "A", "ab", "a-b", "a1", "-a", "aa"];
     for name in names {
         let tenant = store.scoped(name)?.with_quota(Quota { max_keys: 2, max_groups: 1, max_bytes: 4 })?;
@@ -291,7 +291,7 @@ fn namespaces_with_confusable_names_do_not_count_for_each_other() -> Result {
 
 #[test]
 fn counters_are_right_for_namespaces_of_any_characters() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for group in ["a\0b:g", "\0:g", "ä\u{10ffff}:g", ":", "::", "a:\0", "\u{feff}:g", "a\n:g"] {
         store.set(group, "k\0l", "v\0w")?;
         store.set(group, "", "")?;
@@ -304,7 +304,7 @@ fn counters_are_right_for_namespaces_of_any_characters() -> Result {
 
 #[test]
 fn zero_is_unlimited_and_the_quota_of_a_whole_store_is_refused() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota::default())?;
     assert_eq!((tenant.quota()?, store.quota()?), (None, None));
     (0..500).try_for_each(|n| tenant.set(&n.to_string(), "k", vec![0; 100]).map(drop))?;
@@ -314,7 +314,7 @@ fn zero_is_unlimited_and_the_quota_of_a_whole_store_is_refused() -> Result {
 
 #[test]
 fn the_error_names_namespace_limit_and_amount() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("tenant-42")?.with_quota(bytes(5))?;
     let error = tenant.set("g", "key", "value").err().ok_or("it was taken")?;
     let exceeded = error.quota_exceeded().ok_or("it does not say")?;
@@ -326,7 +326,7 @@ fn the_error_names_namespace_limit_and_amount() -> Result {
 
 #[test]
 fn a_deleted_group_that_comes_again_is_counted_from_nothing() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_keys: 600, max_groups: 1, max_bytes: 6_000 })?;
     for _ in 0..5 {
         tenant.transaction(|tx| (0..600).try_for_each(|n| tx.set("g", &format!("{n:03}"), "1234567")))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, next, revisions};
+use crate::support::{Anywhere as _, LIMIT, Result, eventually, next, revisions};
 use watchkeep::{
     Clock, ErrorKind, Event, Filter, Item, ManualClock, Options, Retention, Revision, Store, WatchOptions,
 };
@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn open(retention: Retention) -> Result<(Arc<ManualClock>, Store)> {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().retention(retention).clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().retention(retention).clock(clock.clone()).anywhere()?;
     Ok((clock, store))
 }
 
@@ -288,7 +288,7 @@ fn what_was_trimmed_stays_trimmed_after_reopening_and_revisions_go_on() -> Resul
 #[test]
 fn the_default_keeps_at_least_the_newest_10_000() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     for part in 0..13 {
         store.transaction(|tx| (0..1_000).try_for_each(|n| tx.set("g", &n.to_string(), part.to_string())))?;
     }

@@ -1,6 +1,6 @@
 //! Scopes: a namespace sees, counts, lists, watches and deletes its own, and nothing else.
 
-use crate::support::{Result, lines, next, take};
+use crate::support::{Result, anywhere, lines, next, take};
 use watchkeep::{Error, ErrorKind, Filter, Item, Kind, ListOptions, Revision, Store, WatchOptions};
 
 fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind> {
@@ -20,7 +20,7 @@ fn neighbours(store: &Store) -> Result {
 
 #[test]
 fn a_scope_reads_lists_and_counts_only_its_own() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     neighbours(&store)?;
     let scoped = store.scoped("a")?;
     assert!(scoped.groups("").next().is_none());
@@ -46,7 +46,7 @@ fn a_scope_reads_lists_and_counts_only_its_own() -> Result {
 
 #[test]
 fn more_groups_than_a_page_are_listed_within_the_scope_only() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let scoped = store.scoped("m")?;
     let names: Vec<_> = (0..700).map(|n| format!("{n:03}")).collect();
     store.transaction(|tx| {
@@ -64,7 +64,7 @@ fn more_groups_than_a_page_are_listed_within_the_scope_only() -> Result {
 
 #[test]
 fn a_scoped_watcher_never_sees_out_whatever_its_filter() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let scoped = store.scoped("a")?;
     let filters = || {
         [
@@ -120,7 +120,7 @@ fn a_scoped_watcher_never_sees_out_whatever_its_filter() -> Result {
 
 #[test]
 fn events_history_and_snapshots_have_local_names() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let scoped = store.scoped("a")?;
     let mut watcher = scoped.watch("*", "*");
     store.set("a:g", "k", "v")?;
@@ -142,7 +142,7 @@ fn events_history_and_snapshots_have_local_names() -> Result {
 
 #[test]
 fn only_letters_digits_and_hyphens_make_a_namespace_and_only_one() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for good in ["a", "Z", "0", "-", "tenant-42", &"n".repeat(128)] {
         assert_eq!(store.scoped(good)?.namespace(), Some(good));
     }
@@ -163,7 +163,7 @@ fn only_letters_digits_and_hyphens_make_a_namespace_and_only_one() -> Result {
 
 #[test]
 fn revisions_and_cursors_are_those_of_the_whole_store() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let (one, two) = (store.scoped("one")?, store.scoped("two")?);
     let first = one.set("g", "k", "v")?;
     let second = two.set("g", "k", "v")?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, lines, next, take, within_limit};
+use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, lines, next, take, within_limit};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
     Timestamp, WatchOptions, Watcher,
@@ -39,7 +39,7 @@ fn state_at(store: &Store, filter: Filter, at: Revision) -> Result<State> {
 
 #[test]
 fn all_reads_of_a_snapshot_see_one_revision() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.transaction(|tx| (0..700).try_for_each(|n| tx.set("g", &format!("{n:03}"), "old")))?;
     let snapshot = store.snapshot()?;
     store.delete("g", "000")?;
@@ -59,7 +59,7 @@ fn all_reads_of_a_snapshot_see_one_revision() -> Result {
 
 #[test]
 fn a_snapshot_never_shows_half_of_a_transaction() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let stop = AtomicBool::new(false);
     thread::scope(|scope| -> Result {
         let writers: Vec<_> = (0..3)
@@ -96,7 +96,7 @@ fn a_snapshot_never_shows_half_of_a_transaction() -> Result {
 #[test]
 fn a_snapshot_has_its_own_moment_also_for_deadlines() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     store.set_with_ttl("g", "k", "v", Duration::from_secs(5))?;
     let before = store.snapshot()?;
     clock.advance(Duration::from_secs(6));
@@ -111,7 +111,7 @@ fn a_snapshot_has_its_own_moment_also_for_deadlines() -> Result {
 fn a_snapshot_that_is_too_old_says_so_and_holds_nothing_any_more() -> Result {
     let clock = Arc::new(ManualClock::default());
     let age = Duration::from_secs(10);
-    let store = Options::new().clock(clock.clone()).snapshot_age(age).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).snapshot_age(age).anywhere()?;
     store.set("g", "k", "v")?;
     let snapshot = store.snapshot()?;
     clock.advance(age);
@@ -130,7 +130,7 @@ fn a_snapshot_that_is_too_old_says_so_and_holds_nothing_any_more() -> Result {
 fn a_snapshot_gets_too_old_also_when_the_clock_is_set_back() -> Result {
     let clock = Arc::new(ManualClock::default());
     let age = Duration::from_millis(20);
-    let store = Options::new().clock(clock.clone()).snapshot_age(age).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).snapshot_age(age).anywhere()?;
     let snapshot = store.snapshot()?;
     clock.set(Timestamp::from_millis(0));
     eventually("it is too old", || {
@@ -140,7 +140,7 @@ fn a_snapshot_gets_too_old_also_when_the_clock_is_set_back() -> Result {
 
 #[test]
 fn a_watch_from_a_snapshot_gives_the_state_then_ready_then_every_change() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("b", "k", "1")?;
     store.set("a", "l", "2")?;
     store.set("a", "k", "3")?;
@@ -168,7 +168,7 @@ fn a_watch_from_a_snapshot_gives_the_state_then_ready_then_every_change() -> Res
 #[test]
 fn folding_a_snapshot_watch_up_to_ready_gives_exactly_the_state_while_writers_write() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         store.transaction(|tx| {
             (0..900).try_for_each(|n| tx.set(&format!("g{}", n % 9), &format!("{n:03}"), "0"))
         })?;
@@ -261,7 +261,7 @@ fn scribble(store: &Store, seed: u64) -> Result {
 
 #[test]
 fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
-    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     store.transaction(|tx| (0..600).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
     let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
     let mut items = watcher.items();
@@ -294,7 +294,7 @@ fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
 #[test]
 fn what_changes_in_the_part_that_was_given_is_passed_on_also_at_its_edge() -> Result {
     for with_the_group in [false, true] {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         store.transaction(|tx| (0..1_024).try_for_each(|n| tx.set("g", &format!("{n:04}"), "0")))?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
         let (mut state, mut items, mut given) = (State::new(), watcher.items(), 0);
@@ -342,7 +342,7 @@ fn state_at_end(store: &Store) -> Result<State> {
 
 #[test]
 fn a_snapshot_of_nothing_is_ready_at_once() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for filter in [Filter::everything(), Filter::group("g"), Filter::key("g", "k"), Filter::key_name("k")] {
         let mut watcher = store.watch_with(filter, WatchOptions::new().snapshot())?;
         assert!(
@@ -360,7 +360,7 @@ fn a_snapshot_of_nothing_is_ready_at_once() -> Result {
 
 #[test]
 fn a_snapshot_with_keys_only_has_no_values_and_large_ones_are_no_trouble() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for number in 0..6 {
         store.set("g", &number.to_string(), vec![b'x'; 3 << 20])?;
     }
@@ -383,7 +383,7 @@ fn a_snapshot_with_keys_only_has_no_values_and_large_ones_are_no_trouble() -> Re
 #[test]
 fn a_snapshot_becomes_ready_however_fast_others_write_and_slow_its_reader_is() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         (0..300).try_for_each(|n| store.set("g", &n.to_string(), "init").map(drop))?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
         let (mut state, mut ready) = (State::new(), None);
@@ -432,7 +432,7 @@ fn fold_to_a_mark(watcher: &mut Watcher, state: &mut State) -> Result<Item> {
 #[test]
 fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
     for snapshot_first in [false, true] {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         (0..600).try_for_each(|n| store.set("g", &format!("{n:03}"), "0").map(drop))?;
         let options = WatchOptions::new().snapshot_after_loss();
         let options = if snapshot_first { options.snapshot() } else { options };
@@ -463,7 +463,7 @@ fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
 
 #[test]
 fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Result {
-    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     let write = |events: u64| (0..events).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop));
     let options = WatchOptions::new().after(Revision::ZERO).buffer(1_000).snapshot_after_loss();
     let mut first = store.watch_with(Filter::everything(), options.clone())?;
@@ -489,7 +489,7 @@ fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Resu
 
 #[test]
 fn after_a_loss_a_reader_of_events_alone_is_told_and_gets_the_state() -> Result {
-    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     (0..20).try_for_each(|n| store.set("g", &(n % 2).to_string(), n.to_string()).map(drop))?;
     store.compact(Revision::new(20))?;
     let options = WatchOptions::new().after(Revision::new(3)).snapshot_after_loss();

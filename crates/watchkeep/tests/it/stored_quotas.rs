@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use watchkeep::{BackupOptions, Batch, Error, ErrorKind, ManualClock, Options, Quota, SetOptions, Store};
 
 use crate::support::futures::block_on;
-use crate::support::{Result, file_of};
+use crate::support::{Anywhere as _, Result, anywhere, file_of};
 
 const TWO_KEYS: Quota = Quota { max_keys: 2, max_groups: 0, max_bytes: 0 };
 
@@ -137,7 +137,7 @@ fn a_quota_that_is_taken_away_leaves_nothing() -> Result {
 
 #[test]
 fn a_quota_below_what_is_there_deletes_nothing_and_refuses_growth() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?;
     for key in ["1", "2", "3"] {
         tenant.set("g", key, "value")?;
@@ -161,7 +161,7 @@ fn a_quota_below_what_is_there_deletes_nothing_and_refuses_growth() -> Result {
 #[test]
 fn what_is_due_makes_room_for_a_handle_on_the_whole_store() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     store.scoped("t")?.set_quota(Quota { max_groups: 1, ..TWO_KEYS })?;
     let second = Duration::from_secs(1);
     for round in ["a", "b", "c"] {
@@ -176,7 +176,7 @@ fn what_is_due_makes_room_for_a_handle_on_the_whole_store() -> Result {
 
 #[test]
 fn a_batch_obeys_the_quotas_of_all_that_it_touches() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.scoped("t")?.set_quota(TWO_KEYS)?;
     store.scoped("u")?.set_quota(Quota { max_bytes: 4, ..Quota::default() })?;
     let batch = || Batch::new().set("free", "k", "v").set("t:g", "1", "v").set("u:g", "k", "vvv");
@@ -212,7 +212,7 @@ fn setting_a_quota_announces_nothing_and_again_writes_nothing() -> Result {
 
 #[test]
 fn a_quota_that_cannot_be_is_refused() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?;
     for quota in [
         Quota { max_keys: 1 << 63, ..Quota::default() },

@@ -8,18 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::{block_on, next, poll_once};
-use crate::support::{LIMIT, Result, line, lines, revisions, within_limit};
+use crate::support::{Anywhere as _, LIMIT, Result, anywhere, line, lines, revisions, within_limit};
 use futures_core::Stream;
 use futures_executor::ThreadPool;
 use watchkeep::{
-    Clock, ErrorKind, Filter, Item, LagPolicy, Options, Retention, Revision, Store, Timestamp, WatchOptions,
-    Watcher,
+    Clock, ErrorKind, Filter, Item, LagPolicy, Options, Retention, Revision, Timestamp, WatchOptions, Watcher,
 };
 
 #[test]
 fn dropping_the_future_of_the_next_event_loses_none() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         for (buffer, previous) in [(1, false), (16, false), (1, true), (16, true)] {
             let options = WatchOptions::new().buffer(buffer);
             let options = if previous { options.previous_values() } else { options };
@@ -76,7 +75,7 @@ fn by_turns(watcher: &mut Watcher, number: usize) -> Result<Vec<(u64, bool)>> {
 #[test]
 fn a_lagging_watcher_may_be_read_blocking_and_as_a_stream_by_turns() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().buffer(2))?;
         (0..400).try_for_each(|n| store.set("g", &(n % 7).to_string(), n.to_string()).map(drop))?;
         assert_eq!(by_turns(&mut watcher, 400)?, (1..=400).map(|n| (n, false)).collect::<Vec<_>>());
@@ -87,7 +86,7 @@ fn a_lagging_watcher_may_be_read_blocking_and_as_a_stream_by_turns() -> Result {
 #[test]
 fn a_watcher_with_previous_values_may_be_read_blocking_and_as_a_stream_by_turns() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         let options = WatchOptions::new().previous_values().buffer(500);
         let mut watcher = store.watch_with(Filter::everything(), options)?;
         (0..400).try_for_each(|n| store.set("g", &(n % 7).to_string(), n.to_string()).map(drop))?;
@@ -99,7 +98,7 @@ fn a_watcher_with_previous_values_may_be_read_blocking_and_as_a_stream_by_turns(
 #[test]
 fn a_watch_from_a_snapshot_may_be_read_blocking_and_as_a_stream_by_turns() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         (0..1_500).try_for_each(|n| store.set("g", &format!("{n:04}"), "v").map(drop))?;
         let options = WatchOptions::new().snapshot().buffer(3);
         let mut watcher = store.watch_with(Filter::everything(), options)?;
@@ -127,7 +126,7 @@ impl Clock for Trap {
 fn a_worker_that_panics_over_a_stream_ends_it_with_an_error() -> Result {
     within_limit(|| {
         let trap = Arc::new(Trap::default());
-        let store = Options::new().clock(trap.clone()).open_in_memory()?;
+        let store = Options::new().clock(trap.clone()).anywhere()?;
         store.set("g", "k", "v")?;
         let snapshot = WatchOptions::new().snapshot();
         for options in [snapshot, WatchOptions::new().after(Revision::ZERO)] {
@@ -145,7 +144,7 @@ fn a_worker_that_panics_over_a_stream_ends_it_with_an_error() -> Result {
 #[test]
 fn a_stream_catches_up_from_the_log_and_goes_on_live() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         (0..700).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
         let mut watcher =
             store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::ZERO))?;
@@ -169,7 +168,7 @@ fn a_stream_catches_up_from_the_log_and_goes_on_live() -> Result {
 #[test]
 fn a_stream_of_items_has_the_snapshot_its_marks_and_what_is_lost() -> Result {
     within_limit(|| {
-        let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+        let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         (0..300).try_for_each(|n| store.set("g", &format!("{n:03}"), "v").map(drop))?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot().buffer(4))?;
         block_on(async {
@@ -210,7 +209,7 @@ fn a_waiting_stream_is_woken_by_an_event_a_stop_a_close_and_an_expiry() -> Resul
         for (wake, expected) in
             [("event", "1 set g/k=v"), ("stop", "end"), ("close", "end"), ("expiry", "2 expire t/k=v")]
         {
-            let store = Options::new().clock(clock.clone()).open_in_memory()?;
+            let store = Options::new().clock(clock.clone()).anywhere()?;
             if wake == "expiry" {
                 store.set_with_ttl("t", "k", "v", Duration::from_secs(1))?;
             }
@@ -250,7 +249,7 @@ fn a_task_that_moves_to_another_waker_is_woken_there() -> Result {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     let (old, new) = (Arc::new(Count(AtomicUsize::new(0))), Arc::new(Count(AtomicUsize::new(0))));
     for count in [&old, &new] {
@@ -265,7 +264,7 @@ fn a_task_that_moves_to_another_waker_is_woken_there() -> Result {
 #[test]
 fn other_policies_work_as_streams_too() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let options = |policy| WatchOptions::new().buffer(2).policy(policy);
         let mut latest = store.watch_with(Filter::everything(), options(LagPolicy::Latest))?;
         let mut dropping = store.watch_with(Filter::everything(), options(LagPolicy::Drop))?;

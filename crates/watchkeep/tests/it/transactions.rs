@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::block_on;
-use crate::support::{LIMIT, Result, line, lines, revisions, take, within_limit};
+use crate::support::{Anywhere as _, LIMIT, Result, anywhere, line, lines, revisions, take, within_limit};
 use watchkeep::{
     DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Revision, SetOptions, Store, WatchOptions,
 };
@@ -24,7 +24,7 @@ fn keys(store: &Store, group: &str) -> Result<Vec<String>> {
 
 #[test]
 fn a_transaction_commits_all_of_it_with_consecutive_revisions_that_name_the_last() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("b", "old", "v")?;
     let mut watcher = store.watch("*", "*");
     let done = store.transaction(|tx| {
@@ -53,7 +53,7 @@ fn a_transaction_commits_all_of_it_with_consecutive_revisions_that_name_the_last
 
 #[test]
 fn an_error_rolls_back_everything_and_is_returned_as_it_is() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("g", "k", "before")?;
     let mut watcher = store.watch("*", "*");
     let refused = store.transaction(|tx| {
@@ -76,7 +76,7 @@ fn an_error_rolls_back_everything_and_is_returned_as_it_is() -> Result {
 #[test]
 fn a_panic_rolls_back_goes_on_unwinding_and_leaves_the_store_well() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher = store.watch("*", "*");
         for _ in 0..3 {
             let unwound = catch_unwind(AssertUnwindSafe(|| {
@@ -104,7 +104,7 @@ fn a_panic_rolls_back_goes_on_unwinding_and_leaves_the_store_well() -> Result {
 #[test]
 fn a_panic_loses_no_write_that_was_queued_behind_it() -> Result {
     within_limit(|| {
-        let store = Options::new().busy_timeout(LIMIT * 2).open_in_memory()?;
+        let store = Options::new().busy_timeout(LIMIT * 2).anywhere()?;
         for _ in 0..20 {
             let (inside, entered) = mpsc::channel();
             let queued = store.to_async();
@@ -158,7 +158,7 @@ fn any_other_write_from_inside_is_refused_as_nested_through_whatever_handle() ->
         let again = Store::open(&path)?;
         let linked = Store::open(&link)?;
         let around = Store::open(folder.path().join("sub/../app.db"))?;
-        let other = Store::open_in_memory()?;
+        let other = anywhere()?;
         let upgraded = store.downgrade().upgrade().ok_or("gone")?;
         store.transaction(|tx| {
             tx.set("g", "k", "inside")?;
@@ -202,7 +202,7 @@ fn any_other_write_from_inside_is_refused_as_nested_through_whatever_handle() ->
 #[test]
 fn an_asynchronous_write_from_inside_is_refused_as_nested_too() -> Result {
     within_limit(|| {
-        let store = Options::new().busy_timeout(LIMIT * 2).open_in_memory()?;
+        let store = Options::new().busy_timeout(LIMIT * 2).anywhere()?;
         let asynchronous = store.to_async();
         // The store's own thread has something to do that must wait for this transaction.
         store.set_with_ttl("g", "timed", "v", Duration::from_millis(1))?;
@@ -227,7 +227,7 @@ fn an_asynchronous_write_from_inside_is_refused_as_nested_too() -> Result {
 
 #[test]
 fn reads_inside_see_what_was_written_reads_outside_do_not() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("g", "a", "old")?;
     store.set("g", "b", "old")?;
     let snapshot = store.snapshot()?;
@@ -255,7 +255,7 @@ fn reads_inside_see_what_was_written_reads_outside_do_not() -> Result {
 #[test]
 fn what_does_not_write_may_be_done_inside_with_the_handle() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         store.set("g", "k", "v")?;
         let mut kept = Vec::new();
         store.transaction(|tx| {
@@ -277,7 +277,7 @@ fn what_does_not_write_may_be_done_inside_with_the_handle() -> Result {
 
 #[test]
 fn an_empty_transaction_announces_nothing_and_has_the_store_s_revision() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     assert_eq!(store.transaction(|_| Ok(7))?.revision, Revision::ZERO);
     let last = store.set("g", "k", "v")?;
@@ -291,7 +291,7 @@ fn an_empty_transaction_announces_nothing_and_has_the_store_s_revision() -> Resu
 
 #[test]
 fn a_transaction_of_which_every_condition_fails_may_still_commit_as_nothing() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let revision = store.set("g", "k", "v")?;
     let done = store.transaction(|tx| {
         let absent = tx.set_with("g", "k", "w", SetOptions::new().if_absent());
@@ -307,7 +307,7 @@ fn a_transaction_of_which_every_condition_fails_may_still_commit_as_nothing() ->
 
 #[test]
 fn an_operation_that_was_refused_leaves_the_rest_of_the_transaction_as_it_is() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.transaction(|tx| {
         tx.set("g", "before", "v")?;
         assert_eq!(kind(tx.set("g", &"x".repeat(1025), "v")), Some(ErrorKind::TooLarge));
@@ -321,7 +321,7 @@ fn an_operation_that_was_refused_leaves_the_rest_of_the_transaction_as_it_is() -
 
 #[test]
 fn one_key_written_often_in_one_transaction_counts_once() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("t")?;
     tenant.transaction(|tx| {
         for round in 0..10 {
@@ -342,7 +342,7 @@ fn one_key_written_often_in_one_transaction_counts_once() -> Result {
 
 #[test]
 fn two_transactions_never_interleave() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     thread::scope(|scope| -> Result {
         let counters: Vec<_> = (0..6)
             .map(|_| {
@@ -375,7 +375,7 @@ fn two_transactions_never_interleave() -> Result {
 
 #[test]
 fn a_scoped_transaction_stays_in_its_namespace_and_bears_its_origin() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("g", "k", "outside")?;
     let mut watcher = store.watch("*", "*");
     let tenant = store.scoped("t")?.with_origin("me");
@@ -394,7 +394,7 @@ fn a_scoped_transaction_stays_in_its_namespace_and_bears_its_origin() -> Result 
 
 #[test]
 fn a_large_transaction_is_whole_for_every_reader() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().buffer(100_000))?;
     let done = store.transaction(|tx| {
         (0..4_097).try_for_each(|n| tx.set(&format!("g{}", n % 7), &n.to_string(), vec![b'x'; 600]))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::consumers::{from_the_beginning, kind, listed};
 use crate::support::seen::Seen;
-use crate::support::{LIMIT, Result, eventually, lines, revisions, take};
+use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, lines, revisions, take};
 use watchkeep::{
     Batch, Condition, ErrorKind, Event, Filter, Item, Kind, MAX_FILTER_PARTS, Options, Retention, Revision,
     Store, WatchOptions, Watcher,
@@ -68,7 +68,7 @@ fn until_ready(watcher: &mut Watcher) -> Result<(Vec<Event>, Revision)> {
 
 #[test]
 fn an_event_comes_once_and_in_order_however_many_filters_match_it() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch_with(overlapping(), WatchOptions::new())?;
     let called = Seen::new();
     let of_callback = called.clone();
@@ -102,7 +102,7 @@ fn an_event_comes_once_and_in_order_however_many_filters_match_it() -> Result {
 
 #[test]
 fn a_reader_that_falls_behind_sees_the_same_from_the_log() -> Result {
-    let store = Options::new().retention(Retention::FOREVER).open_in_memory()?;
+    let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     let mut slow = store.watch_with(overlapping(), WatchOptions::new().buffer(1))?;
     (0..50).try_for_each(|_| write_all(&store))?;
     let history = store.history(overlapping(), Revision::ZERO).collect::<std::result::Result<Vec<_>, _>>()?;
@@ -114,7 +114,7 @@ fn a_reader_that_falls_behind_sees_the_same_from_the_log() -> Result {
 
 #[test]
 fn a_snapshot_of_a_union_holds_each_entry_once_and_is_ready_once() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     write_all(&store)?;
     let mut watcher = store.watch_with(overlapping(), WatchOptions::new().snapshot())?;
     let (events, at) = until_ready(&mut watcher)?;
@@ -133,7 +133,7 @@ fn a_snapshot_of_a_union_holds_each_entry_once_and_is_ready_once() -> Result {
 /// The snapshot goes through pages: of one group by several ranges of keys, and over ranges of groups.
 #[test]
 fn a_large_snapshot_of_many_ranges_folds_to_the_state_while_others_write() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let name = |n: usize| format!("{n:04}");
     for n in 0..1_500 {
         store.set("wide", &name(n), "v")?;
@@ -220,7 +220,7 @@ fn a_consumer_of_a_union_goes_on_with_it_when_the_file_opens_again() -> Result {
 
 #[test]
 fn a_scoped_handle_sees_nothing_outside() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let tenant = store.scoped("a")?;
     let union = || Filter::any([Filter::group("g"), Filter::key_name("k"), Filter::group_prefix("b:")]);
     let mut watcher = tenant.watch_with(union(), WatchOptions::new().snapshot())?;
@@ -239,7 +239,7 @@ fn a_scoped_handle_sees_nothing_outside() -> Result {
 
 #[test]
 fn a_condition_looks_at_what_any_of_the_filters_lets_through() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let read = store.cursor(store.set("config", "theme", "dark")?);
     let unchanged = |filter| store.apply(Batch::new().require(Condition::unchanged(filter, read)));
     store.set("config", "a", "v")?;
@@ -251,7 +251,7 @@ fn a_condition_looks_at_what_any_of_the_filters_lets_through() -> Result {
 
 #[test]
 fn nothing_is_what_an_empty_union_sees() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     write_all(&store)?;
     let mut watcher = store.watch_with(Filter::any([]), WatchOptions::new().snapshot())?;
     let mut consumer = store.consumer_with("c", from_the_beginning().filter(Filter::any([])))?;
@@ -266,7 +266,7 @@ fn nothing_is_what_an_empty_union_sees() -> Result {
 
 #[test]
 fn a_union_of_too_many_is_refused_by_name() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let union = |parts: usize| Filter::any((0..parts).map(|n| Filter::group(n.to_string())));
     let (most, over) = (union(MAX_FILTER_PARTS), union(MAX_FILTER_PARTS + 1));
     store.watch_with(most.clone(), WatchOptions::new())?;

@@ -5,7 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, line, lines, next, revisions, take, within_limit};
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, line, lines, next, revisions, take, within_limit,
+};
 use watchkeep::{
     Cursor, Error, ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention,
     Revision, Store, WatchOptions, Watcher,
@@ -74,7 +76,7 @@ fn each_filter_lets_through_exactly_its_own_live_late_and_in_history() -> Result
         ("original *, k", Filter::from_pattern("*", "k"), &[1, 4, 5, 11]),
         ("original g, k", Filter::from_pattern("g", "k"), &[1, 11]),
     ];
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut live = Vec::new();
     for (_, filter, _) in &cases {
         let small = store.watch_with(filter.clone(), WatchOptions::new().buffer(1))?;
@@ -100,7 +102,7 @@ fn each_filter_lets_through_exactly_its_own_live_late_and_in_history() -> Result
 
 #[test]
 fn the_original_s_call_has_sixteen_events_of_room_and_all_four_shapes() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watchers =
         [store.watch("*", "*"), store.watch("g", "*"), store.watch("*", "k"), store.watch("g", "k")];
     script(&store)?;
@@ -115,7 +117,7 @@ fn the_original_s_call_has_sixteen_events_of_room_and_all_four_shapes() -> Resul
 #[test]
 fn an_event_says_what_happened_where_when_and_by_whom() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).origin("app").open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).origin("app").anywhere()?;
     let mut watcher = store.watch_with(Filter::everything().kinds(Kind::ALL), WatchOptions::new())?;
     store.set("g", "k", "v")?;
     clock.advance(Duration::from_secs(1));
@@ -141,7 +143,7 @@ fn an_event_says_what_happened_where_when_and_by_whom() -> Result {
 
 #[test]
 fn who_has_an_event_reads_that_revision_or_a_later_one() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     let writer = {
         let store = store.clone();
@@ -159,7 +161,7 @@ fn who_has_an_event_reads_that_revision_or_a_later_one() -> Result {
 
 #[test]
 fn a_watcher_is_armed_when_watch_returns_and_begins_there() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     store.set("g", "before", "v")?;
     thread::scope(|scope| -> Result {
         let busy =
@@ -178,7 +180,7 @@ fn a_watcher_is_armed_when_watch_returns_and_begins_there() -> Result {
 
 #[test]
 fn a_watch_may_start_after_any_revision_past_or_to_come() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     for number in 1..=50 {
         store.set("g", &number.to_string(), "v")?;
     }
@@ -204,7 +206,7 @@ fn a_watch_may_start_after_any_revision_past_or_to_come() -> Result {
 
 #[test]
 fn a_watch_ahead_of_the_store_overflows_like_any_other() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut read =
         store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(10)).buffer(2))?;
     let mut unread =
@@ -234,7 +236,7 @@ fn a_cursor_goes_on_after_reopening_and_is_refused_by_another_store() -> Result 
     assert_eq!((cursor.store(), cursor.revision().get()), (store.id(), 2));
     let mut again = store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor))?;
     assert_eq!(revisions(&pending(&mut again)?), [3, 4, 5, 6]);
-    let other = Store::open_in_memory()?;
+    let other = anywhere()?;
     let refused = other.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor));
     assert_eq!(kind(refused), Some(ErrorKind::ForeignCursor));
     assert_eq!(other.stats()?.watchers, 0);
@@ -243,7 +245,7 @@ fn a_cursor_goes_on_after_reopening_and_is_refused_by_another_store() -> Result 
 
 #[test]
 fn keys_only_leaves_out_the_values_and_nothing_else() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let options = WatchOptions::new().keys_only().buffer_bytes(4_000);
     let mut watcher = store.watch_with(Filter::everything(), options)?;
     for number in 0..10 {
@@ -259,7 +261,7 @@ fn keys_only_leaves_out_the_values_and_nothing_else() -> Result {
 #[test]
 fn previous_values_come_with_the_event_as_long_as_the_log_has_them() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().retention(Retention::FOREVER).clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().retention(Retention::FOREVER).clock(clock.clone()).anywhere()?;
     let mut watcher = store
         .watch_with(Filter::everything().kinds(Kind::ALL), WatchOptions::new().previous_values().buffer(1))?;
     store.set("g", "k", "1")?;
@@ -296,7 +298,7 @@ fn item(watcher: &mut Watcher) -> Result<Item> {
 #[test]
 fn an_idle_watcher_and_a_filtered_one_are_told_how_far_they_are() -> Result {
     let clock = Arc::new(ManualClock::default());
-    let store = Options::new().clock(clock.clone()).open_in_memory()?;
+    let store = Options::new().clock(clock.clone()).anywhere()?;
     let minute = Duration::from_secs(60);
     let mut idle = store.watch_with(Filter::everything(), WatchOptions::new().progress(minute))?;
     let mut filtered = store.watch_with(Filter::group("g"), WatchOptions::new().progress(minute))?;
@@ -335,7 +337,7 @@ fn an_idle_watcher_and_a_filtered_one_are_told_how_far_they_are() -> Result {
 fn a_progress_mark_is_never_ahead_of_an_event_that_comes_after_it() -> Result {
     within_limit(|| {
         let clock = Arc::new(ManualClock::default());
-        let store = Options::new().clock(clock.clone()).open_in_memory()?;
+        let store = Options::new().clock(clock.clone()).anywhere()?;
         let mut watcher = store.watch_with(
             Filter::key_name("x"),
             WatchOptions::new().progress(Duration::from_millis(1)).buffer(2),
@@ -383,7 +385,7 @@ fn a_progress_mark_is_never_ahead_of_an_event_that_comes_after_it() -> Result {
 #[test]
 fn a_stopper_wakes_a_blocked_reader_and_may_be_used_often() -> Result {
     within_limit(|| {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         for _ in 0..50 {
             let mut watcher = store.watch("*", "*");
             let stopper = watcher.stopper();
@@ -411,7 +413,7 @@ fn a_stopped_watcher_hands_out_what_it_has_in_order_and_nothing_that_comes_later
     for (buffer, policy) in
         [(16, LagPolicy::CatchUp), (3, LagPolicy::CatchUp), (3, LagPolicy::Drop), (3, LagPolicy::Latest)]
     {
-        let store = Store::open_in_memory()?;
+        let store = anywhere()?;
         let mut watcher =
             store.watch_with(Filter::everything(), WatchOptions::new().buffer(buffer).policy(policy))?;
         (0..8).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
@@ -428,7 +430,7 @@ fn a_stopped_watcher_hands_out_what_it_has_in_order_and_nothing_that_comes_later
 
 #[test]
 fn receiving_with_a_time_limit_ends_in_time_and_loses_nothing() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.watch("*", "*");
     assert!(
         watcher.recv_timeout(Duration::ZERO).is_none()
@@ -454,7 +456,7 @@ fn receiving_with_a_time_limit_ends_in_time_and_loses_nothing() -> Result {
 
 #[test]
 fn a_watcher_may_move_between_threads_and_outlive_the_handle_it_came_from() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watcher = store.scoped("t")?.with_origin("x").watch("*", "*");
     store.set("t:g", "k", "v")?;
     let mut watcher = thread::spawn(move || {
@@ -471,7 +473,7 @@ fn a_watcher_may_move_between_threads_and_outlive_the_handle_it_came_from() -> R
 
 #[test]
 fn thousands_of_watchers_cost_a_write_only_where_they_match() -> Result {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     let mut watchers: Vec<_> = (0..3_000).map(|n| store.watch("g", &n.to_string())).collect();
     for number in (0..3_000).step_by(100) {
         store.set("g", &number.to_string(), "v")?;

@@ -24,7 +24,9 @@ fn stream(guarded: &Guarded, token: &str) -> Result<Stream> {
 
 #[test]
 fn a_stream_ends_at_once_when_its_token_is_revoked_and_others_go_on() -> Result {
-    let guarded = Guarded::start()?;
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path().join("app.db"))?;
+    let guarded = Guarded::over(store.clone(), Access::open(&store)?)?;
     let (revoked, kept) = (guarded.access.create(Grant::new(WATCH))?, guarded.token(Grant::new(WATCH))?);
     let (mut first, mut second) = (stream(&guarded, revoked.secret())?, stream(&guarded, &kept)?);
     // As another process does it.

@@ -5,6 +5,8 @@ mod models;
 mod read;
 mod rows;
 mod state;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -35,8 +37,10 @@ use read::MemoryRead;
 use rows::MemoryRows;
 use state::State;
 
+#[cfg(all(test, shuttle))]
+pub(crate) use models::nth;
 #[cfg(all(test, any(loom, shuttle)))]
-pub(crate) use models::{nth, ordinal};
+pub(crate) use models::ordinal;
 
 /// What is handed from writer to writer: nothing but the turn.
 #[derive(Debug)]
@@ -170,10 +174,13 @@ impl MemoryEngine {
         }
         let mut goes_on = !is_reaping;
         for taken in &mut lead.taken {
-            if goes_on {
-                let Ok(next) = taken.apply(&mut rows, moment()) else { return false };
-                goes_on = next;
-            }
+            goes_on = match goes_on {
+                true => match taken.apply(&mut rows, moment()) {
+                    Ok(next) => next,
+                    Err(_) => return false,
+                },
+                false => taken.wait(),
+            };
         }
         let (start, mut bytes) = (Instant::now(), 0);
         while goes_on

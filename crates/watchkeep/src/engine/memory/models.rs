@@ -16,6 +16,7 @@ const GAP: u64 = 5_000;
 const TAKES_ALONG: usize = 1;
 
 /// The revision of the n-th event.
+#[cfg(shuttle)]
 pub(crate) fn nth(ordinal: u64) -> Revision {
     Revision::new(ordinal * GAP)
 }

@@ -4,8 +4,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use immutable_chunkmap::map::MapM;
-
 use crate::engine::job::Transaction;
 use crate::rules::{
     Answer, ConsumerRow, Details, Did, Due, DuePage, GroupAndRoom, GroupRow, Head, Logged, New, Place, Room,
@@ -21,7 +19,7 @@ use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
-use super::state::{Group, GroupId, Namespace, Row, State, Stored, payload};
+use super::state::{Group, GroupId, Map, Namespace, Row, State, Stored, payload};
 
 /// Where an entry is.
 pub(super) type Slot = (GroupId, Arc<str>);
@@ -209,7 +207,7 @@ impl Rows for MemoryRows {
 
     fn make_group(&mut self, name: &str, stamp: Stamp) -> Result<GroupRow<GroupId>> {
         let id = GroupId(self.nth(stamp).get());
-        let group = Group { name: name.into(), keys: 0, bytes: 0, entries: MapM::new() };
+        let group = Group { name: name.into(), keys: 0, bytes: 0, entries: Map::new() };
         let row = row(id, &group);
         self.with(|state| {
             state.names.insert_cow(group.name.clone(), id);

@@ -3,9 +3,6 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use immutable_chunkmap::map::{MapM, MapS};
-use immutable_chunkmap::set::SetM;
-
 use crate::rules::{Answer, ConsumerRow, LogRow, Past, whole_transactions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -17,6 +14,12 @@ use crate::types::name::NameRange;
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 use crate::types::value::Value;
+
+/// How many elements lie together: what a commit copies to change one of them, in memory and on the stack.
+const CHUNK: usize = 16;
+
+pub(super) type Map<K, V> = immutable_chunkmap::map::Map<K, V, CHUNK>;
+type Set<K> = immutable_chunkmap::set::Set<K, CHUNK>;
 
 /// An entry.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ pub(super) struct Group {
     pub(super) name: Arc<str>,
     pub(super) keys: i64,
     pub(super) bytes: i64,
-    pub(super) entries: MapM<Arc<str>, Arc<Stored>>,
+    pub(super) entries: Map<Arc<str>, Arc<Stored>>,
 }
 
 /// What a namespace holds, and may hold.
@@ -82,13 +85,13 @@ pub(super) type Deadline = (Timestamp, GroupId, Arc<str>);
 
 #[derive(Debug, Clone)]
 pub(super) struct State {
-    pub(super) names: MapM<Arc<str>, GroupId>,
-    pub(super) groups: MapM<GroupId, Group>,
-    pub(super) deadlines: SetM<Deadline>,
-    pub(super) namespaces: MapS<Arc<str>, Namespace>,
-    pub(super) consumers: MapS<Arc<str>, (ConsumerRow, Filter)>,
-    pub(super) answers: MapM<(Arc<str>, u64), (Timestamp, Answer)>,
-    pub(super) log: MapM<Revision, Row>,
+    pub(super) names: Map<Arc<str>, GroupId>,
+    pub(super) groups: Map<GroupId, Group>,
+    pub(super) deadlines: Set<Deadline>,
+    pub(super) namespaces: Map<Arc<str>, Namespace>,
+    pub(super) consumers: Map<Arc<str>, (ConsumerRow, Filter)>,
+    pub(super) answers: Map<(Arc<str>, u64), (Timestamp, Answer)>,
+    pub(super) log: Map<Revision, Row>,
     pub(super) trimmed: Revision,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
@@ -101,13 +104,13 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(stride: u64) -> State {
         State {
-            names: MapM::new(),
-            groups: MapM::new(),
-            deadlines: SetM::new(),
-            namespaces: MapS::new(),
-            consumers: MapS::new(),
-            answers: MapM::new(),
-            log: MapM::new(),
+            names: Map::new(),
+            groups: Map::new(),
+            deadlines: Set::new(),
+            namespaces: Map::new(),
+            consumers: Map::new(),
+            answers: Map::new(),
+            log: Map::new(),
             trimmed: Revision::ZERO,
             fence: 0,
             stride,

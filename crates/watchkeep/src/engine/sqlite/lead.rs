@@ -57,6 +57,10 @@ impl SqliteEngine {
                 }
             }
         }
+        if lead.announced.is_some() && matches!(own_result, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise();
+        }
         lead.finish(own_result, |last| self.wake.announce(last))
     }
 
@@ -112,7 +116,10 @@ impl SqliteEngine {
         };
         for taken in &mut lead.taken {
             // It may have been made after the transaction began.
-            goes_on = goes_on && taken.apply(&mut rows, moment()).map_err(broken)?;
+            goes_on = match goes_on {
+                true => taken.apply(&mut rows, moment()).map_err(broken)?,
+                false => taken.wait(),
+            };
         }
         let (start, mut bytes) = (Instant::now(), 0);
         while goes_on
@@ -145,10 +152,6 @@ impl SqliteEngine {
             self.upkeep.want();
         }
         self.spare(writer);
-        if last > base && matches!(own_result, Some(Err(_))) {
-            // What was due went, although the write was refused: nobody else announces it.
-            self.signal.raise();
-        }
         if is_reaping { Err(Broken::Reaped) } else { Ok(()) }
     }
 

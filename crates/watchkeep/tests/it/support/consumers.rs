@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::Result;
+use crate::support::{Result, anywhere};
 use watchkeep::{
     ConsumerInfo, ConsumerOptions, ConsumerStart, Error, ErrorKind, ManualClock, Options, Revision, Store,
 };
@@ -24,7 +24,7 @@ pub(crate) fn at(revision: u64) -> Revision {
 }
 
 pub(crate) fn with(written: u64) -> Result<Store> {
-    let store = Store::open_in_memory()?;
+    let store = anywhere()?;
     write(&store, written)?;
     Ok(store)
 }

@@ -5,10 +5,11 @@ pub(crate) mod futures;
 pub(crate) mod seen;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use watchkeep::{Event, Kind, Store, Watcher};
+use watchkeep::{Event, Kind, Options, Store, Watcher};
 
 /// What a test returns.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -30,6 +31,29 @@ pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Se
             Err(panic) => std::panic::resume_unwind(panic),
             Ok(_) => Err("the thread ended without a result".into()),
         },
+    }
+}
+
+/// An empty store: in memory, or in a file of the folder that `WATCHKEEP_TEST_FOLDER` names.
+pub(crate) fn anywhere() -> watchkeep::Result<Store> {
+    Options::new().anywhere()
+}
+
+/// Options of a store for which it does not matter where it is.
+pub(crate) trait Anywhere {
+    fn anywhere(self) -> watchkeep::Result<Store>;
+}
+
+impl Anywhere for Options {
+    fn anywhere(self) -> watchkeep::Result<Store> {
+        static FILES: AtomicU64 = AtomicU64::new(0);
+        match std::env::var_os("WATCHKEEP_TEST_FOLDER") {
+            None => self.open_in_memory(),
+            Some(folder) => {
+                let name = format!("{}-{}.db", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+                self.open(Path::new(&folder).join(name))
+            }
+        }
     }
 }
 
