@@ -255,19 +255,27 @@ impl<S: Socket> Connection<S> {
             self.send(Message::Text(reply))?;
             return Ok(true);
         }
-        if self.running.is_none()
-            && self.reply.is_none()
-            && self.leave_at.is_none()
+        // Before the client is heard: this is what lets go of the subscriptions that ended.
+        if takes && let Poll::Ready(Some((name, told))) = self.subscriptions.poll_next_unpin(cx) {
+            self.tell(&name, &told)?;
+            moved = true;
+        }
+        if self.hears()
             && let Poll::Ready(message) = self.socket.poll_next_unpin(cx)
         {
             self.hear(message)?;
             moved = true;
         }
-        if takes && let Poll::Ready(Some((name, told))) = self.subscriptions.poll_next_unpin(cx) {
-            self.tell(&name, &told)?;
-            moved = true;
-        }
         Ok(moved)
+    }
+
+    /// Whether the next message of the client's is looked at: what the one before asked for is done then, and what it
+    /// ended is gone, with all that it held.
+    fn hears(&self) -> bool {
+        self.running.is_none()
+            && self.reply.is_none()
+            && self.leave_at.is_none()
+            && self.subscriptions.len() <= self.names.len()
     }
 
     fn send(&mut self, message: Message) -> Result<(), End> {
@@ -430,7 +438,7 @@ impl<S: Socket> Connection<S> {
             return Some(Problem::new(StatusCode::CONFLICT, "id_in_use", detail));
         }
         let most = self.load.admission.limits().size(Limit::Subscriptions);
-        (self.subscriptions.len() >= most).then(|| self.load.admission.refusal(Limit::Subscriptions))
+        (self.names.len() >= most).then(|| self.load.admission.refusal(Limit::Subscriptions))
     }
 
     fn unsubscribe(&mut self, id: Id) -> Utf8Bytes {
@@ -484,8 +492,7 @@ impl<S: Socket> Connection<S> {
             let allowed = stall + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
             let stalled_at = self.stalled_since.map(|since| since + allowed);
             // Who is not read from cannot be heard.
-            let reading = self.running.is_none() && self.reply.is_none() && self.leave_at.is_none();
-            let silent_at = reading.then_some(self.silent_at);
+            let silent_at = self.hears().then_some(self.silent_at);
             if [stalled_at, silent_at, self.leave_at].into_iter().flatten().any(|at| at <= now) {
                 return Poll::Ready(End::Gone);
             }
