@@ -48,6 +48,8 @@ struct Shared {
     strangers: Places<()>,
     strangers_by_address: Places<IpAddr>,
     bytes: Arc<Semaphore>,
+    /// As many again, for what is held for as long as a client likes: it must not be in the way of those who only pass.
+    filters: Arc<Semaphore>,
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU64,
 }
@@ -69,6 +71,7 @@ impl Admission {
             strangers: Places::default(),
             strangers_by_address: Places::default(),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
+            filters: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
             rates: RateLimiter::hashmap(Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN))),
             requests: AtomicU64::new(0),
             limits,
@@ -163,7 +166,19 @@ impl Admission {
     }
 
     fn problem(&self, limit: Limit) -> Problem {
-        let (status, kind, what) = match limit {
+        let (status, kind, what) = Admission::refused(limit);
+        self.problem_of(limit, status, kind, what)
+    }
+
+    fn problem_of(&self, limit: Limit, status: StatusCode, kind: &str, what: &str) -> Problem {
+        let most = self.0.limits.get(limit);
+        let detail =
+            format!("{what}. The limit is {limit}={most}; watchkeep serve --limit {limit}=N sets another");
+        Problem::new(status, kind, detail).with("limit", limit.to_string())
+    }
+
+    fn refused(limit: Limit) -> (StatusCode, &'static str, &'static str) {
+        match limit {
             Limit::ConnectionsPerAddress => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_connections",
@@ -211,11 +226,7 @@ impl Admission {
                 "the request took too long; send its body faster, or ask again",
             ),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open"),
-        };
-        let most = self.0.limits.get(limit);
-        let detail =
-            format!("{what}. The limit is {limit}={most}; watchkeep serve --limit {limit}=N sets another");
-        Problem::new(status, kind, detail).with("limit", limit.to_string())
+        }
     }
 }
 
@@ -251,6 +262,12 @@ pub(crate) struct Stranger {
     _places: (Place<()>, Option<Place<IpAddr>>),
 }
 
+/// What the filter of a stream or subscription weighs, while it lasts.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    _held: OwnedSemaphorePermit,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     bytes: Option<OwnedSemaphorePermit>,
@@ -283,6 +300,23 @@ impl Load {
             none => *none = Some(more),
         }
         Ok(())
+    }
+
+    /// Takes what a filter weighs, for as long as somebody watches with it.
+    ///
+    /// # Errors
+    ///
+    /// 503 when the filters of all together would weigh too much.
+    pub(crate) fn filter(&self, weight: usize) -> Result<Weight, Problem> {
+        let many = u32::try_from(weight).unwrap_or(u32::MAX);
+        let (admission, limit) = (&self.admission, Limit::BytesInFlight);
+        admission.0.filters.clone().try_acquire_many_owned(many).map(|held| Weight { _held: held }).map_err(
+            |_| {
+                admission.reach(limit);
+                let what = "the filters of all who watch are too large together; name fewer or shorter ones";
+                admission.problem_of(limit, StatusCode::SERVICE_UNAVAILABLE, "too_many_bytes", what)
+            },
+        )
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {

@@ -21,11 +21,11 @@ use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
 use crate::access::{self, Entrance, Right, Secret};
-use crate::admission::{Load, Stranger};
+use crate::admission::{Load, Stranger, Weight};
 use crate::change::Values;
 use crate::gate::Gate;
 use crate::limits::{
-    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, WRITE,
+    AUTH_TIME, CLOSE_TIME, FILTER, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, WRITE,
 };
 use crate::problem::Problem;
 use crate::settings::Limit;
@@ -71,6 +71,7 @@ impl Name {
 struct Named {
     name: Name,
     subscription: Pin<Box<Subscription>>,
+    _weight: Weight,
 }
 
 impl Stream for Named {
@@ -86,7 +87,7 @@ impl Stream for Named {
 struct Done {
     /// What is said to it; the original says nothing to some.
     reply: Option<Utf8Bytes>,
-    begun: Option<(Name, Subscription)>,
+    begun: Option<Named>,
     /// Who it turned out to be.
     known: Option<Gate>,
 }
@@ -360,6 +361,7 @@ impl<S: Socket> Connection<S> {
             Asked::Original(Original::Subscribe) => {
                 let wanted = Wanted {
                     filter: Filter::everything(),
+                    weight: FILTER,
                     snapshots: Snapshots::Never,
                     after: None,
                     exclude_origin: None,
@@ -417,6 +419,7 @@ impl<S: Socket> Connection<S> {
             return Err(refusal(&name, &problem));
         }
         let gate = self.gate(&name, Right::Watch)?;
+        let weight = self.load.filter(wanted.weight).map_err(|problem| refusal(&name, &problem))?;
         self.running = Some(Box::pin(async move {
             let begun = match gate.current().await {
                 Ok(gate) => Subscription::begin(&gate, wanted).await,
@@ -424,7 +427,7 @@ impl<S: Socket> Connection<S> {
             };
             let (reply, begun) = match begun {
                 // Its `ready` or `reset` is the answer.
-                Ok(begun) => (None, Some((name, begun))),
+                Ok(begun) => (None, Some(Named { name, subscription: Box::pin(begun), _weight: weight })),
                 Err(problem) => (Some(refusal(&name, &problem)), None),
             };
             Done { reply, begun, known: None }
@@ -462,11 +465,10 @@ impl<S: Socket> Connection<S> {
             (self.over, self.auth_at, self.stranger) = (Box::pin(gate.over()), None, None);
             self.entrance = Entrance::Known(gate);
         }
-        if let Some((name, begun)) = done.begun {
+        if let Some(begun) = done.begun {
             let (abort, registration) = AbortHandle::new_pair();
-            let named = Named { name: name.clone(), subscription: Box::pin(begun) };
-            self.subscriptions.push(Abortable::new(named, registration));
-            self.names.insert(name, abort);
+            self.names.insert(begun.name.clone(), abort);
+            self.subscriptions.push(Abortable::new(begun, registration));
         }
     }
 
