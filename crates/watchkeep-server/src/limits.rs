@@ -85,8 +85,8 @@ pub(crate) const MIN_TIME: Duration = Duration::from_secs(10);
 pub(crate) const PAGE: usize = 256;
 /// How many rows of the log a page of changes looks at, at the most: what the library does.
 pub(crate) const CHANGES: usize = 1_000;
-/// How long a page of changes without a match is waited for, at the most.
-pub(crate) const WAIT_TIME: Duration = Duration::from_secs(60);
+/// How long a page of changes without a match is waited for, at the most: proxies commonly give up after 60 seconds.
+pub(crate) const WAIT_TIME: Duration = Duration::from_secs(50);
 /// How often a server looks whether its store's file was replaced.
 pub(crate) const LOSS_LOOK: Duration = Duration::from_millis(250);
 /// How long a request waits while the store is opened again, and how long a stream does.

@@ -70,7 +70,7 @@ fn a_long_poll_ends_with_its_token() -> Result {
     let guarded = Guarded::start()?;
     let token = guarded.access.create(Grant::new(Rights { read: true, ..Rights::NONE }))?;
     let bearer = format!("Bearer {}", token.secret());
-    let asked = guarded.hub.begin("GET", "/v1/changes?wait=60s", &[("Authorization", &bearer)], b"");
+    let asked = guarded.hub.begin("GET", "/v1/changes?wait=50s", &[("Authorization", &bearer)], b"");
     // It may be revoked before it is let in, which is the same to it.
     assert!(guarded.access.revoke(&token.token.id)?);
     is_unauthorized(&asked.answer(), "revoked meanwhile");
