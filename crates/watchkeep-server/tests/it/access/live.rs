@@ -151,7 +151,7 @@ async fn who_has_not_said_who_it_is_takes_little_memory() -> Result {
     }
     let address = guarded.hub.address.to_string();
     let refused = Client::open(&address, "/v1/ws", &[PROTOCOL]).await.err().ok_or("one too many")?;
-    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.status(), 429);
     assert!(refused.body().contains("unauthenticated_websockets=256"), "{refused:?}");
     // Those who say it with a header are not held up.
     let bearer = format!("Bearer {}", guarded.token(Grant::new(WATCH))?);
