@@ -130,7 +130,7 @@ async fn news(subscription: &mut Subscription) -> Result<Position, Problem> {
         match std::future::poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await {
             Some(Told::Ready(_) | Told::Heartbeat(_)) => {}
             Some(Told::Trouble(problem)) => return Err(problem),
-            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED))) => {
+            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED | access::UNAUTHORIZED))) => {
                 return Err(access::over(reason));
             }
             Some(Told::Bye(reason)) => {

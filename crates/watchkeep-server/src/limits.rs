@@ -122,6 +122,8 @@ pub(crate) const TICKET_SLIDE: Duration = Duration::from_secs(60);
 pub(crate) const TICKETS: u64 = 10_000;
 /// How many tickets all tokens have together.
 pub(crate) const ALL_TICKETS: u64 = 100_000;
+/// After how many seconds a client should ask again that gets no ticket: they go one by one, each after some minutes.
+pub(crate) const TICKET_RETRY: u16 = 60;
 pub(crate) const TICKET_BODY: usize = 16 << 10;
 /// The largest message of a WebSocket that came without a token: memory that anybody can take, so many times over.
 pub(crate) const MAX_FIRST_MESSAGE: usize = 256 << 10;
@@ -140,7 +142,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 35] {
+    fn told() -> [(&'static str, &'static str, String); 36] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -209,6 +211,11 @@ mod tests {
                 "TICKETS",
                 "tickets of a token at once (`too_many_tickets`)",
                 many(usize::try_from(TICKETS).unwrap_or(0)),
+            ),
+            (
+                "TICKET_RETRY",
+                "`Retry-After` where there are too many tickets",
+                time(Duration::from_secs(TICKET_RETRY.into())),
             ),
             ("TICKET_BODY", "body that asks for a ticket", size(TICKET_BODY)),
             ("FILTER", "bytes that a filter counts beside its names", many(FILTER)),

@@ -61,7 +61,7 @@ fn the_first_token_ends_the_streams_of_those_who_have_none() -> Result {
     let mut stream = Stream::open(hub.address, "snapshot=auto", &[])?;
     stream.upto("ready")?;
     access.create(Grant::new(Rights::ALL))?;
-    assert_eq!(stream.upto("bye")?.1.data, json!({ "reason": "revoked" }));
+    assert_eq!(stream.upto("bye")?.1.data, json!({ "reason": "unauthorized" }));
     Ok(())
 }
 
