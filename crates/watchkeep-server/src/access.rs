@@ -25,7 +25,7 @@ use watchkeep::{
 use crate::limits::{ACCESS_EVENTS, PAGE};
 
 pub(crate) use door::{Door, Pass, mistyped, over};
-pub(crate) use live::{EXPIRED, Live, REVOKED};
+pub(crate) use live::{EXPIRED, Live, REVOKED, UNAUTHORIZED};
 pub(crate) use may::{Entrance, Inspect, May, Read, Streaming, Watch, Write};
 pub(crate) use rights::Right;
 pub use rights::{Principal, Rights};

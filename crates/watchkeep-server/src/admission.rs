@@ -48,6 +48,8 @@ struct Shared {
     strangers: Places<()>,
     strangers_by_address: Places<IpAddr>,
     bytes: Arc<Semaphore>,
+    /// As many again, for what is held for as long as a client likes: it must not be in the way of those who only pass.
+    filters: Arc<Semaphore>,
     rates: RateLimiter<IpAddr, HashMapStateStore<IpAddr>, DefaultClock>,
     requests: AtomicU64,
 }
@@ -69,6 +71,7 @@ impl Admission {
             strangers: Places::default(),
             strangers_by_address: Places::default(),
             bytes: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
+            filters: Arc::new(Semaphore::new(limits.size(Limit::BytesInFlight))),
             rates: RateLimiter::hashmap(Quota::per_second(NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN))),
             requests: AtomicU64::new(0),
             limits,
@@ -163,7 +166,19 @@ impl Admission {
     }
 
     fn problem(&self, limit: Limit) -> Problem {
-        let (status, kind, what) = match limit {
+        let (status, kind, what) = Admission::refused(limit);
+        self.problem_of(limit, status, kind, what)
+    }
+
+    fn problem_of(&self, limit: Limit, status: StatusCode, kind: &str, what: &str) -> Problem {
+        let most = self.0.limits.get(limit);
+        let detail =
+            format!("{what}. The limit is {limit}={most}; watchkeep serve --limit {limit}=N sets another");
+        Problem::new(status, kind, detail).with("limit", limit.to_string())
+    }
+
+    fn refused(limit: Limit) -> (StatusCode, &'static str, &'static str) {
+        match limit {
             Limit::ConnectionsPerAddress => (
                 StatusCode::TOO_MANY_REQUESTS,
                 "too_many_connections",
@@ -211,11 +226,7 @@ impl Admission {
                 "the request took too long; send its body faster, or ask again",
             ),
             _ => (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "too many connections are open"),
-        };
-        let most = self.0.limits.get(limit);
-        let detail =
-            format!("{what}. The limit is {limit}={most}; watchkeep serve --limit {limit}=N sets another");
-        Problem::new(status, kind, detail).with("limit", limit.to_string())
+        }
     }
 }
 
@@ -251,6 +262,12 @@ pub(crate) struct Stranger {
     _places: (Place<()>, Option<Place<IpAddr>>),
 }
 
+/// What the filter of a stream or subscription weighs, while it lasts.
+#[derive(Debug)]
+pub(crate) struct Weight {
+    _held: OwnedSemaphorePermit,
+}
+
 #[derive(Debug, Default)]
 struct Held {
     bytes: Option<OwnedSemaphorePermit>,
@@ -283,6 +300,23 @@ impl Load {
             none => *none = Some(more),
         }
         Ok(())
+    }
+
+    /// Takes what a filter weighs, for as long as somebody watches with it.
+    ///
+    /// # Errors
+    ///
+    /// 503 when the filters of all together would weigh too much.
+    pub(crate) fn filter(&self, weight: usize) -> Result<Weight, Problem> {
+        let many = u32::try_from(weight).unwrap_or(u32::MAX);
+        let (admission, limit) = (&self.admission, Limit::BytesInFlight);
+        admission.0.filters.clone().try_acquire_many_owned(many).map(|held| Weight { _held: held }).map_err(
+            |_| {
+                admission.reach(limit);
+                let what = "the filters of all who watch are too large together; name fewer or shorter ones";
+                admission.problem_of(limit, StatusCode::SERVICE_UNAVAILABLE, "too_many_bytes", what)
+            },
+        )
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -337,17 +371,32 @@ impl Load {
     }
 
     /// What a WebSocket holds until it has said who it is: one address must not hold up all others with it.
+    ///
+    /// # Errors
+    ///
+    /// 429 when this address has its quarter, 503 when all are taken.
     pub(crate) fn stranger(&self) -> Result<Stranger, Problem> {
         let limit = Limit::UnauthenticatedWebSockets;
         let (most, shared) = (self.limits().get(limit), &self.admission.0);
-        let all = shared.strangers.take((), most).map(|(place, _)| place);
-        let address = self.address.map(network);
-        let here = address.map(|address| shared.strangers_by_address.take(address, most.div_ceil(4)));
-        match (all, here) {
-            (Some(all), None) => Ok(Stranger { _places: (all, None) }),
-            (Some(all), Some(Some((here, _)))) => Ok(Stranger { _places: (all, Some(here)) }),
-            (None, _) | (_, Some(None)) => Err(self.admission.refusal(limit)),
-        }
+        let here = match self.address.map(network) {
+            Some(address) => {
+                let quarter = most.div_ceil(4);
+                let taken = shared.strangers_by_address.take(address, quarter);
+                let (place, _) = taken.ok_or_else(|| {
+                    self.admission.reach(limit);
+                    let what = format!(
+                        "{quarter} WebSockets of this address have not said yet who they are, and one address has no more \
+                         than a quarter of all"
+                    );
+                    let status = StatusCode::TOO_MANY_REQUESTS;
+                    self.admission.problem_of(limit, status, "too_many_connections", &what)
+                })?;
+                Some(place)
+            }
+            None => None,
+        };
+        let (all, _) = shared.strangers.take((), most).ok_or_else(|| self.admission.refusal(limit))?;
+        Ok(Stranger { _places: (all, here) })
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -420,51 +469,4 @@ impl HttpBody for Loaded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_leaves_room_for_others_to_say_who_they_are() -> Result<(), Box<dyn std::error::Error>> {
-        let limits = Limits::default().with(Limit::UnauthenticatedWebSockets, 8);
-        let admission = Admission::new(limits, Reached::default());
-        let enter = |address: &str| {
-            let load = Load::of(admission.clone(), address.parse().ok());
-            load.stranger().map_err(|problem| problem.kind().to_owned())
-        };
-        let first = [enter("192.0.2.1")?, enter("192.0.2.1")?];
-        assert_eq!(enter("192.0.2.1").err().as_deref(), Some("too_many_connections"));
-        let mut others = Vec::new();
-        for number in 2..8 {
-            others.push(enter(&format!("192.0.2.{number}"))?);
-        }
-        assert!(enter("192.0.2.9").is_err());
-        drop(first);
-        others.push(enter("192.0.2.9")?);
-        // On a Unix socket all count together.
-        others.push(enter("no address")?);
-        assert!(enter("no address").is_err());
-        drop(others);
-        assert!(admission.0.strangers.are_free() && admission.0.strangers_by_address.are_free());
-        Ok(())
-    }
-
-    #[test]
-    fn an_address_is_a_network_of_ipv6_and_forgotten_with_its_last_connection()
-    -> Result<(), Box<dyn std::error::Error>> {
-        let limits = Limits::default().with(Limit::ConnectionsPerAddress, 2);
-        let admission = Admission::new(limits, Reached::default());
-        let seat = |address: &str| address.parse().map(|address| admission.seat(Some(address)));
-        let (one, two) = (seat("2001:db8::1")?, seat("2001:db8::2")?);
-        let refused = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.refused);
-        assert_eq!((refused(&one), refused(&two)), (Some(None), Some(None)));
-        // The third is answered, the fourth is not.
-        let three = seat("2001:db8::3")?;
-        assert_eq!(refused(&three), Some(Some(Limit::ConnectionsPerAddress)));
-        assert!(seat("2001:db8::4")?.is_none());
-        assert_eq!(refused(&seat("2001:db8:1::")?), Some(None));
-        assert_eq!(refused(&seat("::ffff:127.0.0.1")?), refused(&seat("127.0.0.1")?));
-        drop((one, two, three));
-        assert!(admission.0.connections.are_free() && admission.0.by_address.are_free());
-        Ok(())
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, VARY};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use crate::access::{self, May, Read};
+use crate::admission::Load;
 use crate::change::Values;
 use crate::entry::CURSOR;
 use crate::gate::{Asked, Gate, Page, Position};
@@ -49,7 +51,11 @@ struct Changes {
         ("Watchkeep-Cursor"), ("Link", description = "The lasting address of a full page."),
     ), links(("next" = (operation_id = "list_changes", parameters(("after" = "$response.body#/next")))))))
 )]
-pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result<Response, Problem> {
+pub(crate) async fn changes(
+    May(gate, _): May<Read>,
+    Extension(load): Extension<Load>,
+    mut query: Query,
+) -> Result<Response, Problem> {
     let namespace = query.take("ns");
     // Without it the same address may stand for another namespace tomorrow.
     let is_named = namespace.is_some();
@@ -64,7 +70,7 @@ pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result
     let (wait, rows) = (query.duration("wait")?, limit(&mut query, CHANGES)?);
     // What is left says which events: the lasting address of a page says the same.
     let which = query.to_string();
-    let (filter, values) = (query::filter(&mut query)?, query::values(&mut query)?);
+    let ((filter, weight), values) = (query::filter(&mut query)?, query::values(&mut query)?);
     let exclude_origin = query.take("exclude_origin");
     query.end()?;
     let asked =
@@ -76,7 +82,10 @@ pub(crate) async fn changes(May(gate, _): May<Read>, mut query: Query) -> Result
         Some(wait) if wait > WAIT_TIME => {
             return Err(Problem::bad(format!("wait= is {} seconds at the most", WAIT_TIME.as_secs())));
         }
-        Some(wait) => within(&gate, asked.clone(), wait).await?,
+        Some(wait) => {
+            let _held = load.filter(weight)?;
+            within(&gate, asked.clone(), wait).await?
+        }
         None => gate.changes(&asked).await?,
     };
     let lasts = is_named && asked.after.is_some() && asked.upto.is_some() && !page.is_full;
@@ -93,6 +102,7 @@ async fn within(gate: &Gate, mut asked: Asked, wait: Duration) -> Result<Page, P
     asked.after = Some(page.next);
     let wanted = Wanted {
         filter: asked.filter.clone(),
+        weight: 0,
         snapshots: Snapshots::Never,
         after: asked.after.clone(),
         exclude_origin: asked.exclude_origin.clone(),
@@ -120,7 +130,7 @@ async fn news(subscription: &mut Subscription) -> Result<Position, Problem> {
         match std::future::poll_fn(|cx| Pin::new(&mut *subscription).poll_next(cx)).await {
             Some(Told::Ready(_) | Told::Heartbeat(_)) => {}
             Some(Told::Trouble(problem)) => return Err(problem),
-            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED))) => {
+            Some(Told::Bye(reason @ (access::REVOKED | access::EXPIRED | access::UNAUTHORIZED))) => {
                 return Err(access::over(reason));
             }
             Some(Told::Bye(reason)) => {

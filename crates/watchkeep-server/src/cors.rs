@@ -14,6 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::{OpenApi, PathItem};
 
+use crate::guard::is_host;
 use crate::limits::PREFLIGHT_TIME;
 
 /// What a page may send besides what any page may.
@@ -58,10 +59,17 @@ impl FromStr for PageOrigin {
         let authority = rest.split(['/', '?', '#']).next().and_then(|name| name.parse::<Authority>().ok());
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
-        let known = authority.filter(|name| is_scheme && !name.host().is_empty());
+        let known = authority.filter(|name| is_scheme && is_host(name.host()));
         let Some(authority) = known.filter(|name| !name.as_str().contains('@')) else {
             return Err(format!("'{text}' is no origin; {example}"));
         };
+        let port =
+            authority.as_str().strip_prefix(authority.host()).unwrap_or_default().trim_start_matches(':');
+        if !port.is_empty() && !port.parse().is_ok_and(|port: u16| port > 0) {
+            return Err(format!(
+                "'{text}' has a port that no server has, they go from 1 to 65535; {example}"
+            ));
+        }
         let written = as_written(scheme, &authority);
         if written != text {
             return Err(format!("a browser writes '{text}' in another way; give --cors-origin {written}"));
@@ -185,6 +193,10 @@ mod tests {
             "file:///page.html",
             "https://me@app.example.com",
             "https://app.example.com, https://other.example",
+            "https://app.example.com,https://other.example",
+            "https://app.example.com:0",
+            "https://app.example.com:99999",
+            "https://[::1]:65536",
             "https://ap p.example.com",
             "https://\u{e4}pp.example.com",
         ] {

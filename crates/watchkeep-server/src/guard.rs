@@ -63,8 +63,7 @@ impl FromStr for HostName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<HostName, String> {
-        let is_name =
-            |name: &Authority| name.host() == text && !text.contains(['*', '@']) && !text.is_empty();
+        let is_name = |name: &Authority| name.host() == text && is_host(text);
         match text.parse::<Authority>() {
             Ok(name) if is_name(&name) => Ok(HostName(text.to_owned())),
             _ => Err(format!(
@@ -72,6 +71,12 @@ impl FromStr for HostName {
             )),
         }
     }
+}
+
+/// Whether something of the syntax of a host is one: URLs allow more than names and addresses have.
+pub(crate) fn is_host(name: &str) -> bool {
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
+    !name.is_empty() && name.chars().all(is_letter)
 }
 
 #[derive(Debug, Clone, Default)]
@@ -186,7 +191,21 @@ mod tests {
         for name in ["store.example", "localhost", "192.0.2.1", "[2001:db8::1]", "a_b"] {
             assert_eq!(name.parse::<HostName>().map(|it| it.to_string()), Ok(name.to_owned()));
         }
-        for wrong in ["", "*", "*.example", "a b", "http://x", "x:80", "x/", "me@x", "[::1]:80"] {
+        for wrong in [
+            "",
+            "*",
+            "*.example",
+            "a b",
+            "http://x",
+            "x:80",
+            "x/",
+            "me@x",
+            "[::1]:80",
+            "a,b",
+            "a;b",
+            "a=b",
+            "a(b",
+        ] {
             let refused = wrong.parse::<HostName>().err().unwrap_or_default();
             assert!(refused.ends_with("such as --host store.example"), "{wrong}: {refused}");
         }

@@ -237,7 +237,7 @@ declared! {
         /// How many rows of the log are looked at, whether or not they match.
         #[param(minimum = 1, maximum = 1000)]
         limit: Option<usize>,
-        /// How long to wait for a match, such as `30s`, 60 seconds at most. Not together with `upto`.
+        /// How long to wait for a match, such as `30s`, 50 seconds at most. Not together with `upto`.
         wait: Option<String>,
     }
 

@@ -24,16 +24,23 @@ pub(crate) struct Problem {
     detail: String,
     /// What a program needs besides, by name.
     also: Option<Box<(&'static str, Value)>>,
+    /// After how many seconds trying again may help, if it may.
+    retry_after: u16,
 }
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Problem {
-        Problem { status, kind: kind.to_owned(), detail: detail.into(), also: None }
+        Problem { status, kind: kind.to_owned(), detail: detail.into(), also: None, retry_after: RETRY_AFTER }
     }
 
     /// The same with something that a program needs besides.
     pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Problem {
         Problem { also: Some(Box::new((name, value.into()))), ..self }
+    }
+
+    /// The same for something that takes so many seconds to pass.
+    pub(crate) fn retry_after(self, seconds: u16) -> Problem {
+        Problem { retry_after: seconds, ..self }
     }
 
     /// The request makes no sense.
@@ -80,6 +87,7 @@ impl From<Error> for Problem {
             kind: snake(error.kind()),
             detail: error.to_string(),
             also: None,
+            retry_after: RETRY_AFTER,
         }
     }
 }
@@ -102,7 +110,7 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if self.is_temporary() {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER.into());
+            response.headers_mut().insert(header::RETRY_AFTER, self.retry_after.into());
         }
         response.extensions_mut().insert(Refused(self.kind));
         response

@@ -16,6 +16,7 @@ use watchkeep::{Filter, Kind, MAX_FILTER_PARTS};
 use crate::access::Fields;
 use crate::change::Values;
 use crate::gate::{Position, Ttl};
+use crate::limits::{FILTER, FILTER_NAMES};
 use crate::problem::Problem;
 use crate::subscription::{Snapshots, Wanted};
 
@@ -163,8 +164,8 @@ pub(crate) fn values(query: &mut Query) -> Result<Values, Problem> {
     }
 }
 
-/// Which events: those of one filter, or of any of several.
-pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
+/// Which events: those of one filter, or of any of several; and what it weighs while somebody watches with it.
+pub(crate) fn filter(query: &mut Query) -> Result<(Filter, usize), Problem> {
     let Some(any) = query.take("any") else { return one_filter(query) };
     let beside = ["group", "group_prefix", "key", "key_prefix", "kinds", "group_deletions"];
     if let Some(name) = beside.into_iter().find(|name| query.take(name).is_some()) {
@@ -181,12 +182,18 @@ pub(crate) fn filter(query: &mut Query) -> Result<Filter, Problem> {
         let filter = one_filter(&mut query)?;
         query.end().map(|()| filter)
     });
-    Ok(Filter::any(filters.collect::<Result<Vec<_>, _>>()?))
+    let (filters, weights): (Vec<_>, Vec<_>) = filters.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok((Filter::any(filters), weights.into_iter().sum()))
 }
 
 /// Names are literal, also `*`.
-fn one_filter(query: &mut Query) -> Result<Filter, Problem> {
-    let mut take = |name| query.take(name);
+fn one_filter(query: &mut Query) -> Result<(Filter, usize), Problem> {
+    let mut weight = FILTER;
+    let mut take = |name| {
+        let text = query.take(name);
+        weight += text.as_ref().map_or(0, |text| text.len() * FILTER_NAMES);
+        text
+    };
     let mut filter =
         Filter::from_names(take("group"), take("group_prefix"), take("key"), take("key_prefix"))?;
     if let Some(kinds) = query.take("kinds") {
@@ -199,12 +206,12 @@ fn one_filter(query: &mut Query) -> Result<Filter, Problem> {
         filter = filter.kinds(kinds.collect::<Result<Vec<_>, _>>()?);
     }
     let with_group_deletions = query.switch("group_deletions", true)?;
-    Ok(if with_group_deletions { filter } else { filter.without_group_deletions() })
+    Ok((if with_group_deletions { filter } else { filter.without_group_deletions() }, weight))
 }
 
 /// A whole subscription.
 pub(crate) fn wanted(query: &mut Query) -> Result<Wanted, Problem> {
-    let (filter, values) = (filter(query)?, values(query)?);
+    let ((filter, weight), values) = (filter(query)?, values(query)?);
     let snapshots = match query.take("snapshot").as_deref() {
         Some("auto") => Snapshots::Auto,
         None | Some("never") => Snapshots::Never,
@@ -212,7 +219,9 @@ pub(crate) fn wanted(query: &mut Query) -> Result<Wanted, Problem> {
     };
     // An empty bookmark is none.
     let after = query.take("after").filter(|after| !after.is_empty()).map(Position::from);
-    Ok(Wanted { filter, snapshots, after, exclude_origin: query.take("exclude_origin"), values })
+    let exclude_origin = query.take("exclude_origin");
+    let weight = weight + exclude_origin.as_ref().map_or(0, String::len);
+    Ok(Wanted { filter, weight, snapshots, after, exclude_origin, values })
 }
 
 /// How long an entry that is set lives.
@@ -264,7 +273,7 @@ mod tests {
     }
 
     fn filter_of(any: &str) -> Result<Filter, Problem> {
-        filter(&mut Query::of([("any", Some(any.to_owned()))]))
+        filter(&mut Query::of([("any", Some(any.to_owned()))])).map(|(filter, _)| filter)
     }
 
     #[test]

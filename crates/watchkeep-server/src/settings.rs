@@ -34,7 +34,8 @@ pub enum Limit {
     Subscriptions,
     /// How many requests an address makes in a second: 10,000.
     RequestsPerSecond,
-    /// How many bytes of bodies and values are under way at once: 256 MiB.
+    /// How many bytes of bodies and values are under way at once; and, apart from these, how many the filters of all who
+    /// watch take: 256 MiB.
     BytesInFlight,
     /// How large the head of a request may be, with 32 bytes more for each header: 16 KiB.
     HeadBytes,

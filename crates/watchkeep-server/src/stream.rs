@@ -5,6 +5,7 @@ use std::mem::take;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
@@ -13,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
 use crate::access::Streaming;
+use crate::admission::{Load, Weight};
 use crate::frame;
 use crate::gate::Position;
 use crate::limits::WRITE;
@@ -44,15 +46,20 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 )]
 pub(crate) async fn watch(
     streaming: Result<Streaming, Problem>,
+    Extension(load): Extension<Load>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    match begin(streaming, &headers).await {
+    match begin(streaming, &load, &headers).await {
         Err(problem) if problem.is_temporary() => Ok(trouble(problem)),
         answer => answer,
     }
 }
 
-async fn begin(streaming: Result<Streaming, Problem>, headers: &HeaderMap) -> Result<Response, Problem> {
+async fn begin(
+    streaming: Result<Streaming, Problem>,
+    load: &Load,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let Streaming(gate, mut query) = streaming?;
     let mut wanted = query::wanted(&mut query)?;
     query.end()?;
@@ -60,8 +67,10 @@ async fn begin(streaming: Result<Streaming, Problem>, headers: &HeaderMap) -> Re
     if let Some(bookmark) = headers.get(LAST_EVENT_ID).filter(|id| !id.is_empty()) {
         wanted.after = Some(Position::from(&*String::from_utf8_lossy(bookmark.as_bytes())));
     }
+    let weight = load.filter(wanted.weight)?;
     let subscription = Subscription::begin(&gate.leaving(), wanted).await?;
-    Ok(answer(Body::from_stream(Frames { subscription, first: Some(frame::retry()), is_sated: false })))
+    let first = Some(frame::retry());
+    Ok(answer(Body::from_stream(Frames { subscription, first, is_sated: false, _weight: Some(weight) })))
 }
 
 /// A refusal that is temporary: any other status than 200 ends a plain `EventSource` for good.
@@ -84,6 +93,7 @@ struct Frames {
     first: Option<Bytes>,
     /// As much as goes out in one write has just gone out: others come first.
     is_sated: bool,
+    _weight: Option<Weight>,
 }
 
 impl Stream for Frames {
@@ -145,7 +155,7 @@ mod tests {
             store.set("g", "k", vec![b'x'; WRITE / 2])?;
         }
         let subscription = Subscription::begin(&gate, query::wanted(&mut query)?).await?;
-        let mut frames = Frames { subscription, first: None, is_sated: false };
+        let mut frames = Frames { subscription, first: None, is_sated: false, _weight: None };
         // The first may come before what is read from the log.
         for _ in 0..2 {
             if !frames.is_sated {

@@ -28,6 +28,8 @@ pub(crate) enum Snapshots {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) filter: Filter,
+    /// How many bytes of memory it takes that the client named, about.
+    pub(crate) weight: usize,
     pub(crate) snapshots: Snapshots,
     pub(crate) after: Option<Position>,
     /// Not what was written under this label.
@@ -418,6 +420,7 @@ mod tests {
         let gate = Gate::new(&store, Ending::never());
         let wanted = Wanted {
             filter: Filter::group("g"),
+            weight: 0,
             snapshots: Snapshots::Never,
             after: None,
             exclude_origin: None,
@@ -445,6 +448,7 @@ mod tests {
         let gate = Gate::new(&store, Ending::never());
         let wanted = |after: Option<Revision>| Wanted {
             filter: Filter::everything(),
+            weight: 0,
             snapshots: Snapshots::Never,
             after: after.map(|at| gate.position(at)),
             exclude_origin: None,

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -74,7 +75,13 @@ impl Transport {
             None => Box::pin(self.http1(stream, peer)).await,
             Some(tls) => {
                 let time = self.admission.time(Limit::HandshakeSeconds);
-                match timeout(time, Box::pin(tls.acceptor.accept(stream))).await {
+                let shaken = tokio::select! {
+                    biased;
+                    shaken = timeout(time, Box::pin(tls.acceptor.accept(stream))) => shaken,
+                    // It has asked for nothing.
+                    () = self.ending.clone().wait() => return,
+                };
+                match shaken {
                     Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                         Box::pin(self.http2(stream, peer)).await
                     }
@@ -92,8 +99,28 @@ impl Transport {
         }
     }
 
-    fn service(&self, peer: Peer) -> Service {
-        Service { router: TowerToHyperService::new(self.router.clone()), peer, proxies: self.proxies.clone() }
+    /// What answers the requests of a connection, and whether it ever was asked.
+    fn service(&self, peer: Peer) -> (Service, Arc<AtomicBool>) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let router = TowerToHyperService::new(self.router.clone());
+        (Service { router, peer, proxies: self.proxies.clone(), asked: asked.clone() }, asked)
+    }
+
+    /// Serves a connection to its end. One that never asked for anything ends with the server: no request would be waited
+    /// for, but the rest of a head that may never come. Of others, HTTP itself closes those that are idle.
+    async fn unless_unasked(&self, asked: &AtomicBool, serving: impl Future<Output = Ended>) -> Ended {
+        let unasked = async {
+            self.ending.clone().wait().await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            // What it has sent is looked at before.
+            biased;
+            ended = serving => ended,
+            () = unasked => Ok(()),
+        }
     }
 
     /// Resolves when a connection takes no more requests, to how long those that it has may take: streams end while a
@@ -116,9 +143,11 @@ impl Transport {
             .max_buf_size(self.admission.head_read() as usize)
             .max_headers(HEADERS_READ)
             .writev(false);
-        let connection = http.serve_connection(TokioIo::new(stream), self.service(peer)).with_upgrades();
+        let (service, asked) = self.service(peer);
+        let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
-        let ended = until(connection, shut_down, self.ended(is_late)).await;
+        let serving = until(connection, shut_down, self.ended(is_late));
+        let ended = self.unless_unasked(&asked, serving).await;
         let error = ended.as_ref().err().and_then(|error| error.downcast_ref::<hyper::Error>());
         match error {
             Some(late) if late.is_timeout() => self.admission.reach(Limit::HeadSeconds),
@@ -141,7 +170,8 @@ impl Transport {
             .initial_connection_window_size(WINDOWS)
             .keep_alive_interval(HEARTBEAT)
             .keep_alive_timeout(self.admission.time(Limit::StallSeconds));
-        let connection = http.serve_connection(TokioIo::new(stream), self.service(peer));
+        let (service, asked) = self.service(peer);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         // Its first request counts as well: so long may the preface and the head of it take.
         let stop = async {
             tokio::select! {
@@ -151,7 +181,7 @@ impl Transport {
             }
             CLOSE_TIME
         };
-        until(connection, http2::Connection::graceful_shutdown, stop).await
+        self.unless_unasked(&asked, until(connection, http2::Connection::graceful_shutdown, stop)).await
     }
 }
 
@@ -177,6 +207,7 @@ struct Service {
     router: TowerToHyperService<Router>,
     peer: Peer,
     proxies: Proxies,
+    asked: Arc<AtomicBool>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Service {
@@ -186,6 +217,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         MapOk<TowerToHyperServiceFuture<Router, Request<Incoming>>, fn(Response<Body>) -> Response<Paced>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.asked.store(true, Ordering::Relaxed);
         let mut peer = self.peer.clone();
         if peer.is_proxied {
             peer.address = self.proxies.client(request.headers()).or(peer.address);
@@ -194,3 +226,6 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         self.router.call(request).map_ok(|response| response.map(Paced::from))
     }
 }
+
+#[cfg(test)]
+mod tests;

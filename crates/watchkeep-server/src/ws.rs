@@ -10,9 +10,11 @@ mod tests;
 use axum::Extension;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::header::{CONNECTION, SEC_WEBSOCKET_VERSION, UPGRADE};
+use axum::http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 
 use crate::access::Entrance;
 use crate::admission::Load;
@@ -45,6 +47,10 @@ pub(crate) async fn open(
         Ok(upgrade) => upgrade.protocols([PROTOCOL]),
         Err(rejection) => return Ok(upgrade_required(&rejection)),
     };
+    let key = headers.get(SEC_WEBSOCKET_KEY).map(|key| BASE64_STANDARD.decode(key.as_bytes()));
+    if !key.is_some_and(|key| key.is_ok_and(|key| key.len() == 16)) {
+        return Err(Problem::bad("Sec-WebSocket-Key is not 16 bytes as base64 (RFC 6455, section 4.1)"));
+    }
     // A page in a browser cannot set the header.
     let label = match query.take("origin") {
         Some(label) => Some(headers::fitting(label)?),

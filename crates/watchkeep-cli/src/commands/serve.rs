@@ -83,7 +83,24 @@ fn limits(asked: &[(Limit, u64)], descriptors: Descriptors) -> Result<Limits> {
     }
     let connections = asked.iter().find(|(limit, _)| *limit == Limit::Connections);
     let defaults = Limits::of_connections(connections.map_or(most, |(_, value)| *value));
-    Ok(asked.iter().fold(defaults, |all, (limit, value)| all.with(*limit, *value)))
+    let limits = asked.iter().fold(defaults, |all, (limit, value)| all.with(*limit, *value));
+    let [flight, body] = [Limit::BytesInFlight, Limit::BodyBytes].map(|limit| (limit, limits.get(limit)));
+    if flight.1 < body.1 {
+        let is_asked = |wanted: Limit| asked.iter().any(|(limit, _)| *limit == wanted);
+        let instead = if is_asked(body.0) {
+            format!("give {} at the least, or a smaller {}", body.1, body.0)
+        } else {
+            format!(
+                "give {} at the least, or a smaller body as well: --limit {}={}",
+                body.1, body.0, flight.1
+            )
+        };
+        return refuse(format!(
+            "{}={} leaves no room for one body of {}={}; {instead}",
+            flight.0, flight.1, body.0, body.1
+        ));
+    }
+    Ok(limits)
 }
 
 /// Says where the server is, and what it is bound to.

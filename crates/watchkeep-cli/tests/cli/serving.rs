@@ -242,6 +242,22 @@ fn limits_are_said_at_the_start_and_descriptors_are_raised_for_them() {
 }
 
 #[test]
+fn a_limit_under_which_no_body_would_ever_be_taken_ends_it_at_once() {
+    let sandbox = Sandbox::new();
+    let fails = |limits: &[&str]| {
+        let limits = limits.iter().flat_map(|limit| ["--limit", limit]);
+        sandbox.fails(2, &["serve"].into_iter().chain(limits).collect::<Vec<_>>())
+    };
+    let error = fails(&["bytes_in_flight=1000000"]);
+    assert!(error.contains("give 16777216 at the least"), "{error}");
+    assert!(error.contains("--limit body_bytes=1000000"), "{error}");
+    for limits in [&["body_bytes=300000000"][..], &["body_bytes=300000000", "bytes_in_flight=299999999"]] {
+        let error = fails(limits);
+        assert!(error.contains("give 300000000 at the least, or a smaller body_bytes"), "{error}");
+    }
+}
+
+#[test]
 fn a_host_without_sense_and_a_filter_of_the_log_without_sense_end_it_at_once() {
     let sandbox = Sandbox::new();
     for wrong in ["", "http://x", "x:80", "*", "a b"] {

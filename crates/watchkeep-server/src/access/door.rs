@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use tokio::time::Instant;
 use watchkeep::{Clock as _, Error, ErrorKind, StoreId, SystemClock, Timestamp};
 
-use super::live::{By, EXPIRED, Live, REVOKED, Standing};
+use super::live::{By, EXPIRED, Live, REVOKED, Standing, UNAUTHORIZED};
 use super::rights::{Principal, Right, Rights};
 use super::secret::{Secret, Sort};
 use super::tickets::{Borne, Fields};
@@ -371,7 +371,10 @@ pub(crate) fn unauthorized(detail: &str) -> Problem {
 
 /// Why a request that was under way is refused after all.
 pub(crate) fn over(why: &str) -> Problem {
-    unauthorized(&format!("the token is {why}; go on with another"))
+    match why {
+        UNAUTHORIZED => unauthorized("a token is needed now; watchkeep token create makes one"),
+        _ => unauthorized(&format!("the token is {why}; go on with another")),
+    }
 }
 
 #[cfg(test)]
@@ -417,7 +420,7 @@ mod tests {
         let nobody = access.admit_anybody().map_err(|_| "refused")?;
         let (token, other) =
             (access.create(Grant::new(Rights::ALL))?, access.create(Grant::new(Rights::ALL))?);
-        assert_eq!(nobody.ended(), Some(REVOKED));
+        assert_eq!(nobody.ended(), Some(UNAUTHORIZED));
         let secret = |created: &Created| Secret::read(Sort::Token, created.secret());
         let (token_secret, other_secret) = (secret(&token).ok_or("none")?, secret(&other).ok_or("none")?);
         let pass = access.admit(&token_secret, store.id()).await.map_err(|_| "refused")?;
@@ -450,7 +453,7 @@ mod tests {
         let ours = format!("Bearer {}", token.secret());
         let pass = door.admit(&bearing(&ours)?, store.id()).await.map_err(|_| "refused")?;
         assert_eq!((pass.rights, pass.ended()), (token.token.rights, None));
-        assert_eq!(early.ended(), Some(REVOKED));
+        assert_eq!(early.ended(), Some(UNAUTHORIZED));
         assert!(access.is_guarded() && door.admit(&bearing("Basic abc")?, store.id()).await.is_err());
         Ok(())
     }
@@ -469,7 +472,7 @@ mod tests {
         assert!(access.revoke(&token.token.id)?);
         let limit = 20 * HEARTBEAT;
         assert_eq!(tokio::time::timeout(limit, pass.over()).await?, REVOKED);
-        assert_eq!(tokio::time::timeout(limit, nobody.over()).await?, REVOKED);
+        assert_eq!(tokio::time::timeout(limit, nobody.over()).await?, UNAUTHORIZED);
         assert!(access.admit_anybody().is_err());
         watching.abort();
         Ok(())

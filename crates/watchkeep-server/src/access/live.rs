@@ -15,6 +15,8 @@ pub(super) const TOKENS: &str = "tokens-";
 /// What is told to a client whose credential was taken away, and to one whose credential ended by itself.
 pub(crate) const REVOKED: &str = "revoked";
 pub(crate) const EXPIRED: &str = "expired";
+/// What is told to a client that had none, once there is a token.
+pub(crate) const UNAUTHORIZED: &str = "unauthorized";
 
 /// By what somebody got in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,7 +71,7 @@ impl Live {
 
     pub(super) fn guard(&self) {
         self.is_guarded.store(true, Ordering::SeqCst);
-        self.end(REVOKED, |by| *by == By::Nothing);
+        self.end(UNAUTHORIZED, |by| *by == By::Nothing);
     }
 
     /// The standing of a credential. It is taken before the credential is looked up, so that no end is missed.

@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use watchkeep::{Entry, Error, SetOptions, StoreId, Timestamp};
 
-use super::Access;
 use super::door::{Pass, closed, unauthorized};
 use super::secret::{Secret, Sort};
-use crate::limits::{ALL_TICKETS, TICKET_TIME, TICKETS};
+use super::{Access, tokens_of};
+use crate::limits::{ALL_TICKETS, TICKET_RETRY, TICKET_TIME, TICKETS};
 use crate::problem::Problem;
 
 /// The fields of a watch.
@@ -62,9 +62,11 @@ impl Access {
         let ticket = Secret::new(Sort::Ticket).map_err(Error::abort)?;
         let hash = ticket.hash();
         let counted = counted_for(store, &token);
+        let token_id = token.clone();
         let kept = Kept { hash: hash.as_str().to_owned(), token, fields, origin };
         let kept = serde_json::to_string(&kept).map_err(Error::abort)?;
         let (group, id) = (tickets_of(store), hash.id().to_owned());
+        let (tokens, bearer) = (tokens_of(store), token_id);
         let made = self.credentials.to_async().transaction(move |tx| {
             if tx.count(&counted)? >= TICKETS || tx.count(&group)? >= ALL_TICKETS {
                 return Ok(None);
@@ -72,15 +74,18 @@ impl Access {
             let ending = SetOptions::new().if_absent().ttl(TICKET_TIME);
             tx.set_with(&counted, &id, "", ending.clone())?;
             tx.set_with(&group, &id, kept.as_str(), ending)?;
-            tx.entry(&group, &id)
+            // It opens nothing once its token has ended.
+            let ends = [tx.entry(&group, &id)?, tx.entry(&tokens, &bearer)?];
+            Ok(ends.into_iter().flatten().filter_map(|entry| entry.deadline).min())
         });
-        match made.await?.value.and_then(|entry| entry.deadline) {
+        match made.await?.value {
             Some(deadline) => Ok((ticket, deadline)),
             None => {
                 let detail = format!(
-                    "the token has {TICKETS} tickets, or all have too many; use those, or come back in some minutes"
+                    "the token has {TICKETS} tickets, or all have too many; use those, or come back in {TICKET_RETRY} seconds"
                 );
-                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", detail))
+                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tickets", detail);
+                Err(problem.retry_after(TICKET_RETRY))
             }
         }
     }
@@ -120,6 +125,8 @@ impl Access {
 mod tests {
     use std::time::Duration;
 
+    use axum::http::header::RETRY_AFTER;
+    use axum::response::IntoResponse as _;
     use watchkeep::{ManualClock, Options, Store};
 
     use super::*;
@@ -157,6 +164,37 @@ mod tests {
         assert!(access.revoke(&token)?);
         assert!(open(&last).await.is_err());
         assert_eq!((stream.pass.ended(), counted()?), (Some("revoked"), 0));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_not_said_to_outlive_its_token() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let access = Access::open_with(&store, Options::new().clock(Arc::new(ManualClock::new(now))))?;
+        for (time, expected) in
+            [(Duration::from_secs(60), Duration::from_secs(60)), (TICKET_TIME * 2, TICKET_TIME)]
+        {
+            let token = access.create(Grant::new(Rights::ALL).ttl(time))?.token.id;
+            let (_, expires) = access.sell((store.id(), token), Fields::new(), None).await?;
+            assert_eq!(expires.since(now), expected);
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn over_the_limit_the_header_and_the_detail_say_the_same_time() -> Result<(), Problem> {
+        let store = Store::open_in_memory()?;
+        let access = Access::open(&store)?;
+        let token = access.create(Grant::new(Rights::ALL))?.token.id;
+        let counted = counted_for(store.id(), &token);
+        access.credentials.transaction(|tx| {
+            (0..TICKETS).try_for_each(|number| tx.set(&counted, &number.to_string(), "").map(drop))
+        })?;
+        let sold = access.sell((store.id(), token), Fields::new(), None).await;
+        let refused = sold.err().ok_or_else(|| Problem::bad("it was sold"))?;
+        assert!(refused.detail().ends_with("in 60 seconds"), "{refused:?}");
+        assert_eq!(refused.into_response().headers()[RETRY_AFTER], "60");
         Ok(())
     }
 }

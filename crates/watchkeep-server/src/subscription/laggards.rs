@@ -20,6 +20,7 @@ async fn next(subscription: &mut Subscription) -> Option<Told> {
 fn wanted(gate: &Gate, filter: Filter) -> Wanted {
     Wanted {
         filter,
+        weight: 0,
         snapshots: Snapshots::Never,
         after: Some(gate.position(Revision::ZERO)),
         exclude_origin: None,

@@ -21,11 +21,11 @@ use tokio::time::{Instant, Sleep, timeout};
 use watchkeep::Filter;
 
 use crate::access::{self, Entrance, Right, Secret};
-use crate::admission::{Load, Stranger};
+use crate::admission::{Load, Stranger, Weight};
 use crate::change::Values;
 use crate::gate::Gate;
 use crate::limits::{
-    AUTH_TIME, CLOSE_TIME, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, WRITE,
+    AUTH_TIME, CLOSE_TIME, FILTER, HEARTBEAT, LEAVE_TIME, MAX_FIRST_MESSAGE, SILENCE, STALL_RATE, WRITE,
 };
 use crate::problem::Problem;
 use crate::settings::Limit;
@@ -71,6 +71,7 @@ impl Name {
 struct Named {
     name: Name,
     subscription: Pin<Box<Subscription>>,
+    _weight: Weight,
 }
 
 impl Stream for Named {
@@ -86,7 +87,7 @@ impl Stream for Named {
 struct Done {
     /// What is said to it; the original says nothing to some.
     reply: Option<Utf8Bytes>,
-    begun: Option<(Name, Subscription)>,
+    begun: Option<Named>,
     /// Who it turned out to be.
     known: Option<Gate>,
 }
@@ -255,19 +256,27 @@ impl<S: Socket> Connection<S> {
             self.send(Message::Text(reply))?;
             return Ok(true);
         }
-        if self.running.is_none()
-            && self.reply.is_none()
-            && self.leave_at.is_none()
+        // Before the client is heard: this is what lets go of the subscriptions that ended.
+        if takes && let Poll::Ready(Some((name, told))) = self.subscriptions.poll_next_unpin(cx) {
+            self.tell(&name, &told)?;
+            moved = true;
+        }
+        if self.hears()
             && let Poll::Ready(message) = self.socket.poll_next_unpin(cx)
         {
             self.hear(message)?;
             moved = true;
         }
-        if takes && let Poll::Ready(Some((name, told))) = self.subscriptions.poll_next_unpin(cx) {
-            self.tell(&name, &told)?;
-            moved = true;
-        }
         Ok(moved)
+    }
+
+    /// Whether the next message of the client's is looked at: what the one before asked for is done then, and what it
+    /// ended is gone, with all that it held.
+    fn hears(&self) -> bool {
+        self.running.is_none()
+            && self.reply.is_none()
+            && self.leave_at.is_none()
+            && self.subscriptions.len() <= self.names.len()
     }
 
     fn send(&mut self, message: Message) -> Result<(), End> {
@@ -352,6 +361,7 @@ impl<S: Socket> Connection<S> {
             Asked::Original(Original::Subscribe) => {
                 let wanted = Wanted {
                     filter: Filter::everything(),
+                    weight: FILTER,
                     snapshots: Snapshots::Never,
                     after: None,
                     exclude_origin: None,
@@ -409,6 +419,7 @@ impl<S: Socket> Connection<S> {
             return Err(refusal(&name, &problem));
         }
         let gate = self.gate(&name, Right::Watch)?;
+        let weight = self.load.filter(wanted.weight).map_err(|problem| refusal(&name, &problem))?;
         self.running = Some(Box::pin(async move {
             let begun = match gate.current().await {
                 Ok(gate) => Subscription::begin(&gate, wanted).await,
@@ -416,7 +427,7 @@ impl<S: Socket> Connection<S> {
             };
             let (reply, begun) = match begun {
                 // Its `ready` or `reset` is the answer.
-                Ok(begun) => (None, Some((name, begun))),
+                Ok(begun) => (None, Some(Named { name, subscription: Box::pin(begun), _weight: weight })),
                 Err(problem) => (Some(refusal(&name, &problem)), None),
             };
             Done { reply, begun, known: None }
@@ -430,7 +441,7 @@ impl<S: Socket> Connection<S> {
             return Some(Problem::new(StatusCode::CONFLICT, "id_in_use", detail));
         }
         let most = self.load.admission.limits().size(Limit::Subscriptions);
-        (self.subscriptions.len() >= most).then(|| self.load.admission.refusal(Limit::Subscriptions))
+        (self.names.len() >= most).then(|| self.load.admission.refusal(Limit::Subscriptions))
     }
 
     fn unsubscribe(&mut self, id: Id) -> Utf8Bytes {
@@ -454,11 +465,10 @@ impl<S: Socket> Connection<S> {
             (self.over, self.auth_at, self.stranger) = (Box::pin(gate.over()), None, None);
             self.entrance = Entrance::Known(gate);
         }
-        if let Some((name, begun)) = done.begun {
+        if let Some(begun) = done.begun {
             let (abort, registration) = AbortHandle::new_pair();
-            let named = Named { name: name.clone(), subscription: Box::pin(begun) };
-            self.subscriptions.push(Abortable::new(named, registration));
-            self.names.insert(name, abort);
+            self.names.insert(begun.name.clone(), abort);
+            self.subscriptions.push(Abortable::new(begun, registration));
         }
     }
 
@@ -484,8 +494,7 @@ impl<S: Socket> Connection<S> {
             let allowed = stall + Duration::from_secs((self.last_sent / STALL_RATE) as u64);
             let stalled_at = self.stalled_since.map(|since| since + allowed);
             // Who is not read from cannot be heard.
-            let reading = self.running.is_none() && self.reply.is_none() && self.leave_at.is_none();
-            let silent_at = reading.then_some(self.silent_at);
+            let silent_at = self.hears().then_some(self.silent_at);
             if [stalled_at, silent_at, self.leave_at].into_iter().flatten().any(|at| at <= now) {
                 return Poll::Ready(End::Gone);
             }

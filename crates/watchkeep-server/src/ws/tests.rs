@@ -30,23 +30,35 @@ struct Wire {
 
 /// How many messages a peer takes, and who waits for it to take more.
 #[derive(Clone, Default)]
-struct Room(Arc<Mutex<(usize, Option<Waker>)>>);
+struct Room(Arc<Mutex<Taking>>);
+
+#[derive(Default)]
+struct Taking {
+    room: usize,
+    waker: Option<Waker>,
+    /// How many messages of the peer's were looked at.
+    heard: usize,
+}
 
 impl Room {
     fn grow(&self, by: usize) {
-        let mut room = self.0.lock().unwrap();
-        room.0 += by;
-        if let Some(waker) = room.1.take() {
+        let mut taking = self.0.lock().unwrap();
+        taking.room += by;
+        if let Some(waker) = taking.waker.take() {
             waker.wake();
         }
     }
 
+    fn heard(&self) -> usize {
+        self.0.lock().unwrap().heard
+    }
+
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let mut room = self.0.lock().unwrap();
-        if room.0 > 0 {
+        let mut taking = self.0.lock().unwrap();
+        if taking.room > 0 {
             return Poll::Ready(Ok(()));
         }
-        room.1 = Some(cx.waker().clone());
+        taking.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -55,7 +67,11 @@ impl Stream for Wire {
     type Item = Result<Message, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.heard.poll_recv(cx).map(|message| message.map(Ok))
+        let heard = self.heard.poll_recv(cx);
+        if heard.is_ready() {
+            self.room.0.lock().unwrap().heard += 1;
+        }
+        heard.map(|message| message.map(Ok))
     }
 }
 
@@ -67,7 +83,7 @@ impl Sink<Message> for Wire {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        self.room.0.lock().unwrap().0 -= 1;
+        self.room.0.lock().unwrap().room -= 1;
         self.said.send(message).map_err(Error::new)
     }
 
@@ -90,6 +106,10 @@ struct Peer {
 
 /// A connection whose peer takes so many messages.
 fn connect(takes: usize) -> Peer {
+    connect_with(takes, Limits::default())
+}
+
+fn connect_with(takes: usize, limits: Limits) -> Peer {
     let room = Room::default();
     room.grow(takes);
     let store = Store::open_in_memory().unwrap();
@@ -98,7 +118,7 @@ fn connect(takes: usize) -> Peer {
     let wire = Wire { heard, said, room: room.clone() };
     let ended = tokio::spawn(async move {
         let start = Instant::now();
-        let admission = Admission::new(Limits::default(), Reached::default());
+        let admission = Admission::new(limits, Reached::default());
         connection::run(Entrance::Known(Gate::new(&store, ending)), None, Load::of(admission, None), wire)
             .await;
         start.elapsed()
@@ -161,18 +181,14 @@ async fn a_server_that_ends_does_not_wait_for_a_peer_that_takes_nothing() {
 async fn a_peer_that_is_behind_is_told_that_the_server_ends() {
     let mut peer = connect(1);
     peer.say.send(Message::Text(r#"{"type":"subscribe","id":"s"}"#.into())).unwrap();
-    let text = |message| match message {
-        Some(Message::Text(text)) => text.to_string(),
-        other => panic!("no text, but {other:?}"),
-    };
-    assert!(text(peer.told.recv().await).contains("ready"));
+    assert!(peer.hear().await.contains("ready"));
     peer.closer.close();
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
     assert!(peer.told.try_recv().is_err());
     peer.room.grow(10);
-    assert!(text(peer.told.recv().await).contains("bye"));
+    assert!(peer.hear().await.contains("bye"));
     assert!(matches!(peer.told.recv().await, Some(Message::Close(_))));
     drop(peer.say);
     peer.ended.await.unwrap();
@@ -185,4 +201,62 @@ async fn a_server_that_ends_does_not_wait_for_the_answer_to_its_close() {
     let Some(Message::Close(Some(frame))) = peer.told.recv().await else { panic!("no close came") };
     assert_eq!(frame.code, 1001);
     ends_after(peer.ended, CLOSE_TIME).await;
+}
+
+impl Peer {
+    fn say(&self, message: &str) {
+        self.say.send(Message::Text(message.into())).unwrap();
+    }
+
+    async fn hear(&mut self) -> String {
+        match self.told.recv().await {
+            Some(Message::Text(text)) => text.to_string(),
+            other => panic!("no text, but {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_ended_makes_room_at_once() {
+    let mut peer = connect_with(usize::MAX, Limits::default().with(Limit::Subscriptions, 3));
+    // All in one go, so that nothing but its own order lies between an end and a beginning.
+    for id in ["a", "b", "c"] {
+        peer.say(&format!(r#"{{"type":"subscribe","id":"{id}"}}"#));
+    }
+    for _ in 0..20 {
+        peer.say(r#"{"type":"unsubscribe","id":"b"}"#);
+        peer.say(r#"{"type":"subscribe","id":"b"}"#);
+    }
+    peer.say(r#"{"type":"subscribe","id":"more"}"#);
+    let mut last = String::new();
+    for _ in 0..3 + 20 * 2 {
+        last = peer.hear().await;
+        assert!(last.contains("ready") || last.contains("done"), "{last}");
+    }
+    assert!(last.contains("ready"), "{last}");
+    assert!(peer.hear().await.contains("too_many_subscriptions"));
+}
+
+#[tokio::test]
+async fn what_a_peer_ends_does_not_pile_up_while_it_takes_nothing() {
+    let mut peer = connect(0);
+    // Neither of these is answered.
+    for _ in 0..100 {
+        peer.say(r#"{"type":"subscribe","channel":"store-events"}"#);
+        peer.say(r#"{"type":"unsubscribe","channel":"store-events"}"#);
+    }
+    peer.say("nonsense");
+    let begun = Instant::now();
+    while peer.room.heard() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it hears nothing");
+        tokio::task::yield_now().await;
+    }
+    // What it ended is still there, and it hears no more.
+    for _ in 0..10_000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(peer.room.heard(), 2);
+    peer.room.grow(10);
+    assert!(peer.hear().await.contains("error"));
+    assert_eq!(peer.room.heard(), 201);
 }

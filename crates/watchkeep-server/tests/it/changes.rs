@@ -106,7 +106,7 @@ fn a_page_ends_after_so_many_rows_and_says_where_to_go_on() -> Result {
     let (mut after, mut nexts) = (zero, Vec::new());
     for _ in 0..3 {
         // There is more, so there is nothing to wait for.
-        let page = page(&hub.get(&format!("/v1/changes?group=rare&wait=60s&after={after}")));
+        let page = page(&hub.get(&format!("/v1/changes?group=rare&wait=50s&after={after}")));
         assert_eq!(page["end"], at(&store, 2_501));
         after = page["next"].as_str().ok_or("a position")?.to_owned();
         nexts.push((revisions(&page), after.clone()));
@@ -157,7 +157,7 @@ fn a_position_that_nothing_can_go_on_from_is_refused_and_the_floor_named() -> Re
         "upto=nonsense".to_owned(),
         "snapshot=auto".to_owned(),
         "key_prefix=k".to_owned(),
-        "wait=61s".to_owned(),
+        "wait=51s".to_owned(),
         "wait=5".to_owned(),
         format!("wait=1s&upto={}", at(&store, 12)),
         format!("after={}&upto={}", at(&store, 13), at(&store, 12)),
@@ -256,7 +256,7 @@ fn a_page_without_a_match_waits_for_one() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
     store.set("g", "k", "old")?;
-    let target = format!("/v1/changes?group=g&exclude_origin=me&wait=60s&after={}", at(&store, 1));
+    let target = format!("/v1/changes?group=g&exclude_origin=me&wait=50s&after={}", at(&store, 1));
     let waiting = hub.begin("GET", &target, &[], b"");
     // The server has one thread, and answers others meanwhile.
     wait_for(&hub, 1)?;
@@ -276,7 +276,7 @@ fn a_wait_goes_on_over_any_number_of_rows_that_do_not_match() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
     store.set("g", "k", "v")?;
-    let target = format!("/v1/changes?group=g&wait=60s&limit=1&after={}", at(&store, 1));
+    let target = format!("/v1/changes?group=g&wait=50s&limit=1&after={}", at(&store, 1));
     let waiting = hub.begin("GET", &target, &[], b"");
     wait_for(&hub, 1)?;
     store.transaction(|tx| {
@@ -312,8 +312,8 @@ fn a_wait_without_a_match_ends_in_time_and_goes_on_behind_what_did_not_match() -
 fn a_wait_ends_with_the_server_and_with_its_client() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
-    let dropped = hub.begin("GET", "/v1/changes?wait=60s", &[], b"");
-    let waiting = hub.begin("GET", "/v1/changes?group=g&wait=60s", &[], b"");
+    let dropped = hub.begin("GET", "/v1/changes?wait=50s", &[], b"");
+    let waiting = hub.begin("GET", "/v1/changes?group=g&wait=50s", &[], b"");
     wait_for(&hub, 2)?;
     drop(dropped);
     wait_for(&hub, 1)?;
@@ -328,7 +328,7 @@ fn a_wait_ends_with_the_server_and_with_its_client() -> Result {
 fn a_wait_ends_when_the_store_closes() -> Result {
     let store = Store::open_in_memory()?;
     let hub = Hub::over(&store);
-    let waiting = hub.begin("GET", "/v1/changes?wait=60s", &[], b"");
+    let waiting = hub.begin("GET", "/v1/changes?wait=50s", &[], b"");
     wait_for(&hub, 1)?;
     store.close()?;
     assert_eq!(waiting.answer().refusal(), (503, "closed".to_owned()));

@@ -15,6 +15,7 @@ mod changes;
 mod conditions;
 mod draining;
 mod entries;
+mod filters;
 mod fixtures;
 mod forwarded;
 mod lists;

@@ -27,7 +27,7 @@ const DEFAULTS: &str = "
 struct Nginx {
     process: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Nginx {
@@ -51,7 +51,8 @@ impl Nginx {
             .concat();
         let lines = lines
             .replace("127.0.0.1:8080", &address.to_string())
-            .replace("127.0.0.1:7460", &server.to_string());
+            .replace("127.0.0.1:7460", &server.to_string())
+            .replace("/var/log/nginx", &place.to_string());
         let config = format!(
             "daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;\n\
              events {{ worker_connections 1000; }}\nhttp {{ access_log off;\n{temporary}{lines}\n}}\n"
@@ -72,11 +73,15 @@ impl Nginx {
         }
         // Another may listen there.
         let ours = process.try_wait()?.is_none();
-        Ok(ours.then_some(Nginx { process, address, _folder: folder }))
+        Ok(ours.then_some(Nginx { process, address, folder }))
     }
 
     fn ask(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Asked {
         begin(self.address, method, target, headers, body)
+    }
+
+    fn log(&self, name: &str) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join(name))?)
     }
 
     /// The head of an answer, in small letters.
@@ -98,11 +103,16 @@ impl Drop for Nginx {
     }
 }
 
-/// The lines that the documentation tells its readers to write.
-fn documented() -> Result<String> {
+/// What the documentation says of it.
+fn section() -> Result<String> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
     let page = std::fs::read_to_string(page)?;
-    let section = page.split("\n## Behind a proxy\n").nth(1).ok_or("no section")?;
+    Ok(page.split("\n## Behind a proxy\n").nth(1).ok_or("no section")?.to_owned())
+}
+
+/// The lines that it tells its readers to write.
+fn documented() -> Result<String> {
+    let section = section()?;
     let block = section.split("\n```text\n").nth(1).and_then(|rest| rest.split("\n```\n").next());
     Ok(block.ok_or("no lines")?.to_owned())
 }
@@ -225,6 +235,31 @@ fn with_the_documented_lines_each_client_has_its_own_limits() -> Result {
         );
         drop(held);
         until(|| Ok((status("192.0.2.1")? == "200").then_some(())))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn with_the_documented_lines_no_log_keeps_a_ticket_and_other_pages_see_that_it_is_later() -> Result {
+    let line = "add_header Access-Control-Allow-Origin $http_origin;";
+    assert!(section()?.contains(&format!("`{line}`")), "{line} is not documented");
+    let lines = documented()?.replace("location @later {", &format!("location @later {{ {line}"));
+    assert!(lines.contains(line), "{lines}");
+    let store = Store::open_in_memory()?;
+    let hub = Hub::over(&store);
+    let nginx = Nginx::before(hub.address, &lines)?;
+    let origin = "https://app.example.com";
+    let ask = || nginx.head("/v1/watch?ticket=wt_secret", &[("Origin", origin)]);
+    assert!(ask()?.starts_with("http/1.1 403"), "the origin is not named");
+    drop(hub);
+    let later = ask()?;
+    assert!(later.starts_with("http/1.1 200"), "{later}");
+    assert!(later.contains(&format!("access-control-allow-origin: {origin}")), "{later}");
+    // A line is written once its request is over.
+    let log = until(|| Ok(Some(nginx.log("access.log")?).filter(|log| log.lines().count() == 2)))?;
+    assert!(log.lines().all(|line| line.contains("\"GET /v1/watch\"")), "{log}");
+    for log in [log, nginx.log("error.log")?] {
+        assert!(!log.contains("wt_secret"), "{log}");
     }
     Ok(())
 }

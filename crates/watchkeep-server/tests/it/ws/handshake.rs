@@ -57,6 +57,16 @@ async fn a_request_without_an_upgrade_is_told_how() {
 }
 
 #[tokio::test]
+async fn a_key_has_sixteen_bytes() {
+    let hub = Hub::start();
+    for key in ["", "x", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAA"] {
+        let (status, problem) = refused(hub.open("/v1/ws", &[PROTOCOL, ("sec-websocket-key", key)]).await);
+        assert_eq!((status, &problem["kind"]), (400, &"invalid_argument".into()), "{key:?}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("Key")), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn the_label_of_a_connection_is_that_of_its_writes() {
     let hub = Hub::start();
     let mut client = hub.open("/v1/ws", &[PROTOCOL, ("watchkeep-origin", "job")]).await.unwrap();
