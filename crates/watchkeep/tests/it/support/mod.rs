@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use watchkeep::{Event, Kind, Options, Store, Watcher};
+use watchkeep::{Durability, Event, Kind, Options, Store, Watcher};
 
 /// What a test returns.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -51,7 +51,8 @@ impl Anywhere for Options {
             None => self.open_in_memory(),
             Some(folder) => {
                 let name = format!("{}-{}.db", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
-                self.open(Path::new(&folder).join(name))
+                let quick = self.durability(Durability::Relaxed).ballast(false);
+                quick.open(Path::new(&folder).join(name))
             }
         }
     }
