@@ -39,11 +39,12 @@ impl Options {
         Store::start(Core::start(Arc::new(engine), self, signal)?)
     }
 
-    /// A store of its own that is gone when it closes: in a private folder, without syncs.
+    /// A store of its own that is gone when it closes: in memory, where no other process has it. It keeps all promises
+    /// but those of files and processes, and takes what [`memory_limit`](Options::memory_limit) allows.
     ///
     /// # Errors
     ///
-    /// `Io` when the folder cannot be made.
+    /// `Io` when the operating system has no descriptor or thread left for it.
     pub fn open_in_memory(self) -> Result<Store> {
         let signal = new_signal()?;
         let engine = MemoryEngine::open(&self, signal.clone())?;

@@ -119,6 +119,9 @@ pub(crate) const UPKEEP: Duration = Duration::from_secs(1);
 /// When a callback is reported as slow.
 pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
 
+/// What a store in memory may take, in bytes, unless asked otherwise.
+pub(crate) const MEMORY_LIMIT: u64 = 1 << 30;
+
 /// The write-ahead log is moved into the file when it has grown by this.
 pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 

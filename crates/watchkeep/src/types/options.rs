@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, SystemClock};
-use super::limits::{CONSUMER_AGE, CONSUMER_BYTES, Limits};
+use super::limits::{CONSUMER_AGE, CONSUMER_BYTES, Limits, MEMORY_LIMIT};
 
 /// What a commit has survived when the write returns. A property of the file, chosen when it is made.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,6 +131,7 @@ pub struct Options {
     pub(crate) ballast: bool,
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
+    pub(crate) memory_limit: u64,
     pub(crate) limits: Limits,
     pub(crate) busy_timeout: Duration,
     pub(crate) snapshot_age: Duration,
@@ -147,6 +148,7 @@ impl Default for Options {
             ballast: true,
             durability: None,
             retention: None,
+            memory_limit: MEMORY_LIMIT,
             limits: Limits::default(),
             busy_timeout: Duration::from_secs(5),
             snapshot_age: Duration::from_secs(60),
@@ -209,6 +211,23 @@ impl Options {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Options {
         self.retention = Some(retention);
+        self
+    }
+
+    /// How many bytes a store [in memory](Options::open_in_memory) may take, about: names, values, and 256 bytes more for
+    /// each entry and each event of the log, whose part is at most a half. 1 GiB unless set. Beyond it, setting is refused
+    /// with an error of kind [`Full`](crate::ErrorKind::Full); deleting is not.
+    ///
+    /// ```
+    /// use watchkeep::{ErrorKind, Options};
+    /// let store = Options::new().memory_limit(100_000).open_in_memory()?;
+    /// store.set("g", "large", vec![0; 100_000])?;
+    /// assert_eq!(store.set("g", "k", "v").unwrap_err().kind(), ErrorKind::Full);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    #[must_use]
+    pub fn memory_limit(mut self, bytes: u64) -> Options {
+        self.memory_limit = bytes;
         self
     }
 

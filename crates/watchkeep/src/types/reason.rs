@@ -66,7 +66,7 @@ pub(crate) enum Reason {
     DueFirst,
     #[error("the disk of {path:?} has {free} bytes free, {needed} are needed; make room, then try again")]
     NoSpace { path: PathBuf, free: u64, needed: u64 },
-    #[error("the disk is full, and nothing is set until it has room again; delete and compact, or make room")]
+    #[error("there is no room left, and nothing is set until there is; delete and compact, or make room")]
     Tight,
     #[error(
         "{path:?} cannot be opened although its permissions allow it; are too many files open (ulimit -n)?"

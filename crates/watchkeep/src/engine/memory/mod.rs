@@ -60,6 +60,8 @@ pub(crate) struct MemoryEngine {
     clock: Arc<dyn Clock>,
     limits: Limits,
     retention: Retention,
+    /// How many bytes entries and log may take, about.
+    most: u64,
     busy_timeout: Duration,
     snapshot_age: Duration,
     upkeep: Upkeep,
@@ -94,7 +96,8 @@ impl MemoryEngine {
             signal,
             clock: options.clock.clone(),
             limits: options.limits,
-            retention: options.retention.unwrap_or_default(),
+            retention: retention(options),
+            most: options.memory_limit,
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
             upkeep: Upkeep::default(),
@@ -144,7 +147,8 @@ impl MemoryEngine {
     fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
         let again = !lead.taken.is_empty();
         let mut rows = MemoryRows::begin(State::clone(&self.state()));
-        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight: false };
+        let is_tight = rows.state.borrow().weight() >= self.most;
+        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight };
         let mut is_reaping = false;
         if !outcome.has_failed {
             let done = match own {
@@ -265,6 +269,12 @@ impl MemoryEngine {
             Ok(cut.is_some() || !old.is_empty())
         })
     }
+}
+
+/// The log takes no more than half of the room.
+fn retention(options: &Options) -> Retention {
+    let wanted = options.retention.unwrap_or_default();
+    Retention { max_bytes: wanted.max_bytes.min(options.memory_limit / 2), ..wanted }
 }
 
 fn before(now: Timestamp, age: Duration) -> Timestamp {

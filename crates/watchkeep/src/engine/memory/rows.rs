@@ -218,6 +218,7 @@ impl Rows for MemoryRows {
     }
 
     fn count(&mut self, group: &GroupRow<GroupId>, name: &str, keys: i64, bytes: i64) -> Result<()> {
+        self.with(|state| (state.keys, state.bytes) = (state.keys + keys, state.bytes + bytes));
         if group.keys + keys == 0 {
             self.with(|state| {
                 state.groups.remove_cow(&group.id);
@@ -236,6 +237,7 @@ impl Rows for MemoryRows {
 
     fn bury(&mut self, group: &GroupRow<GroupId>, name: &str) -> Result<()> {
         self.with(|state| {
+            (state.keys, state.bytes) = (state.keys - group.keys, state.bytes - group.bytes);
             state.groups.remove_cow(&group.id);
             state.names.remove_cow(&Arc::from(name));
         });

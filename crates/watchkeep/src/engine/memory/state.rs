@@ -18,6 +18,9 @@ use crate::types::value::Value;
 /// How many elements lie together: what a commit copies to change one of them, in memory and on the stack.
 const CHUNK: usize = 16;
 
+/// What an entry or a row of the log takes beside its names and its value, in bytes, about.
+const OVERHEAD: u64 = 256;
+
 pub(super) type Map<K, V> = immutable_chunkmap::map::Map<K, V, CHUNK>;
 type Set<K> = immutable_chunkmap::set::Set<K, CHUNK>;
 
@@ -93,6 +96,9 @@ pub(super) struct State {
     pub(super) answers: Map<(Arc<str>, u64), (Timestamp, Answer)>,
     pub(super) log: Map<Revision, Row>,
     pub(super) trimmed: Revision,
+    /// Of all entries.
+    pub(super) keys: i64,
+    pub(super) bytes: i64,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
     /// How far it is from one revision to the next.
@@ -112,10 +118,21 @@ impl State {
             answers: Map::new(),
             log: Map::new(),
             trimmed: Revision::ZERO,
+            keys: 0,
+            bytes: 0,
             fence: 0,
             stride,
             commit: 0,
         }
+    }
+
+    /// What entries and log take, in bytes, about.
+    pub(super) fn weight(&self) -> u64 {
+        let first = self.rows_after(self.trimmed).next();
+        let log = first.map_or(0, |first| self.newest().map_or(0, |newest| newest.total - first.total));
+        let rows = (self.last().get() - self.trimmed.get()) / self.stride;
+        let own = u64::try_from(self.keys).unwrap_or(0).saturating_add(rows).saturating_mul(OVERHEAD);
+        own.saturating_add(u64::try_from(self.bytes.saturating_add(log)).unwrap_or(0))
     }
 
     pub(super) fn last(&self) -> Revision {

@@ -1,5 +1,7 @@
 //! The rules, on rows in memory.
 
+#![expect(clippy::panic, reason = "what is not as expected fails the test")]
+
 use std::time::Duration;
 
 use crate::engine::job::{self, Clear, Transaction as _};
