@@ -7,8 +7,8 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::revision::Revision;
 
 use super::job::{self, Clear, Transaction};
-use super::turn::{Job, Turn};
-use super::{Receipt, Sealed, Transact};
+use super::turn::{self, Job, Turn};
+use super::{Receipt, Sealed, Settled, Transact};
 
 /// What the leader came to do.
 pub(super) enum Own<'a> {
@@ -67,6 +67,7 @@ impl<'e, P: Pen> Lead<'e, P> {
     pub(super) fn finish(
         mut self,
         own: Option<Result<OwnDone>>,
+        settled: &mut Settled,
         mut wake_others: impl FnMut(Revision),
     ) -> Result<OwnDone> {
         let (turn, last) = (self.turn, self.announced);
@@ -77,17 +78,13 @@ impl<'e, P: Pen> Lead<'e, P> {
         turn.give_back(left.into_iter().map(|taken| taken.job));
         let (background, waiting): (Vec<_>, Vec<_>) =
             done.into_iter().partition(|taken| taken.job.background);
-        let finish = |Taken { job, result, .. }: Taken<P>| {
+        let mut finish = |Taken { job, result, .. }: Taken<P>| {
             let lost = || Err(Reason::WorkerDied { what: "a commit" }.into());
-            turn.finish(&job, result.unwrap_or_else(lost));
+            turn::finish(&job, result.unwrap_or_else(lost), settled);
         };
-        // A close waits for the turn, and then completes for the last time what has no thread of its own.
-        if !background.is_empty() {
-            // A process may end once its future has resolved.
-            wake_others();
-        }
-        background.into_iter().for_each(finish);
+        background.into_iter().for_each(&mut finish);
         drop(self);
+        // A process may end once its future has resolved, or its write has returned.
         wake_others();
         waiting.into_iter().for_each(finish);
         // Nobody else announces what was due and in the way of the leader's own write.

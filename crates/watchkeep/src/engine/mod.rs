@@ -202,8 +202,11 @@ pub(crate) trait Held: Send + Sync {
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
 }
 
-/// What to do when an asynchronous write is committed; called by the store's thread.
+/// What to do when a write that nobody's thread waits for is committed and its events are delivered.
 pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
+
+/// Such writes that are committed or refused: whoever gets them delivers their events, and completes them.
+pub(crate) type Settled = Vec<(Completion, Result<Receipt>)>;
 
 /// What stores and orders.
 pub(crate) trait Engine: Send + Sync {
@@ -220,15 +223,19 @@ pub(crate) trait Engine: Send + Sync {
     /// which are ordered and not dense. Must not wait for anything.
     fn distance(&self, from: Revision, to: Revision) -> u64;
 
-    /// Commits a write. Its commit is in the feed when this returns.
-    fn write(&self, write: Write) -> Result<Receipt>;
+    /// Commits a write, and what it takes along. Their commit is in the feed when this returns.
+    fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt>;
     /// Runs a closure in a transaction, perhaps more than once, and commits it.
-    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed>;
+    fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
+        settled: &mut Settled,
+    ) -> Result<Sealed>;
     /// Queues a write; the signal is raised when the store's thread has something to do for it.
     fn submit(&self, write: Write, done: Completion);
-    /// Commits some of what was submitted and not taken along by others, and gives back what is committed. The signal
-    /// is raised when there is more.
-    fn settle(&self) -> Vec<(Completion, Result<Receipt>)>;
+    /// Commits some of what was submitted and not taken along by others. The signal is raised when there is more.
+    fn settle(&self, settled: &mut Settled);
 
     /// One statement's worth of reading.
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
@@ -270,9 +277,9 @@ pub(crate) trait Engine: Send + Sync {
     /// Refuses, on a thread that is inside a transaction's closure of this engine, what would wait for its end.
     fn refuse_own_turn(&self) -> Result<()>;
     /// Refuses new writes, and fails those that wait, with this error from now on.
-    fn poison(&self, error: &Error);
+    fn poison(&self, error: &Error, settled: &mut Settled);
     /// Refuses new writes and waits for those that are under way.
-    fn seal(&self) -> Result<()>;
+    fn seal(&self, settled: &mut Settled) -> Result<()>;
     /// Refuses reads as well, and lets go of the file.
     fn close(&self);
 }

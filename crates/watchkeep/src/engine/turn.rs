@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::signal::Signal;
-use crate::engine::{Completion, Receipt};
+use crate::engine::{Completion, Receipt, Settled};
 use crate::rules::Write;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{QUEUED_BYTES, QUEUED_JOBS};
@@ -109,8 +109,6 @@ pub(super) struct Turn<W> {
     idle: Condvar,
     /// Raised when the store's thread should lead.
     signal: Arc<Signal>,
-    /// Background jobs that are committed, for the store's thread to complete.
-    settled: Mutex<Vec<(Completion, Result<Receipt>)>>,
 }
 
 /// What a writer gets after waiting.
@@ -132,7 +130,6 @@ impl<W> Turn<W> {
             }),
             idle: Condvar::new(),
             signal,
-            settled: Mutex::new(Vec::new()),
         }
     }
 
@@ -207,18 +204,15 @@ impl<W> Turn<W> {
             refusal.or_else(|| full.then(|| Reason::QueueFull { jobs: queue.jobs.len() }.into()))
         {
             drop(queue);
-            // Nobody would settle it after a close.
             return done(Err(refusal));
         }
         queue.push_back(Job::new(Some(write), timeout, Some(done)));
+        // Whoever leads takes it along, or raises the signal when it passes the turn.
+        let is_idle = queue.writer.is_some();
         drop(queue);
-        self.signal.raise();
-    }
-
-    /// Has the store's thread tell a background job what became of it.
-    pub(super) fn settle(&self, done: Completion, result: Result<Receipt>) {
-        lock(&self.settled).push((done, result));
-        self.signal.raise();
+        if is_idle {
+            self.signal.raise();
+        }
     }
 
     /// The turn, if nobody has it and a background job waits for it; and since when that one waits.
@@ -229,7 +223,7 @@ impl<W> Turn<W> {
     }
 
     /// Fails background jobs: those whose deadline has passed, or all. The others' threads look to themselves.
-    pub(super) fn fail_background(&self, error: &Error, all: bool) {
+    pub(super) fn fail_background(&self, error: &Error, all: bool, settled: &mut Settled) {
         let fails = |job: &Arc<Job<W>>| job.background && (all || job.left().is_zero());
         let mut queue = lock(&self.queue);
         // They came in the order of their deadlines: mostly the first of them tells that there is nothing to do.
@@ -239,18 +233,18 @@ impl<W> Turn<W> {
         let failed = queue.take(fails);
         drop(queue);
         for job in failed {
-            self.finish(&job, Err(error.clone()));
+            finish(&job, Err(error.clone()), settled);
         }
     }
 
     /// Refuses new writers, and fails those that wait: nothing is written any more.
-    pub(super) fn poison(&self, error: &Error) {
+    pub(super) fn poison(&self, error: &Error, settled: &mut Settled) {
         let mut queue = lock(&self.queue);
         queue.broken.get_or_insert_with(|| error.clone());
         let failed = queue.take(|_| true);
         drop(queue);
         for job in failed {
-            self.finish(&job, Err(error.clone()));
+            finish(&job, Err(error.clone()), settled);
         }
     }
 
@@ -271,21 +265,6 @@ impl<W> Turn<W> {
             *lock(&job.state) = State::Queued;
             queue.push_front(job);
         }
-    }
-
-    /// Tells a job that was taken along what became of it.
-    pub(super) fn finish(&self, job: &Job<W>, result: Result<Receipt>) {
-        if let Some(done) = lock(&job.completion).take() {
-            self.settle(done, result);
-            return;
-        }
-        *lock(&job.state) = State::Done(result);
-        job.changed.notify_one();
-    }
-
-    /// Background jobs that are committed, or refused.
-    pub(super) fn take_settled(&self) -> Vec<(Completion, Result<Receipt>)> {
-        std::mem::take(&mut lock(&self.settled))
     }
 
     /// Hands the turn to the first in the queue, or leaves it for whoever comes.
@@ -331,5 +310,16 @@ impl<W> Turn<W> {
 
     pub(super) fn is_closed(&self) -> bool {
         lock(&self.queue).closed
+    }
+}
+
+/// Tells a job what became of it; a background job is told by the caller, once its events are delivered.
+pub(super) fn finish<W>(job: &Job<W>, result: Result<Receipt>, settled: &mut Settled) {
+    match lock(&job.completion).take() {
+        Some(done) => settled.push((done, result)),
+        None => {
+            *lock(&job.state) = State::Done(result);
+            job.changed.notify_one();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
-use crate::engine::{Engine, Receipt, Sealed, Transact};
+use crate::engine::{Engine, Receipt, Sealed, Settled, Transact};
 use crate::rules::{Author, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
@@ -100,9 +100,10 @@ impl Core {
 
     /// Commits a write; when this returns, watchers with room hold its events and callbacks have run.
     pub(super) fn write(&self, write: Write) -> Result<Receipt> {
-        let receipt = self.engine.write(write)?;
-        self.announce(receipt.announced);
-        Ok(receipt)
+        let mut settled = Settled::new();
+        let receipt = self.engine.write(write, &mut settled);
+        self.complete(receipt.as_ref().ok().and_then(|receipt| receipt.announced), settled);
+        receipt
     }
 
     /// Commits a closure, as [`Core::write`] commits a write.
@@ -111,9 +112,10 @@ impl Core {
         author: &Author,
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
     ) -> Result<Sealed> {
-        let sealed = self.engine.transact(author, f)?;
-        self.announce(sealed.announced);
-        Ok(sealed)
+        let mut settled = Settled::new();
+        let sealed = self.engine.transact(author, f, &mut settled);
+        self.complete(sealed.as_ref().ok().and_then(|sealed| sealed.announced), settled);
+        sealed
     }
 
     /// Hands everything up to a revision to watchers and callbacks.
@@ -124,10 +126,18 @@ impl Core {
         }
     }
 
-    /// Commits some of what was submitted, and completes what is committed by now.
+    /// Commits some of what was submitted, and completes it.
     pub(super) fn settle(&self) {
-        for (done, result) in self.engine.settle() {
-            self.announce(result.as_ref().ok().and_then(|receipt| receipt.announced));
+        let mut settled = Settled::new();
+        self.engine.settle(&mut settled);
+        self.complete(None, settled);
+    }
+
+    /// Hands on what a leader committed, and then tells those that it took along and that have no thread.
+    fn complete(&self, own: Option<Revision>, settled: Settled) {
+        let announced = |(_, result): &(_, Result<Receipt>)| result.as_ref().ok()?.announced;
+        self.announce(settled.iter().filter_map(announced).chain(own).max());
+        for (done, result) in settled {
             done(result);
         }
     }
@@ -138,8 +148,10 @@ impl Core {
 
     /// Refuses all writes from now on, fails those that wait, and ends all watches.
     pub(super) fn poison(&self, error: &Error) {
-        self.engine.poison(error);
+        let mut settled = Settled::new();
+        self.engine.poison(error, &mut settled);
         self.hub.poison(error);
+        self.complete(None, settled);
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -198,7 +210,10 @@ impl Core {
 
     fn close_now(&self) -> Result<()> {
         self.leases.close(self);
-        self.engine.seal()?;
+        let mut settled = Settled::new();
+        let sealed = self.engine.seal(&mut settled);
+        self.complete(None, settled);
+        sealed?;
         match self.hub.newest() {
             Ok(last) => self.announce(Some(last)),
             Err(error) => {
@@ -213,7 +228,6 @@ impl Core {
         {
             tracing::error!("the store's thread had panicked");
         }
-        self.settle();
         self.callers.close();
         self.readers.close();
         self.hub.close();

@@ -281,9 +281,11 @@ mod tests {
             })
             .collect();
         engine
-            .transact(&Author::default(), &mut |tx| {
-                operations.iter().try_for_each(|operation| tx.apply(operation).map(drop))
-            })
+            .transact(
+                &Author::default(),
+                &mut |tx| operations.iter().try_for_each(|operation| tx.apply(operation).map(drop)),
+                &mut Vec::new(),
+            )
             .map(drop)
     }
 
@@ -382,7 +384,8 @@ mod tests {
             if steps.taken == 5 {
                 for n in 0..groups {
                     let deletion = Operation::DeleteGroup { group: entry(n).0 };
-                    engine.write(Write { author: Author::default(), work: deletion.into() })?;
+                    engine
+                        .write(Write { author: Author::default(), work: deletion.into() }, &mut Vec::new())?;
                 }
                 set(&engine, [entry(3)])?;
             }

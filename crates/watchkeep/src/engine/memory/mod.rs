@@ -20,7 +20,7 @@ use crate::engine::signal::Signal;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
 use crate::engine::upkeep::Upkeep;
-use crate::engine::{Completion, Engine, Held, Read, Receipt, Sealed, Transact, mixed_up, nesting};
+use crate::engine::{Completion, Engine, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up, nesting};
 use crate::rules::{self, Author, Moment, Write};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::BatchId;
@@ -132,7 +132,7 @@ impl MemoryEngine {
     }
 
     /// Commits the leader's own write and what can be taken along, then passes the turn.
-    fn lead(&self, token: Token, mut own: Own<'_>) -> Result<OwnDone> {
+    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
         let mut lead = Lead::new(&self.turn, token);
         let mut outcome = Outcome::default();
         while !self.attempt(&mut lead, &mut own, &mut outcome) {}
@@ -140,7 +140,7 @@ impl MemoryEngine {
             // What was due went, although the write was refused: nobody else announces it.
             self.signal.raise();
         }
-        lead.finish(outcome.own, |_| {})
+        lead.finish(outcome.own, settled, |_| {})
     }
 
     /// One transaction; whether all of it is done.
@@ -232,9 +232,9 @@ impl MemoryEngine {
     }
 
     /// Commits some of what was submitted; whether there was any.
-    fn lead_background(&self) -> bool {
+    fn lead_background(&self, settled: &mut Settled) -> bool {
         let Some((token, _)) = self.turn.lead_for_background() else { return false };
-        if let Err(error) = self.lead(token, Own::Others) {
+        if let Err(error) = self.lead(token, Own::Others, settled) {
             tracing::warn!(%error, "writes in the background could not be committed");
         }
         true
@@ -314,24 +314,29 @@ impl Engine for MemoryEngine {
         to.get().saturating_sub(from.get()) / self.state().stride
     }
 
-    fn write(&self, write: Write) -> Result<Receipt> {
+    fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
         self.known()?;
         self.refuse_nested()?;
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
             Admission::Done(result) => result,
-            Admission::Lead(token) => match self.lead(token, Own::Write(&write))? {
+            Admission::Lead(token) => match self.lead(token, Own::Write(&write), settled)? {
                 OwnDone::Write(receipt) => Ok(receipt),
                 OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
             },
         }
     }
 
-    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
+    fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
+        settled: &mut Settled,
+    ) -> Result<Sealed> {
         self.known()?;
         self.refuse_nested()?;
         match self.turn.enter(|| None, self.busy_timeout)? {
             Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
-            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f })? {
+            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f }, settled)? {
                 OwnDone::Closure(sealed) => Ok(sealed),
                 OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
             },
@@ -345,10 +350,9 @@ impl Engine for MemoryEngine {
         }
     }
 
-    fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
-        self.lead_background();
-        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false);
-        self.turn.take_settled()
+    fn settle(&self, settled: &mut Settled) {
+        self.lead_background(settled);
+        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false, settled);
     }
 
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
@@ -470,14 +474,14 @@ impl Engine for MemoryEngine {
         nesting::refuse_turn(self.turn.address())
     }
 
-    fn poison(&self, error: &Error) {
-        self.turn.poison(error);
+    fn poison(&self, error: &Error, settled: &mut Settled) {
+        self.turn.poison(error, settled);
     }
 
-    fn seal(&self) -> Result<()> {
+    fn seal(&self, settled: &mut Settled) -> Result<()> {
         self.turn.refuse();
         loop {
-            while self.lead_background() {}
+            while self.lead_background(settled) {}
             if self.turn.close().is_some() {
                 return Ok(());
             }
@@ -514,8 +518,9 @@ impl MemoryHeld {
 
 impl Held for MemoryHeld {
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+        let is_too_old = self.is_too_old();
         let state = match &*lock(&self.state) {
-            Holding::Open(state) if !self.is_too_old() => state.clone(),
+            Holding::Open(state) if !is_too_old => state.clone(),
             Holding::Closed => return Err(Reason::Closed.into()),
             _ => return Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
         };

@@ -144,7 +144,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options::new().durability(Durability::Relaxed).clock(clock.clone());
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, signal)?;
-        let write = |work| engine.write(Write { author: Author::default(), work });
+        let write = |work| engine.write(Write { author: Author::default(), work }, &mut Vec::new());
         let ttl = Duration::from_secs(60);
         for number in 0..2 * REAP_STEP + 10 {
             let options = SetOptions::new().ttl(ttl);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, Taken};
-use crate::engine::{Read, Transact, nesting};
+use crate::engine::{Read, Settled, Transact, nesting};
 use crate::rules::Moment;
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
@@ -36,7 +36,13 @@ enum Broken {
 
 impl SqliteEngine {
     /// Commits the leader's own write and what can be taken along, then passes the turn.
-    pub(super) fn lead(&self, writer: Writer, mut own: Own<'_>, queued: Instant) -> Result<OwnDone> {
+    pub(super) fn lead(
+        &self,
+        writer: Writer,
+        mut own: Own<'_>,
+        queued: Instant,
+        settled: &mut Settled,
+    ) -> Result<OwnDone> {
         let mut lead = Lead::new(&self.turn, writer);
         let mut own_result: Option<Result<OwnDone>> = None;
         loop {
@@ -51,7 +57,7 @@ impl SqliteEngine {
                 Err(Broken::Whole(error)) => {
                     lead.fail(&mut own_result, &error);
                     if matches!(own, Own::Others) {
-                        self.turn.fail_background(&error, error.kind() != ErrorKind::Busy);
+                        self.turn.fail_background(&error, error.kind() != ErrorKind::Busy, settled);
                     }
                     break;
                 }
@@ -61,7 +67,7 @@ impl SqliteEngine {
             // What was due went, although the write was refused: nobody else announces it.
             self.signal.raise();
         }
-        lead.finish(own_result, |last| self.wake.announce(last))
+        lead.finish(own_result, settled, |last| self.wake.announce(last))
     }
 
     /// One SQL transaction.

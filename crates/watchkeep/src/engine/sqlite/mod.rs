@@ -39,7 +39,7 @@ use super::lead::{Own, OwnDone};
 use super::nesting::{self, FileKey};
 use super::signal::Signal;
 use super::upkeep::Upkeep;
-use super::{Completion, Engine, Held, Read, Receipt, Sealed, Transact, mixed_up};
+use super::{Completion, Engine, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up};
 use crate::engine::turn::{Admission, Turn};
 use crate::rules::{Author, Work, Write};
 use crate::types::backup::{Backup, BackupOptions};
@@ -189,9 +189,9 @@ impl SqliteEngine {
     }
 
     /// Commits some of what was submitted and not taken along by others; whether there was any.
-    fn lead_background(&self) -> bool {
+    fn lead_background(&self, settled: &mut Settled) -> bool {
         let Some((writer, queued)) = self.turn.lead_for_background() else { return false };
-        if let Err(error) = self.lead(writer, Own::Others, queued) {
+        if let Err(error) = self.lead(writer, Own::Others, queued, settled) {
             tracing::warn!(%error, "writes in the background could not be committed");
         }
         true
@@ -201,14 +201,14 @@ impl SqliteEngine {
     /// store's thread gets to it. Only as far as that takes a moment, and nobody else holds the file.
     ///
     /// Gives the connection back, which goes through the turn meanwhile.
-    fn reap_at_last(&self, mut writer: Writer) -> Option<Writer> {
+    fn reap_at_last(&self, mut writer: Writer, settled: &mut Settled) -> Option<Writer> {
         let (begun, groups) = (Instant::now(), NameRange::prefix(""));
         let reap = Write { author: Author::default(), work: Work::Reap { groups: groups.clone() } };
         // A clock of the user's may panic, and a close must come to its end.
         let due = || caught(|| self.pool.with(|conn| due::is_there(conn, &groups, self.clock.now())));
         while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(true))) {
             writer.is_reaping = true;
-            let done = caught(|| self.lead(writer, Own::Write(&reap), begun));
+            let done = caught(|| self.lead(writer, Own::Write(&reap), begun, settled));
             writer = self.turn.close()?;
             if !matches!(done, Some(Ok(_))) {
                 tracing::debug!("what is due is left to the next to open the file");
@@ -218,13 +218,13 @@ impl SqliteEngine {
         Some(writer)
     }
 
-    fn commit(&self, write: &Write) -> Result<Receipt> {
+    fn commit(&self, write: &Write, settled: &mut Settled) -> Result<Receipt> {
         let queued = Instant::now();
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
             Admission::Done(result) => result,
             Admission::Lead(mut writer) => {
                 writer.is_reaping = matches!(write.work, Work::Reap { .. });
-                match self.lead(writer, Own::Write(write), queued)? {
+                match self.lead(writer, Own::Write(write), queued, settled)? {
                     OwnDone::Write(receipt) => Ok(receipt),
                     OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
                 }
@@ -260,20 +260,27 @@ impl Engine for SqliteEngine {
         to.get().saturating_sub(from.get())
     }
 
-    fn write(&self, write: Write) -> Result<Receipt> {
+    fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
         self.refuse_nested()?;
-        self.with_ballast(|| self.commit(&write))
+        self.with_ballast(|| self.commit(&write, settled))
     }
 
-    fn transact(&self, author: &Author, f: &mut dyn FnMut(&dyn Transact) -> Result<()>) -> Result<Sealed> {
+    fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
+        settled: &mut Settled,
+    ) -> Result<Sealed> {
         self.refuse_nested()?;
         let queued = Instant::now();
         match self.turn.enter(|| None, self.busy_timeout)? {
             Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
-            Admission::Lead(writer) => match self.lead(writer, Own::Closure { author, f }, queued)? {
-                OwnDone::Closure(sealed) => Ok(sealed),
-                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
-            },
+            Admission::Lead(writer) => {
+                match self.lead(writer, Own::Closure { author, f }, queued, settled)? {
+                    OwnDone::Closure(sealed) => Ok(sealed),
+                    OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
+                }
+            }
         }
     }
 
@@ -285,11 +292,10 @@ impl Engine for SqliteEngine {
         }
     }
 
-    fn settle(&self) -> Vec<(Completion, Result<Receipt>)> {
-        self.lead_background();
+    fn settle(&self, settled: &mut Settled) {
+        self.lead_background(settled);
         // Who holds the turn for long holds up those that nobody's thread waits for, too: they have their deadlines.
-        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false);
-        self.turn.take_settled()
+        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false, settled);
     }
 
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
@@ -400,12 +406,12 @@ impl Engine for SqliteEngine {
         nesting::refuse_turn(self.turn.address())
     }
 
-    fn poison(&self, error: &Error) {
+    fn poison(&self, error: &Error, settled: &mut Settled) {
         self.is_poisoned.store(true, Ordering::Release);
-        self.turn.poison(error);
+        self.turn.poison(error, settled);
     }
 
-    fn seal(&self) -> Result<()> {
+    fn seal(&self, settled: &mut Settled) -> Result<()> {
         if self.ballast.is_tight() {
             // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
             let begun = Instant::now();
@@ -415,10 +421,13 @@ impl Engine for SqliteEngine {
         self.is_closing.store(true, Ordering::Release);
         // Not where the file must not be written any more, nor while this thread has it.
         let may_reap = !self.is_poisoned.load(Ordering::Acquire) && self.refuse_nested().is_ok();
-        let reap = |writer| if may_reap { self.reap_at_last(writer) } else { Some(writer) };
+        let reap = |writer, settled: &mut Settled| match may_reap {
+            true => self.reap_at_last(writer, settled),
+            false => Some(writer),
+        };
         loop {
-            while self.lead_background() {}
-            if let Some(mut writer) = self.turn.close().and_then(reap) {
+            while self.lead_background(settled) {}
+            if let Some(mut writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
                 let alone = self.wake.leave();
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {

@@ -151,7 +151,7 @@ fn a_reader_ends_with_the_store_having_seen_all() {
         let mut watcher = scene.watch(1);
         let (engine, hub) = (scene.engine.clone(), scene.hub.clone());
         let closer = thread::spawn(move || {
-            engine.seal().unwrap();
+            engine.seal(&mut Vec::new()).unwrap();
             hub.deliver(engine.end());
             hub.close();
         });
