@@ -170,6 +170,7 @@ impl<R: Rows> Job<'_, R> {
     }
 
     fn delete_group(&mut self, name: &str) -> Result<Did> {
+        // A key has one end, so what is due comes to it before its group does.
         self.reap_first(NameRange::exactly(name))?;
         self.bury(name).map(Did::Keys)
     }
@@ -181,8 +182,8 @@ impl<R: Rows> Job<'_, R> {
         groups.iter().map(|name| self.bury(name)).sum::<Result<u64>>().map(Did::Keys)
     }
 
-    /// What is due in a group is announced before the group goes: a key has one end.
-    fn reap_first(&mut self, groups: NameRange) -> Result<()> {
+    /// What is due in these groups is announced first.
+    pub(super) fn reap_first(&mut self, groups: NameRange) -> Result<()> {
         if self.rows.has_due(&groups, self.moment.now)? { Err(Stop::Reap(groups)) } else { Ok(()) }
     }
 

@@ -60,6 +60,10 @@ impl<R: Rows> Job<'_, R> {
     fn unchanged(&mut self, filter: &Filter, since: Revision) -> Result<Unchanged> {
         checked(filter.check())?;
         self.refuse_unknown(since)?;
+        // What is due is not there, and the log says so once it has gone.
+        for part in filter.parts() {
+            self.reap_first(part.target.ranges().0)?;
+        }
         if since < self.rows.trimmed()? {
             return Ok(Unchanged::TooOld);
         }

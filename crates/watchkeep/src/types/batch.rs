@@ -150,6 +150,8 @@ impl Condition {
 
     /// No event that the filter lets through came after this cursor: what was read there is still so.
     ///
+    /// An entry whose deadline has come by then has changed, too.
+    ///
     /// It is judged by the change log, of which at most [`MAX_UNCHANGED_EVENTS`](crate::MAX_UNCHANGED_EVENTS) are looked
     /// at: with more after the cursor, or with a log that was trimmed since, it does not hold. A filter lets changes of
     /// deadlines through only when its [`kinds`](Filter::kinds) name [`Touch`](crate::Kind::Touch).

@@ -407,7 +407,9 @@ impl Rows for MemoryRows {
         let client: Arc<str> = id.client.as_str().into();
         self.with(|state| {
             state.answers.insert_cow((client.clone(), id.sequence), (at, answer));
-            let old = (client.clone(), 0)..=(client, id.sequence.saturating_sub(ANSWERS));
+            // As far as this one reaches: the first have none before them.
+            let Some(last) = id.sequence.checked_sub(ANSWERS) else { return };
+            let old = (client.clone(), 0)..=(client, last);
             let old: Vec<_> = state.answers.range(old).map(|(id, _)| id.clone()).collect();
             old.iter().for_each(|id| drop(state.answers.remove_cow(id)));
         });

@@ -234,6 +234,13 @@ fn all_conditions_are_judged_before_the_first_operation() -> Result<()> {
     let Err(Stop::Refused(error)) = run(&mut rows, 1, Work::Batch(holds)) else { panic!("not refused") };
     let unmet: Vec<_> = error.unmet().iter().map(|unmet| (unmet.condition, unmet.current)).collect();
     assert_eq!(unmet, [(0, None), (3, Some(nth(3)))]);
+    // An entry that is due has changed, also when nobody has announced it yet.
+    let unchanged = |group| Condition::unchanged(Filter::group(group), cursor(3));
+    let due = Batch::new().require(unchanged("d")).set("g", "l", "v");
+    assert!(matches!(run(&mut rows, 1, Work::Batch(due.clone())), Err(Stop::Reap(_))));
+    let refused_by = cleared(&mut rows, 1, Work::Batch(due))?.expect("a step").expect_err("it expired");
+    assert_eq!(refused_by.unmet().first().and_then(|unmet| unmet.current), Some(nth(4)));
+    assert!(run(&mut rows, 1, Work::Batch(Batch::new().require(unchanged("g")))).is_ok());
     let ahead = Batch::new().require(Condition::unchanged(Filter::group("g"), cursor(9)));
     assert_eq!(refused(run(&mut rows, 1, Work::Batch(ahead))), ErrorKind::InvalidArgument);
     Ok(())
@@ -247,6 +254,8 @@ fn a_batch_with_an_id_is_done_once() -> Result<()> {
     let again = run(&mut rows, 0, batch(1, "k")).ok();
     assert_eq!(again, Some(Effect::Repeated { revision: nth(1), outcomes: vec![Outcome::Set(nth(1))] }));
     assert_eq!(refused(run(&mut rows, 0, batch(1, "other"))), ErrorKind::InvalidArgument);
+    run(&mut rows, 0, batch(0, "k")).expect("zero is a sequence, too");
+    assert!(matches!(run(&mut rows, 0, batch(0, "k")), Ok(Effect::Repeated { .. })));
     for sequence in 2..=65 {
         run(&mut rows, 0, batch(sequence, "k")).expect("the next");
     }
