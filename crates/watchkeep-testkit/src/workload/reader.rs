@@ -178,7 +178,10 @@ fn begin(
     let stream = match stream {
         Ok(stream) => stream,
         Err(fault) => {
-            stage.fault(format!("{name} is refused: {fault}"));
+            // Who comes when the store closes is refused, and stays with the stream that it has.
+            if stage.phase() != Phase::Closed {
+                stage.fault(format!("{name} is refused: {fault}"));
+            }
             return None;
         }
     };

@@ -30,6 +30,9 @@ pub(super) trait Transaction: Rows {
     fn revision(&self, end: Revision, stamp: Stamp) -> Revision;
 }
 
+/// The groups in which there is more that is due than a step removes: what has to go before a job is run again.
+pub(super) type InTheWay = Option<NameRange>;
+
 /// How a transaction's closure reads what it has written.
 pub(super) type Reading<'r> = dyn Fn(&mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> + 'r;
 
@@ -51,8 +54,13 @@ impl<T> Clear<T> {
 }
 
 /// Applies a write. The outer error is one that took the transaction with it.
-pub(super) fn apply<R: Transaction>(rows: &mut R, moment: Moment, write: &Write) -> Result<Clear<Receipt>> {
-    clear(rows, moment, write.work.is_several(), |rows| {
+pub(super) fn apply<R: Transaction>(
+    rows: &mut R,
+    moment: Moment,
+    write: &Write,
+    in_the_way: &mut InTheWay,
+) -> Result<Clear<Receipt>> {
+    clear(rows, moment, write.work.is_several(), in_the_way, |rows| {
         let before = rows.end();
         let effect = Job::new(rows, moment, &write.author).run(&write.work)?;
         let known = match effect {
@@ -71,9 +79,10 @@ pub(super) fn close_over<R: Transaction>(
     moment: Moment,
     author: &Author,
     read: &Reading<'_>,
+    in_the_way: &mut InTheWay,
     mut f: impl FnMut(&dyn Transact) -> Result<()>,
 ) -> Result<Clear<Sealed>> {
-    clear(rows, moment, true, |rows| {
+    clear(rows, moment, true, in_the_way, |rows| {
         let before = rows.end();
         let job = RefCell::new(Job::new(rows, moment, author));
         let guarded = Guarded { read, job, stop: RefCell::default(), before };
@@ -91,32 +100,42 @@ fn clear<R: Transaction, T>(
     rows: &mut R,
     moment: Moment,
     is_several: bool,
+    in_the_way: &mut InTheWay,
     mut job: impl FnMut(&mut R) -> Result<T, Stop>,
 ) -> Result<Clear<T>> {
     let mut reaped: Option<NameRange> = None;
     loop {
-        let groups = match run(rows, is_several, &mut job)? {
+        if let Some(groups) = in_the_way.take() {
+            match reap(rows, moment, &groups)? {
+                Ok(Effect::Reaped { more: true, .. }) => {
+                    *in_the_way = Some(groups);
+                    return Ok(Clear::NotYet);
+                }
+                Ok(_) => reaped = Some(groups),
+                Err(Stop::Refused(error) | Stop::Fault(error)) => return Ok(Clear::Done(Err(error))),
+                Err(Stop::Reap(_)) => return Err(mixed_up()),
+            }
+        }
+        match run(rows, is_several, &mut job)? {
             Ok(done) => return Ok(Clear::Done(Ok(done))),
             Err(Stop::Refused(error) | Stop::Fault(error)) => return Ok(Clear::Done(Err(error))),
-            Err(Stop::Reap(groups)) => groups,
-        };
-        if reaped.as_ref() == Some(&groups) {
-            let what = "what is due there cannot be removed; `check` says more".to_owned();
-            return Err(Reason::Corrupt { what }.into());
-        }
-        let reap = Work::Reap { groups: groups.clone() };
-        let done = run(rows, false, |rows| {
-            let effect = Job::new(rows, moment, &Author::default()).run(&reap)?;
-            rows.seal()?;
-            Ok(effect)
-        })?;
-        match done {
-            Ok(Effect::Reaped { more: true, .. }) => return Ok(Clear::NotYet),
-            Ok(_) => reaped = Some(groups),
-            Err(Stop::Refused(error) | Stop::Fault(error)) => return Ok(Clear::Done(Err(error))),
-            Err(Stop::Reap(_)) => return Err(mixed_up()),
+            Err(Stop::Reap(groups)) if reaped.as_ref() == Some(&groups) => {
+                let what = "what is due there cannot be removed; `check` says more".to_owned();
+                return Err(Reason::Corrupt { what }.into());
+            }
+            Err(Stop::Reap(groups)) => *in_the_way = Some(groups),
         }
     }
+}
+
+/// Removes a step of what is due, as a commit of its own.
+fn reap<R: Transaction>(rows: &mut R, moment: Moment, groups: &NameRange) -> Result<Result<Effect, Stop>> {
+    let reap = Work::Reap { groups: groups.clone() };
+    run(rows, false, |rows| {
+        let effect = Job::new(rows, moment, &Author::default()).run(&reap)?;
+        rows.seal()?;
+        Ok(effect)
+    })
 }
 
 /// Runs a job. One that may have changed rows when it stops is undone: what stops leaves nothing behind.

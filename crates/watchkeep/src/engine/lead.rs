@@ -6,7 +6,7 @@ use crate::rules::{Author, Moment, Write};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::revision::Revision;
 
-use super::job::{self, Clear, Transaction};
+use super::job::{self, Clear, InTheWay, Transaction};
 use super::turn::{self, Job, Turn};
 use super::{Receipt, Sealed, Settled, Transact};
 
@@ -41,11 +41,13 @@ pub(super) struct Lead<'e, P: Pen> {
     pub(super) taken: Vec<Taken<P>>,
     /// The last revision that was committed, if anything was announced.
     pub(super) announced: Option<Revision>,
+    /// Before the leader's own write.
+    pub(super) in_the_way: InTheWay,
 }
 
 impl<'e, P: Pen> Lead<'e, P> {
     pub(super) fn new(turn: &'e Turn<P>, pen: P) -> Lead<'e, P> {
-        Lead { turn, pen: Some(pen), taken: Vec::new(), announced: None }
+        Lead { turn, pen: Some(pen), taken: Vec::new(), announced: None, in_the_way: None }
     }
 
     /// Does something with the turn, and passes it.
@@ -144,7 +146,7 @@ impl<P> Taken<P> {
         }
         self.result = None;
         let applied = match &self.job.write {
-            Some(write) => job::apply(rows, moment, write),
+            Some(write) => job::apply(rows, moment, write, &mut None),
             None => Err(Reason::WorkerDied { what: "a commit" }.into()),
         };
         match applied {

@@ -75,7 +75,7 @@ impl<R: Rows> Job<'_, R> {
             Ttl::For(ttl) => Some(checked(now.deadline(ttl))?),
             Ttl::Until(deadline) => Some(checked(now.ahead(deadline))?),
         };
-        if self.moment.is_tight {
+        if self.moment.is_tight || self.rows.is_full(len(set.key) + len(set.value))? {
             return refuse(Reason::Tight);
         }
         self.need_room(set, room, &spot)?;

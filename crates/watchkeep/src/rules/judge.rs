@@ -5,6 +5,7 @@ use crate::types::error::{Error, Reason};
 use crate::types::filter::Filter;
 use crate::types::limits::MAX_UNCHANGED_EVENTS;
 use crate::types::revision::Revision;
+use crate::types::writing::Expected;
 
 use super::{Job, Result, Rows, Stop, checked, refuse};
 
@@ -23,7 +24,10 @@ impl<R: Rows> Job<'_, R> {
         let mut unmet = Vec::new();
         for (condition, Condition(must)) in conditions.iter().enumerate() {
             let (holds, current, is_too_old) = match must {
-                Must::Entry { group, key, be, .. } => {
+                Must::Entry { group, key, be, of } => {
+                    if let (Expected::At(revision), Some(_)) = (be, of) {
+                        self.refuse_unknown(*revision)?;
+                    }
                     let current = self.current(group, key)?;
                     (be.holds(current), current, false)
                 }

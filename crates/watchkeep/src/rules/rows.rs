@@ -186,6 +186,9 @@ pub(crate) trait Rows {
     /// Whether anything is due in a range of groups.
     fn has_due(&mut self, groups: &NameRange, now: Timestamp) -> Result<bool>;
 
+    /// Whether so many bytes more, in an entry and in the log, are more than there is room for, as far as the rows know.
+    fn is_full(&mut self, bytes: i64) -> Result<bool>;
+
     fn log(&mut self, event: Logged<'_>) -> Result<Stamp>;
     /// The last revision, with what this write has logged.
     fn last(&mut self) -> Result<Revision>;

@@ -105,7 +105,7 @@ fn by_bytes(log: &impl Past, max_bytes: u64) -> Result<Revision> {
 }
 
 /// The first row in a range of revisions of which this is so, where it is so of all that follow: halves the range.
-fn search(
+pub(crate) fn search(
     log: &impl Past,
     (first, last): (Revision, Revision),
     is_so: impl Fn(&LogRow) -> bool,

@@ -306,10 +306,13 @@ impl Store {
 
     /// Runs a closure whose writes are committed together, or not at all.
     ///
-    /// It reads its own writes. Returning an error rolls back, and so does a panic, which goes on unwinding. The
-    /// closure may run more than once, when what it shared a commit with made that fail. Any other write to the same
-    /// file from inside it, through whatever handle, is refused with kind `Nested`. Other writers wait while it
-    /// runs.
+    /// It reads its own writes. Returning an error rolls back, and so does a panic, which goes on unwinding. Any other
+    /// write to the same file from inside it, through whatever handle, is refused with kind `Nested`. Other writers wait
+    /// while it runs.
+    ///
+    /// The closure may run more than once: when what it shared a commit with made that fail, and when keys whose deadline
+    /// has come must go before it can go on, in a group that it deletes or against a quota. The call that meets such keys
+    /// fails with kind `Busy`; once they have gone, the closure is run again, whatever it returned.
     ///
     /// ```
     /// use watchkeep::Store;

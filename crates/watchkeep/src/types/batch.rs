@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::error::{Error, Reason, Result};
 use super::filter::Filter;
-use super::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_REVISION};
+use super::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_FILTER_PARTS, MAX_REVISION};
 use super::name::Scope;
 use super::revision::{Cursor, Revision, StoreId};
 use super::value::Value;
@@ -18,8 +18,9 @@ use super::writing::{DeleteOptions, Expected, SetOptions, Ttl};
 /// operations follow in their order. Names are those that the handle knows which [applies](crate::Store::apply) it; a
 /// batch says neither in whose namespace it writes nor under which label.
 ///
-/// At most [`MAX_BATCH_OPERATIONS`](crate::MAX_BATCH_OPERATIONS) conditions and operations together, and
-/// [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) of names and values.
+/// At most [`MAX_BATCH_OPERATIONS`](crate::MAX_BATCH_OPERATIONS) conditions and operations together,
+/// [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) of names and values, and [`MAX_FILTER_PARTS`](crate::MAX_FILTER_PARTS)
+/// filters that must be [unchanged](Condition::unchanged), of a union each of its parts.
 ///
 /// ```
 /// use watchkeep::{Batch, Condition, ErrorKind, Outcome, Store};
@@ -182,7 +183,7 @@ impl Condition {
         match &self.0 {
             Must::Entry { group, key, .. } => group.len() + key.len(),
             Must::Group { group, .. } => group.len(),
-            Must::Unchanged { .. } => 64,
+            Must::Unchanged { filter, .. } => filter.weight(),
         }
     }
 }
@@ -373,6 +374,16 @@ impl Batch {
             if len > limit {
                 return Err(Reason::BatchTooLarge { what, len, limit }.into());
             }
+        }
+        let parts = self.conditions.iter().map(|Condition(must)| match must {
+            Must::Unchanged { filter, .. } => filter.parts().len(),
+            _ => 0,
+        });
+        let parts = parts.sum();
+        if parts > MAX_FILTER_PARTS {
+            // Each looks at the log while others wait.
+            let what = "batch's filters that must be unchanged";
+            return Err(Reason::BatchTooLarge { what, len: parts, limit: MAX_FILTER_PARTS }.into());
         }
         if let Some(theirs) =
             self.conditions.iter().filter_map(Condition::store).find(|theirs| *theirs != store)

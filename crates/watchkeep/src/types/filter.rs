@@ -93,6 +93,20 @@ impl Filter {
         &self.parts
     }
 
+    /// What it weighs in a batch, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let weight = |part: &Part| {
+            let names = match &part.target {
+                Target::Groups { prefix: name } | Target::Group(name) => name.len(),
+                Target::Key { group, key: name }
+                | Target::KeyPrefix { group, prefix: name }
+                | Target::KeyName { groups: group, key: name } => group.len() + name.len(),
+            };
+            64 + names + part.excluded_origin.as_ref().map_or(0, |origin| origin.len())
+        };
+        self.parts.iter().map(weight).sum()
+    }
+
     /// The same with something done to every part.
     fn each(self, change: impl Fn(&mut Part)) -> Filter {
         let mut parts = self.parts;

@@ -215,14 +215,14 @@ impl Options {
     }
 
     /// How many bytes a store [in memory](Options::open_in_memory) may take, about: names, values, and 256 bytes more for
-    /// each entry and each event of the log, whose part is at most a half. 1 GiB unless set. Beyond it, setting is refused
-    /// with an error of kind [`Full`](crate::ErrorKind::Full); deleting is not.
+    /// each entry and each event of the log. 1 GiB unless set. A set that would take more is refused with an error of kind
+    /// [`Full`](crate::ErrorKind::Full); deleting is not. The log is trimmed to half of it, whoever still needs it.
     ///
     /// ```
     /// use watchkeep::{ErrorKind, Options};
     /// let store = Options::new().memory_limit(100_000).open_in_memory()?;
-    /// store.set("g", "large", vec![0; 100_000])?;
-    /// assert_eq!(store.set("g", "k", "v").unwrap_err().kind(), ErrorKind::Full);
+    /// assert_eq!(store.set("g", "large", vec![0; 100_000]).unwrap_err().kind(), ErrorKind::Full);
+    /// store.set("g", "small", "v")?;
     /// # Ok::<(), watchkeep::Error>(())
     /// ```
     #[must_use]

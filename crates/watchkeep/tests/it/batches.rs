@@ -352,3 +352,25 @@ fn answers_are_dropped_after_a_day() -> Result {
         Ok(!store.apply(batch())?.repeated)
     })
 }
+
+#[test]
+fn a_batch_looks_at_the_log_for_so_many_filters_and_refuses_cursors_that_are_ahead() -> Result {
+    let store = anywhere()?;
+    let begun = store.cursor(store.set("g", "k", "v")?);
+    let unchanged = |filter| Condition::unchanged(filter, begun);
+    let kind = |refused: watchkeep::Result<watchkeep::Applied>| refused.err().map(|error| error.kind());
+    let many = |count: usize| {
+        (0..count)
+            .fold(Batch::new(), |batch, number| batch.require(unchanged(Filter::group(number.to_string()))))
+    };
+    assert!(store.apply(many(64)).is_ok());
+    assert_eq!(kind(store.apply(many(65))), Some(ErrorKind::TooLarge));
+    let union = Filter::any((0..40).map(|number| Filter::group(number.to_string())));
+    let two = Batch::new().require(unchanged(union.clone())).require(unchanged(union));
+    assert_eq!(kind(store.apply(two)), Some(ErrorKind::TooLarge));
+    let ahead = store.cursor(Revision::new(store.last_revision()?.get() + 1));
+    let batch = Batch::new().require(Condition::at("g", "k", ahead)).delete("g", "k");
+    assert_eq!(kind(store.apply(batch)), Some(ErrorKind::InvalidArgument));
+    assert!(store.contains("g", "k")?);
+    Ok(())
+}

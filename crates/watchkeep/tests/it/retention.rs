@@ -370,3 +370,33 @@ fn the_trimmer_leaves_what_a_snapshot_needs_until_its_reader_has_caught_up() -> 
         Ok(first()? > last)
     })
 }
+
+#[test]
+fn a_store_in_memory_takes_no_more_than_it_may_and_goes_on_once_something_is_deleted() -> Result {
+    let most = 200_000;
+    let store = Options::new().memory_limit(most).open_in_memory()?;
+    let mut watcher = store.watch("*", "*");
+    // Written over and over, its log is what grows, and gives way.
+    for number in 0..5_000 {
+        store.set("g", "k", number.to_string())?;
+    }
+    let stats = store.stats()?;
+    assert!(stats.log_events * 256 + stats.log_bytes <= most / 2, "{} events are kept", stats.log_events);
+    let lost = watcher.by_ref().find_map(|event| event.err()).and_then(|error| error.lagged());
+    assert!(lost.is_some_and(|lost| lost.to.get() + 1 == stats.first_revision.get()), "{lost:?}");
+    // Not in one transaction either.
+    let much =
+        store.transaction(|tx| (0..5_000).try_for_each(|number| tx.set("h", &number.to_string(), "v")));
+    assert_eq!(much.err().map(|error| error.kind()), Some(ErrorKind::Full));
+    assert_eq!((store.count("h")?, store.last_revision()?), (0, stats.last_revision));
+    let mut keys = 0_u64;
+    while store.set("h", &keys.to_string(), "v").is_ok() {
+        keys += 1;
+    }
+    assert!((most / 256 / 3..most / 256).contains(&keys), "{keys}");
+    assert_eq!(store.set("h", "more", "v").err().map(|error| error.kind()), Some(ErrorKind::Full));
+    assert!(store.delete("h", "0")? && store.delete_group("h")? == keys - 1);
+    store.set("h", "more", "v")?;
+    assert!(store.check()?.is_ok());
+    Ok(())
+}

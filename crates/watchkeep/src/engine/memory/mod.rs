@@ -96,7 +96,7 @@ impl MemoryEngine {
             signal,
             clock: options.clock.clone(),
             limits: options.limits,
-            retention: retention(options),
+            retention: options.retention.unwrap_or_default(),
             most: options.memory_limit,
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
@@ -146,15 +146,13 @@ impl MemoryEngine {
     /// One transaction; whether all of it is done.
     fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
         let again = !lead.taken.is_empty();
-        let mut rows = MemoryRows::begin(State::clone(&self.state()));
-        let is_tight = rows.state.borrow().weight() >= self.most;
-        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight };
+        let mut rows = MemoryRows::begin(State::clone(&self.state()), self.most);
+        let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight: false };
         let mut is_reaping = false;
         if !outcome.has_failed {
             let done = match own {
-                Own::Write(write) => {
-                    job::apply(&mut rows, moment(), write).map(|done| done.map(OwnDone::Write))
-                }
+                Own::Write(write) => job::apply(&mut rows, moment(), write, &mut lead.in_the_way)
+                    .map(|done| done.map(OwnDone::Write)),
                 Own::Closure { author, f } => {
                     let (moment, state) = (moment(), rows.state.clone());
                     let f = |tx: &dyn Transact| nesting::inside(None, self.turn.address(), || f(tx));
@@ -162,7 +160,7 @@ impl MemoryEngine {
                         let state = state.borrow().clone();
                         f(&MemoryRead { state: &state, now: moment.now })
                     };
-                    let sealed = job::close_over(&mut rows, moment, author, &read, f);
+                    let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
                 }
                 Own::Others => Ok(Clear::Done(Ok(OwnDone::Others))),
@@ -201,7 +199,11 @@ impl MemoryEngine {
             goes_on = next;
         }
         let (base, last, has_sooner) = (rows.base, rows.last, rows.has_sooner);
-        let (state, changes) = rows.into_parts();
+        let (mut state, changes) = rows.into_parts();
+        // The log takes no more than half of the room, whoever needs it.
+        if last > base && state.log_weight() > self.most / 2 {
+            state.trim_to(self.most / 2 - self.most / 16);
+        }
         if !self.publish(state) {
             return false;
         }
@@ -269,12 +271,6 @@ impl MemoryEngine {
             Ok(cut.is_some() || !old.is_empty())
         })
     }
-}
-
-/// The log takes no more than half of the room.
-fn retention(options: &Options) -> Retention {
-    let wanted = options.retention.unwrap_or_default();
-    Retention { max_bytes: wanted.max_bytes.min(options.memory_limit / 2), ..wanted }
 }
 
 fn before(now: Timestamp, age: Duration) -> Timestamp {

@@ -36,7 +36,7 @@ impl MemoryEngine {
     /// Commits as another process would: nothing of it is in the feed.
     pub(crate) fn commit_elsewhere(&self) -> Revision {
         loop {
-            let mut rows = MemoryRows::begin(State::clone(&self.state()));
+            let mut rows = MemoryRows::begin(State::clone(&self.state()), self.most);
             let moment = Moment { now: self.clock.now(), limits: self.limits, is_tight: false };
             let set = Operation::set("g", "k", Value::from("v"), SetOptions::new());
             Job::new(&mut rows, moment, &Author::default()).operate(&set).expect("a set");

@@ -19,7 +19,7 @@ use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
-use super::state::{Group, GroupId, Map, Namespace, Row, State, Stored, payload};
+use super::state::{Group, GroupId, Map, Namespace, OVERHEAD, Row, State, Stored, payload};
 
 /// Where an entry is.
 pub(super) type Slot = (GroupId, Arc<str>);
@@ -33,8 +33,11 @@ pub(super) struct MemoryRows {
     pub(super) base: Revision,
     /// The last revision with all jobs sealed so far.
     pub(super) last: Revision,
-    /// What the job at hand logged.
+    /// What the job at hand logged, and how many bytes that is.
     pending: Vec<Change>,
+    pending_bytes: i64,
+    /// How many bytes all may take.
+    most: u64,
     /// What the sealed jobs changed.
     changes: Vec<Arc<Change>>,
     /// Whether a deadline was given that is earlier than all others.
@@ -43,7 +46,7 @@ pub(super) struct MemoryRows {
 }
 
 impl MemoryRows {
-    pub(super) fn begin(state: State) -> MemoryRows {
+    pub(super) fn begin(state: State, most: u64) -> MemoryRows {
         let (base, stride) = (state.last(), state.stride);
         MemoryRows {
             state: Rc::new(RefCell::new(state)),
@@ -51,6 +54,8 @@ impl MemoryRows {
             base,
             last: base,
             pending: Vec::new(),
+            pending_bytes: 0,
+            most,
             changes: Vec::new(),
             has_sooner: false,
             stride,
@@ -150,6 +155,7 @@ impl Transaction for MemoryRows {
 
     fn seal(&mut self) -> Result<Option<Revision>> {
         let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
         let Some(commit) = pending.last().map(|change| change.revision) else { return Ok(None) };
         let state = &mut *self.state.borrow_mut();
         let mut total = state.newest().map_or(0, |row| row.total);
@@ -165,6 +171,7 @@ impl Transaction for MemoryRows {
 
     fn forget(&mut self) {
         self.pending.clear();
+        self.pending_bytes = 0;
     }
 
     fn end(&self) -> Revision {
@@ -346,12 +353,22 @@ impl Rows for MemoryRows {
         }))
     }
 
+    fn is_full(&mut self, bytes: i64) -> Result<bool> {
+        let pending = u64::try_from(self.pending.len()).unwrap_or(u64::MAX).saturating_mul(OVERHEAD);
+        let both =
+            u64::try_from(self.pending_bytes.saturating_add(bytes.saturating_mul(2))).unwrap_or(u64::MAX);
+        let more = both.saturating_add(pending).saturating_add(2 * OVERHEAD);
+        Ok(self.state.borrow().taken(self.most).saturating_add(more) > self.most)
+    }
+
     fn log(&mut self, event: Logged<'_>) -> Result<Stamp> {
         let stamp = Stamp(u64::try_from(self.pending.len()).unwrap_or(u64::MAX));
         let revision = self.nth(stamp);
         // The last one has none after it.
         revision.next().ok_or(Reason::NoRevisionLeft)?;
-        self.pending.push(event.change(revision));
+        let change = event.change(revision);
+        self.pending_bytes += payload(&change);
+        self.pending.push(change);
         Ok(stamp)
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::rules::{Answer, ConsumerRow, LogRow, Past, whole_transactions};
+use crate::rules::{Answer, ConsumerRow, LogRow, Past, search, whole_transactions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::entry::Entry;
@@ -19,7 +19,7 @@ use crate::types::value::Value;
 const CHUNK: usize = 16;
 
 /// What an entry or a row of the log takes beside its names and its value, in bytes, about.
-const OVERHEAD: u64 = 256;
+pub(super) const OVERHEAD: u64 = 256;
 
 pub(super) type Map<K, V> = immutable_chunkmap::map::Map<K, V, CHUNK>;
 type Set<K> = immutable_chunkmap::set::Set<K, CHUNK>;
@@ -126,13 +126,40 @@ impl State {
         }
     }
 
-    /// What entries and log take, in bytes, about.
-    pub(super) fn weight(&self) -> u64 {
+    /// What entries take, in bytes, about.
+    fn entry_weight(&self) -> u64 {
+        let entries = u64::try_from(self.keys).unwrap_or(0).saturating_mul(OVERHEAD);
+        entries.saturating_add(u64::try_from(self.bytes).unwrap_or(0))
+    }
+
+    /// What the log takes, in bytes, about.
+    pub(super) fn log_weight(&self) -> u64 {
         let first = self.rows_after(self.trimmed).next();
-        let log = first.map_or(0, |first| self.newest().map_or(0, |newest| newest.total - first.total));
-        let rows = (self.last().get() - self.trimmed.get()) / self.stride;
-        let own = u64::try_from(self.keys).unwrap_or(0).saturating_add(rows).saturating_mul(OVERHEAD);
-        own.saturating_add(u64::try_from(self.bytes.saturating_add(log)).unwrap_or(0))
+        first.map_or(0, |first| self.weight_from(&first.into()).saturating_add(first.change.payload() as u64))
+    }
+
+    /// What the log takes after a row, with an overhead for that row itself.
+    fn weight_from(&self, row: &LogRow) -> u64 {
+        let bytes = self.newest().map_or(0, |newest| newest.total.saturating_sub(row.total));
+        let rows = (self.last().get() - row.revision.get()) / self.stride + 1;
+        u64::try_from(bytes).unwrap_or(0).saturating_add(rows.saturating_mul(OVERHEAD))
+    }
+
+    /// What entries take, and the log as far as it may.
+    pub(super) fn taken(&self, most: u64) -> u64 {
+        self.entry_weight().saturating_add(self.log_weight().min(most / 2))
+    }
+
+    /// Drops as much of the log as leaves no more than this, in whole transactions; the newest always stays.
+    pub(super) fn trim_to(&mut self, most: u64) {
+        let range = (self.trimmed, self.last());
+        let row = search(self, range, |row| self.weight_from(row).saturating_sub(OVERHEAD) <= most);
+        // What is in memory can be read.
+        if let Ok(Some(row)) = row
+            && let Ok(Some(cut)) = whole_transactions(self, row.revision)
+        {
+            self.trim(cut);
+        }
     }
 
     pub(super) fn last(&self) -> Revision {

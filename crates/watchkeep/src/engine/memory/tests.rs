@@ -32,7 +32,7 @@ fn at(second: i64) -> Moment {
 }
 
 fn empty() -> MemoryRows {
-    MemoryRows::begin(State::new(STRIDE))
+    MemoryRows::begin(State::new(STRIDE), u64::MAX)
 }
 
 fn nth(event: u64) -> Revision {
@@ -51,7 +51,7 @@ fn run(rows: &mut MemoryRows, second: i64, work: impl Into<Work>) -> std::result
 /// With what is due out of its way, as an engine does it.
 fn cleared(rows: &mut MemoryRows, second: i64, work: impl Into<Work>) -> Result<Option<Result<Receipt>>> {
     let write = Write { author: Author::default(), work: work.into() };
-    Ok(match job::apply(rows, at(second), &write)? {
+    Ok(match job::apply(rows, at(second), &write, &mut None)? {
         Clear::Done(done) => Some(done),
         Clear::NotYet => None,
     })

@@ -92,16 +92,15 @@ impl SqliteEngine {
         let mut is_reaping = false;
         if !matches!(own_result, Some(Err(_))) {
             let done = match own {
-                Own::Write(write) => {
-                    job::apply(&mut rows, moment(), write).map(|done| done.map(OwnDone::Write))
-                }
+                Own::Write(write) => job::apply(&mut rows, moment(), write, &mut lead.in_the_way)
+                    .map(|done| done.map(OwnDone::Write)),
                 Own::Closure { author, f } => {
                     let (moment, conn) = (moment(), rows.conn);
                     let f =
                         |tx: &dyn Transact| nesting::inside(Some(&self.file), self.turn.address(), || f(tx));
                     let read =
                         |f: &mut dyn FnMut(&dyn Read) -> Result<()>| f(&SqliteRead { conn, now: moment.now });
-                    let sealed = job::close_over(&mut rows, moment, author, &read, f);
+                    let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
                 }
                 Own::Others => Ok(Clear::Done(Ok(OwnDone::Others))),
