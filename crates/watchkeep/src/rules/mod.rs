@@ -94,10 +94,11 @@ impl<'a, R: Rows> Job<'a, R> {
 
     /// Does what a write says.
     pub(crate) fn run(&mut self, work: &Work) -> Result<Effect> {
+        self.check_origin()?;
         match work {
             Work::Batch(batch) => self.batch(batch),
             Work::Reap { groups } => self.reap(groups),
-            Work::Consumer { name, act } => self.act(name, act).map(Effect::Consumer),
+            Work::Consumer { name, act } => self.consumer(name, act).map(Effect::Consumer),
             Work::Quota { namespace, quota } => {
                 self.rows.set_quota(namespace, *quota)?;
                 Ok(Effect::Quota)
@@ -105,13 +106,13 @@ impl<'a, R: Rows> Job<'a, R> {
         }
     }
 
-    /// Does something with a named consumer; the number under which it is held.
+    /// Does something with a named consumer, in a transaction; the number under which it is held.
     pub(crate) fn act(&mut self, name: &str, act: &Act) -> Result<u64> {
         self.check_origin()?;
         self.consumer(name, act)
     }
 
-    /// Does one operation of a batch, or of a transaction.
+    /// Does one operation of a transaction.
     pub(crate) fn operate(&mut self, operation: &Operation) -> Result<Did> {
         self.check_origin()?;
         self.entries(operation)
@@ -134,7 +135,7 @@ impl<'a, R: Rows> Job<'a, R> {
 
     fn all(&mut self, batch: &Batch) -> Result<Vec<Did>> {
         self.judge(&batch.conditions)?;
-        batch.operations.iter().map(|operation| self.operate(operation)).collect()
+        batch.operations.iter().map(|operation| self.entries(operation)).collect()
     }
 
     /// What a batch of this id did, if it was applied; `body` stands for all that the batch says.

@@ -215,7 +215,7 @@ impl Options {
     }
 
     /// How many bytes a store [in memory](Options::open_in_memory) may take, about: names, values, and 256 bytes more for
-    /// each entry and each event of the log. 1 GiB unless set. A set that would take more is refused with an error of kind
+    /// each entry, each event of the log and each answer to a batch with an id. 1 GiB unless set. A set that would take more is refused with an error of kind
     /// [`Full`](crate::ErrorKind::Full); deleting is not. The log is trimmed to half of it, whoever still needs it.
     ///
     /// ```

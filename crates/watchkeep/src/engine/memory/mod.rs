@@ -267,7 +267,7 @@ impl MemoryEngine {
             let cut = cut(state)?;
             cut.into_iter().for_each(|cut| state.trim(cut));
             let old = old(state);
-            old.iter().for_each(|id| drop(state.answers.remove_cow(id)));
+            old.iter().for_each(|id| state.forget_answer(id));
             Ok(cut.is_some() || !old.is_empty())
         })
     }

@@ -423,12 +423,12 @@ impl Rows for MemoryRows {
         let answer = Answer { body, revision: self.last()?, outcomes };
         let client: Arc<str> = id.client.as_str().into();
         self.with(|state| {
-            state.answers.insert_cow((client.clone(), id.sequence), (at, answer));
+            state.keep_answer((client.clone(), id.sequence), at, answer);
             // As far as this one reaches: the first have none before them.
             let Some(last) = id.sequence.checked_sub(ANSWERS) else { return };
             let old = (client.clone(), 0)..=(client, last);
             let old: Vec<_> = state.answers.range(old).map(|(id, _)| id.clone()).collect();
-            old.iter().for_each(|id| drop(state.answers.remove_cow(id)));
+            old.iter().for_each(|id| state.forget_answer(id));
         });
         Ok(())
     }

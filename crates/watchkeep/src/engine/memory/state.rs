@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::rules::{Answer, ConsumerRow, LogRow, Past, search, whole_transactions};
+use crate::types::batch::Outcome;
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::entry::Entry;
@@ -99,6 +100,8 @@ pub(super) struct State {
     /// Of all entries.
     pub(super) keys: i64,
     pub(super) bytes: i64,
+    /// What the answers take, in bytes, about.
+    pub(super) answered: u64,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
     /// How far it is from one revision to the next.
@@ -120,6 +123,7 @@ impl State {
             trimmed: Revision::ZERO,
             keys: 0,
             bytes: 0,
+            answered: 0,
             fence: 0,
             stride,
             commit: 0,
@@ -147,7 +151,8 @@ impl State {
 
     /// What entries take, and the log as far as it may.
     pub(super) fn taken(&self, most: u64) -> u64 {
-        self.entry_weight().saturating_add(self.log_weight().min(most / 2))
+        let log = self.log_weight().min(most / 2);
+        self.entry_weight().saturating_add(self.answered).saturating_add(log)
     }
 
     /// Drops as much of the log as leaves no more than this, in whole transactions; the newest always stays.
@@ -224,6 +229,19 @@ impl State {
         let kept = self.log.len();
         self.trim(cut);
         Ok(u64::try_from(kept - self.log.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn keep_answer(&mut self, id: (Arc<str>, u64), at: Timestamp, answer: Answer) {
+        self.answered += answer_weight(&answer);
+        if let Some((_, before)) = self.answers.insert_cow(id, (at, answer)) {
+            self.answered -= answer_weight(&before);
+        }
+    }
+
+    pub(super) fn forget_answer(&mut self, id: &(Arc<str>, u64)) {
+        if let Some((_, answer)) = self.answers.remove_cow(id) {
+            self.answered -= answer_weight(&answer);
+        }
     }
 
     /// The answers that were given before a time.
@@ -316,6 +334,10 @@ impl Past for State {
     fn floor(&self) -> Result<Option<Revision>> {
         Ok(self.consumers.into_iter().filter_map(|(_, (row, _))| row.acked).min())
     }
+}
+
+fn answer_weight(answer: &Answer) -> u64 {
+    OVERHEAD + (answer.outcomes.len() * size_of::<Outcome>()) as u64
 }
 
 pub(super) fn payload(change: &Change) -> i64 {
