@@ -75,11 +75,11 @@ impl<'e, P: Pen> Lead<'e, P> {
         let (turn, last) = (self.turn, self.announced);
         let mut unheard = last;
         let mut wake_others = || unheard.take().into_iter().for_each(&mut wake_others);
-        let (done, left): (Vec<_>, Vec<_>) = self.taken.drain(..).partition(|taken| taken.result.is_some());
+        let taken = std::mem::take(&mut self.taken);
         // What is due in their way goes step by step: they wait for the next leader.
-        turn.give_back(left.into_iter().map(|taken| taken.job));
-        let (background, waiting): (Vec<_>, Vec<_>) =
-            done.into_iter().partition(|taken| taken.job.background);
+        turn.give_back(taken.iter().filter(|taken| taken.result.is_none()).map(|taken| taken.job.clone()));
+        let done = taken.into_iter().filter(|taken| taken.result.is_some());
+        let (background, waiting): (Vec<_>, Vec<_>) = done.partition(|taken| taken.job.background);
         let mut finish = |Taken { job, result, .. }: Taken<P>| {
             let lost = || Err(Reason::WorkerDied { what: "a commit" }.into());
             turn::finish(&job, result.unwrap_or_else(lost), settled);

@@ -208,16 +208,25 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
 /// Such writes that are committed or refused: whoever gets them delivers their events, and completes them.
 pub(crate) type Settled = Vec<(Completion, Result<Receipt>)>;
 
-/// What stores and orders.
-pub(crate) trait Engine: Send + Sync {
-    fn id(&self) -> StoreId;
-    /// Its file, if it has one.
-    fn path(&self) -> Option<&Path>;
+/// What only a file has, which other processes may open as well.
+pub(crate) trait File {
+    fn path(&self) -> &Path;
     fn durability(&self) -> Durability;
+    /// Sizes of the file and of its write-ahead log, in bytes.
+    fn sizes(&self) -> (u64, u64);
+    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
+    fn stand(&self) -> Result<()>;
     /// How it hears of other processes' commits.
     fn waking(&self) -> Waking;
     /// Looks after that; whether such a commit raises the signal.
     fn hears_others(&self) -> bool;
+}
+
+/// What stores and orders.
+pub(crate) trait Engine: Send + Sync {
+    fn id(&self) -> StoreId;
+    /// What only a file has, where it is one.
+    fn file(&self) -> Option<&dyn File>;
 
     /// How many events come after one revision up to another, or a few more. Nobody else may tell that from their numbers,
     /// which are ordered and not dense. Must not wait for anything.
@@ -264,12 +273,8 @@ pub(crate) trait Engine: Send + Sync {
     fn repair(&self) -> Result<Vec<String>>;
     /// Copies the whole store as of one moment, under a new identity, to where nothing is yet.
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup>;
-    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
-    fn stand(&self) -> Result<()>;
     /// Whether this process inherited the store from the one that opened it.
     fn is_forked(&self) -> bool;
-    /// Sizes of the file and of its write-ahead log, in bytes.
-    fn sizes(&self) -> (u64, u64);
 
     fn is_closed(&self) -> bool;
     /// Refuses writes on a thread that is inside a transaction's closure on the same file, through whatever engine.

@@ -260,8 +260,13 @@ impl<W> Turn<W> {
 
     /// Puts jobs that were taken along, and not committed, back to the head of the queue.
     pub(super) fn give_back(&self, jobs: impl DoubleEndedIterator<Item = Arc<Job<W>>>) {
+        let mut jobs = jobs.rev().peekable();
+        if jobs.peek().is_none() {
+            // Mostly there are none, and others want the queue.
+            return;
+        }
         let mut queue = lock(&self.queue);
-        for job in jobs.rev() {
+        for job in jobs {
             *lock(&job.state) = State::Queued;
             queue.push_front(job);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
-use crate::engine::{Receipt, Transact};
+use crate::engine::{File, Receipt, Transact};
 use crate::rules::{Author, Work, Write};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::consumer::Force;
@@ -141,12 +141,12 @@ impl Store {
 
     /// The file's path; none of a store in memory.
     pub fn path(&self) -> Option<&Path> {
-        self.core().engine.path()
+        self.core().engine.file().map(File::path)
     }
 
-    /// The file's durability.
+    /// The file's durability; relaxed in memory.
     pub fn durability(&self) -> Durability {
-        self.core().engine.durability()
+        self.core().engine.file().map_or(Durability::Relaxed, File::durability)
     }
 
     /// The last revision that is in the file. In a file of relaxed durability that was not closed in good order it

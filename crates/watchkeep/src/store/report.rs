@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::engine::File;
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::counters::Counters;
@@ -114,12 +115,13 @@ impl Store {
             Ok(())
         })?;
         let totals = totals.ok_or(crate::types::error::Reason::Closed)?;
-        let (file_bytes, wal_bytes) = core.engine.sizes();
+        let file = core.engine.file();
+        let (file_bytes, wal_bytes) = file.map_or((0, 0), File::sizes);
         Ok(Stats {
             store: self.id(),
             path: self.path().map(Path::to_path_buf),
             namespace: self.namespace().map(str::to_owned),
-            durability: core.engine.durability(),
+            durability: self.durability(),
             retention: core.engine.retention()?,
             entries: totals.entries,
             groups: totals.groups,
@@ -129,7 +131,7 @@ impl Store {
             first_revision: totals.first,
             log_events: totals.log_events,
             log_bytes: totals.log_bytes,
-            waking: core.engine.waking(),
+            waking: file.map_or(Waking::Alone, File::waking),
             next_deadline: totals.next_deadline,
             consumers: self.consumers()?,
             watchers: core.hub.watchers(),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::engine::File;
 use crate::engine::signal::Woken;
 use crate::rules::{Author, Work, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
@@ -115,11 +116,12 @@ fn round(core: &Core, faults: &mut Faults) -> Round {
     if core.is_closed() {
         return REST;
     }
-    if let Err(error) = core.engine.stand() {
+    let file = core.engine.file();
+    if let Some(Err(error)) = file.map(File::stand) {
         core.hub.fail(&error);
         return REST;
     }
-    let poll = if core.engine.hears_others() { POLL } else { POLL_UNSIGNALLED };
+    let poll = if file.is_none_or(File::hears_others) { POLL } else { POLL_UNSIGNALLED };
     let told = core.hub.last();
     let looked = core.hub.newest();
     if let Err(error) = &looked

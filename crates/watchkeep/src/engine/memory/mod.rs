@@ -20,7 +20,9 @@ use crate::engine::signal::Signal;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
 use crate::engine::upkeep::Upkeep;
-use crate::engine::{Completion, Engine, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up, nesting};
+use crate::engine::{
+    Completion, Engine, File, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up, nesting,
+};
 use crate::rules::{self, Author, Moment, Write};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::BatchId;
@@ -28,7 +30,7 @@ use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{ANSWER_TIME, BATCH_BYTES, BATCH_JOBS, BATCH_TIME, Limits};
-use crate::types::options::{Durability, Options, Retention, Waking};
+use crate::types::options::{Options, Retention};
 use crate::types::revision::{Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
@@ -290,20 +292,8 @@ impl Engine for MemoryEngine {
         self.id
     }
 
-    fn path(&self) -> Option<&Path> {
+    fn file(&self) -> Option<&dyn File> {
         None
-    }
-
-    fn durability(&self) -> Durability {
-        Durability::Relaxed
-    }
-
-    fn waking(&self) -> Waking {
-        Waking::Alone
-    }
-
-    fn hears_others(&self) -> bool {
-        true
     }
 
     fn distance(&self, from: Revision, to: Revision) -> u64 {
@@ -446,16 +436,8 @@ impl Engine for MemoryEngine {
         image.write(target, options)
     }
 
-    fn stand(&self) -> Result<()> {
-        self.known()
-    }
-
     fn is_forked(&self) -> bool {
         self.process != std::process::id()
-    }
-
-    fn sizes(&self) -> (u64, u64) {
-        (0, 0)
     }
 
     fn is_closed(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::types::revision::Revision;
 
 use super::writer::Writer;
 use super::{SqliteEngine, answers, consumers, due, log, place, reserve, retention};
-use crate::engine::Engine;
+use crate::engine::File;
 use crate::engine::lead::Lead;
 use crate::engine::turn::Admission;
 

@@ -39,7 +39,7 @@ use super::lead::{Own, OwnDone};
 use super::nesting::{self, FileKey};
 use super::signal::Signal;
 use super::upkeep::Upkeep;
-use super::{Completion, Engine, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up};
+use super::{Completion, Engine, File, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up};
 use crate::engine::turn::{Admission, Turn};
 use crate::rules::{Author, Work, Write};
 use crate::types::backup::{Backup, BackupOptions};
@@ -242,17 +242,45 @@ fn make_room(path: &Path, options: &Options) -> Result<()> {
     place::need_room(&path, MIN_FREE)
 }
 
+impl File for SqliteEngine {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn sizes(&self) -> (u64, u64) {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        (size(&self.path), size(&place::beside(&self.path, place::WAL)))
+    }
+
+    fn stand(&self) -> Result<()> {
+        self.guard.known()?;
+        match self.guard.look() {
+            // While the store closes, its companions go.
+            Some(lost) if !self.is_closed() => Err(self.guard.lose(lost)),
+            _ => Ok(()),
+        }
+    }
+
+    fn hears_others(&self) -> bool {
+        self.wake.tend()
+    }
+
+    fn waking(&self) -> Waking {
+        if self.wake.listens() { Waking::Signal } else { Waking::Poll }
+    }
+}
+
 impl Engine for SqliteEngine {
     fn id(&self) -> StoreId {
         self.id
     }
 
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
-    }
-
-    fn durability(&self) -> Durability {
-        self.durability
+    fn file(&self) -> Option<&dyn File> {
+        Some(self)
     }
 
     fn distance(&self, from: Revision, to: Revision) -> u64 {
@@ -345,14 +373,6 @@ impl Engine for SqliteEngine {
         self.maintenance_step().inspect_err(|error| self.notice(error))
     }
 
-    fn hears_others(&self) -> bool {
-        self.wake.tend()
-    }
-
-    fn waking(&self) -> Waking {
-        if self.wake.listens() { Waking::Signal } else { Waking::Poll }
-    }
-
     fn retention(&self) -> Result<Retention> {
         self.pool.with(retention::read)
     }
@@ -376,22 +396,8 @@ impl Engine for SqliteEngine {
         self.pool.with(|conn| backup::backup(conn, target, options))
     }
 
-    fn stand(&self) -> Result<()> {
-        self.guard.known()?;
-        match self.guard.look() {
-            // While the store closes, its companions go.
-            Some(lost) if !self.is_closed() => Err(self.guard.lose(lost)),
-            _ => Ok(()),
-        }
-    }
-
     fn is_forked(&self) -> bool {
         self.guard.is_forked()
-    }
-
-    fn sizes(&self) -> (u64, u64) {
-        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        (size(&self.path), size(&place::beside(&self.path, place::WAL)))
     }
 
     fn is_closed(&self) -> bool {
