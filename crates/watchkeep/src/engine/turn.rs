@@ -215,11 +215,21 @@ impl<W> Turn<W> {
         }
     }
 
-    /// The turn, if nobody has it and a background job waits for it; and since when that one waits.
-    pub(super) fn lead_for_background(&self) -> Option<(W, Instant)> {
+    /// The turn, if nobody has it and a background job waits for it; and since when that one waits. Where somebody has it,
+    /// those whose deadline has passed fail: whoever holds the turn for long holds them up.
+    pub(super) fn lead_for_background(&self, settled: &mut Settled) -> Option<(W, Instant)> {
         let mut queue = lock(&self.queue);
-        let queued = queue.jobs.iter().find(|job| job.background)?.queued;
-        Some((queue.writer.take()?, queued))
+        let first = queue.jobs.iter().find(|job| job.background)?;
+        let (queued, waited) = (first.queued, first.queued.elapsed());
+        if let Some(writer) = queue.writer.take() {
+            return Some((writer, queued));
+        }
+        let overdue = queue.take(|job| job.background && job.left().is_zero());
+        drop(queue);
+        for job in overdue {
+            finish(&job, Err(Reason::Busy { waited }.into()), settled);
+        }
+        None
     }
 
     /// Fails background jobs: those whose deadline has passed, or all. The others' threads look to themselves.

@@ -237,7 +237,7 @@ impl MemoryEngine {
 
     /// Commits some of what was submitted; whether there was any.
     fn lead_background(&self, settled: &mut Settled) -> bool {
-        let Some((token, _)) = self.turn.lead_for_background() else { return false };
+        let Some((token, _)) = self.turn.lead_for_background(settled) else { return false };
         if let Err(error) = self.lead(token, Own::Others, settled) {
             tracing::warn!(%error, "writes in the background could not be committed");
         }
@@ -338,7 +338,6 @@ impl Engine for MemoryEngine {
 
     fn settle(&self, settled: &mut Settled) {
         self.lead_background(settled);
-        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false, settled);
     }
 
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {

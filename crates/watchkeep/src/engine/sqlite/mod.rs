@@ -190,7 +190,7 @@ impl SqliteEngine {
 
     /// Commits some of what was submitted and not taken along by others; whether there was any.
     fn lead_background(&self, settled: &mut Settled) -> bool {
-        let Some((writer, queued)) = self.turn.lead_for_background() else { return false };
+        let Some((writer, queued)) = self.turn.lead_for_background(settled) else { return false };
         if let Err(error) = self.lead(writer, Own::Others, queued, settled) {
             tracing::warn!(%error, "writes in the background could not be committed");
         }
@@ -322,8 +322,6 @@ impl Engine for SqliteEngine {
 
     fn settle(&self, settled: &mut Settled) {
         self.lead_background(settled);
-        // Who holds the turn for long holds up those that nobody's thread waits for, too: they have their deadlines.
-        self.turn.fail_background(&Reason::Busy { waited: self.busy_timeout }.into(), false, settled);
     }
 
     fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
