@@ -125,6 +125,9 @@ pub(crate) const MEMORY_LIMIT: u64 = 1 << 30;
 /// The write-ahead log is moved into the file when it has grown by this.
 pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
 
+/// The same where it was moved and has not begun again from its start, because somebody was just reading it.
+pub(crate) const CHECKPOINT_RETRY_PAGES: u64 = CHECKPOINT_PAGES / 10;
+
 /// What the write-ahead log keeps of its length, in bytes, when it begins again from its start. It is well above what
 /// [`CHECKPOINT_PAGES`] usually let it come to, so that usual writes find room in it that is allocated already.
 pub(crate) const WAL_KEPT: i64 = 16 << 20;

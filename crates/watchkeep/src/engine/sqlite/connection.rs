@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::{CHECKPOINT_PAGES, WAL_KEPT};
+use crate::types::limits::{CHECKPOINT_PAGES, CHECKPOINT_RETRY_PAGES, WAL_KEPT};
 
 use super::open::cannot_open;
 
@@ -112,10 +112,12 @@ impl WalLength {
         }
     }
 
-    /// Whether there is enough to move. What a reader keeps from being moved is not tried again and again.
+    /// Whether there is enough to move. A log that was moved begins again with the next write, unless somebody is reading
+    /// it just then: the file would grow by as much again if that were tried no sooner.
     pub(super) fn wants_moving(&self) -> bool {
-        let grown = self.now.load(Ordering::Relaxed).saturating_sub(self.moved.load(Ordering::Relaxed));
-        grown >= CHECKPOINT_PAGES
+        let moved = self.moved.load(Ordering::Relaxed);
+        let enough = if moved == 0 { CHECKPOINT_PAGES } else { CHECKPOINT_RETRY_PAGES };
+        self.now.load(Ordering::Relaxed).saturating_sub(moved) >= enough
     }
 
     pub(super) fn pages(&self) -> u64 {

@@ -190,20 +190,56 @@ fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
+    use crate::engine::Engine;
+    use crate::engine::signal::Signal;
     use crate::engine::sqlite::schema;
-    use crate::rules::{by_age, cut};
+    use crate::rules::{Author, Write, by_age, cut};
+    use crate::types::batch::Operation;
     use crate::types::clock::Timestamp;
-    use crate::types::limits::SNAPSHOT_LOG_BYTES;
-    use crate::types::options::Retention;
+    use crate::types::error::Error;
+    use crate::types::limits::{CHECKPOINT_RETRY_PAGES, SNAPSHOT_LOG_BYTES};
+    use crate::types::options::{Durability, Options, Retention};
+    use crate::types::writing::SetOptions;
 
     const AGE: Duration = Duration::from_millis(100);
     const NOW: i64 = 1_000;
     const OLD: i64 = NOW - 101;
     const YOUNG: i64 = NOW - 100;
     const FUTURE: i64 = NOW + 1;
+
+    /// A page that is being read while the log is moved puts its restart off, and not by as much as it is long.
+    #[test]
+    fn a_reader_in_the_way_lets_the_write_ahead_log_grow_by_a_tenth() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().durability(Durability::Relaxed).ballast(false);
+        let signal = Arc::new(Signal::new().expect("a signal"));
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, signal)?;
+        let write = || {
+            let set = Operation::set("g", "k", vec![0; 3_000].into(), SetOptions::new());
+            engine.write(Write { author: Author::default(), work: set.into() }, &mut Vec::new()).map(drop)
+        };
+        let fill = || {
+            while !engine.wal.wants_moving() {
+                write()?;
+            }
+            Ok::<_, Error>(engine.wal.pages())
+        };
+        let whole = fill()?;
+        let held = engine.hold()?;
+        write()?;
+        engine.checkpoint()?;
+        drop(held);
+        let grown = fill()?;
+        assert!(grown > whole && grown <= whole + CHECKPOINT_RETRY_PAGES + 32, "{whole}, then {grown}");
+        engine.checkpoint()?;
+        write()?;
+        assert!(engine.wal.pages() < 32, "{} pages: it did not begin again", engine.wal.pages());
+        Ok(())
+    }
 
     /// A log of transactions of so many events, each with the time of its writing.
     fn written(transactions: &[(u64, i64)]) -> Result<Connection> {
