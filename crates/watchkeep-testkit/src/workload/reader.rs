@@ -178,8 +178,9 @@ fn begin(
     let stream = match stream {
         Ok(stream) => stream,
         Err(fault) => {
-            // Who comes when the store closes is refused, and stays with the stream that it has.
-            if stage.phase() != Phase::Closed {
+            // Who comes when the store closes is refused for that, and stays with the stream that it has.
+            let is_closed = fault.to_string().contains("the store is closed");
+            if !(is_closed && stage.phase() == Phase::Closed) {
                 stage.fault(format!("{name} is refused: {fault}"));
             }
             return None;

@@ -1,9 +1,11 @@
 //! Who leads: holds the turn, does its own write, and takes along those that came meanwhile.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::rules::{Author, Moment, Write};
 use crate::types::error::{Error, Reason, Result};
+use crate::types::limits::{BATCH_BYTES, BATCH_TIME};
 use crate::types::revision::Revision;
 
 use super::job::{self, Clear, InTheWay, Transaction};
@@ -113,6 +115,40 @@ impl<P: Pen> Drop for Lead<'_, P> {
     }
 }
 
+/// How many writes a leader takes along at the most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TakesAlong(pub(super) usize);
+
+impl TakesAlong {
+    /// Applies what was taken along before, in a transaction that was given up, or else takes along what may be. An error
+    /// took the transaction with it.
+    pub(super) fn apply<P, R: Transaction>(
+        self,
+        turn: &Turn<P>,
+        taken: &mut Vec<Taken<P>>,
+        rows: &mut R,
+        moment: impl Fn() -> Moment,
+    ) -> Result<()> {
+        if !taken.is_empty() {
+            let mut goes_on = true;
+            for taken in taken {
+                // It may have been made after the transaction began.
+                goes_on = if goes_on { taken.apply(rows, moment())? } else { taken.wait() };
+            }
+            return Ok(());
+        }
+        let (start, mut bytes, mut goes_on) = (Instant::now(), 0, true);
+        while goes_on && taken.len() < self.0 && bytes < BATCH_BYTES && start.elapsed() < BATCH_TIME {
+            let Some(mut next) = Taken::next(turn) else { break };
+            bytes += next.weight();
+            let applied = next.apply(rows, moment());
+            taken.push(next);
+            goes_on = applied?;
+        }
+        Ok(())
+    }
+}
+
 /// A write that was taken along.
 pub(super) struct Taken<P> {
     job: Arc<Job<P>>,
@@ -123,16 +159,16 @@ pub(super) struct Taken<P> {
 
 impl<P> Taken<P> {
     /// The next write that may be taken along, if there is one.
-    pub(super) fn next(turn: &Turn<P>) -> Option<Taken<P>> {
+    fn next(turn: &Turn<P>) -> Option<Taken<P>> {
         Some(Taken { job: turn.take_along()?, result: None, failed: false })
     }
 
-    pub(super) fn weight(&self) -> usize {
+    fn weight(&self) -> usize {
         self.job.write.as_ref().map_or(0, |write| write.work.weight())
     }
 
     /// Forgets what came of it in a transaction that was rolled back; nobody is taken along after it.
-    pub(super) fn wait(&mut self) -> bool {
+    fn wait(&mut self) -> bool {
         if !self.failed {
             self.result = None;
         }
@@ -140,7 +176,7 @@ impl<P> Taken<P> {
     }
 
     /// Whether others may be taken along after it. An error took the transaction with it; this write failed by it.
-    pub(super) fn apply<R: Transaction>(&mut self, rows: &mut R, moment: Moment) -> Result<bool> {
+    fn apply<R: Transaction>(&mut self, rows: &mut R, moment: Moment) -> Result<bool> {
         if self.failed {
             return Ok(true);
         }

@@ -82,7 +82,7 @@ impl<R: Rows> Job<'_, R> {
 
         // Everything that can refuse the write came before this.
         if there.is_none() && spot.head.is_some() {
-            self.expire_here(&spot, set.group, set.key)?;
+            self.expire_here(&spot, set.key)?;
             spot = Spot { group: self.rows.group(set.group)?, head: None };
         }
         let details = Details {
@@ -164,7 +164,7 @@ impl<R: Rows> Job<'_, R> {
         let there = head.clone().filter(|head| !self.is_due(head.deadline));
         expect(expected, name, key, there.as_ref())?;
         if there.is_none() && head.is_some() {
-            self.expire_here(&Spot { group, head }, name, key)?;
+            self.expire_here(&Spot { group, head }, key)?;
         }
         Ok(group.zip(there))
     }
@@ -194,9 +194,9 @@ impl<R: Rows> Job<'_, R> {
         Ok(u64::try_from(group.keys).unwrap_or(0))
     }
 
-    fn expire_here(&mut self, spot: &Spot<R>, name: &str, key: &str) -> Result<()> {
+    fn expire_here(&mut self, spot: &Spot<R>, key: &str) -> Result<()> {
         let Some(group) = spot.group else { return Ok(()) };
-        let due = self.rows.due_entry(group.id, name, key)?;
+        let due = self.rows.due_entry(group.id, key)?;
         self.expire(due)
     }
 

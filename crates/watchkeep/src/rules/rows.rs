@@ -179,7 +179,7 @@ pub(crate) trait Rows {
     fn remove(&mut self, slot: &Self::Slot) -> Result<()>;
 
     /// One entry that is due, with what its event says.
-    fn due_entry(&mut self, group: Self::Group, name: &str, key: &str) -> Result<Option<Due<Self::Slot>>>;
+    fn due_entry(&mut self, group: Self::Group, key: &str) -> Result<Option<Due<Self::Slot>>>;
     /// What is due in a range of groups, the earliest first, at most so many and about a megabyte. Over all groups, with
     /// what deleted groups left.
     fn due(&mut self, groups: &NameRange, now: Timestamp, limit: usize) -> Result<DuePage<Self::Slot>>;

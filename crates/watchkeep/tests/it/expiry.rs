@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::futures::block_on;
 use crate::support::{
     Anywhere as _, LIMIT, Result, anywhere, eventually, kinds, line, lines, next, revisions, take,
     within_limit,
 };
 use watchkeep::{
-    Clock, Durability, ErrorKind, Filter, Item, Kind, ManualClock, Options, Retention, Revision, SetOptions,
-    Store, Timestamp, WatchOptions,
+    Batch, Clock, Durability, ErrorKind, Filter, Item, Kind, ManualClock, Options, Outcome, Retention,
+    Revision, SetOptions, Store, Timestamp, WatchOptions,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -286,7 +287,7 @@ fn a_touch_is_an_event_with_the_new_deadline_and_an_idle_one_is_none() -> Result
 
 #[test]
 fn deleting_a_group_with_thousands_of_due_keys_announces_each_first() -> Result {
-    for how in ["delete_group", "in a transaction", "delete_prefix"] {
+    for how in ["delete_group", "in a transaction", "delete_prefix", "in a batch", "a future"] {
         let (clock, store) = quiet()?;
         store.transaction(|tx| {
             tx.set("g", "stays", "v")?;
@@ -297,7 +298,21 @@ fn deleting_a_group_with_thousands_of_due_keys_announces_each_first() -> Result 
         let removed = match how {
             "delete_group" => store.delete_group("g")?,
             "delete_prefix" => store.delete_prefix("g")?,
-            _ => store.transaction(|tx| tx.delete_group("g"))?.value,
+            "in a batch" => match store.apply(Batch::new().delete_group("g"))?.outcomes[..] {
+                [Outcome::Keys(keys)] => keys,
+                ref other => return Err(format!("{other:?}").into()),
+            },
+            "a future" => block_on(store.to_async().delete_group("g"))?,
+            _ => {
+                let mut runs = 0;
+                let done = store.transaction(|tx| {
+                    runs += 1;
+                    tx.delete_group("g")
+                })?;
+                // Once to find out, and once when all of it has gone, in however many steps.
+                assert!(runs <= 2, "{runs} runs");
+                done.value
+            }
         };
         let events = take(&mut watcher, 3_001)?;
         assert_eq!(removed, 1, "{how}: what was due was not there");

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::engine::feed::Feed;
 use crate::engine::floors::Floors;
 use crate::engine::job::{self, Clear};
-use crate::engine::lead::{Lead, Own, OwnDone, Pen, Taken};
+use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
@@ -29,7 +29,7 @@ use crate::types::batch::BatchId;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::{ANSWER_TIME, BATCH_BYTES, BATCH_JOBS, BATCH_TIME, Limits};
+use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits};
 use crate::types::options::{Options, Retention};
 use crate::types::revision::{Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +72,7 @@ pub(crate) struct MemoryEngine {
     held: Mutex<Vec<Weak<MemoryHeld>>>,
     closed: AtomicBool,
     /// How many writes a leader takes along.
-    takes_along: usize,
+    takes_along: TakesAlong,
     /// Whose it is: a forked child has a copy, and nobody who works for it.
     process: u32,
 }
@@ -80,13 +80,13 @@ pub(crate) struct MemoryEngine {
 impl MemoryEngine {
     /// An empty store. The signal is raised when the store's thread has something to do.
     pub(crate) fn open(options: &Options, signal: Arc<Signal>) -> Result<MemoryEngine> {
-        Ok(MemoryEngine::over(StoreId::random()?, State::new(1), BATCH_JOBS, options, signal))
+        Ok(MemoryEngine::over(StoreId::random()?, State::new(1), TakesAlong(BATCH_JOBS), options, signal))
     }
 
     fn over(
         id: StoreId,
         state: State,
-        takes_along: usize,
+        takes_along: TakesAlong,
         options: &Options,
         signal: Arc<Signal>,
     ) -> MemoryEngine {
@@ -147,7 +147,6 @@ impl MemoryEngine {
 
     /// One transaction; whether all of it is done.
     fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
-        let again = !lead.taken.is_empty();
         let mut rows = MemoryRows::begin(State::clone(&self.state()), self.most);
         let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight: false };
         let mut is_reaping = false;
@@ -176,29 +175,9 @@ impl MemoryEngine {
                 }
             }
         }
-        let mut goes_on = !is_reaping;
-        for taken in &mut lead.taken {
-            goes_on = match goes_on {
-                true => match taken.apply(&mut rows, moment()) {
-                    Ok(next) => next,
-                    Err(_) => return false,
-                },
-                false => taken.wait(),
-            };
-        }
-        let (start, mut bytes) = (Instant::now(), 0);
-        while goes_on
-            && !again
-            && lead.taken.len() < self.takes_along
-            && bytes < BATCH_BYTES
-            && start.elapsed() < BATCH_TIME
-        {
-            let Some(mut taken) = Taken::next(&self.turn) else { break };
-            bytes += taken.weight();
-            let applied = taken.apply(&mut rows, moment());
-            lead.taken.push(taken);
-            let Ok(next) = applied else { return false };
-            goes_on = next;
+        // What others wrote waits behind what is in the way of the leader's own.
+        if !is_reaping && self.takes_along.apply(&self.turn, &mut lead.taken, &mut rows, moment).is_err() {
+            return false;
         }
         let (base, last, has_sooner) = (rows.base, rows.last, rows.has_sooner);
         let (mut state, changes) = rows.into_parts();

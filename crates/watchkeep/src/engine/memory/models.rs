@@ -13,7 +13,7 @@ use crate::engine::job::Transaction as _;
 const GAP: u64 = 5_000;
 
 /// How many writes a leader takes along: few, so that the turn is handed on, too.
-const TAKES_ALONG: usize = 1;
+const TAKES_ALONG: TakesAlong = TakesAlong(1);
 
 /// The revision of the n-th event.
 #[cfg(shuttle)]

@@ -315,7 +315,7 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn due_entry(&mut self, group: GroupId, _: &str, key: &str) -> Result<Option<Due<Slot>>> {
+    fn due_entry(&mut self, group: GroupId, key: &str) -> Result<Option<Due<Slot>>> {
         Ok(self.read_due(&(Timestamp::default(), group, key.into())))
     }
 

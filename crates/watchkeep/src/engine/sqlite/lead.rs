@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use crate::engine::job::{self, Clear};
-use crate::engine::lead::{Lead, Own, OwnDone, Pen, Taken};
+use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::{Read, Settled, Transact, nesting};
 use crate::rules::Moment;
 use crate::types::error::{Error, ErrorKind, Result};
-use crate::types::limits::{BATCH_BYTES, BATCH_JOBS, BATCH_TIME};
+use crate::types::limits::BATCH_JOBS;
 
 use super::SqliteEngine;
 use super::read::SqliteRead;
@@ -78,7 +78,7 @@ impl SqliteEngine {
         own_result: &mut Option<Result<OwnDone>>,
         queued: Instant,
     ) -> Result<(), Broken> {
-        let again = own_result.is_some() || !lead.taken.is_empty();
+        let is_again = own_result.is_some() || !lead.taken.is_empty();
         let Some(writer) = &mut lead.pen else { return Ok(()) };
         self.may_write().map_err(Broken::Whole)?;
         writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
@@ -114,30 +114,13 @@ impl SqliteEngine {
                 }
             }
         }
-        let mut goes_on = !is_reaping;
-        let broken = |error| {
-            writer.roll_back();
-            Broken::By { own: false, error }
-        };
-        for taken in &mut lead.taken {
-            // It may have been made after the transaction began.
-            goes_on = match goes_on {
-                true => taken.apply(&mut rows, moment()).map_err(broken)?,
-                false => taken.wait(),
-            };
-        }
-        let (start, mut bytes) = (Instant::now(), 0);
-        while goes_on
-            && !again
-            && lead.taken.len() < BATCH_JOBS
-            && bytes < BATCH_BYTES
-            && start.elapsed() < BATCH_TIME
-        {
-            let Some(mut taken) = Taken::next(&self.turn) else { break };
-            bytes += taken.weight();
-            let applied = taken.apply(&mut rows, moment());
-            lead.taken.push(taken);
-            goes_on = applied.map_err(broken)?;
+        // What others wrote waits behind what is in the way of the leader's own.
+        if !is_reaping {
+            let takes = if is_again { TakesAlong(0) } else { TakesAlong(BATCH_JOBS) };
+            takes.apply(&self.turn, &mut lead.taken, &mut rows, moment).map_err(|error| {
+                writer.roll_back();
+                Broken::By { own: false, error }
+            })?;
         }
 
         let SqliteRows { base, last, earliest, changes, has_buried, .. } = rows;

@@ -218,7 +218,7 @@ impl Rows for SqliteRows<'_> {
         Ok(())
     }
 
-    fn due_entry(&mut self, group: i64, _: &str, key: &str) -> Result<Option<Due>> {
+    fn due_entry(&mut self, group: i64, key: &str) -> Result<Option<Due>> {
         due::entry(self.conn, group, key)
     }
 
