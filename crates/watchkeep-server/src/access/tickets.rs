@@ -62,11 +62,11 @@ impl Access {
         let ticket = Secret::new(Sort::Ticket).map_err(Error::abort)?;
         let hash = ticket.hash();
         let counted = counted_for(store, &token);
-        let token_id = token.clone();
+        let bearer = token.clone();
         let kept = Kept { hash: hash.as_str().to_owned(), token, fields, origin };
         let kept = serde_json::to_string(&kept).map_err(Error::abort)?;
         let (group, id) = (tickets_of(store), hash.id().to_owned());
-        let (tokens, bearer) = (tokens_of(store), token_id);
+        let tokens = tokens_of(store);
         let made = self.credentials.to_async().transaction(move |tx| {
             if tx.count(&counted)? >= TICKETS || tx.count(&group)? >= ALL_TICKETS {
                 return Ok(None);

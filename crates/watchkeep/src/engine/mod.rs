@@ -3,6 +3,7 @@
 
 pub(crate) mod feed;
 pub(crate) mod floors;
+mod hold;
 mod job;
 mod lead;
 pub(crate) mod memory;

@@ -9,11 +9,12 @@ mod state;
 mod tests;
 
 use std::path::Path;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::feed::Feed;
 use crate::engine::floors::Floors;
+use crate::engine::hold::{Hold, Holds};
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::signal::Signal;
@@ -69,7 +70,7 @@ pub(crate) struct MemoryEngine {
     upkeep: Upkeep,
     /// The state as of the last commit.
     state: Mutex<Arc<State>>,
-    held: Mutex<Vec<Weak<MemoryHeld>>>,
+    held: Holds<Arc<State>>,
     closed: AtomicBool,
     /// How many writes a leader takes along.
     takes_along: TakesAlong,
@@ -104,7 +105,7 @@ impl MemoryEngine {
             snapshot_age: options.snapshot_age,
             upkeep: Upkeep::default(),
             state: Mutex::new(Arc::new(state)),
-            held: Mutex::default(),
+            held: Holds::default(),
             closed: AtomicBool::new(false),
             takes_along,
             process: std::process::id(),
@@ -223,20 +224,8 @@ impl MemoryEngine {
         true
     }
 
-    /// Ends held reads that are too old; with the close, all of them.
-    fn end_held(&self, close: bool) {
-        let mut held = lock(&self.held);
-        held.retain(|held| held.strong_count() > 0);
-        let ended: Vec<_> = held.iter().filter_map(Weak::upgrade).collect();
-        drop(held);
-        for held in ended.iter().filter(|held| close || held.is_too_old()) {
-            let ended = if close { Holding::Closed } else { Holding::TooOld };
-            drop(std::mem::replace(&mut *lock(&held.state), ended));
-        }
-    }
-
     fn maintenance_step(&self) -> Result<bool> {
-        self.end_held(false);
+        drop(self.held.end_old());
         let now = self.clock.now();
         let cut = |state: &State| rules::cut(state, &self.retention, now, self.floors.least());
         let old = |state: &State| state.old_answers(before(now, ANSWER_TIME));
@@ -334,17 +323,7 @@ impl Engine for MemoryEngine {
 
     fn hold(&self) -> Result<Arc<dyn Held>> {
         self.known()?;
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Reason::Closed.into());
-        }
-        let held = Arc::new(MemoryHeld {
-            state: Mutex::new(Holding::Open(self.state())),
-            now: self.clock.now(),
-            since: Instant::now(),
-            limit: self.snapshot_age,
-            clock: self.clock.clone(),
-        });
-        lock(&self.held).push(Arc::downgrade(&held));
+        let held = self.held.add(Hold::new(self.state(), self.snapshot_age, self.clock.clone()))?;
         Ok(held)
     }
 
@@ -446,40 +425,13 @@ impl Engine for MemoryEngine {
 
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        self.end_held(true);
+        drop(self.held.close());
     }
 }
 
-/// A state that is read until dropped, too old, or closed with the store.
-struct MemoryHeld {
-    state: Mutex<Holding>,
-    now: Timestamp,
-    since: Instant,
-    limit: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-enum Holding {
-    Open(Arc<State>),
-    TooOld,
-    Closed,
-}
-
-impl MemoryHeld {
-    /// By the store's clock, or by one that is never set back.
-    fn is_too_old(&self) -> bool {
-        self.clock.now().since(self.now).max(self.since.elapsed()) > self.limit
-    }
-}
-
-impl Held for MemoryHeld {
+impl Held for Hold<Arc<State>> {
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        let is_too_old = self.is_too_old();
-        let state = match &*lock(&self.state) {
-            Holding::Open(state) if !is_too_old => state.clone(),
-            Holding::Closed => return Err(Reason::Closed.into()),
-            _ => return Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
-        };
+        let state = self.with(|state| Ok(state.clone()))?;
         f(&MemoryRead { state: &state, now: self.now })
     }
 }

@@ -43,7 +43,7 @@ impl SqliteEngine {
     }
 
     pub(super) fn maintenance_step(&self) -> Result<bool> {
-        self.pool.end_held(false);
+        self.pool.end_old();
         self.ballast.keep();
         let mut more = false;
         if self.ballast.is_tight() {

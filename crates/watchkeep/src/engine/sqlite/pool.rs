@@ -1,13 +1,14 @@
 //! Read connections: whoever reads takes one, or opens another rather than wait.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::engine::hold::{Hold, Holds};
 use crate::engine::{Held, Read};
-use crate::types::clock::{Clock, Timestamp};
+use crate::types::clock::Clock;
 use crate::types::error::{Reason, Result};
 use crate::types::limits::IDLE_READERS;
 use crate::types::sync::{Condvar, Mutex, lock};
@@ -21,7 +22,6 @@ struct State {
     idle: Vec<Connection>,
     busy: usize,
     closed: bool,
-    held: Vec<Weak<HeldRead>>,
 }
 
 /// The read connections of a store.
@@ -31,13 +31,22 @@ pub(super) struct Pool {
     clock: Arc<dyn Clock>,
     guard: Arc<Guard>,
     state: Mutex<State>,
+    held: Holds<Connection>,
     returned: Condvar,
 }
 
 impl Pool {
     pub(super) fn new(path: PathBuf, sync: Sync, clock: Arc<dyn Clock>, guard: Arc<Guard>) -> Pool {
-        let state = State { idle: Vec::new(), busy: 0, closed: false, held: Vec::new() };
-        Pool { path, sync, clock, guard, state: Mutex::new(state), returned: Condvar::new() }
+        let state = State { idle: Vec::new(), busy: 0, closed: false };
+        Pool {
+            path,
+            sync,
+            clock,
+            guard,
+            state: Mutex::new(state),
+            held: Holds::default(),
+            returned: Condvar::new(),
+        }
     }
 
     /// Another connection, to the file that the store was opened on.
@@ -96,7 +105,7 @@ impl Pool {
     }
 
     /// A read transaction that stays open: on a connection of its own, for a limited time.
-    pub(super) fn hold(&self, limit: Duration) -> Result<Arc<HeldRead>> {
+    pub(super) fn hold(&self, limit: Duration) -> Result<Arc<Hold<Connection>>> {
         if lock(&self.state).closed {
             return Err(Reason::Closed.into());
         }
@@ -104,33 +113,12 @@ impl Pool {
         conn.execute_batch("BEGIN")?;
         // The first read fixes what the transaction sees.
         log::end(&conn)?;
-        let now = self.clock.now();
-        let held = Arc::new(HeldRead {
-            conn: Mutex::new(Holding::Open(conn)),
-            now,
-            since: Instant::now(),
-            limit,
-            clock: self.clock.clone(),
-        });
-        let mut state = lock(&self.state);
-        state.held.retain(|held| held.strong_count() > 0);
-        state.held.push(Arc::downgrade(&held));
-        Ok(held)
+        self.held.add(Hold::new(conn, limit, self.clock.clone()))
     }
 
-    /// Ends held reads that are too old; with the close, all of them.
-    pub(super) fn end_held(&self, close: bool) {
-        let held: Vec<_> = lock(&self.state).held.iter().filter_map(Weak::upgrade).collect();
-        for held in held.into_iter().filter(|held| close || held.is_too_old()) {
-            let ended = if close { Holding::Closed } else { Holding::TooOld };
-            let was = std::mem::replace(&mut *lock(&held.conn), ended);
-            if let Holding::Open(conn) = was
-                && close
-                && self.guard.is_lost()
-            {
-                connection::forget(conn);
-            }
-        }
+    /// Ends held reads that are too old.
+    pub(super) fn end_old(&self) {
+        drop(self.held.end_old());
     }
 
     /// Refuses new readers, waits for those that are there, closes the connections.
@@ -142,10 +130,8 @@ impl Pool {
         }
         let idle = std::mem::take(&mut state.idle);
         drop(state);
-        if self.guard.is_lost() {
-            idle.into_iter().for_each(connection::forget);
-        }
-        self.end_held(true);
+        let all = idle.into_iter().chain(self.held.close());
+        if self.guard.is_lost() { all.for_each(connection::forget) } else { all.for_each(drop) }
     }
 }
 
@@ -170,36 +156,8 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// A read transaction that stays open until dropped, too old, or closed with the store.
-pub(super) struct HeldRead {
-    conn: Mutex<Holding>,
-    now: Timestamp,
-    since: Instant,
-    limit: Duration,
-    clock: Arc<dyn Clock>,
-}
-
-enum Holding {
-    Open(Connection),
-    TooOld,
-    Closed,
-}
-
-impl HeldRead {
-    /// By the store's clock, or by one that is never set back.
-    fn is_too_old(&self) -> bool {
-        self.clock.now().since(self.now).max(self.since.elapsed()) > self.limit
-    }
-}
-
-impl Held for HeldRead {
+impl Held for Hold<Connection> {
     fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        let too_old = self.is_too_old();
-        let conn = lock(&self.conn);
-        match &*conn {
-            Holding::Open(conn) if !too_old => f(&SqliteRead { conn, now: self.now }),
-            Holding::Closed => Err(Reason::Closed.into()),
-            _ => Err(Reason::SnapshotTooOld { limit: self.limit }.into()),
-        }
+        self.with(|conn| f(&SqliteRead { conn, now: self.now }))
     }
 }
