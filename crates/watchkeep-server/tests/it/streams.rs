@@ -310,7 +310,10 @@ fn what_is_no_cursor_is_told_from_one() -> Result {
         let problem = answer.json();
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert_eq!(answer.refusal(), (400, "invalid_argument".to_owned()), "{target}");
-        assert!(detail.contains("looks like k3v9x2mq-7") && !detail.contains("bare"), "{target}: {detail}");
+        assert!(
+            detail.contains("looks like k3v9x2mq-4fz8ab-7") && !detail.contains("bare"),
+            "{target}: {detail}"
+        );
     }
     Ok(())
 }

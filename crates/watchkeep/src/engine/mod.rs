@@ -1,6 +1,7 @@
 //! Engines: what stores and orders. An engine commits and knows nothing of watchers; it hands out an ordered feed
 //! of its commits and reads the change log back.
 
+pub(crate) mod epochs;
 pub(crate) mod feed;
 pub(crate) mod floors;
 mod hold;
@@ -29,7 +30,7 @@ use crate::types::event::Change;
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
-use crate::types::revision::{Revision, StoreId};
+use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
 
 use feed::Feed;
@@ -176,8 +177,8 @@ pub(crate) trait Read {
     /// The last revision.
     fn last(&self) -> Result<Revision>;
     fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
-    /// Refuses a revision whose event a power cut took: what followed it there is not what follows here.
-    fn refuse_lost(&self, revision: Revision) -> Result<()>;
+    /// Refuses a cursor of this store whose event is not here: a power cut took it, or only another copy has it.
+    fn refuse_lost(&self, cursor: Cursor) -> Result<()>;
     /// One row of the log, if it still holds it.
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;
@@ -226,6 +227,8 @@ pub(crate) trait File {
 /// What stores and orders.
 pub(crate) trait Engine: Send + Sync {
     fn id(&self) -> StoreId;
+    /// The cursor of a revision. Must not wait for anything.
+    fn cursor(&self, revision: Revision) -> Cursor;
     /// What only a file has, where it is one.
     fn file(&self) -> Option<&dyn File>;
 

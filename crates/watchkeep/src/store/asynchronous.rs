@@ -459,6 +459,15 @@ impl AsyncStore {
         self.read(move |store| store.count_all(&prefix)).await
     }
 
+    /// As [`Store::revision_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::revision_of`].
+    pub async fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
+        self.read(move |store| store.revision_of(cursor)).await
+    }
+
     /// As [`Store::last_revision`].
     ///
     /// # Errors

@@ -33,7 +33,6 @@ impl History {
         self.filter.check()?;
         let mut page = None;
         self.engine.read(&mut |read| {
-            read.refuse_lost(self.after)?;
             page = Some(read.log(self.after, PAGE_ENTRIES)?);
             Ok(())
         })?;

@@ -50,12 +50,8 @@ impl Hub {
         rows: usize,
     ) -> Result<ChangePage> {
         filter.check()?;
-        let id = self.engine.id();
-        if let Some(foreign) = after.filter(|after| after.store() != id) {
-            return Err(Reason::ForeignCursor { theirs: foreign.store(), ours: id }.into());
-        }
-        let after = after.map(|after| after.revision());
         let (mut floor, end) = self.bounds(after)?;
+        let after = after.map(|after| after.revision());
         let mut page = Page {
             filter,
             scope: u16::try_from(scope.len()).unwrap_or(u16::MAX),
@@ -93,7 +89,7 @@ impl Hub {
                 break;
             }
         }
-        let cursor = |revision| Cursor::new(id, revision);
+        let cursor = |revision| self.engine.cursor(revision);
         Ok(ChangePage {
             events: page.events,
             next: cursor(page.reached.max(floor)),
@@ -103,7 +99,8 @@ impl Hub {
     }
 
     /// Up to where the log is trimmed, and its end; refuses a position that nothing can go on from.
-    fn bounds(&self, after: Option<Revision>) -> Result<(Revision, Revision)> {
+    fn bounds(&self, after: Option<Cursor>) -> Result<(Revision, Revision)> {
+        after.map_or(Ok(()), |after| after.refuse_foreign(self.engine.id()))?;
         let (mut floor, mut end) = (Revision::ZERO, Revision::ZERO);
         self.engine.read(&mut |read| {
             end = read.last()?;
@@ -111,8 +108,7 @@ impl Hub {
             floor = read.log(end, 0)?.trimmed;
             after.map_or(Ok(()), |after| read.refuse_lost(after))
         })?;
-        match after {
-            Some(revision) if revision > end => Err(Reason::Ahead { revision, last: end }.into()),
+        match after.map(|after| after.revision()) {
             Some(revision) if revision < floor => Err(lost(revision, floor)),
             _ => Ok((floor, end)),
         }

@@ -79,13 +79,9 @@ impl Watcher {
         scope: &str,
         options: &WatchOptions,
     ) -> Result<Watcher> {
-        if let Start::AfterCursor(cursor) = options.start
-            && cursor.store() != hub.engine.id()
-        {
-            return Err(Reason::ForeignCursor { theirs: cursor.store(), ours: hub.engine.id() }.into());
-        }
-        if let Some(after) = options.start.after() {
-            hub.engine.glance(&mut |read| read.refuse_lost(after))?;
+        if let Start::AfterCursor(cursor) = options.start {
+            cursor.refuse_foreign(hub.engine.id())?;
+            hub.engine.read(&mut |read| read.refuse_lost(cursor))?;
         }
         filter.check()?;
         let shape = Shape::new(filter, scope, options);

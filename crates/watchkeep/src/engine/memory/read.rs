@@ -12,7 +12,7 @@ use crate::types::event::Change;
 use crate::types::limits::PAGE_BYTES;
 use crate::types::name::NameRange;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::state::{GroupId, State, Stored, bounds};
@@ -122,8 +122,8 @@ impl Read for MemoryRead<'_> {
         Ok(LogPage { trimmed, end, changes })
     }
 
-    fn refuse_lost(&self, _: Revision) -> Result<()> {
-        Ok(())
+    fn refuse_lost(&self, cursor: Cursor) -> Result<()> {
+        self.state.epochs.refuse_lost(cursor, self.state.last())
     }
 
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::engine::epochs::Epochs;
 use crate::rules::{Answer, ConsumerRow, LogRow, Past, search, whole_transactions};
 use crate::types::batch::Outcome;
 use crate::types::clock::Timestamp;
@@ -13,7 +14,7 @@ use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::quota::{Quota, Usage};
-use crate::types::revision::Revision;
+use crate::types::revision::{Epoch, Revision};
 use crate::types::value::Value;
 
 /// How many elements lie together: what a commit copies to change one of them, in memory and on the stack.
@@ -104,6 +105,7 @@ pub(super) struct State {
     pub(super) answered: u64,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
+    pub(super) epochs: Arc<Epochs>,
     /// How far it is from one revision to the next.
     pub(super) stride: u64,
     /// Which commit it is as of: some change rows without a revision.
@@ -111,8 +113,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(stride: u64) -> State {
+    pub(super) fn new(epoch: Epoch, stride: u64) -> State {
         State {
+            epochs: Arc::new(Epochs::only(epoch)),
             names: Map::new(),
             groups: Map::new(),
             deadlines: Set::new(),
