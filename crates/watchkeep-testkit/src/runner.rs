@@ -266,7 +266,7 @@ impl Runner {
         self.follow_none()?;
         // Nothing is logged by the store meanwhile, if nothing is due.
         let quiet = self.model.due(self.now()) == 0;
-        let before = Revision::new(self.model.last().get().saturating_add(1).saturating_sub(keep));
+        let before = self.model.newest(keep);
         let (held, cut) = (self.model.held().len(), self.model.cut(before));
         let said_gone = self.surface.compact(before).map_err(said)?;
         self.follow_none()?;
@@ -284,7 +284,7 @@ impl Runner {
     /// What the store has trimmed by itself.
     fn observe_trimming(&mut self) -> Result<(), String> {
         let first = self.surface.oldest().map_err(said)?;
-        self.model.trim(Revision::new(first.get().saturating_sub(1)))
+        self.model.trim(first)
     }
 
     fn restart(&mut self) -> Result<(), String> {

@@ -103,13 +103,14 @@ impl Model {
         if due { Err(format!("something due was not announced before {row:?}")) } else { Ok(()) }
     }
 
-    /// The log may have been trimmed up to here, but not within a transaction, and never of its newest row.
+    /// The log may have been trimmed before this row, but not within a transaction, and never of its newest row.
     ///
     /// # Errors
     ///
     /// What should still be there.
-    pub fn trim(&mut self, trimmed: Revision) -> Result<(), String> {
-        let trimmed = trimmed.max(self.trimmed);
+    pub fn trim(&mut self, oldest: Revision) -> Result<(), String> {
+        let gone = self.rows.iter().rev().find(|row| row.revision < oldest);
+        let trimmed = gone.map_or(self.trimmed, |row| self.trimmed.max(row.revision));
         if trimmed >= self.last() && trimmed > Revision::ZERO {
             return Err(format!(
                 "trimmed up to {trimmed}, and nothing is left: the last one is {}",
@@ -126,6 +127,13 @@ impl Model {
         }
         self.trimmed = trimmed;
         Ok(())
+    }
+
+    /// The oldest of so many newest rows; after the last where there are none.
+    pub fn newest(&self, rows: u64) -> Revision {
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let oldest = self.rows.iter().rev().take(rows).last();
+        oldest.map_or(Revision::new(self.last().get() + 1), |row| row.revision)
     }
 
     /// The end of the last whole transaction before a revision that trimming may take, but never the newest one.
@@ -149,7 +157,7 @@ impl Model {
 fn transactions(rows: &[Seen]) -> Result<(), String> {
     for (row, next) in rows.iter().zip(rows.iter().skip(1)) {
         let inside = row.commit > row.revision;
-        if inside && (next.commit != row.commit || next.revision.get() != row.revision.get() + 1) {
+        if inside && next.commit != row.commit {
             return Err(format!("a transaction is interrupted: {row:?}, then {next:?}"));
         }
     }

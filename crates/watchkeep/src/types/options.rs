@@ -132,6 +132,7 @@ pub struct Options {
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
     pub(crate) memory_limit: u64,
+    pub(crate) sparse_revisions: bool,
     pub(crate) limits: Limits,
     pub(crate) busy_timeout: Duration,
     pub(crate) snapshot_age: Duration,
@@ -150,6 +151,7 @@ impl Default for Options {
             durability: None,
             retention: None,
             memory_limit: MEMORY_LIMIT,
+            sparse_revisions: false,
             limits: Limits::default(),
             busy_timeout: Duration::from_secs(5),
             snapshot_age: Duration::from_secs(60),
@@ -230,6 +232,22 @@ impl Options {
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Options {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// Whether the revisions of a store [in memory](Options::open_in_memory) lie apart, now near and now far. False unless
+    /// set. For tests of code that must not count by revisions, which are ordered and not dense.
+    ///
+    /// ```
+    /// use watchkeep::Options;
+    /// let store = Options::new().sparse_revisions(true).open_in_memory()?;
+    /// let (first, second) = (store.set("g", "k", "1")?, store.set("g", "k", "2")?);
+    /// assert!(second.get() > first.get() + 1);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sparse_revisions(mut self, sparse: bool) -> Options {
+        self.sparse_revisions = sparse;
         self
     }
 

@@ -4,6 +4,7 @@
 mod models;
 mod read;
 mod rows;
+mod spacing;
 mod state;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
@@ -38,6 +39,7 @@ use crate::types::sync::{Mutex, lock};
 
 use read::MemoryRead;
 use rows::MemoryRows;
+use spacing::Spacing;
 use state::State;
 
 #[cfg(all(test, shuttle))]
@@ -81,7 +83,8 @@ pub(crate) struct MemoryEngine {
 impl MemoryEngine {
     /// An empty store. The signal is raised when the store's thread has something to do.
     pub(crate) fn open(options: &Options, signal: Arc<Signal>) -> Result<MemoryEngine> {
-        let state = State::new(Epoch::random()?, 1);
+        let spacing = if options.sparse_revisions { Spacing::DRAWN } else { Spacing::DENSE };
+        let state = State::new(Epoch::random()?, spacing);
         Ok(MemoryEngine::over(StoreId::random()?, state, TakesAlong(BATCH_JOBS), options, signal))
     }
 
@@ -270,7 +273,7 @@ impl Engine for MemoryEngine {
     }
 
     fn distance(&self, from: Revision, to: Revision) -> u64 {
-        to.get().saturating_sub(from.get()) / self.state().stride
+        self.state().spacing.events(from, to)
     }
 
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
@@ -374,6 +377,11 @@ impl Engine for MemoryEngine {
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
         self.glance(&mut |_| Ok(()))?;
+        if self.state().spacing != Spacing::DENSE {
+            let what =
+                "revisions lie apart in this store, which no file knows; open it without sparse_revisions";
+            return Err(Reason::Invalid { what: what.to_owned() }.into());
+        }
         let (state, image) = (self.state(), Image::new(self.retention)?);
         for (id, group) in &state.groups {
             image.group(id.0, &group.name, group.keys, group.bytes)?;

@@ -32,7 +32,7 @@ impl MemoryEngine {
         let options = Options::new().busy_timeout(Duration::from_secs(3_600)).retention(Retention::FOREVER);
         Arc::new(MemoryEngine::over(
             StoreId::MODEL,
-            State::new(Epoch::NONE, GAP),
+            State::new(Epoch::NONE, Spacing::every(GAP)),
             TAKES_ALONG,
             &options,
             signal,

@@ -19,6 +19,7 @@ use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::{Cursor, Revision};
 
+use super::spacing::Spacing;
 use super::state::{Group, GroupId, Map, Namespace, OVERHEAD, Row, State, Stored, payload};
 
 /// Where an entry is.
@@ -42,12 +43,12 @@ pub(super) struct MemoryRows {
     changes: Vec<Arc<Change>>,
     /// Whether a deadline was given that is earlier than all others.
     pub(super) has_sooner: bool,
-    stride: u64,
+    spacing: Spacing,
 }
 
 impl MemoryRows {
     pub(super) fn begin(state: State, most: u64) -> MemoryRows {
-        let (base, stride) = (state.last(), state.stride);
+        let (base, spacing) = (state.last(), state.spacing);
         MemoryRows {
             state: Rc::new(RefCell::new(state)),
             marked: None,
@@ -58,7 +59,7 @@ impl MemoryRows {
             most,
             changes: Vec::new(),
             has_sooner: false,
-            stride,
+            spacing,
         }
     }
 
@@ -179,7 +180,7 @@ impl Transaction for MemoryRows {
     }
 
     fn revision(&self, end: Revision, stamp: Stamp) -> Revision {
-        Revision::new(end.get().saturating_add((stamp.0.saturating_add(1)).saturating_mul(self.stride)))
+        self.spacing.after(end, stamp.0)
     }
 }
 

@@ -17,6 +17,8 @@ use crate::types::quota::{Quota, Usage};
 use crate::types::revision::{Epoch, Revision};
 use crate::types::value::Value;
 
+use super::spacing::Spacing;
+
 /// How many elements lie together: what a commit copies to change one of them, in memory and on the stack.
 const CHUNK: usize = 16;
 
@@ -107,13 +109,13 @@ pub(super) struct State {
     pub(super) fence: u64,
     pub(super) epochs: Arc<Epochs>,
     /// How far it is from one revision to the next.
-    pub(super) stride: u64,
+    pub(super) spacing: Spacing,
     /// Which commit it is as of: some change rows without a revision.
     pub(super) commit: u64,
 }
 
 impl State {
-    pub(super) fn new(epoch: Epoch, stride: u64) -> State {
+    pub(super) fn new(epoch: Epoch, spacing: Spacing) -> State {
         State {
             epochs: Arc::new(Epochs::only(epoch)),
             names: Map::new(),
@@ -128,7 +130,7 @@ impl State {
             bytes: 0,
             answered: 0,
             fence: 0,
-            stride,
+            spacing,
             commit: 0,
         }
     }
@@ -148,7 +150,7 @@ impl State {
     /// What the log takes after a row, with an overhead for that row itself.
     fn weight_from(&self, row: &LogRow) -> u64 {
         let bytes = self.newest().map_or(0, |newest| newest.total.saturating_sub(row.total));
-        let rows = (self.last().get() - row.revision.get()) / self.stride + 1;
+        let rows = self.spacing.events(row.revision, self.last()) + 1;
         u64::try_from(bytes).unwrap_or(0).saturating_add(rows.saturating_mul(OVERHEAD))
     }
 
@@ -299,11 +301,11 @@ impl Past for State {
     }
 
     fn events_after(&self, revision: Revision) -> Result<u64> {
-        Ok(self.last().get().saturating_sub(revision.get()) / self.stride)
+        Ok(self.spacing.events(revision, self.last()))
     }
 
     fn before_newest(&self, count: u64) -> Result<Revision> {
-        Ok(Revision::new(self.last().get().saturating_sub(count.saturating_mul(self.stride))))
+        Ok(self.spacing.before_newest(self.last(), count))
     }
 
     fn row_from(&self, revision: Revision) -> Result<Option<LogRow>> {

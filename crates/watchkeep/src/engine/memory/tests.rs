@@ -21,6 +21,7 @@ use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
 use super::MemoryRows;
+use super::spacing::Spacing;
 use super::state::State;
 
 /// Revisions are ordered, and not dense.
@@ -32,7 +33,7 @@ fn at(second: i64) -> Moment {
 }
 
 fn empty() -> MemoryRows {
-    MemoryRows::begin(State::new(Epoch::NONE, STRIDE), u64::MAX)
+    MemoryRows::begin(State::new(Epoch::NONE, Spacing::every(STRIDE)), u64::MAX)
 }
 
 fn nth(event: u64) -> Revision {
