@@ -26,7 +26,7 @@ use crate::ring::{self, Ring};
 use crate::tide::Tide;
 use crate::turns::{Turn, Turns};
 
-pub(crate) use changes::{Asked, Page, Part};
+pub(crate) use changes::{Asked, Page, Part, foreign, lost};
 pub(crate) use figures::Figures;
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
@@ -363,17 +363,14 @@ impl Gate {
 
     async fn reach(&self, position: &Position) -> Result<(), Problem> {
         let cursor = position.cursor()?;
-        let refused = |what| {
-            let detail = "the position in min= is not one of this store; leave it out, and read again";
-            Err(Problem::new(StatusCode::CONFLICT, what, detail))
-        };
+        let advice = "leave min= out, and read again";
         if cursor.store() != self.id() {
-            return refused("foreign_cursor");
+            return Err(foreign(advice));
         }
         let reach = async {
             self.tide.reach(&self.store, cursor.revision()).await?;
             match self.store.revision_of(cursor).await {
-                Err(error) if error.kind() == ErrorKind::ForeignCursor => refused("lost_cursor"),
+                Err(error) if error.kind() == ErrorKind::ForeignCursor => Err(lost(advice)),
                 known => Ok(known.map(drop)?),
             }
         };

@@ -6,12 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::http::StatusCode;
 use futures_core::Stream;
 use watchkeep::{Error, ErrorKind, Filter, Item, Lagged, Revision, Watcher};
 
 use crate::change::{Change, Values};
-use crate::gate::{Gate, Gone, Part, Position, no_cursor};
+use crate::gate::{Gate, Gone, Part, Position, foreign, lost, no_cursor};
 use crate::problem::Problem;
 use crate::ring::{End, Entry, Found, Ring, Seat};
 use crate::turns::Turn;
@@ -124,7 +123,8 @@ impl Subscription {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
                 Err(Gone::Nonsense) => return Err(no_cursor(&after)),
-                Err(Gone::Foreign | Gone::Lost) => return Err(not_ours()),
+                Err(Gone::Foreign) => return Err(foreign("ask for snapshot=auto")),
+                Err(Gone::Lost) => return Err(lost("ask for snapshot=auto")),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
@@ -382,11 +382,6 @@ impl Gone {
             Gone::Lost => "epoch",
         }
     }
-}
-
-fn not_ours() -> Problem {
-    let detail = "the position is not one of this store; start again, or ask for snapshot=auto";
-    Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail)
 }
 
 #[cfg(test)]

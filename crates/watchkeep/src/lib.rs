@@ -31,7 +31,7 @@
 //! *Close.* When the store closes, or the watch is stopped, the watcher hands out what it has, and ends.
 //!
 //! *Order.* All watchers and callbacks see events in commit order, one order for the whole store. The events of a
-//! transaction have consecutive revisions and name the last one. An event is delivered after its commit is durable,
+//! transaction follow one another and name the last one. An event is delivered after its commit is durable,
 //! and before the write returns. Whoever has received it reads that revision or a later one.
 //!
 //! `docs/watch.md` in the repository has the promises one by one.

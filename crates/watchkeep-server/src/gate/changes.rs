@@ -12,6 +12,9 @@ use crate::limits::CHANGES;
 use crate::problem::Problem;
 use crate::turns::Turn;
 
+/// What one does whose position is refused.
+const READ: &str = "read what is there first";
+
 /// Which part of the log is asked for.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
@@ -111,8 +114,8 @@ impl Gate {
     fn refusal(&self, error: Error, position: Cursor) -> Problem {
         match (error.kind(), error.lagged()) {
             (_, Some(lost)) => trimmed(&error.to_string(), &self.store.store().cursor(lost.to)),
-            (ErrorKind::ForeignCursor, _) if position.store() != self.id() => foreign(),
-            (ErrorKind::ForeignCursor, _) => lost(),
+            (ErrorKind::ForeignCursor, _) if position.store() != self.id() => foreign(READ),
+            (ErrorKind::ForeignCursor, _) => lost(READ),
             _ => error.into(),
         }
     }
@@ -123,12 +126,17 @@ fn trimmed(what: &str, floor: &Cursor) -> Problem {
     Problem::new(StatusCode::GONE, "trimmed", detail).with("floor", floor.to_string())
 }
 
-fn foreign() -> Problem {
-    let detail = "the position is not one of this store; start again without it";
+/// A position that another store gave; `advice` says what to do.
+pub(crate) fn foreign(advice: &str) -> Problem {
+    let detail = format!("the position is not one of this store; start again without it, or {advice}");
     Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail)
 }
 
-fn lost() -> Problem {
-    let detail = "what the position stands for is not in this store: a power cut took it, or another copy of the file gave it; start again without it";
+/// A position of this store whose event is not in it.
+pub(crate) fn lost(advice: &str) -> Problem {
+    let detail = format!(
+        "what the position stands for is not in this store: a power cut took it, or another copy of the file gave it; \
+         start again without it, or {advice}"
+    );
     Problem::new(StatusCode::CONFLICT, "lost_cursor", detail)
 }

@@ -161,6 +161,12 @@ fn what_cannot_be_gone_on_from_is_refused_or_healed() -> Result {
     copy.set("g", "k", "v")?;
     let lost = twin.cursor(twin.set("g", "k", "v")?).to_string();
     let (served_copy, twins) = (Served::start(&copy)?, [(&lost, "epoch")]);
+    let (hub, hub_copy) = (Hub::over(&store), Hub::over(&copy));
+    for request in ["watch?after=", "changes?after=", "groups?min=", "stats?min="] {
+        let refusal = |hub: &Hub, cursor: &str| hub.get(&format!("/v1/{request}{cursor}")).refusal();
+        assert_eq!(refusal(&hub, &foreign), (409, "foreign_cursor".to_owned()), "{request}");
+        assert_eq!(refusal(&hub_copy, &lost), (409, "lost_cursor".to_owned()), "{request}");
+    }
     let served = Served::start(&store)?;
     let ours = [(&foreign, "foreign"), (&ahead, "epoch")].map(|case| (&served, case));
     for (served, (cursor, reason)) in ours.into_iter().chain(twins.map(|case| (&served_copy, case))) {

@@ -8,7 +8,7 @@
 //! | ordered | revisions grow; a callback's runs do not overlap | a write that began after another had returned has the higher revision; all callbacks of a store run one at a time, in commit order |
 //! | complete | from the first to the last revision seen nothing is missing; losses are true and in place | |
 //! | unique | no revision twice | |
-//! | atomic | events name their transaction's end; marks stand at such ends; nothing of what was rolled back | transactions are consecutive; consistent readings equal the replayed log |
+//! | atomic | events name their transaction's end; marks stand at such ends; nothing of what was rolled back | transactions do not mix; consistent readings equal the replayed log |
 //! | after durable | another handle reads what was received | what was acknowledged is in the log, and in it after every restart |
 //! | before return | what a returned write announced is there | |
 //! | visible | who received an event reads it, or what came after it | |

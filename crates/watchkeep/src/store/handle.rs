@@ -300,7 +300,8 @@ impl Store {
 
     /// Applies a batch: all of it, or nothing.
     ///
-    /// When this returns, its events are in place as those of a [`set`](Store::set); they have consecutive revisions.
+    /// When this returns, its events are in place as those of a [`set`](Store::set); no other event lies
+    /// between them.
     ///
     /// ```
     /// use watchkeep::{Batch, Outcome, Store};
