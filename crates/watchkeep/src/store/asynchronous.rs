@@ -8,28 +8,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::Receipt;
 use crate::engine::workers::Workers;
+use crate::engine::{Answer, Dated, Query, Receipt, Survey, Wait};
 use crate::rules::Write;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::ChangePage;
 use crate::types::filter::Filter;
 use crate::types::limits::QUEUED_CALLS;
+use crate::types::name::Scope;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
 use crate::types::watching::WatchOptions;
 use crate::types::writing::{DeleteOptions, SetOptions};
+use crate::watch::changes::Reading;
 use crate::watch::watcher::Watcher;
 
 use super::consumer::Acker;
 use super::handle::Store;
 use super::report::Stats;
 use super::transaction::{Committed, Transaction};
+use super::view;
 
 /// The operations of a [`Store`] as futures.
 ///
@@ -191,6 +194,17 @@ fn keys(receipt: Receipt) -> Result<u64> {
     Ok(receipt.outcome()?.keys())
 }
 
+/// Begins a call, unless too many wait for one of these threads already.
+fn begin<T>(workers: &Workers, call: impl FnOnce(Sender<Result<T>>)) -> Pending<Result<T>> {
+    let ((sender, pending), jobs) = (slot(), workers.waiting());
+    if jobs < QUEUED_CALLS {
+        call(sender)
+    } else {
+        sender.send(Err(Reason::QueueFull { jobs }.into()))
+    }
+    pending
+}
+
 impl AsyncStore {
     /// The store itself, for what does not block: watching, callbacks, handles.
     pub fn store(&self) -> &Store {
@@ -220,18 +234,35 @@ impl AsyncStore {
         &self,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        match self.store.core().engine.refuse_nested() {
+        match self.store.core().engine.may_wait(Wait::Commit) {
             Ok(()) => self.call(f),
             Err(error) => Writing::of(Err(error)).pending,
         }
     }
 
-    /// Reads on one of the store's threads, which waits for no writer and runs no closure of a user.
-    fn read<T: Send + 'static>(
+    /// Asks the engine, without a thread where it can do that; `read` takes from the answer what is asked for.
+    fn ask_for<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+        query: Query<'static>,
+        read: impl FnOnce(&Store, Answer) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        self.run_on(&self.store.core().readers, f)
+        let (core, store) = (self.store.core(), self.store.clone());
+        begin(&core.readers, |sender| {
+            let done = move |answer: Result<Answer>| {
+                let result = answer.and_then(|answer| read(&store, answer));
+                drop(store);
+                sender.send(result);
+            };
+            core.engine.clone().ask_later(query, &core.readers, Box::new(done));
+        })
+    }
+
+    /// Asks the engine for what it answers.
+    fn ask<T>(&self, query: Query<'static>) -> Pending<Result<T>>
+    where
+        T: TryFrom<Answer, Error = Error> + Send + 'static,
+    {
+        self.ask_for(query, |_, answer| answer.try_into())
     }
 
     /// Runs something that may take its time on one of the store's threads.
@@ -239,27 +270,18 @@ impl AsyncStore {
         &self,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        self.run_on(&self.store.core().callers, f)
+        let (core, store) = (self.store.core(), self.store.clone());
+        begin(&core.callers, |sender| {
+            core.callers.spawn(move || {
+                let result = f(&store);
+                drop(store);
+                sender.send(result);
+            });
+        })
     }
 
-    fn run_on<T: Send + 'static>(
-        &self,
-        workers: &Workers,
-        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-    ) -> Pending<Result<T>> {
-        let (sender, pending) = slot();
-        let waiting = workers.waiting();
-        if waiting >= QUEUED_CALLS {
-            sender.send(Err(Reason::QueueFull { jobs: waiting }.into()));
-            return pending;
-        }
-        let store = self.store.clone();
-        workers.spawn(move || {
-            let result = f(&store);
-            drop(store);
-            sender.send(result);
-        });
-        pending
+    fn scope(&self) -> &Scope {
+        self.store.scope()
     }
 
     /// As [`Store::set`].
@@ -367,7 +389,10 @@ impl AsyncStore {
     ///
     /// As [`Store::quota`].
     pub async fn quota(&self) -> Result<Option<Quota>> {
-        self.read(Store::quota).await
+        match self.store.quota_query() {
+            Some(query) => self.ask(query).await,
+            None => Ok(None),
+        }
     }
 
     /// As [`Store::delete_group`].
@@ -416,8 +441,8 @@ impl AsyncStore {
     ///
     /// As [`Store::get`].
     pub async fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
-        let (group, key) = (group.to_owned(), key.to_owned());
-        self.read(move |store| store.get(&group, &key)).await
+        let group = self.scope().name_of(group.to_owned());
+        self.ask(Query::Value { group, key: key.to_owned().into() }).await
     }
 
     /// As [`Store::entry`].
@@ -426,8 +451,9 @@ impl AsyncStore {
     ///
     /// As [`Store::entry`].
     pub async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
-        let (group, key) = (group.to_owned(), key.to_owned());
-        self.read(move |store| store.entry(&group, &key)).await
+        let group = self.scope().name_of(group.to_owned());
+        let dated: Dated = self.ask(Query::Entry { group, key: key.to_owned().into() }).await?;
+        Ok(dated.entry)
     }
 
     /// As [`Store::contains`].
@@ -445,8 +471,7 @@ impl AsyncStore {
     ///
     /// As [`Store::count`].
     pub async fn count(&self, group: &str) -> Result<u64> {
-        let group = group.to_owned();
-        self.read(move |store| store.count(&group)).await
+        self.ask(Query::Count { group: self.scope().name_of(group.to_owned()) }).await
     }
 
     /// As [`Store::count_all`].
@@ -455,8 +480,7 @@ impl AsyncStore {
     ///
     /// As [`Store::count_all`].
     pub async fn count_all(&self, group_prefix: &str) -> Result<u64> {
-        let prefix = group_prefix.to_owned();
-        self.read(move |store| store.count_all(&prefix)).await
+        self.ask(Query::CountAll { groups: self.scope().groups(group_prefix) }).await
     }
 
     /// As [`Store::last_revision`].
@@ -465,7 +489,7 @@ impl AsyncStore {
     ///
     /// As [`Store::last_revision`].
     pub async fn last_revision(&self) -> Result<Revision> {
-        self.read(Store::last_revision).await
+        self.ask(Query::Last).await
     }
 
     /// As [`Store::stats`].
@@ -474,7 +498,8 @@ impl AsyncStore {
     ///
     /// As [`Store::stats`].
     pub async fn stats(&self) -> Result<Stats> {
-        self.read(Store::stats).await
+        self.ask_for(self.store.survey(), |store, survey| Ok(store.told(*Box::<Survey>::try_from(survey)?)))
+            .await
     }
 
     /// As [`Store::watch_with`], whose reading of the file is done on one of the store's threads.
@@ -483,7 +508,13 @@ impl AsyncStore {
     ///
     /// As [`Store::watch_with`].
     pub async fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
-        self.read(move |store| store.watch_with(filter, options)).await
+        let query = Watcher::query(&self.store.core().hub, &options)?;
+        let watch = move |store: &Store, bounds: Answer| {
+            let (hub, scope) = (&store.core().hub, store.scope());
+            let filter = filter.within(|group| scope.full(group));
+            Watcher::within(bounds.try_into()?, hub, filter, scope.prefix(), &options)
+        };
+        self.ask_for(query, watch).await
     }
 
     /// As [`Store::page`].
@@ -492,8 +523,7 @@ impl AsyncStore {
     ///
     /// As [`Store::page`].
     pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
-        let group = group.to_owned();
-        self.read(move |store| store.page(&group, options)).await
+        self.ask(view::entries(self.scope(), group.to_owned(), options)).await
     }
 
     /// As [`Store::keys_page`].
@@ -502,8 +532,7 @@ impl AsyncStore {
     ///
     /// As [`Store::keys_page`].
     pub async fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
-        let group = group.to_owned();
-        self.read(move |store| store.keys_page(&group, options)).await
+        self.ask(view::keys(self.scope(), group.to_owned(), options)).await
     }
 
     /// As [`Store::groups_page`].
@@ -512,8 +541,8 @@ impl AsyncStore {
     ///
     /// As [`Store::groups_page`].
     pub async fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
-        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.read(move |store| store.groups_page(&prefix, after.as_deref(), limit)).await
+        let page = self.ask(view::groups(self.scope(), prefix, after, limit)).await?;
+        Ok(view::local(self.scope(), page))
     }
 
     /// As [`Store::changes`].
@@ -522,7 +551,19 @@ impl AsyncStore {
     ///
     /// As [`Store::changes`].
     pub async fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
-        self.read(move |store| store.changes(filter, after, rows)).await
+        let (hub, scope) = (self.store.core().hub.clone(), self.scope());
+        let filter = filter.within(|group| scope.full(group));
+        let after = after.map(|after| after.of(self.store.id())).transpose()?;
+        let bounds = self.ask(Query::Bounds { after }).await?;
+        let mut page = Reading::new(bounds, filter, scope.prefix(), after, rows)?;
+        while let Some(after) = page.wants() {
+            let segment = match hub.log.find(after) {
+                Some(segment) => Ok(segment),
+                None => self.ask(Query::Log { after }).await.map(|page| hub.log.add(after, page)),
+            };
+            page.take(segment)?;
+        }
+        Ok(page.finish(self.store.id()))
     }
 
     /// As [`Store::backup_with`].

@@ -518,7 +518,7 @@ impl Store {
     /// As [`compact`](Store::compact); `Held` only when it is not forced.
     pub fn compact_with(&self, before: Revision, force: Force) -> Result<u64> {
         self.refuse_scope("its log is compacted")?;
-        let trimmed = self.core().engine.trim(before, force);
+        let trimmed = self.core().engine.chores().ok_or(Reason::Remote)?.trim(before, force);
         self.core().hub.forget_pages();
         trimmed
     }

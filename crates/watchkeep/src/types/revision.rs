@@ -148,6 +148,14 @@ impl Cursor {
         Cursor { store, revision }
     }
 
+    /// The revision, if the cursor is one of this store.
+    pub(crate) fn of(self, store: StoreId) -> Result<Revision> {
+        if self.store == store {
+            return Ok(self.revision);
+        }
+        Err(Reason::ForeignCursor { theirs: self.store, ours: store }.into())
+    }
+
     /// The store that the cursor belongs to.
     pub const fn store(&self) -> StoreId {
         self.store

@@ -12,6 +12,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
+use crate::types::options::Retention;
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 use crate::types::value::Value;
@@ -104,6 +105,8 @@ pub(super) struct State {
     pub(super) answered: u64,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
+    /// How much of the past the log keeps.
+    pub(super) retention: Retention,
     /// How far it is from one revision to the next.
     pub(super) stride: u64,
     /// Which commit it is as of: some change rows without a revision.
@@ -125,6 +128,7 @@ impl State {
             bytes: 0,
             answered: 0,
             fence: 0,
+            retention: Retention::default(),
             stride,
             commit: 0,
         }
