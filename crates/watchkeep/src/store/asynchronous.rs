@@ -1,11 +1,7 @@
 //! The store for callers that must not block: on any runtime, without a thread for each call.
 
-use std::fmt;
 use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::engine::workers::Workers;
@@ -21,7 +17,6 @@ use crate::types::limits::QUEUED_CALLS;
 use crate::types::name::Scope;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
-use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
 use crate::types::watching::WatchOptions;
 use crate::types::writing::{DeleteOptions, SetOptions};
@@ -30,6 +25,7 @@ use crate::watch::watcher::Watcher;
 
 use super::consumer::Acker;
 use super::handle::Store;
+use super::pending::{Pending, Sender, Writing, slot};
 use super::report::Stats;
 use super::transaction::{Committed, Transaction};
 use super::view;
@@ -97,93 +93,6 @@ impl Store {
     }
 }
 
-/// Where a result is put, and who waits for it.
-struct Slot<T> {
-    result: Option<T>,
-    waker: Option<Waker>,
-    /// Nobody will put a result here any more.
-    abandoned: bool,
-}
-
-/// The side that puts the result.
-struct Sender<T>(Arc<Mutex<Slot<T>>>);
-
-/// A result that is on its way.
-struct Pending<T>(Arc<Mutex<Slot<T>>>);
-
-fn slot<T>() -> (Sender<T>, Pending<T>) {
-    let slot = Arc::new(Mutex::new(Slot { result: None, waker: None, abandoned: false }));
-    (Sender(slot.clone()), Pending(slot))
-}
-
-impl<T> Sender<T> {
-    fn send(self, result: T) {
-        lock(&self.0).result = Some(result);
-    }
-}
-
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        let mut slot = lock(&self.0);
-        slot.abandoned = true;
-        let waker = slot.waker.take();
-        drop(slot);
-        if let Some(waker) = waker {
-            wake(waker);
-        }
-    }
-}
-
-impl<T> Future for Pending<Result<T>> {
-    type Output = Result<T>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let mut slot = lock(&self.0);
-        if let Some(result) = slot.result.take() {
-            return Poll::Ready(result);
-        }
-        if slot.abandoned {
-            return Poll::Ready(Err(Reason::CallDied.into()));
-        }
-        slot.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// A write that is queued: resolves when it is committed, as durable as the file is, held by the watchers, and seen by
-/// the callbacks.
-///
-/// # Cancel safety
-///
-/// Dropping it does not take the write back.
-#[must_use = "the write happens anyway, but its outcome is known only here"]
-pub struct Writing<T> {
-    pending: Pending<Result<T>>,
-}
-
-impl<T> Writing<T> {
-    /// What is known at once.
-    fn of(result: Result<T>) -> Writing<T> {
-        let (sender, pending) = slot();
-        sender.send(result);
-        Writing { pending }
-    }
-}
-
-impl<T> Future for Writing<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.pending).poll(cx)
-    }
-}
-
-impl<T> fmt::Debug for Writing<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writing").finish_non_exhaustive()
-    }
-}
-
 /// Of a deletion or a touch.
 fn was_there(receipt: Receipt) -> Result<bool> {
     Ok(receipt.outcome()?.was_there())
@@ -219,7 +128,7 @@ impl AsyncStore {
     ) -> Writing<T> {
         let (sender, pending) = slot();
         self.store.core().engine.submit(write, Box::new(move |result| sender.send(read(result))));
-        Writing { pending }
+        Writing::new(pending)
     }
 
     /// Queues an operation.
@@ -236,7 +145,7 @@ impl AsyncStore {
     ) -> Pending<Result<T>> {
         match self.store.core().engine.may_wait(Wait::Commit) {
             Ok(()) => self.call(f),
-            Err(error) => Writing::of(Err(error)).pending,
+            Err(error) => Pending::of(Err(error)),
         }
     }
 
