@@ -18,37 +18,37 @@ use crate::types::value::Value;
 
 use super::mixed_up;
 
-/// What is asked. Each answer is of one moment, and an entry that is due is not there. Names are those that stand in the
-/// file.
+/// A name that stands in the file.
+type Name<'q> = Cow<'q, str>;
+
+/// What is asked. Each answer is of one moment, and an entry that is due is not there.
 #[derive(Debug, Clone)]
 pub(crate) enum Query<'q> {
     /// `Option<Value>`.
-    Value { group: Cow<'q, str>, key: Cow<'q, str> },
+    Value { group: Name<'q>, key: Name<'q> },
     /// [`Dated`].
-    Entry { group: Cow<'q, str>, key: Cow<'q, str> },
+    Entry { group: Name<'q>, key: Name<'q> },
     /// [`Page`]: at most `limit` entries, and at most about a megabyte.
-    Entries { group: Cow<'q, str>, keys: NameRange, limit: usize },
+    Entries { group: Name<'q>, keys: NameRange, limit: usize },
     /// [`KeyPage`]: at most `limit` keys.
-    Keys { group: Cow<'q, str>, keys: NameRange, limit: usize },
+    Keys { group: Name<'q>, keys: NameRange, limit: usize },
     /// [`GroupPage`]: at most `limit` names.
     Groups { names: NameRange, limit: usize },
     /// `u64`: how many keys a group holds.
-    Count { group: Cow<'q, str> },
+    Count { group: Name<'q> },
     /// `u64`: how many keys a range of groups holds.
     CountAll { groups: NameRange },
     /// `Option<Quota>`: none when nothing limits the namespace.
-    Quota { namespace: Cow<'q, str> },
+    Quota { namespace: Name<'q> },
     /// `Vec<ConsumerInfo>`: the named consumers of a range of names.
     Consumers { names: NameRange },
     /// [`Survey`] of a range of names of groups and consumers.
-    Survey { names: NameRange, namespace: Option<Cow<'q, str>> },
+    Survey { names: NameRange, namespace: Option<Name<'q>> },
     /// [`Revision`]: the last.
     Last,
     /// [`Bounds`]. Refuses a place whose event a power cut took: what followed it there is not what follows here.
     Bounds { after: Option<Revision> },
-    /// [`LogPage`] of what follows a place that came from outside, refused as by `Bounds`.
-    History { after: Revision },
-    /// [`LogPage`] of what follows a place that the engine gave. Answered after the close, too, while the file is there:
+    /// [`LogPage`] of what follows a place that is not lost. Answered after the close, too, while the file is there:
     /// watchers still drain.
     Log { after: Revision },
     /// `Option<Arc<Change>>`: one row of the log, if it still holds it. Answered after the close, as `Log`.

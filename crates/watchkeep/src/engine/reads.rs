@@ -80,10 +80,6 @@ pub(super) fn answer(reads: &impl Reads, query: &Query<'_>) -> Result<Answer> {
             after.map_or(Ok(()), |after| reads.refuse_lost(after))?;
             Bounds { trimmed: reads.trimmed()?, end: reads.last()? }.into()
         }
-        Query::History { after } => {
-            reads.refuse_lost(*after)?;
-            reads.log(*after)?.into()
-        }
         Query::Log { after } => reads.log(*after)?.into(),
         Query::Change { revision } => reads.change(*revision)?.into(),
         Query::Part { filter, given } => part(reads, filter, given.clone())?.into(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::{Engine, LogPage, Query};
+use crate::engine::{Bounds, Engine, LogPage, Query};
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Event, Lagged};
 use crate::types::filter::Filter;
@@ -30,7 +30,9 @@ impl History {
 
     fn fill(&mut self) -> Result<()> {
         self.filter.check()?;
-        let page: LogPage = Query::History { after: self.after }.ask(&*self.engine)?;
+        // Refuses a place that is lost, and any after the close.
+        let _: Bounds = Query::Bounds { after: Some(self.after) }.ask(&*self.engine)?;
+        let page: LogPage = Query::Log { after: self.after }.ask(&*self.engine)?;
         if page.trimmed > self.after {
             // From the beginning means from wherever it begins.
             let lost = Lagged { from: self.after.next().unwrap_or(self.after), to: page.trimmed };
