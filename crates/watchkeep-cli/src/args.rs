@@ -306,7 +306,7 @@ Examples:
   watchkeep watch '*' theme                    this key in any group
   watchkeep watch --group-prefix app. --kind delete --kind expire
   watchkeep watch --snapshot --json            what is there, then every change
-  watchkeep watch --after k3v9x2mq-7           go on after an earlier line's cursor
+  watchkeep watch --after k3v9x2mq-4fz8ab-7           go on after an earlier line's cursor
   watchkeep watch config --exec 'systemctl reload nginx'
   watchkeep watch orders --consumer billing --exec ./bill    each order, also after a crash
 
@@ -376,7 +376,7 @@ pub(crate) struct Watch {
 Examples:
   watchkeep history
   watchkeep history config theme
-  watchkeep history --after k3v9x2mq-7 --limit 100 --json")]
+  watchkeep history --after k3v9x2mq-4fz8ab-7 --limit 100 --json")]
 pub(crate) struct History {
     #[command(flatten)]
     pub(crate) selection: Selection,
@@ -430,7 +430,7 @@ pub(crate) struct Import {
 #[command(after_help = "\
 Examples:
   watchkeep compact --before 1000
-  watchkeep compact --before k3v9x2mq-1000
+  watchkeep compact --before k3v9x2mq-4fz8ab-1000
 
 Entries stay. A watch that still needed a forgotten event is told what it has lost.
 Without this the log is trimmed by the retention that stands in the file.")]
@@ -449,7 +449,7 @@ Examples:
   watchkeep consumers
   watchkeep consumers --json
   watchkeep consumers reset billing --to start     all that the change log holds, again
-  watchkeep consumers reset billing --to k3v9x2mq-7
+  watchkeep consumers reset billing --to k3v9x2mq-4fz8ab-7
   watchkeep consumers remove billing --force
 
 `watchkeep watch --consumer NAME` makes one. LAG counts the events after the last

@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_position_is_a_revision_or_a_cursor() {
         assert_eq!("7".parse::<Position>().ok(), Some(Position::Revision(Revision::new(7))));
-        assert!(matches!("k3v9x2mq-7".parse(), Ok(Position::Cursor(_))));
+        assert!(matches!("k3v9x2mq-4fz8ab-7".parse(), Ok(Position::Cursor(_))));
         assert!("k3v9x2mq".parse::<Position>().is_err());
         assert!("-7".parse::<Position>().is_err());
         assert_eq!("start".parse().ok(), Some(Beginning(ConsumerStart::Beginning)));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use watchkeep::{Event, Revision, StoreId, Value, json};
+use watchkeep::{Cursor, Event, Revision, Store, Value, json};
 
 use crate::gate::Position;
 
@@ -38,7 +38,7 @@ impl Changes {
         Changes { known: Mutex::default(), bytes: self.bytes.clone() }
     }
 
-    pub(crate) fn share(self: &Arc<Self>, event: Event, store: StoreId) -> Arc<Change> {
+    pub(crate) fn share(self: &Arc<Self>, event: Event, store: &Store) -> Arc<Change> {
         // What a snapshot tells of an entry is not the same at all times.
         if event.is_snapshot() {
             return Arc::new(Change::new(event, store, self));
@@ -67,7 +67,7 @@ impl Changes {
 pub(crate) struct Change {
     event: Event,
     at: Position,
-    store: StoreId,
+    cursor: Cursor,
     weight: usize,
     whole: OnceLock<Form>,
     /// With the length of its value instead of the value.
@@ -94,12 +94,12 @@ impl Drop for Change {
 }
 
 impl Change {
-    fn new(event: Event, store: StoreId, among: &Arc<Changes>) -> Change {
-        let at = Position::of(store, event.revision());
+    fn new(event: Event, store: &Store, among: &Arc<Changes>) -> Change {
+        let cursor = store.cursor(event.revision());
         let weight = OVERHEAD + event.value().map_or(0, |value| value.len() + encoded_len(value));
         among.bytes.fetch_add(weight, Ordering::Relaxed);
         let (whole, short, among) = (OnceLock::new(), OnceLock::new(), among.clone());
-        Change { event, at, store, weight, whole, short, among }
+        Change { event, at: cursor.into(), cursor, weight, whole, short, among }
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -143,7 +143,7 @@ impl Change {
     }
 
     fn encode(&self, instead: Option<usize>) -> Form {
-        let mut object = json::event(&self.event, self.store);
+        let mut object = json::event(&self.event, self.cursor);
         if let (Some(len), Some(object)) = (instead, object.as_object_mut()) {
             object.retain(|name, _| name != "value" && name != "value_base64");
             object.insert("value_bytes".into(), len.into());
@@ -167,8 +167,6 @@ fn encoded_len(value: &Value) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use watchkeep::Store;
-
     use super::*;
 
     #[test]
@@ -178,8 +176,8 @@ mod tests {
         let at = store.cursor(store.set("g", "k", "a\nb")?).to_string();
         let Some(event) = watcher.recv().transpose()? else { return Ok(()) };
         let changes = Arc::new(Changes::default());
-        let change = changes.share(event.clone(), store.id());
-        assert!(Arc::ptr_eq(&change, &changes.share(event, store.id())));
+        let change = changes.share(event.clone(), &store);
+        assert!(Arc::ptr_eq(&change, &changes.share(event, &store)));
         let json = String::from_utf8_lossy(&change.json(Values::All)).into_owned();
         assert!(json.starts_with('{') && json.ends_with('}') && json.contains(r#""value":"a\nb""#), "{json}");
         assert_eq!(change.frame(Values::All, true), format!("id: {at}\ndata: {json}\n\n"));

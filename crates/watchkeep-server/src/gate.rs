@@ -12,8 +12,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde::Serialize;
 use watchkeep::{
-    AsyncStore, Batch, Cursor, Entry, Error, Event, Filter, GroupPage, Item, KeyInfo, ListOptions, Revision,
-    SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
+    AsyncStore, Batch, Cursor, Entry, Error, ErrorKind, Event, Filter, GroupPage, Item, KeyInfo, ListOptions,
+    Revision, SetOptions, Store, StoreId, Transaction, Value, WatchOptions, Watcher, json,
 };
 
 use crate::access::{self, Pass};
@@ -41,9 +41,9 @@ impl fmt::Display for Position {
     }
 }
 
-impl Position {
-    pub(crate) fn of(store: StoreId, revision: Revision) -> Position {
-        Position(Cursor::new(store, revision).to_string())
+impl From<Cursor> for Position {
+    fn from(cursor: Cursor) -> Position {
+        Position(cursor.to_string())
     }
 }
 
@@ -124,10 +124,10 @@ pub(crate) struct Keys {
 /// Why a stream cannot begin where it was to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gone {
-    /// The position belongs to another store, or to commits that a power cut took.
+    /// The position belongs to another store.
     Foreign,
-    /// The position lies ahead of this store.
-    Future,
+    /// What the position stands for is not in this store: a power cut took it, or only a copy of the file has it.
+    Lost,
     /// No server gave this position.
     Nonsense,
 }
@@ -211,11 +211,11 @@ impl Gate {
     }
 
     pub(crate) fn position(&self, revision: Revision) -> Position {
-        Position::of(self.id(), revision)
+        self.store.store().cursor(revision).into()
     }
 
     pub(crate) fn change(&self, event: Event) -> Arc<Change> {
-        self.streams.changes.share(event, self.id())
+        self.streams.changes.share(event, self.store.store())
     }
 
     /// Whether the rings should hold less.
@@ -282,10 +282,11 @@ impl Gate {
     /// 412 with all conditions that do not hold.
     pub(crate) async fn apply(&self, batch: Batch) -> Result<(serde_json::Value, Position), Problem> {
         let applied = self.store.apply(batch).await.map_err(|error| {
-            let unmet: Vec<_> = error.unmet().iter().map(|unmet| json::unmet(unmet, self.id())).collect();
+            let unmet: Vec<_> =
+                error.unmet().iter().map(|unmet| json::unmet(unmet, self.store.store())).collect();
             if unmet.is_empty() { error.into() } else { Problem::from(error).with("unmet", unmet) }
         })?;
-        Ok((json::applied(&applied, self.id()), self.position(applied.revision)))
+        Ok((json::applied(&applied, self.store.store()), self.position(applied.revision)))
     }
 
     /// Deletes an entry; whether it was there, and where the store stands after that.
@@ -362,12 +363,22 @@ impl Gate {
 
     async fn reach(&self, position: &Position) -> Result<(), Problem> {
         let cursor = position.cursor()?;
-        if cursor.store() != self.id() {
+        let refused = |what| {
             let detail = "the position in min= is not one of this store; leave it out, and read again";
-            return Err(Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail));
+            Err(Problem::new(StatusCode::CONFLICT, what, detail))
+        };
+        if cursor.store() != self.id() {
+            return refused("foreign_cursor");
         }
+        let reach = async {
+            self.tide.reach(&self.store, cursor.revision()).await?;
+            match self.store.revision_of(cursor).await {
+                Err(error) if error.kind() == ErrorKind::ForeignCursor => refused("lost_cursor"),
+                known => Ok(known.map(drop)?),
+            }
+        };
         tokio::select! {
-            reached = self.tide.reach(&self.store, cursor.revision()) => reached,
+            reached = reach => reached,
             why = self.over() => Err(access::over(why)),
             () = self.ending.clone().wait() => {
                 let detail = "the server ends; ask again when it is back";
@@ -404,7 +415,7 @@ impl Gate {
         let (keys, next, revision) = if values {
             let page = self.store.page(group, options).await?;
             let keys = page.entries.iter().map(|entry| {
-                let mut object = json::key(&KeyInfo::from(entry), self.id());
+                let mut object = json::key(&KeyInfo::from(entry), self.store.store().cursor(entry.revision));
                 if let Some(object) = object.as_object_mut() {
                     json::insert_value(object, "value", &entry.value);
                 }
@@ -413,7 +424,7 @@ impl Gate {
             (keys.collect(), page.next, page.revision)
         } else {
             let page = self.store.keys_page(group, options).await?;
-            let keys = page.keys.iter().map(|key| json::key(key, self.id()));
+            let keys = page.keys.iter().map(|key| json::key(key, self.store.store().cursor(key.revision)));
             (keys.collect(), page.next, page.revision)
         };
         Ok(Keys { keys, next, position: self.position(revision) })
@@ -463,8 +474,10 @@ impl Gate {
         if cursor.store() != self.id() {
             return Ok(Err(Gone::Foreign));
         }
-        let ahead = cursor.revision() > self.last().await?;
-        Ok(if ahead { Err(Gone::Future) } else { Ok(cursor.revision()) })
+        match self.store.revision_of(cursor).await {
+            Err(error) if error.kind() == ErrorKind::ForeignCursor => Ok(Err(Gone::Lost)),
+            known => Ok(Ok(known?)),
+        }
     }
 
     /// The last revision of the store.
@@ -518,7 +531,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What was given as a position is none.
 pub(crate) fn no_cursor(position: &Position) -> Problem {
     Problem::bad(format!(
-        "{:?} is not a cursor; one looks like k3v9x2mq-7: take one that the server gave",
+        "{:?} is not a cursor; one looks like k3v9x2mq-4fz8ab-7: take one that the server gave",
         position.0
     ))
 }

@@ -124,7 +124,7 @@ impl Subscription {
                 Ok(revision) => begun.ready(revision),
                 Err(gone) if wanted.snapshots == Snapshots::Auto => begun.load(gone.reason()),
                 Err(Gone::Nonsense) => return Err(no_cursor(&after)),
-                Err(Gone::Foreign | Gone::Future) => return Err(not_ours()),
+                Err(Gone::Foreign | Gone::Lost) => return Err(not_ours()),
             },
             (None, Snapshots::Auto) => begun.load("start"),
             // What was there before the call is not news.
@@ -282,12 +282,6 @@ impl Subscription {
                 }
                 told
             }
-            // A power cut took what the position stands for.
-            (ErrorKind::ForeignCursor, _) if self.snapshots == Snapshots::Auto => {
-                self.load("foreign");
-                None
-            }
-            (ErrorKind::ForeignCursor, _) => self.end(Told::Trouble(not_ours())),
             _ => self.leave(End::Failed(error)),
         }
     }
@@ -385,7 +379,7 @@ impl Gone {
     fn reason(self) -> &'static str {
         match self {
             Gone::Foreign | Gone::Nonsense => "foreign",
-            Gone::Future => "future",
+            Gone::Lost => "epoch",
         }
     }
 }

@@ -29,8 +29,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     hub.clients.lock().unwrap_or_else(PoisonError::into_inner).push(client);
 
     // An event is encoded once, however many clients there are.
-    let (id, feed) = (store.id(), hub.clone());
-    let subscription = store.on_change(move |event| feed.send(&json::event(event, id).to_string().into()));
+    let (weak, feed) = (store.downgrade(), hub.clone());
+    let subscription = store.on_change(move |event| {
+        if let Some(store) = weak.upgrade() {
+            feed.send(&json::event(event, store.cursor(event.revision())).to_string().into());
+        }
+    });
 
     store.set("config", "theme", "dark")?;
     store.transaction(|tx| {

@@ -78,7 +78,7 @@ pub use types::limits::{
 };
 pub use types::options::{Durability, Options, Retention, Waking};
 pub use types::quota::{Quota, QuotaExceeded, QuotaLimit};
-pub use types::revision::{Cursor, Revision, StoreId};
+pub use types::revision::{Cursor, Epoch, Revision, StoreId};
 pub use types::value::Value;
 pub use types::watching::{LagPolicy, WatchOptions};
 pub use types::writing::{DeleteOptions, SetOptions};

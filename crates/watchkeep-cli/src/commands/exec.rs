@@ -44,7 +44,7 @@ impl<'a> Exec<'a> {
             Failure::new(FAILURE, format!("the command for revision {} {what}", event.revision()))
         };
         let mut child = command.spawn().map_err(|error| failed(format!("could not be started: {error}")))?;
-        let mut object = watchkeep::json::event(event, self.store.id()).to_string();
+        let mut object = watchkeep::json::event(event, self.store.cursor(event.revision())).to_string();
         object.push('\n');
         if let Some(mut stdin) = child.stdin.take() {
             match stdin.write_all(object.as_bytes()) {

@@ -66,7 +66,7 @@ impl<'a> Printer<'a> {
 
     pub(super) fn item(&mut self, item: &Item, out: &mut Out) -> Result<()> {
         if out.is_json() {
-            return out.object(&watchkeep::json::item(item, self.store.id()));
+            return out.object(&watchkeep::json::item(item, self.store));
         }
         match item {
             Item::Event(event) => self.event(event, out),

@@ -75,7 +75,7 @@ fn conditions_refuse_with_4_and_tell_the_revision() {
     assert_eq!(at.ok(&["set", "lock", "job", "you", "--if-revision", "1"]), "2\n");
     let cursor = at.json(&["get", "lock", "job", "--json"])["cursor"].as_str().unwrap().to_owned();
     at.ok(&["delete", "lock", "job", "--if-revision", &cursor]);
-    let foreign = at.fails(2, &["set", "lock", "job", "x", "--if-revision", "k3v9x2mq-7"]);
+    let foreign = at.fails(2, &["set", "lock", "job", "x", "--if-revision", "k3v9x2mq-4fz8ab-7"]);
     assert!(foreign.contains("another store"), "{foreign}");
 }
 

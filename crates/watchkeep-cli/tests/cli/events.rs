@@ -71,7 +71,7 @@ fn history_selects() {
     assert_eq!(selected(&["--limit", "0"]), [] as [u64; 0]);
     let cursor = at.json_lines(&["history", "--json"])[3]["cursor"].as_str().unwrap().to_owned();
     assert_eq!(selected(&["--after", &cursor]), [5, 6]);
-    at.fails(2, &["history", "--after", "k3v9x2mq-3"]);
+    at.fails(2, &["history", "--after", "k3v9x2mq-4fz8ab-3"]);
 }
 
 #[test]

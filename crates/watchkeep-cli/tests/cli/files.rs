@@ -192,7 +192,7 @@ fn compact_forgets_events_and_keeps_entries() {
     );
     let output = at.output(&["history", "--after", "1"]);
     assert!(String::from_utf8(output.stderr).unwrap().contains("revisions 2 to 2"));
-    at.fails(2, &["compact", "--before", "k3v9x2mq-3"]);
+    at.fails(2, &["compact", "--before", "k3v9x2mq-4fz8ab-3"]);
     at.fails(2, &["compact"]);
 }
 

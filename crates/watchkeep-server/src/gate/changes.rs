@@ -72,16 +72,15 @@ impl Gate {
         if let Some(origin) = &asked.exclude_origin {
             filter = filter.exclude_origin(origin);
         }
-        let page =
-            self.store.changes(filter, after, asked.rows).await.map_err(|error| self.refusal(error))?;
+        if let Some(upto) = upto {
+            self.store.revision_of(upto).await.map_err(|error| self.refusal(error, upto))?;
+        }
+        let page = self.store.changes(filter, after, asked.rows).await.map_err(|error| match after {
+            Some(after) => self.refusal(error, after),
+            None => error.into(),
+        })?;
         let start = after.unwrap_or(page.floor);
         let end = upto.unwrap_or(page.end);
-        if end.store() != self.id() {
-            return Err(foreign());
-        }
-        if end.revision() > page.end.revision() {
-            return Err(future());
-        }
         if end.revision() < start.revision() {
             return Err(match after {
                 Some(_) => Problem::bad("the position in upto= comes before that in after=; swap them"),
@@ -108,12 +107,12 @@ impl Gate {
         Ok(Part { changes, next: page.next.revision(), _turn: turn })
     }
 
-    fn refusal(&self, error: Error) -> Problem {
+    /// What a request is told whose position was refused.
+    fn refusal(&self, error: Error, position: Cursor) -> Problem {
         match (error.kind(), error.lagged()) {
             (_, Some(lost)) => trimmed(&error.to_string(), &self.store.store().cursor(lost.to)),
-            (ErrorKind::ForeignCursor, _) => foreign(),
-            // What else is given is looked at before.
-            (ErrorKind::InvalidArgument, _) => future(),
+            (ErrorKind::ForeignCursor, _) if position.store() != self.id() => foreign(),
+            (ErrorKind::ForeignCursor, _) => lost(),
             _ => error.into(),
         }
     }
@@ -129,7 +128,7 @@ fn foreign() -> Problem {
     Problem::new(StatusCode::CONFLICT, "foreign_cursor", detail)
 }
 
-fn future() -> Problem {
-    let detail = "the position lies ahead of this store, which did not give it; start again without it";
-    Problem::new(StatusCode::CONFLICT, "future_cursor", detail)
+fn lost() -> Problem {
+    let detail = "what the position stands for is not in this store: a power cut took it, or another copy of the file gave it; start again without it";
+    Problem::new(StatusCode::CONFLICT, "lost_cursor", detail)
 }

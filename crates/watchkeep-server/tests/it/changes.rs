@@ -88,7 +88,7 @@ fn following_next_gives_the_whole_log_once_while_others_write() -> Result {
         // They are what a watch gives.
         for event in &events[2..] {
             let told = watcher.recv_timeout(LIMIT).ok_or("no event")??;
-            assert_eq!(*event, watchkeep::json::event(&told, store.id()));
+            assert_eq!(*event, watchkeep::json::event(&told, store.cursor(told.revision())));
         }
         Ok(())
     })
@@ -144,7 +144,7 @@ fn a_position_that_nothing_can_go_on_from_is_refused_and_the_floor_named() -> Re
         assert_eq!(from_floor, page(&hub.get("/v1/changes")));
     }
     let foreign = at(&Store::open_in_memory()?, 12);
-    for (kind, position) in [("foreign_cursor", foreign), ("future_cursor", at(&store, 21))] {
+    for (kind, position) in [("foreign_cursor", foreign), ("lost_cursor", at(&store, 21))] {
         for given in [format!("after={position}"), format!("after={}&upto={position}", at(&store, 12))] {
             assert_eq!(hub.get(&format!("/v1/changes?{given}")).refusal(), (409, kind.to_owned()), "{given}");
         }

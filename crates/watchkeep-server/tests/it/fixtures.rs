@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchkeep::{ManualClock, Options, SetOptions, Store, Timestamp};
+use watchkeep::{ManualClock, Options, Revision, SetOptions, Store, Timestamp};
 
 use crate::support::{LIMIT, Result, Served};
 
@@ -43,7 +43,8 @@ impl Text {
     /// The body without what is drawn.
     fn body(&self, store: &Store) -> Result<String> {
         let (_, body) = self.text.split_once("\r\n\r\n").ok_or("no head")?;
-        let body = body.replace(&format!("{}-", store.id()), "STORE-");
+        let drawn = store.cursor(Revision::ZERO);
+        let body = body.replace(&format!("{}-{}-", drawn.store(), drawn.epoch()), "STORE-EPOCH-");
         Ok(body.lines().filter(|line| !line.starts_with("retry:")).map(|line| format!("{line}\n")).collect())
     }
 }

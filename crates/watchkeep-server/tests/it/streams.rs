@@ -147,13 +147,23 @@ fn a_client_goes_on_after_its_bookmark() -> Result {
 
 #[test]
 fn what_cannot_be_gone_on_from_is_refused_or_healed() -> Result {
-    let (_folder, store) = open()?;
+    let (folder, store) = open()?;
     let (_other_folder, other) = open()?;
     store.set("g", "k", "v")?;
     let foreign = other.cursor(other.set("g", "k", "v")?).to_string();
-    let future = store.cursor(Revision::new(99)).to_string();
+    let ahead = store.cursor(Revision::new(99)).to_string();
+    // A copy that went its own way has the same identity, and gives the same numbers.
+    let copy = folder.path().join("copy.db");
+    store.backup(&copy)?;
+    std::fs::copy(&copy, folder.path().join("twin.db"))?;
+    let [copy, twin] = ["copy.db", "twin.db"].map(|name| Store::open(folder.path().join(name)));
+    let (copy, twin) = (copy?, twin?);
+    copy.set("g", "k", "v")?;
+    let lost = twin.cursor(twin.set("g", "k", "v")?).to_string();
+    let (served_copy, twins) = (Served::start(&copy)?, [(&lost, "epoch")]);
     let served = Served::start(&store)?;
-    for (cursor, reason) in [(&foreign, "foreign"), (&future, "future")] {
+    let ours = [(&foreign, "foreign"), (&ahead, "epoch")].map(|case| (&served, case));
+    for (served, (cursor, reason)) in ours.into_iter().chain(twins.map(|case| (&served_copy, case))) {
         assert_eq!(served.stream(&format!("after={cursor}"), &[])?.status, 409);
         let mut stream = served.stream(&format!("after={cursor}&snapshot=auto"), &[])?;
         assert_eq!(stream.need()?.data, json!({ "reason": reason }));
@@ -310,7 +320,10 @@ fn what_is_no_cursor_is_told_from_one() -> Result {
         let problem = answer.json();
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert_eq!(answer.refusal(), (400, "invalid_argument".to_owned()), "{target}");
-        assert!(detail.contains("looks like k3v9x2mq-7") && !detail.contains("bare"), "{target}: {detail}");
+        assert!(
+            detail.contains("looks like k3v9x2mq-4fz8ab-7") && !detail.contains("bare"),
+            "{target}: {detail}"
+        );
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use watchkeep::{
-    Durability, Filter, Kind, ManualClock, Options, Retention, Revision, Store, StoreId, WatchOptions,
+    Cursor, Durability, Filter, Kind, ManualClock, Options, Retention, Revision, Store, StoreId, WatchOptions,
 };
 
 use self::volume::{Held, Volume, bound, needs, run};
@@ -116,6 +116,9 @@ fn say(line: &str) -> Result<(), Fault> {
     Ok(std::io::stdout().lock().write_all(format!("{line}\n").as_bytes())?)
 }
 
+/// What names the boot before the cut.
+const BEFORE: &str = "before the cut";
+
 /// Uses the store until the disk fails, or for ever. As when the machine stops, nothing is closed.
 fn play(
     path: &str,
@@ -127,6 +130,7 @@ fn play(
         .durability(named(DURABILITIES, name, durability)?)
         .retention(Retention::FOREVER)
         .clock(clock.clone())
+        .boot_id(BEFORE)
         .ballast(false);
     let store = options.open(path);
     let played = store.as_ref().map_err(|error| format!("{error:?}").into()).and_then(|store| {
@@ -143,9 +147,9 @@ fn everything() -> Filter {
     Filter::everything().kinds(Kind::ALL)
 }
 
-/// What an event is, on one line.
-fn text(event: &watchkeep::Event) -> String {
-    format!("{} {:?}", event.revision(), Seen::from(event))
+/// What an event is, behind its cursor, on one line.
+fn text(store: &Store, event: &watchkeep::Event) -> String {
+    format!("{} {:?}", store.cursor(event.revision()), Seen::from(event))
 }
 
 /// Writes, and says what was acknowledged.
@@ -156,12 +160,12 @@ fn write(store: &Store, clock: &ManualClock, workload: Workload, seed: u64) -> R
         // Acknowledged is acknowledged, also when it cannot be read any more.
         let before = Revision::new(revision.get().saturating_sub(1));
         let event = store.history(everything(), before).next().and_then(Result::ok);
-        let line = event.map_or_else(|| revision.to_string(), |event| text(&event));
+        let line = event.map_or_else(|| store.cursor(revision).to_string(), |event| text(store, &event));
         if let Err(fault) = say(&format!("acked {line}")) {
             unheard.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
         }
     };
-    let scene = Scene { store, clock, acknowledge: &acknowledge, trimming: &|_| () };
+    let scene = Scene { store, clock, boot: BEFORE, acknowledge: &acknowledge, trimming: &|_| () };
     for step in 0.. {
         let done = workload.step(step, &mut dice, &scene);
         done.map_err(|error| format!("{}: {error:?}", workload.name()))?;
@@ -174,7 +178,7 @@ fn write(store: &Store, clock: &ManualClock, workload: Workload, seed: u64) -> R
 fn watch(store: &Store) -> Result<(), Fault> {
     for event in store.watch_with(everything(), WatchOptions::new().after(Revision::ZERO))? {
         let event = event.map_err(|error| format!("watching: {error:?}"))?;
-        say(&format!("delivered {}", text(&event)))?;
+        say(&format!("delivered {}", text(store, &event)))?;
     }
     Ok(())
 }
@@ -184,6 +188,7 @@ fn watch(store: &Store) -> Result<(), Fault> {
 struct Told {
     id: Option<StoreId>,
     last: Revision,
+    cursors: BTreeMap<Revision, Cursor>,
     acked: u64,
     delivered: u64,
     /// The last that the watcher received.
@@ -210,8 +215,13 @@ impl Told {
             self.failed.push(rest.to_owned());
             return Ok(());
         }
-        let (revision, event) = rest.split_once(' ').unwrap_or((rest, ""));
-        let revision: Revision = revision.parse()?;
+        let (cursor, event) = rest.split_once(' ').unwrap_or((rest, ""));
+        let cursor: Cursor = cursor.parse()?;
+        let revision = cursor.revision();
+        let known = *self.cursors.entry(revision).or_insert(cursor);
+        if known != cursor {
+            self.problems.push(format!("revision {revision} has the cursors {known} and {cursor}"));
+        }
         self.last = self.last.max(revision);
         if what == "acked" {
             self.acked += 1;
@@ -324,7 +334,9 @@ fn judge(path: &Path, told: &Told, judge: Judge) -> Result<Found, String> {
     // What is in the log is compared below: of events that only a killed writer knew, nobody can say what they were.
     let known = BTreeMap::new();
     let (doubt, trimmed) = (Some(Revision::ZERO), Revision::ZERO);
-    let found = verify(path, &Expect { known: &known, told: told.last, id: told.id, doubt, trimmed }, judge)?;
+    let expect =
+        Expect { known: &known, cursors: &told.cursors, told: told.last, id: told.id, doubt, trimmed };
+    let found = verify(path, &expect, judge)?;
     let failed = |error| format!("it cannot be read again: {error:?}");
     let store = Options::new().ballast(false).open(path).map_err(failed)?;
     for event in store.history(everything(), Revision::ZERO) {

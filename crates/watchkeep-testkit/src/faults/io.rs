@@ -136,11 +136,12 @@ fn after(stage: &mut Stage, fault: DiskFault) -> Result<(), String> {
     if stage.store().is_none() {
         stage.reopen().map_err(|error| failed(&error))?;
     }
-    let written = stage.store().map(|store| store.set("after", "healing", "x"));
+    let written = stage.store().map(|store| store.set("after", "healing", "x").map(|it| store.cursor(it)));
     match written {
-        Some(Ok(revision)) => {
+        Some(Ok(cursor)) => {
+            let revision = cursor.revision();
             let now = stage.disk.now();
-            stage.ledger().acknowledged(now, revision);
+            stage.ledger().acknowledged(now, cursor);
             if let Some(error) = stage.drain().first() {
                 return Err(format!("watching {}", failed(error)));
             }

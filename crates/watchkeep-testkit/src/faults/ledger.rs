@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use watchkeep::{Revision, StoreId};
+use watchkeep::{Cursor, Revision, StoreId};
 
 use crate::record::Seen;
 
@@ -29,6 +29,8 @@ struct Doubt {
 pub struct Ledger {
     /// Every event that anyone received.
     known: BTreeMap<Revision, Seen>,
+    /// The cursor of every revision that anyone was told of.
+    cursors: BTreeMap<Revision, Cursor>,
     told: Revision,
     facts: Vec<(usize, Fact)>,
     doubts: Vec<Doubt>,
@@ -41,6 +43,8 @@ pub struct Ledger {
 pub struct Expect<'l> {
     /// Every event that anyone ever received, later ones included.
     pub known: &'l BTreeMap<Revision, Seen>,
+    /// The cursor of every revision that anyone was told of, later ones included.
+    pub cursors: &'l BTreeMap<Revision, Cursor>,
     /// The last revision that was acknowledged or delivered.
     pub told: Revision,
     /// The store's identity, once its opening was acknowledged.
@@ -57,15 +61,15 @@ impl Ledger {
         self.facts.push((at, Fact::Opened(id)));
     }
 
-    /// A write returned this revision.
-    pub fn acknowledged(&mut self, at: usize, revision: Revision) {
-        self.tell(at, revision);
+    /// A write returned a revision.
+    pub fn acknowledged(&mut self, at: usize, cursor: Cursor) {
+        self.tell(at, cursor);
     }
 
     /// Somebody received an event.
-    pub fn delivered(&mut self, at: usize, event: Seen) {
+    pub fn delivered(&mut self, at: usize, event: Seen, cursor: Cursor) {
         let revision = event.revision;
-        self.tell(at, revision);
+        self.tell(at, cursor);
         match self.known.get(&revision) {
             Some(known) if *known != event => {
                 self.problems
@@ -76,7 +80,12 @@ impl Ledger {
         }
     }
 
-    fn tell(&mut self, at: usize, revision: Revision) {
+    fn tell(&mut self, at: usize, cursor: Cursor) {
+        let revision = cursor.revision();
+        let known = *self.cursors.entry(revision).or_insert(cursor);
+        if known != cursor {
+            self.problems.push(format!("revision {revision} has the cursors {known} and {cursor}"));
+        }
         self.told = self.told.max(revision);
         self.facts.push((at, Fact::Told(revision)));
         for doubt in self.doubts.iter_mut().filter(|doubt| doubt.to == usize::MAX && revision > doubt.after) {
@@ -113,6 +122,7 @@ impl Ledger {
     pub fn expect(&self, cut: usize) -> Expect<'_> {
         let mut expect = Expect {
             known: &self.known,
+            cursors: &self.cursors,
             told: Revision::ZERO,
             id: None,
             doubt: None,

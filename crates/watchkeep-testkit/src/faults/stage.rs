@@ -43,6 +43,7 @@ pub struct Stage {
     clock: Arc<ManualClock>,
     workload: Workload,
     durability: Durability,
+    boots: u64,
     open: Option<Open>,
     folder: TempDir,
 }
@@ -61,6 +62,7 @@ impl Stage {
             clock: Arc::default(),
             workload,
             durability,
+            boots: 0,
             open: None,
             folder,
         })
@@ -91,26 +93,34 @@ impl Stage {
         self.open.as_ref().map(|open| &open.store)
     }
 
-    /// Closes the store if it is open, and opens it, watched from the last event that anyone received.
+    /// What names the boot that its machine is in.
+    fn boot(&self) -> String {
+        format!("boot {}", self.boots)
+    }
+
+    /// Closes the store if it is open, and opens it in another boot, watched from the last event that anyone received.
     ///
     /// # Errors
     ///
     /// What opening it failed with.
     pub fn reopen(&mut self) -> watchkeep::Result<()> {
         self.close();
+        self.boots += 1;
         let options = Options::new()
             .durability(self.durability)
             .retention(self.workload.retention())
             .clock(self.clock.clone())
+            .boot_id(self.boot())
             .ballast(false);
         let store = options.open(self.path())?;
         self.ledger().opened(self.disk.now(), store.id());
         let all = || Filter::everything().kinds(Kind::ALL);
-        let (disk, ledger) = (self.disk.clone(), self.ledger.clone());
+        let (disk, ledger, weak) = (self.disk.clone(), self.ledger.clone(), store.downgrade());
         let callback = store.on_change_with(all(), move |item| {
-            if let Item::Event(event) = item {
+            if let (Item::Event(event), Some(store)) = (item, weak.upgrade()) {
+                let cursor = store.cursor(event.revision());
                 let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.delivered(disk.now(), Seen::from(event));
+                ledger.delivered(disk.now(), Seen::from(event), cursor);
             }
         });
         // What was acknowledged may not have been received yet.
@@ -147,7 +157,11 @@ impl Stage {
                 let scene = Scene {
                     store,
                     clock: &self.clock,
-                    acknowledge: &|revision| note().acknowledged(disk.now(), revision),
+                    boot: &self.boot(),
+                    acknowledge: &|revision| {
+                        let cursor = store.cursor(revision);
+                        note().acknowledged(disk.now(), cursor);
+                    },
                     trimming: &|to| note().trimming(disk.now(), to),
                 };
                 workload.step(step, dice, &scene)
@@ -160,9 +174,13 @@ impl Stage {
     /// Takes what the watcher has; what it failed with.
     pub fn drain(&mut self) -> Vec<Error> {
         let mut errors = Vec::new();
-        while let Some(item) = self.open.as_mut().and_then(|open| open.watcher.try_recv()) {
+        while let Some(open) = &mut self.open {
+            let Some(item) = open.watcher.try_recv() else { break };
             match item {
-                Ok(event) => self.ledger().delivered(self.disk.now(), Seen::from(&event)),
+                Ok(event) => {
+                    let cursor = open.store.cursor(event.revision());
+                    self.ledger().delivered(self.disk.now(), Seen::from(&event), cursor);
+                }
                 Err(error) => {
                     errors.push(error);
                     break;
@@ -181,7 +199,10 @@ impl Stage {
         // A watcher that cannot read the log fails once with the close, and ends.
         for item in open.watcher.by_ref().take(10_000) {
             match item {
-                Ok(event) => self.ledger().delivered(self.disk.now(), Seen::from(&event)),
+                Ok(event) => {
+                    let cursor = open.store.cursor(event.revision());
+                    self.ledger().delivered(self.disk.now(), Seen::from(&event), cursor);
+                }
                 Err(_) => break,
             }
         }

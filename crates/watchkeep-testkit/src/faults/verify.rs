@@ -4,18 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use watchkeep::{Durability, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions};
+use watchkeep::{
+    Durability, ErrorKind, Filter, Kind, ManualClock, Options, Revision, Store, Timestamp, WatchOptions,
+};
 
 use super::Expect;
 use super::workload::{CONSUMER, POSITION};
 use crate::record::{Cell, Log, Seen, State};
+
+/// What names the boot after the fault.
+const AFTER: &str = "after the fault";
 
 /// What may be lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judge {
     /// Nothing: the disk kept what it had synced, and the file is of full durability.
     Full,
-    /// A suffix of whole transactions, whose revisions are not given again: the file is of relaxed durability.
+    /// A suffix of whole transactions: the file is of relaxed durability.
     Relaxed,
     /// A suffix of whole transactions: the disk did not keep what it had synced.
     Damaged,
@@ -44,10 +49,10 @@ pub struct Found {
 pub fn verify(path: &Path, expect: &Expect<'_>, judge: Judge) -> Result<Found, String> {
     // Long ago, so that nothing is due: entries are what the log made them.
     let clock = Arc::new(ManualClock::new(Timestamp::from_millis(0)));
-    let options = Options::new().clock(clock.clone()).ballast(false);
+    let options = Options::new().clock(clock.clone()).boot_id(AFTER).ballast(false);
     let store = options.open(path).map_err(|error| format!("it cannot be opened: {error:?}"))?;
     let found = whole(&store, expect, judge)?;
-    lives(&store, expect, found, judge)?;
+    lives(&store, expect, found)?;
     clock.advance(Duration::from_secs(1 << 32));
     store.purge_expired().map_err(|error| format!("what is due cannot be removed: {error:?}"))?;
     store.close().map_err(|error| format!("it cannot be closed: {error:?}"))?;
@@ -139,16 +144,14 @@ fn same_position(store: &Store, state: &State) -> Result<(), String> {
     }
 }
 
-/// The store can be written again, and no revision that anyone was told of is given to another event.
-fn lives(store: &Store, expect: &Expect<'_>, found: Found, judge: Judge) -> Result<(), String> {
+/// The store can be written again; every cursor that anyone was given stands for its event or for nothing, also when
+/// the numbers that are lost have come again.
+fn lives(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
     let failed = |error| format!("it cannot be used any more: {error:?}");
-    if found.lost > 0 && judge == Judge::Relaxed {
-        refuses_what_is_lost(store, expect.told)?;
-    }
+    same_cursors(store, expect, found)?;
     let revision = store.set("after", "the fault", "on").map_err(failed)?;
-    let told = if judge == Judge::Damaged { found.last } else { expect.told.max(found.last) };
-    if revision <= told {
-        return Err(format!("revision {revision} is given again, up to {told} they were known"));
+    if revision.get() != found.last.get() + 1 {
+        return Err(format!("after {} comes {revision}", found.last));
     }
     let value = store.get("after", "the fault").map_err(failed)?;
     if value.as_deref() != Some(b"on") {
@@ -156,17 +159,48 @@ fn lives(store: &Store, expect: &Expect<'_>, found: Found, judge: Judge) -> Resu
     }
     let rows: Vec<_> = store.history(Filter::everything(), found.last).collect();
     match rows.as_slice() {
-        [Ok(event)] if event.revision() == revision => Ok(()),
-        rows => Err(format!("after {} the log has {rows:?}, written was {revision}", found.last)),
+        [Ok(event)] if event.revision() == revision => {}
+        rows => {
+            return Err(format!("after {} the log has {rows:?}, written was {revision}", found.last));
+        }
     }
+    let (given, _) = expect.cursors.last_key_value().map_or((found.last, None), |(at, it)| (*at, Some(it)));
+    while store.last_revision().map_err(failed)? < given {
+        store.set("after", "the fault", "again").map_err(failed)?;
+    }
+    same_cursors(store, expect, found)
 }
 
-/// A cursor into what the cut took is an error, at once or in place of the first event.
-fn refuses_what_is_lost(store: &Store, told: Revision) -> Result<(), String> {
-    let cursor = store.cursor(told);
-    let refused = match store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor)) {
-        Err(_) => true,
-        Ok(mut watcher) => matches!(watcher.try_recv(), Some(Err(_))),
-    };
-    if refused { Ok(()) } else { Err(format!("the cursor {cursor} is lost, and goes on in silence")) }
+/// A cursor of what is there goes on, one into what the fault took is an error; the ends of both are looked at.
+fn same_cursors(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), String> {
+    let (mut kept, mut lost) = (expect.cursors.range(..=found.last), expect.cursors.range(found.last..));
+    if lost.clone().next().is_some_and(|(first, _)| *first == found.last) {
+        lost.next();
+    }
+    let middle = lost.clone().count() / 2;
+    let last =
+        store.last_revision().map_err(|error| format!("the last revision cannot be read: {error:?}"))?;
+    for (revision, cursor) in [kept.next(), kept.next_back()].into_iter().flatten() {
+        if !matches!(store.revision_of(*cursor), Ok(known) if known == *revision) {
+            return Err(format!("the cursor {cursor} is good, and refused"));
+        }
+        if store.cursor(*revision) != *cursor {
+            return Err(format!("the cursor {cursor} became {}", store.cursor(*revision)));
+        }
+    }
+    for (revision, cursor) in
+        [lost.clone().next(), lost.clone().nth(middle), lost.next_back()].into_iter().flatten()
+    {
+        if !matches!(store.revision_of(*cursor), Err(error) if error.kind() == ErrorKind::ForeignCursor) {
+            return Err(format!("the cursor {cursor} is lost, and known"));
+        }
+        let watched = store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(*cursor));
+        if watched.is_ok() {
+            return Err(format!("the cursor {cursor} is lost, and goes on in silence"));
+        }
+        if *revision <= last && store.cursor(*revision) == *cursor {
+            return Err(format!("the cursor {cursor} is lost, and given again"));
+        }
+    }
+    Ok(())
 }

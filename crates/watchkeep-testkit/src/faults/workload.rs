@@ -44,6 +44,8 @@ pub struct Scene<'s> {
     pub store: &'s Store,
     /// Its clock.
     pub clock: &'s ManualClock,
+    /// What names the boot that the machine is in.
+    pub boot: &'s str,
     /// Told of a write that returned, on the thread that wrote.
     pub acknowledge: &'s (dyn Fn(Revision) + Sync),
     /// Told of trimming before it is asked for.
@@ -194,7 +196,10 @@ fn upkeep(scene: &Scene<'_>, step: u64, dice: &mut Dice) -> Result<()> {
         2 => checkpoint(store, step),
         4 => {
             // As another process has it open.
-            let other = Options::new().ballast(false).open(store.path().unwrap_or(Path::new("")))?;
+            let other = Options::new()
+                .ballast(false)
+                .boot_id(scene.boot)
+                .open(store.path().unwrap_or(Path::new("")))?;
             put(&other, dice, scene.acknowledge)?;
             other.close()?;
         }

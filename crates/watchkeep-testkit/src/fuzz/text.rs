@@ -21,9 +21,15 @@ pub fn cursors(bytes: &[u8]) -> Verdict {
         return Err(format!("{text:?} is read as {revision:?}"));
     }
     let cursor = text.parse::<Cursor>().ok();
-    let parts = text.split_once('-').and_then(|(store, digits)| Some((identity(store)?, number(digits)?)));
-    let read = cursor.map(|cursor| (cursor.store().to_string(), cursor.revision().get()));
-    if read != parts.map(|(store, number)| (store.to_owned(), number)) {
+    let parts: Vec<_> = text.splitn(3, '-').collect();
+    let parts = match parts.as_slice() {
+        [store, epoch, digits] => letters(store, 8).zip(letters(epoch, 6)).zip(number(digits)),
+        _ => None,
+    };
+    let said =
+        |cursor: Cursor| ((cursor.store().to_string(), cursor.epoch().to_string()), cursor.revision().get());
+    let read = cursor.map(said);
+    if read != parts {
         return Err(format!("{text:?} is read as {read:?}"));
     }
     match cursor {
@@ -34,9 +40,9 @@ pub fn cursors(bytes: &[u8]) -> Verdict {
     }
 }
 
-fn identity(text: &str) -> Option<&str> {
+fn letters(text: &str, len: usize) -> Option<String> {
     let letter = |one: char| one.is_ascii_digit() || (one.is_ascii_lowercase() && !"ilou".contains(one));
-    (text.len() == 8 && text.chars().all(letter)).then_some(text)
+    (text.len() == len && text.chars().all(letter)).then(|| text.to_owned())
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -1,6 +1,7 @@
 //! Engines: what stores and orders. An engine commits and knows nothing of watchers; it hands out an ordered feed
 //! of its commits and reads the change log back.
 
+pub(crate) mod epochs;
 pub(crate) mod feed;
 pub(crate) mod floors;
 mod hold;
@@ -26,7 +27,7 @@ use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::options::{Durability, Waking};
-use crate::types::revision::{Revision, StoreId};
+use crate::types::revision::{Cursor, Revision, StoreId};
 
 use feed::Feed;
 use floors::Floors;
@@ -174,6 +175,8 @@ pub(crate) enum Wait {
 /// What stores and orders. What only some engines have stands apart, behind an accessor each.
 pub(crate) trait Engine: Ask + Send + Sync + 'static {
     fn id(&self) -> StoreId;
+    /// The cursor of a revision. Must not wait for anything.
+    fn cursor(&self, revision: Revision) -> Cursor;
     /// What only a file has, where it is one.
     fn file(&self) -> Option<&dyn File>;
     /// What a store needs to have done, where those who have it open must see to it.

@@ -13,7 +13,7 @@ use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::options::Retention;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::value::Value;
 
 use super::mixed_up;
@@ -46,8 +46,8 @@ pub(crate) enum Query<'q> {
     Survey { names: NameRange, namespace: Option<Name<'q>> },
     /// [`Revision`]: the last.
     Last,
-    /// [`Bounds`]. Refuses a place whose event a power cut took: what followed it there is not what follows here.
-    Bounds { after: Option<Revision> },
+    /// [`Bounds`]. Refuses a cursor of this store whose event is not here: a power cut took it, or only another copy has it.
+    Bounds { after: Option<Cursor> },
     /// [`LogPage`] of what follows a place that is not lost. Answered after the close, too, while the file is there:
     /// watchers still drain.
     Log { after: Revision },
@@ -64,6 +64,12 @@ pub(crate) trait Ask {
 }
 
 impl Query<'_> {
+    /// What asks this store for its bounds, for somebody who begins after a cursor.
+    pub(crate) fn bounds(store: StoreId, after: Option<Cursor>) -> Result<Query<'static>> {
+        after.map_or(Ok(()), |after| after.refuse_foreign(store))?;
+        Ok(Query::Bounds { after })
+    }
+
     /// The answer, as what it is.
     pub(crate) fn ask<T: TryFrom<Answer, Error = Error>>(&self, whom: &(impl Ask + ?Sized)) -> Result<T> {
         whom.ask(self)?.try_into()

@@ -12,7 +12,7 @@ use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES, SNAPSHOT_GROUPS};
 use crate::types::name::NameRange;
 use crate::types::options::Retention;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::query::{Answer, Bounds, Dated, LogPage, Part, Place, Query, Survey, Totals};
@@ -32,7 +32,7 @@ pub(super) trait Reads {
     fn last(&self) -> Result<Revision>;
     fn trimmed(&self) -> Result<Revision>;
     fn log(&self, after: Revision) -> Result<LogPage>;
-    fn refuse_lost(&self, revision: Revision) -> Result<()>;
+    fn refuse_lost(&self, cursor: Cursor) -> Result<()>;
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
     fn totals(&self, groups: &NameRange) -> Result<Totals>;
     fn quota(&self, namespace: &str) -> Result<Option<Quota>>;

@@ -33,7 +33,7 @@ impl<R: Rows> Job<'_, R> {
             Act::Ack { fence, upto } => {
                 let mut row = self.held(name, *fence)?;
                 if let Some(upto) = *upto {
-                    self.refuse_unknown(upto)?;
+                    self.refuse_ahead(upto)?;
                     row.acked = Some(row.acked.unwrap_or_default().max(upto));
                     row.acked_at = Some(now);
                 }
@@ -143,11 +143,11 @@ impl<R: Rows> Job<'_, R> {
             ConsumerStart::Now => Some(self.rows.last()?),
             ConsumerStart::Beginning => Some(self.rows.trimmed()?),
             ConsumerStart::After(revision) => {
-                self.refuse_unknown(revision)?;
+                self.refuse_ahead(revision)?;
                 Some(revision)
             }
             ConsumerStart::AfterCursor(cursor) => {
-                self.refuse_unknown(cursor.revision())?;
+                self.refuse_lost(cursor)?;
                 Some(cursor.revision())
             }
             ConsumerStart::Snapshot => None,

@@ -4,8 +4,7 @@ use crate::types::batch::{Condition, Must, Unmet};
 use crate::types::error::{Error, Reason};
 use crate::types::filter::Filter;
 use crate::types::limits::MAX_UNCHANGED_EVENTS;
-use crate::types::revision::Revision;
-use crate::types::writing::Expected;
+use crate::types::revision::{Cursor, Revision};
 
 use super::{Job, Result, Rows, Stop, checked, refuse};
 
@@ -24,15 +23,13 @@ impl<R: Rows> Job<'_, R> {
         let mut unmet = Vec::new();
         for (condition, Condition(must)) in conditions.iter().enumerate() {
             let (holds, current, is_too_old) = match must {
-                Must::Entry { group, key, be, of } => {
-                    if let (Expected::At(revision), Some(_)) = (be, of) {
-                        self.refuse_unknown(*revision)?;
-                    }
+                Must::Entry { group, key, be, at } => {
+                    at.map_or(Ok(()), |at| self.refuse_lost(at))?;
                     let current = self.current(group, key)?;
                     (be.holds(current), current, false)
                 }
                 Must::Group { group, present } => (self.is_group(group)? == *present, None, false),
-                Must::Unchanged { filter, since, .. } => match self.unchanged(filter, *since)? {
+                Must::Unchanged { filter, since } => match self.unchanged(filter, *since)? {
                     Unchanged::Yes => continue,
                     Unchanged::No(change) => (false, Some(change), false),
                     Unchanged::TooOld => (false, None, true),
@@ -61,9 +58,10 @@ impl<R: Rows> Job<'_, R> {
     }
 
     /// Looks at the log after a revision, as far as that takes no longer than a write may.
-    fn unchanged(&mut self, filter: &Filter, since: Revision) -> Result<Unchanged> {
+    fn unchanged(&mut self, filter: &Filter, since: Cursor) -> Result<Unchanged> {
         checked(filter.check())?;
-        self.refuse_unknown(since)?;
+        self.refuse_lost(since)?;
+        let since = since.revision();
         // What is due is not there, and the log says so once it has gone.
         for part in filter.parts() {
             self.reap_first(part.target.ranges().0)?;
@@ -74,7 +72,8 @@ impl<R: Rows> Job<'_, R> {
         let (mut found, mut looked_at) = (None, 0);
         self.rows.logged(since, MAX_UNCHANGED_EVENTS + 1, &mut |place| {
             looked_at += 1;
-            let matches = || filter.lets_through(place.kind, place.origin, place.group, place.key);
+            let matches = |kind| filter.lets_through(kind, place.origin, place.group, place.key);
+            let matches = || place.kind.is_some_and(matches);
             found = (looked_at <= MAX_UNCHANGED_EVENTS && matches()).then_some(place.revision);
             found.is_none()
         })?;
@@ -85,13 +84,15 @@ impl<R: Rows> Job<'_, R> {
         })
     }
 
-    /// Refuses a revision that was not given yet, or whose event a power cut took.
-    pub(super) fn refuse_unknown(&mut self, revision: Revision) -> Result<()> {
+    /// Refuses a revision that was not given yet.
+    pub(super) fn refuse_ahead(&mut self, revision: Revision) -> Result<()> {
         let last = self.rows.last()?;
-        if revision > last {
-            return refuse(Reason::Ahead { revision, last });
-        }
-        let lost: Option<Error> = self.rows.lost(revision)?;
+        if revision > last { refuse(Reason::Ahead { revision, last }) } else { Ok(()) }
+    }
+
+    /// Refuses a cursor of this store whose event is not here.
+    pub(super) fn refuse_lost(&mut self, cursor: Cursor) -> Result<()> {
+        let lost: Option<Error> = self.rows.lost(cursor)?;
         lost.map_or(Ok(()), |lost| Err(Stop::Refused(lost)))
     }
 }

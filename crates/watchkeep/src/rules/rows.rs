@@ -9,7 +9,7 @@ use crate::types::event::{Change, Kind};
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::quota::{Quota, Usage};
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::Did;
@@ -119,7 +119,8 @@ pub(crate) struct New<'a> {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) revision: Revision,
-    pub(crate) kind: Kind,
+    /// None of a kind that this release does not know.
+    pub(crate) kind: Option<Kind>,
     pub(crate) group: &'a str,
     pub(crate) key: Option<&'a str>,
     pub(crate) origin: Option<&'a str>,
@@ -194,8 +195,8 @@ pub(crate) trait Rows {
     fn last(&mut self) -> Result<Revision>;
     /// Everything up to this revision is trimmed.
     fn trimmed(&mut self) -> Result<Revision>;
-    /// Why a revision stands for nothing that is here, if it does not: a power cut took its event.
-    fn lost(&mut self, revision: Revision) -> Result<Option<Error>>;
+    /// Why a cursor of this store stands for nothing that is here, if it does not: a power cut took its event, say.
+    fn lost(&mut self, cursor: Cursor) -> Result<Option<Error>>;
     /// Hands on rows of the log after a revision, at most so many, until told to stop; how many.
     fn logged(
         &mut self,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::engine::workers::Workers;
-use crate::engine::{Answer, Dated, Query, Receipt, Survey, Wait};
+use crate::engine::{Answer, Bounds, Dated, Query, Receipt, Survey, Wait};
 use crate::rules::Write;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Applied, Batch, Operation};
@@ -392,6 +392,16 @@ impl AsyncStore {
         self.ask(Query::CountAll { groups: self.scope().groups(group_prefix) }).await
     }
 
+    /// As [`Store::revision_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::revision_of`].
+    pub async fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
+        let _: Bounds = self.ask(Query::bounds(self.store.id(), Some(cursor))?).await?;
+        Ok(cursor.revision())
+    }
+
     /// As [`Store::last_revision`].
     ///
     /// # Errors
@@ -462,8 +472,7 @@ impl AsyncStore {
     pub async fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
         let (hub, scope) = (self.store.core().hub.clone(), self.scope());
         let filter = filter.within(|group| scope.full(group));
-        let after = after.map(|after| after.of(self.store.id())).transpose()?;
-        let bounds = self.ask(Query::Bounds { after }).await?;
+        let bounds = self.ask(Query::bounds(self.store.id(), after)?).await?;
         let mut page = Reading::new(bounds, filter, scope.prefix(), after, rows)?;
         while let Some(after) = page.wants() {
             let segment = match hub.log.find(after) {
@@ -472,7 +481,7 @@ impl AsyncStore {
             };
             page.take(segment)?;
         }
-        Ok(page.finish(self.store.id()))
+        Ok(page.finish(&*self.store.core().engine))
     }
 
     /// As [`Store::backup_with`].

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
-use crate::engine::{File, Receipt, Transact};
+use crate::engine::{Bounds, File, Query, Receipt, Transact};
 use crate::rules::{Author, Work, Write};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::consumer::Force;
@@ -134,9 +134,31 @@ impl Store {
         self.core().engine.id()
     }
 
-    /// A revision in the form that may leave the process.
+    /// A revision in the form that may leave the process. It must be one of this store.
     pub fn cursor(&self, revision: Revision) -> Cursor {
-        Cursor::new(self.id(), revision)
+        self.core().engine.cursor(revision)
+    }
+
+    /// The revision of a cursor, if its event is this store's.
+    ///
+    /// ```
+    /// use watchkeep::{ErrorKind, Store};
+    /// let store = Store::open_in_memory()?;
+    /// let revision = store.set("config", "theme", "dark")?;
+    /// assert_eq!(store.revision_of(store.cursor(revision))?, revision);
+    ///
+    /// let foreign = Store::open_in_memory()?.cursor(revision);
+    /// assert_eq!(store.revision_of(foreign).unwrap_err().kind(), ErrorKind::ForeignCursor);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `ForeignCursor` for a cursor of another store, for one whose event a power cut took, and for one that only another
+    /// copy of the file gave; `Closed`, `Io`, `Corrupt`.
+    pub fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
+        let _: Bounds = Query::bounds(self.id(), Some(cursor))?.ask(&*self.core().engine)?;
+        Ok(cursor.revision())
     }
 
     /// The file's path; none of a store in memory.
@@ -149,8 +171,7 @@ impl Store {
         self.core().engine.file().map_or(Durability::Relaxed, File::durability)
     }
 
-    /// The last revision that is in the file. In a file of relaxed durability that was not closed in good order it
-    /// may be one that no event has: do not wait for an event that bears it.
+    /// The last revision that is in the file.
     ///
     /// # Errors
     ///
@@ -292,7 +313,7 @@ impl Store {
     /// # Errors
     ///
     /// `Conflict` when conditions do not hold, with [all of them](crate::Error::unmet); `ForeignCursor` for a condition
-    /// of another store, or of what a power cut took; `InvalidArgument` for one of a revision that is not there yet, for
+    /// whose cursor stands for no event of this store, see [`revision_of`](Store::revision_of); `InvalidArgument` for
     /// a time to live below 1 ms or past the year 9999, and for an empty prefix to delete; `TooLarge`, `QuotaExceeded`,
     /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn apply(&self, batch: Batch) -> Result<Applied> {

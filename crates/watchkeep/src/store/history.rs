@@ -30,8 +30,8 @@ impl History {
 
     fn fill(&mut self) -> Result<()> {
         self.filter.check()?;
-        // Refuses a place that is lost, and any after the close.
-        let _: Bounds = Query::Bounds { after: Some(self.after) }.ask(&*self.engine)?;
+        // Refused after the close, and `Log` is not.
+        let _: Bounds = Query::Bounds { after: None }.ask(&*self.engine)?;
         let page: LogPage = Query::Log { after: self.after }.ask(&*self.engine)?;
         if page.trimmed > self.after {
             // From the beginning means from wherever it begins.

@@ -109,8 +109,8 @@ impl Store {
     /// # Errors
     ///
     /// `Lagged` when events after the position are trimmed: what is lost ends at the oldest position that can be gone
-    /// on from. `ForeignCursor` when the position belongs to another store, or to commits that a power cut took;
-    /// `InvalidArgument` when it lies ahead of this one. `Closed`, `Io`, `Corrupt`.
+    /// on from. `ForeignCursor` when the position stands for no event of this store, see
+    /// [`revision_of`](Store::revision_of). `Closed`, `Io`, `Corrupt`.
     pub fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
         let scope = self.scope();
         self.core().hub.changes(filter.within(|group| scope.full(group)), scope.prefix(), after, rows)

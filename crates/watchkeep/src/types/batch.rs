@@ -106,12 +106,12 @@ pub struct Condition(pub(crate) Must);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Must {
-    /// The entry is as expected. The identity is that of the store whose revision it is, where that is known.
-    Entry { group: String, key: String, be: Expected, of: Option<StoreId> },
+    /// The entry is as expected; the cursor is that of the revision, where it came from outside.
+    Entry { group: String, key: String, be: Expected, at: Option<Cursor> },
     /// The group holds a key, or none.
     Group { group: String, present: bool },
     /// No event of these came after this.
-    Unchanged { filter: Filter, since: Revision, of: StoreId },
+    Unchanged { filter: Filter, since: Cursor },
 }
 
 impl Condition {
@@ -119,9 +119,9 @@ impl Condition {
         group: impl Into<String>,
         key: impl Into<String>,
         be: Expected,
-        of: Option<StoreId>,
+        at: Option<Cursor>,
     ) -> Condition {
-        Condition(Must::Entry { group: group.into(), key: key.into(), be, of })
+        Condition(Must::Entry { group: group.into(), key: key.into(), be, at })
     }
 
     /// The key is not there.
@@ -134,9 +134,9 @@ impl Condition {
         Condition::entry(group, key, Expected::Present, None)
     }
 
-    /// The entry has the revision of this cursor, which another store refuses.
+    /// The entry has the revision of this cursor. A batch whose cursor stands for no event of the store is refused.
     pub fn at(group: impl Into<String>, key: impl Into<String>, cursor: Cursor) -> Condition {
-        Condition::entry(group, key, Expected::At(cursor.revision()), Some(cursor.store()))
+        Condition::entry(group, key, Expected::At(cursor.revision()), Some(cursor))
     }
 
     /// The group holds no key.
@@ -157,25 +157,25 @@ impl Condition {
     /// at: with more after the cursor, or with a log that was trimmed since, it does not hold. A filter lets changes of
     /// deadlines through only when its [`kinds`](Filter::kinds) name [`Touch`](crate::Kind::Touch).
     pub fn unchanged(filter: Filter, since: Cursor) -> Condition {
-        Condition(Must::Unchanged { filter, since: since.revision(), of: since.store() })
+        Condition(Must::Unchanged { filter, since })
     }
 
     /// The same under the names that stand in the file.
     fn within(self, scope: &Scope) -> Condition {
         Condition(match self.0 {
-            Must::Entry { group, key, be, of } => Must::Entry { group: scope.full(&group), key, be, of },
+            Must::Entry { group, key, be, at } => Must::Entry { group: scope.full(&group), key, be, at },
             Must::Group { group, present } => Must::Group { group: scope.full(&group), present },
-            Must::Unchanged { filter, since, of } => {
-                Must::Unchanged { filter: filter.within(|group| scope.full(group)), since, of }
+            Must::Unchanged { filter, since } => {
+                Must::Unchanged { filter: filter.within(|group| scope.full(group)), since }
             }
         })
     }
 
     fn store(&self) -> Option<StoreId> {
         match &self.0 {
-            Must::Entry { of, .. } => *of,
+            Must::Entry { at, .. } => at.map(|at| at.store()),
             Must::Group { .. } => None,
-            Must::Unchanged { of, .. } => Some(*of),
+            Must::Unchanged { since, .. } => Some(since.store()),
         }
     }
 

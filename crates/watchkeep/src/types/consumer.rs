@@ -21,7 +21,7 @@ pub enum ConsumerStart {
     /// After this revision, taken as it is: one of another store is not noticed. What of it is trimmed is told as
     /// lost. One after the last revision is refused.
     After(Revision),
-    /// After this cursor, which must belong to this store, and not lie after its last revision.
+    /// After this cursor. One whose event is not this store's is refused.
     AfterCursor(Cursor),
     /// With the current entries and a [`Ready`](crate::Item::Ready) mark, then every later change. The entries come
     /// again, as they are then, until the mark or something after it is acknowledged.

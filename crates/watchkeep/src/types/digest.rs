@@ -36,21 +36,26 @@ impl Digest {
 
     fn condition(&mut self, Condition(must): &Condition) {
         match must {
-            Must::Entry { group, key, be, .. } => {
+            Must::Entry { group, key, be, at } => {
                 self.tag(b'e');
                 self.bytes(group);
                 self.bytes(key);
                 self.expected(Some(*be));
+                self.tag(u8::from(at.is_some()));
+                if let Some(at) = at {
+                    self.bytes(at.epoch().as_str());
+                }
             }
             Must::Group { group, present } => {
                 self.tag(b'g');
                 self.bytes(group);
                 self.tag(u8::from(*present));
             }
-            Must::Unchanged { filter, since, .. } => {
+            Must::Unchanged { filter, since } => {
                 self.tag(b'u');
                 self.bytes(filter.to_string());
-                self.number(since.as_i64());
+                self.bytes(since.epoch().as_str());
+                self.number(since.revision().as_i64());
             }
         }
     }
@@ -130,9 +135,11 @@ mod tests {
     use crate::types::writing::SetOptions;
 
     #[test]
-    fn what_differs_has_another_number_and_what_is_the_same_always_the_same() {
+    fn what_differs_has_another_number_and_what_is_the_same_always_the_same() -> Result<()> {
         let batch = || Batch::new().require(Condition::absent("g", "k"));
-        let all = [
+        let (one, other) = ("00000000-000000-7".parse()?, "00000000-000001-7".parse()?);
+        let (at, all) = (|at| Condition::at("g", "k", at), Filter::everything);
+        let batches = [
             Batch::new(),
             batch(),
             batch().set("g", "k", "v"),
@@ -149,17 +156,22 @@ mod tests {
             batch().touch("g", "k", Duration::from_secs(1)),
             Batch::new().require(Condition::group_absent("g")),
             Batch::new().require(Condition::group_present("g")),
+            Batch::new().require(at(one)),
+            Batch::new().require(at(other)),
+            Batch::new().require(Condition::unchanged(all(), one)),
+            Batch::new().require(Condition::unchanged(all(), other)),
         ];
-        let mut numbers: Vec<_> = all.iter().map(Batch::digest).collect();
+        let mut numbers: Vec<_> = batches.iter().map(Batch::digest).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), all.len());
+        assert_eq!(numbers.len(), batches.len());
+        Ok(())
     }
 
     /// The number stands in files: a batch that comes again after an upgrade has to be known again.
     #[test]
     fn the_number_of_a_batch_does_not_change_from_release_to_release() -> Result<()> {
-        let at = "00000000-7".parse()?;
+        let at = "00000000-000000-7".parse()?;
         let filters = Filter::any([Filter::key_prefix("g", "k").exclude_origin("me"), Filter::key_name("k")]);
         let batch = Batch::new()
             .require(Condition::absent("g", "k"))
@@ -177,7 +189,7 @@ mod tests {
             .delete_prefix("g")
             .touch("g", "k", Duration::from_secs(1))
             .persist("g", "k");
-        assert_eq!((Batch::new().digest(), batch.digest()), (2_343_686_810, 3_809_934_698));
+        assert_eq!((Batch::new().digest(), batch.digest()), (2_343_686_810, 3_446_508_817));
         Ok(())
     }
 }

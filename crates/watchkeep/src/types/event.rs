@@ -21,9 +21,6 @@ pub enum Kind {
     Expire,
     /// An entry's deadline was changed, its value not. Delivered only when asked for.
     Touch,
-    /// Not an event: a row of the log that passes over revisions that a power cut may have taken. Never delivered.
-    #[doc(hidden)]
-    Gap,
 }
 
 impl Kind {
@@ -38,7 +35,6 @@ impl Kind {
             Kind::DeleteGroup => "delete_group",
             Kind::Expire => "expire",
             Kind::Touch => "touch",
-            Kind::Gap => "gap",
         }
     }
 
@@ -50,12 +46,11 @@ impl Kind {
             Kind::DeleteGroup => 3,
             Kind::Expire => 4,
             Kind::Touch => 5,
-            Kind::Gap => 0,
         }
     }
 
     pub(crate) fn from_code(code: i64) -> Option<Kind> {
-        Kind::ALL.into_iter().chain([Kind::Gap]).find(|kind| kind.code() == code)
+        Kind::ALL.into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -280,6 +275,6 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_code(kind.code()), Some(kind));
         }
-        assert_eq!((Kind::from_code(0), Kind::from_code(6)), (Some(Kind::Gap), None));
+        assert_eq!((Kind::from_code(0), Kind::from_code(6)), (None, None));
     }
 }

@@ -70,8 +70,6 @@ const fn bit(kind: Kind) -> u8 {
         Kind::DeleteGroup => 4,
         Kind::Expire => 8,
         Kind::Touch => 16,
-        // No filter lets it through.
-        Kind::Gap => 0,
     }
 }
 
@@ -398,15 +396,6 @@ mod tests {
         let everything = Filter::everything();
         assert!(Kind::ALL.into_iter().filter(|&kind| !admits(&everything, kind, None)).eq([Kind::Touch]));
         assert!(admits(&Filter::everything().kinds(Kind::ALL), Kind::Touch, None));
-    }
-
-    #[test]
-    fn gaps_never_come() {
-        assert!(!admits(
-            &Filter::everything().kinds(Kind::ALL.into_iter().chain([Kind::Gap])),
-            Kind::Gap,
-            None
-        ));
     }
 
     #[test]

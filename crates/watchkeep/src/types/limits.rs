@@ -73,9 +73,6 @@ pub(crate) const REST: Duration = Duration::from_micros(250);
 pub(crate) const REST_AFTER: Duration = Duration::from_millis(1);
 pub(crate) const OTHERS_REMEMBERED: u32 = 64;
 
-/// How many revisions a relaxed file reserves at a time, with one sync.
-pub(crate) const REVISION_BLOCK: u64 = 4_096;
-
 /// Commits above this are dispatched from the log instead of from memory.
 pub(crate) const FEED_EVENTS: usize = 4_096;
 pub(crate) const FEED_BYTES: usize = 1 << 20;

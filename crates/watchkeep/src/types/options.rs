@@ -137,6 +137,7 @@ pub struct Options {
     pub(crate) snapshot_age: Duration,
     pub(crate) origin: Option<Arc<str>>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) boot_id: Option<String>,
 }
 
 impl Default for Options {
@@ -154,6 +155,7 @@ impl Default for Options {
             snapshot_age: Duration::from_secs(60),
             origin: None,
             clock: Arc::new(SystemClock),
+            boot_id: None,
         }
     }
 }
@@ -266,6 +268,17 @@ impl Options {
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Options {
         self.clock = clock;
+        self
+    }
+
+    /// What names the present boot of the machine: another text after each boot, the same in all processes until the
+    /// next. Linux tells it, and this need not be set there. Elsewhere each opening of a file that writes adds a row to it,
+    /// unless this is set.
+    ///
+    /// By it a [`Cursor`](crate::Cursor) of what a power cut took is told from one of what was written in its place.
+    #[must_use]
+    pub fn boot_id(mut self, id: impl Into<String>) -> Options {
+        self.boot_id = Some(id.into());
         self
     }
 }

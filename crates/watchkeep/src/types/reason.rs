@@ -8,7 +8,7 @@ use super::batch::{BatchId, Unmet};
 use super::error::ErrorKind;
 use super::event::Lagged;
 use super::quota::QuotaExceeded;
-use super::revision::{Revision, StoreId};
+use super::revision::{Cursor, Revision, StoreId};
 
 /// How many unmet conditions an error's text names.
 const TOLD: usize = 5;
@@ -169,12 +169,12 @@ pub(crate) enum Reason {
     #[error("the cursor belongs to store {theirs}, this is {ours}; start again from a snapshot")]
     ForeignCursor { theirs: StoreId, ours: StoreId },
     #[error(
-        "revision {revision} may have been lost in a power cut: the store went on from {after} at {next}; start again from a snapshot"
+        "the event of the cursor {cursor} is not in this file: a power cut took it, or only another copy of the file has it; start again from a snapshot"
     )]
-    LostRevision { revision: Revision, after: Revision, next: Revision },
+    LostCursor { cursor: Cursor },
     #[error("revision {revision} lies after the last one, {last}; name that or an earlier one")]
     Ahead { revision: Revision, last: Revision },
-    #[error("{text:?} is no cursor; it looks like k3v9x2mq-7, or is a bare revision like 7")]
+    #[error("{text:?} is no cursor; it looks like k3v9x2mq-4fz8ab-7, or is a bare revision like 7")]
     BadCursor { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
     Lagged(Lagged),
@@ -302,7 +302,7 @@ impl Reason {
             Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) | Reason::CannotWrite { .. } => {
                 ErrorKind::ReadOnly
             }
-            Reason::ForeignCursor { .. } | Reason::LostRevision { .. } => ErrorKind::ForeignCursor,
+            Reason::ForeignCursor { .. } | Reason::LostCursor { .. } => ErrorKind::ForeignCursor,
             Reason::Lagged(_) => ErrorKind::Lagged,
             Reason::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
             Reason::Aborted(_) | Reason::GivenUp => ErrorKind::Aborted,

@@ -1,4 +1,4 @@
-//! Revisions, and cursors: revisions that leave the process.
+//! Revisions, and cursors: revisions that may leave the process.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,11 @@ use std::str::FromStr;
 use super::error::{Error, Reason, Result};
 use super::limits::MAX_REVISION;
 
-/// The number of an event: strictly increasing over the whole store, never used again, at most 2^53 − 1.
+/// The number of an event: strictly increasing over the whole store, at most 2^53 − 1.
 ///
-/// Zero stands for "before the first event".
+/// Zero stands for "before the first event". Revisions are ordered, not dense: only the order of two of them says
+/// something. A power cut may take the last events of a file with relaxed durability, and their numbers come again then;
+/// a [`Cursor`] tells one from the other.
 ///
 /// ```
 /// use watchkeep::{Revision, Store};
@@ -80,15 +82,23 @@ impl StoreId {
 
     /// Drawn by the operating system: that two stores differ is all that keeps one from taking the other's cursors.
     pub(crate) fn random() -> Result<StoreId> {
-        let bytes: [u8; 8] = random()?;
-        let letter = |byte: u8| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0');
-        Ok(StoreId(bytes.map(letter)))
+        Ok(StoreId(letters()?))
     }
 
     /// The identity as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+}
+
+fn letters<const N: usize>() -> Result<[u8; N]> {
+    let letter = |byte: u8| ALPHABET.get(usize::from(byte) % ALPHABET.len()).copied().unwrap_or(b'0');
+    Ok(random()?.map(letter))
+}
+
+fn parse_letters<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let letters = <[u8; N]>::try_from(text.as_bytes()).ok()?;
+    letters.iter().all(|letter| ALPHABET.contains(letter)).then_some(letters)
 }
 
 /// Bytes drawn by the operating system.
@@ -112,17 +122,50 @@ impl FromStr for StoreId {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<StoreId> {
-        match <[u8; 8]>::try_from(text.as_bytes()) {
-            Ok(bytes) if bytes.iter().all(|byte| ALPHABET.contains(byte)) => Ok(StoreId(bytes)),
-            _ => Err(Reason::BadCursor { text: text.to_owned() }.into()),
-        }
+        parse_letters(text).map(StoreId).ok_or_else(|| Reason::BadCursor { text: text.to_owned() }.into())
     }
 }
 
-/// A revision together with the store that it belongs to, as `<store id>-<revision>`.
+/// A span of revisions between two boots of the machine, or two copies of the file, in which it was written: part of
+/// each [`Cursor`].
+///
+/// Six characters of `0-9a-z` without `i`, `l`, `o` and `u`, drawn by the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch([u8; 6]);
+
+impl Epoch {
+    /// Of no store.
+    pub(crate) const NONE: Epoch = Epoch(*b"000000");
+
+    pub(crate) fn random() -> Result<Epoch> {
+        Ok(Epoch(letters()?))
+    }
+
+    /// The epoch as text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Epoch {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Epoch> {
+        parse_letters(text).map(Epoch).ok_or_else(|| Reason::BadCursor { text: text.to_owned() }.into())
+    }
+}
+
+/// A revision that may leave the process, as `<store id>-<epoch>-<revision>`.
 ///
 /// This is the form for everything outside the process: command lines, files, the `id` of a browser's event
-/// stream. Another store, or the same store restored from a backup, refuses it.
+/// stream. It never means two things: another store refuses it, the same store restored from a backup does, and so does a
+/// store whose power was cut before the event was on the disk. [`Store::cursor`](crate::Store::cursor) makes one.
 ///
 /// ```
 /// use watchkeep::{Cursor, ErrorKind, Filter, Store, WatchOptions};
@@ -139,26 +182,29 @@ impl FromStr for StoreId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cursor {
     store: StoreId,
+    epoch: Epoch,
     revision: Revision,
 }
 
 impl Cursor {
-    /// The cursor of a revision of a store.
-    pub const fn new(store: StoreId, revision: Revision) -> Cursor {
-        Cursor { store, revision }
-    }
-
-    /// The revision, if the cursor is one of this store.
-    pub(crate) fn of(self, store: StoreId) -> Result<Revision> {
-        if self.store == store {
-            return Ok(self.revision);
-        }
-        Err(Reason::ForeignCursor { theirs: self.store, ours: store }.into())
+    pub(crate) const fn new(store: StoreId, epoch: Epoch, revision: Revision) -> Cursor {
+        Cursor { store, epoch, revision }
     }
 
     /// The store that the cursor belongs to.
     pub const fn store(&self) -> StoreId {
         self.store
+    }
+
+    /// Refuses the cursor of another store.
+    pub(crate) fn refuse_foreign(&self, ours: StoreId) -> Result<()> {
+        let theirs = self.store;
+        if theirs == ours { Ok(()) } else { Err(Reason::ForeignCursor { theirs, ours }.into()) }
+    }
+
+    /// The epoch in which its revision was given.
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
     /// The revision.
@@ -169,7 +215,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.store, self.revision)
+        write!(f, "{}-{}-{}", self.store, self.epoch, self.revision)
     }
 }
 
@@ -177,12 +223,16 @@ impl FromStr for Cursor {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Cursor> {
-        let bad = || Reason::BadCursor { text: text.to_owned() };
-        let (store, number) = text.split_once('-').ok_or_else(bad)?;
-        Ok(Cursor {
-            store: store.parse().map_err(|_| bad())?,
-            revision: parse_revision(number).ok_or_else(bad)?,
-        })
+        let parse = || {
+            let (store, rest) = text.split_once('-')?;
+            let (epoch, revision) = rest.split_once('-')?;
+            Some(Cursor {
+                store: StoreId(parse_letters(store)?),
+                epoch: Epoch(parse_letters(epoch)?),
+                revision: parse_revision(revision)?,
+            })
+        };
+        parse().ok_or_else(|| Reason::BadCursor { text: text.to_owned() }.into())
     }
 }
 
@@ -219,18 +269,21 @@ mod tests {
 
     #[test]
     fn a_cursor_survives_its_text_and_nothing_else_parses() -> Result<()> {
-        let cursor = Cursor::new(StoreId::random()?, Revision::new(77));
+        let cursor = Cursor::new(StoreId::random()?, Epoch::random()?, Revision::new(77));
         assert_eq!(cursor.to_string().parse::<Cursor>()?, cursor);
         for bad in [
             "",
             "-",
             "7",
-            "k3v9-7",
-            "k3v9x2mq-",
-            "k3v9x2mq-+7",
-            "k3v9x2mq--7",
-            "k3v9x2mi-7",
-            "k3v9x2mq-9007199254740992",
+            "k3v9x2mq-7",
+            "k3v9-4fz8ab-7",
+            "k3v9x2mq-4fz8a-7",
+            "k3v9x2mq-4fz8ab-",
+            "k3v9x2mq-4fz8ab-+7",
+            "k3v9x2mq-4fz8ab--7",
+            "k3v9x2mi-4fz8ab-7",
+            "k3v9x2mq-4fz8al-7",
+            "k3v9x2mq-4fz8ab-9007199254740992",
         ] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?} parsed");
         }

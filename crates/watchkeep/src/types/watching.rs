@@ -28,17 +28,6 @@ pub(crate) enum Start {
     Snapshot,
 }
 
-impl Start {
-    /// The revision that it names.
-    pub(crate) fn after(self) -> Option<Revision> {
-        match self {
-            Start::After(after) => Some(after),
-            Start::AfterCursor(cursor) => Some(cursor.revision()),
-            Start::Now | Start::Snapshot => None,
-        }
-    }
-}
-
 /// How [`Store::watch_with`](crate::Store::watch_with) watches.
 ///
 /// ```
@@ -98,15 +87,16 @@ impl WatchOptions {
         self
     }
 
-    /// Starts after this revision of this store. The number is taken as it is: one of another store is not
-    /// noticed, and one that lies ahead begins when the store gets there.
+    /// Starts after this revision of this store. The number is taken as it is: one of another store, or of an event that a
+    /// power cut took, is not noticed, and one that lies ahead begins when the store gets there.
     #[must_use]
     pub fn after(mut self, revision: Revision) -> WatchOptions {
         self.start = Start::After(revision);
         self
     }
 
-    /// Starts after this cursor, which must belong to this store.
+    /// Starts after this cursor. One whose event is not this store's is refused: see
+    /// [`Store::revision_of`](crate::Store::revision_of).
     #[must_use]
     pub fn after_cursor(mut self, cursor: Cursor) -> WatchOptions {
         self.start = Start::AfterCursor(cursor);

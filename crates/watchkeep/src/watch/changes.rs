@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Bounds, Query};
+use crate::engine::{Bounds, Engine, Query};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, ChangePage, Event, Lagged};
 use crate::types::filter::Filter;
 use crate::types::limits::{CHANGES_ROWS, PAGE_BYTES};
-use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::revision::{Cursor, Revision};
 
 use super::hub::Hub;
 use super::log_cache::Segment;
@@ -43,13 +43,12 @@ impl Hub {
         after: Option<Cursor>,
         rows: usize,
     ) -> Result<ChangePage> {
-        let after = after.map(|after| after.of(self.engine.id())).transpose()?;
-        let bounds = Query::Bounds { after }.ask(&*self.engine)?;
+        let bounds = Query::bounds(self.engine.id(), after)?.ask(&*self.engine)?;
         let mut page = Reading::new(bounds, filter, scope, after, rows)?;
         while let Some(after) = page.wants() {
             page.take(self.log.read(&*self.engine, after))?;
         }
-        Ok(page.finish(self.engine.id()))
+        Ok(page.finish(&*self.engine))
     }
 }
 
@@ -59,15 +58,13 @@ impl Reading {
         bounds: Bounds,
         filter: Filter,
         scope: &str,
-        after: Option<Revision>,
+        after: Option<Cursor>,
         rows: usize,
     ) -> Result<Reading> {
         filter.check()?;
-        let Bounds { trimmed: floor, end } = bounds;
-        match after {
-            Some(revision) if revision > end => return Err(Reason::Ahead { revision, last: end }.into()),
-            Some(revision) if revision < floor => return Err(lost(revision, floor)),
-            _ => {}
+        let (Bounds { trimmed: floor, end }, after) = (bounds, after.map(|after| after.revision()));
+        if let Some(after) = after.filter(|after| *after < floor) {
+            return Err(lost(after, floor));
         }
         let start = after.unwrap_or(floor);
         Ok(Reading {
@@ -132,8 +129,8 @@ impl Reading {
         self.reached = change.revision;
     }
 
-    pub(crate) fn finish(self, store: StoreId) -> ChangePage {
-        let cursor = |revision| Cursor::new(store, revision);
+    pub(crate) fn finish(self, engine: &dyn Engine) -> ChangePage {
+        let cursor = |revision| engine.cursor(revision);
         ChangePage {
             events: self.events,
             next: cursor(self.reached.max(self.floor)),

@@ -86,10 +86,11 @@ impl Watcher {
 
     /// What must be known before one is registered.
     pub(crate) fn query(hub: &Hub, options: &WatchOptions) -> Result<Query<'static>> {
-        if let Start::AfterCursor(cursor) = options.start {
-            cursor.of(hub.engine.id())?;
-        }
-        Ok(Query::Bounds { after: options.start.after() })
+        let after = match options.start {
+            Start::AfterCursor(cursor) => Some(cursor),
+            _ => None,
+        };
+        Query::bounds(hub.engine.id(), after)
     }
 
     /// Registers a watcher on a store whose bounds are known.

@@ -310,7 +310,8 @@ fn a_restored_store_is_the_backup_under_another_identity_each_time() -> Result {
     assert!(store.id() == restored.store && store.id() != again.store);
     assert_eq!(store.check()?.problems, Vec::<String>::new());
     assert_eq!(store.count("t:g")?, 2_000);
-    let cursor = watchkeep::Cursor::new(again.store, Revision::new(7));
+    let cursor = Store::open(folder.path().join("again.db"))?.cursor(Revision::new(7));
+    assert_eq!(cursor.store(), again.store);
     let refused = store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor));
     assert_eq!(refused.err().ok_or("the cursor was taken")?.kind(), ErrorKind::ForeignCursor);
     assert!(fs::read(&backup)? == before, "the backup was only read");

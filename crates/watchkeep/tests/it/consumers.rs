@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::consumers::{LEASE, acked, at, from, from_the_beginning, kind, listed, with, write};
 use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, next, revisions, take};
 use watchkeep::{
-    BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Cursor, Error, ErrorKind, Filter, Force, Item,
-    Kind, ManualClock, Options, Revision, Store,
+    BackupOptions, Consumer, ConsumerOptions, ConsumerStart, Error, ErrorKind, Filter, Force, Item, Kind,
+    ManualClock, Options, Revision, Store,
 };
 
 #[test]
@@ -53,7 +53,7 @@ fn a_new_consumer_begins_where_it_is_told_to_and_an_old_one_where_it_was_left() 
     }
     let mut again = store.consumer_with("now", from_the_beginning())?;
     assert_eq!(next(&mut again)?.revision(), at(6), "it is not new");
-    let foreign = Cursor::new(anywhere()?.id(), at(1));
+    let foreign = anywhere()?.cursor(at(1));
     let foreign = store.consumer_with("foreign", from(ConsumerStart::AfterCursor(foreign)));
     assert_eq!(kind(foreign), Some(ErrorKind::ForeignCursor));
     assert!(!store.consumers()?.iter().any(|row| row.name == "foreign"), "it was not made");
@@ -385,12 +385,20 @@ fn no_consumer_is_set_after_the_last_revision() -> Result {
     let store = with(2)?;
     store.consumer("old")?.close()?;
     let cursor = ConsumerStart::AfterCursor(store.cursor(at(3)));
-    for ahead in [ConsumerStart::After(at(3)), ConsumerStart::After(Revision::new(u64::MAX)), cursor] {
+    for (ahead, is_cursor) in [
+        (ConsumerStart::After(at(3)), false),
+        (ConsumerStart::After(Revision::new(u64::MAX)), false),
+        (cursor, true),
+    ] {
         let made = store.consumer_with("new", from(ahead)).err().ok_or("it was made")?;
         let reset = store.reset_consumer("old", ahead, Force::No).err().ok_or("it was reset")?;
         for refused in [made, reset] {
-            assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
-            assert!(refused.to_string().contains("after the last one, 2;"), "{refused}");
+            let (kind, word) = match is_cursor {
+                true => (ErrorKind::ForeignCursor, "is not in this file"),
+                false => (ErrorKind::InvalidArgument, "after the last one, 2;"),
+            };
+            assert_eq!(refused.kind(), kind);
+            assert!(refused.to_string().contains(word), "{refused}");
         }
     }
     assert_eq!(store.consumers()?.len(), 1);

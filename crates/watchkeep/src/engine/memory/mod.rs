@@ -34,7 +34,7 @@ use crate::types::consumer::Force;
 use crate::types::error::{Reason, Result};
 use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits};
 use crate::types::options::Options;
-use crate::types::revision::{Revision, StoreId};
+use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
 
@@ -82,7 +82,8 @@ pub(crate) struct MemoryEngine {
 impl MemoryEngine {
     /// An empty store. The signal is raised when the store's thread has something to do.
     pub(crate) fn open(options: &Options, signal: Arc<Signal>) -> Result<MemoryEngine> {
-        Ok(MemoryEngine::over(StoreId::random()?, State::new(1), TakesAlong(BATCH_JOBS), options, signal))
+        let state = State::new(Epoch::random()?, 1);
+        Ok(MemoryEngine::over(StoreId::random()?, state, TakesAlong(BATCH_JOBS), options, signal))
     }
 
     fn over(
@@ -289,6 +290,10 @@ impl Ask for MemoryEngine {
 impl Engine for MemoryEngine {
     fn id(&self) -> StoreId {
         self.id
+    }
+
+    fn cursor(&self, revision: Revision) -> Cursor {
+        self.state().epochs.cursor(self.id, revision)
     }
 
     fn file(&self) -> Option<&dyn File> {

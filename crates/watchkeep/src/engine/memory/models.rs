@@ -31,7 +31,13 @@ impl MemoryEngine {
     pub(crate) fn model(signal: Arc<Signal>) -> Arc<MemoryEngine> {
         // Nobody's deadline comes while a model runs.
         let options = Options::new().busy_timeout(Duration::from_secs(3_600)).retention(Retention::FOREVER);
-        Arc::new(MemoryEngine::over(StoreId::MODEL, State::new(GAP), TAKES_ALONG, &options, signal))
+        Arc::new(MemoryEngine::over(
+            StoreId::MODEL,
+            State::new(Epoch::NONE, GAP),
+            TAKES_ALONG,
+            &options,
+            signal,
+        ))
     }
 
     /// Commits as another process would: nothing of it is in the feed.

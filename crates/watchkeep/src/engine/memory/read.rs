@@ -15,7 +15,7 @@ use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::name::NameRange;
 use crate::types::options::Retention;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::state::{GroupId, State, Stored, bounds};
@@ -129,8 +129,8 @@ impl Reads for MemoryRead<'_> {
         Ok(LogPage { trimmed, end, changes })
     }
 
-    fn refuse_lost(&self, _: Revision) -> Result<()> {
-        Ok(())
+    fn refuse_lost(&self, cursor: Cursor) -> Result<()> {
+        self.state.epochs.refuse_lost(cursor, self.state.last())
     }
 
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {

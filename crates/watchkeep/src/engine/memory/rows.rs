@@ -17,7 +17,7 @@ use crate::types::filter::Filter;
 use crate::types::limits::{ANSWERS, BATCH_BYTES};
 use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 
 use super::state::{Group, GroupId, Map, Namespace, OVERHEAD, Row, State, Stored, payload};
 
@@ -380,8 +380,9 @@ impl Rows for MemoryRows {
         Ok(self.state.borrow().trimmed)
     }
 
-    fn lost(&mut self, _: Revision) -> Result<Option<Error>> {
-        Ok(None)
+    fn lost(&mut self, cursor: Cursor) -> Result<Option<Error>> {
+        let last = self.last()?;
+        Ok(self.state.borrow().epochs.refuse_lost(cursor, last).err())
     }
 
     fn logged(
@@ -395,7 +396,7 @@ impl Rows for MemoryRows {
             looked_at += 1;
             let place = Place {
                 revision: change.revision,
-                kind: change.kind,
+                kind: Some(change.kind),
                 group: &change.group,
                 key: change.key.as_deref(),
                 origin: change.origin.as_deref(),

@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use crate::engine::epochs::Epochs;
 use crate::rules::{Answer, ConsumerRow, LogRow, Past, search, whole_transactions};
 use crate::types::batch::Outcome;
 use crate::types::clock::Timestamp;
@@ -14,7 +15,7 @@ use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::options::Retention;
 use crate::types::quota::{Quota, Usage};
-use crate::types::revision::Revision;
+use crate::types::revision::{Epoch, Revision};
 use crate::types::value::Value;
 
 /// How many elements lie together: what a commit copies to change one of them, in memory and on the stack.
@@ -107,6 +108,7 @@ pub(super) struct State {
     pub(super) fence: u64,
     /// How much of the past the log keeps.
     pub(super) retention: Retention,
+    pub(super) epochs: Arc<Epochs>,
     /// How far it is from one revision to the next.
     pub(super) stride: u64,
     /// Which commit it is as of: some change rows without a revision.
@@ -114,8 +116,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(stride: u64) -> State {
+    pub(super) fn new(epoch: Epoch, stride: u64) -> State {
         State {
+            epochs: Arc::new(Epochs::only(epoch)),
             names: Map::new(),
             groups: Map::new(),
             deadlines: Set::new(),

@@ -16,7 +16,7 @@ use crate::types::filter::Filter;
 use crate::types::limits::{Limits, REAP_STEP};
 use crate::types::name::NameRange;
 use crate::types::quota::Quota;
-use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::value::Value;
 use crate::types::writing::{DeleteOptions, SetOptions};
 
@@ -32,7 +32,7 @@ fn at(second: i64) -> Moment {
 }
 
 fn empty() -> MemoryRows {
-    MemoryRows::begin(State::new(STRIDE), u64::MAX)
+    MemoryRows::begin(State::new(Epoch::NONE, STRIDE), u64::MAX)
 }
 
 fn nth(event: u64) -> Revision {
@@ -223,7 +223,7 @@ fn all_conditions_are_judged_before_the_first_operation() -> Result<()> {
     run(&mut rows, 0, set("g", "k", "v")).expect("a set");
     run(&mut rows, 0, set_for("d", "due", 1)).expect("a set");
     let store = StoreId::random()?;
-    let cursor = |event| Cursor::new(store, nth(event));
+    let cursor = |event| Cursor::new(store, Epoch::NONE, nth(event));
     let holds = Batch::new()
         .require(Condition::at("g", "k", cursor(1)))
         .require(Condition::absent("d", "due"))
@@ -242,7 +242,7 @@ fn all_conditions_are_judged_before_the_first_operation() -> Result<()> {
     assert_eq!(refused_by.unmet().first().and_then(|unmet| unmet.current), Some(nth(4)));
     assert!(run(&mut rows, 1, Work::Batch(Batch::new().require(unchanged("g")))).is_ok());
     let ahead = Batch::new().require(Condition::unchanged(Filter::group("g"), cursor(9)));
-    assert_eq!(refused(run(&mut rows, 1, Work::Batch(ahead))), ErrorKind::InvalidArgument);
+    assert_eq!(refused(run(&mut rows, 1, Work::Batch(ahead))), ErrorKind::ForeignCursor);
     Ok(())
 }
 

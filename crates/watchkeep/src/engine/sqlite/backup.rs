@@ -18,7 +18,7 @@ use crate::types::limits::{COPY_PAGES, MIN_FREE};
 use crate::types::revision::StoreId;
 
 use super::place::{self, INDEX, JOURNAL, WAL, beside, folder_of, io_failed, is_there, sync_folder};
-use super::{consumers, log, reserve};
+use super::{consumers, epochs, log};
 
 /// The name of a copy that is not complete is that of its target with this behind it, and so many drawn characters.
 const PARTIAL: &str = "-partial-";
@@ -122,8 +122,8 @@ fn transfer(source: &Connection, partial: &Partial, options: &mut BackupOptions)
     drop(copying);
     let store = StoreId::random()?;
     conn.execute("UPDATE wk_meta SET value = ?1 WHERE name = 'store'", [store.as_str()])?;
-    // The copy is whole, so nothing is lost in it, and nobody holds its consumers.
-    reserve::release_here(&conn)?;
+    epochs::begin_anew(&conn)?;
+    // Nobody holds its consumers.
     consumers::release_all(&conn)?;
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
     if mode != "delete" {

@@ -14,7 +14,7 @@ use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry};
 use super::schema;
-use super::{consumers, log, retention};
+use super::{consumers, epochs, log, retention};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -41,6 +41,13 @@ const TOTALS: &str = concat!(
     payload!(),
     " AS weight FROM wk_log WHERE revision > ?1) WHERE grown IS NOT NULL AND grown <> weight"
 );
+
+/// Epochs that do not come after the one before them, or begin after the log's end.
+const EPOCHS: &str = "
+SELECT ordinal FROM (
+  SELECT ordinal, floor, lag(ordinal, 1, -1) OVER (ORDER BY ordinal) AS before,
+         lag(floor, 1, 0) OVER (ORDER BY ordinal) AS least FROM wk_epochs)
+WHERE ordinal <> before + 1 OR floor < least OR floor > ?1";
 
 /// What is wrong, and how many entries, groups and events were looked at.
 pub(super) fn check(conn: &Connection) -> Result<(Vec<String>, [u64; 3])> {
@@ -85,6 +92,7 @@ fn all(conn: &Connection, problems: &mut Vec<String>) -> Result<[u64; 3]> {
     totals(conn, problems)?;
     let entries = entries(conn, problems, replay)?;
     consumers::check(conn, problems)?;
+    epochs(conn, problems)?;
     Ok([entries, groups, events])
 }
 
@@ -103,8 +111,8 @@ fn settings(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     while let Some(row) = rows.next()? {
         let (name, is_number): (String, bool) = (row.get(0)?, row.get(1)?);
         is_trimmed |= name == "trimmed";
-        let counts = ["format", "salt", "trimmed", "reserved", "fences"].contains(&&*name)
-            || retention::NAMES.contains(&&*name);
+        let counts =
+            ["format", "salt", "trimmed", "fences"].contains(&&*name) || retention::NAMES.contains(&&*name);
         if counts && !is_number {
             add(problems, "setting", || format!("{name:?} is no number"));
         } else if !counts && !["store", "durability"].contains(&&*name) {
@@ -185,9 +193,6 @@ impl Replay {
     fn apply(&mut self, change: &Change) {
         let group = change.group.to_string();
         let Some(key) = &change.key else {
-            if change.kind == Kind::Gap {
-                return;
-            }
             self.keys
                 .range_mut((group.clone(), String::new())..)
                 .take_while(|((name, _), _)| *name == group)
@@ -209,7 +214,6 @@ impl Replay {
                 self.keys.insert(place, Some(Said { revision, created, deadline }));
             }
             Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
-            Kind::Gap => {}
         }
     }
 }
@@ -315,6 +319,20 @@ fn totals(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Epochs follow one another, and none begins after the log's end.
+fn epochs(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+    if let Err(error) = epochs::all(conn) {
+        add(problems, "epoch:", || damage(&error));
+    }
+    let mut statement = conn.prepare(EPOCHS)?;
+    let mut rows = statement.query([log::end(conn)?.0.as_i64()])?;
+    while let Some(row) = rows.next()? {
+        let ordinal: i64 = row.get(0)?;
+        add(problems, "epoch:", || format!("number {ordinal} does not follow the one before it"));
+    }
+    Ok(())
+}
+
 /// Every row of the log has its checksum, revisions have no gap, and commits end where they say.
 fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) -> Result<u64> {
     let (trimmed, end) = (log::trimmed(conn)?, log::end(conn)?.0);
@@ -339,7 +357,7 @@ fn events(conn: &Connection, problems: &mut Vec<String>, replay: &mut Replay) ->
             }
         };
         for change in &page.changes {
-            number += u64::from(change.kind != Kind::Gap);
+            number += 1;
             replay.apply(change);
             let begins = after == commit;
             if change.commit < change.revision || (!begins && change.commit != commit) {

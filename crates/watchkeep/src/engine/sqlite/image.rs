@@ -17,6 +17,7 @@ use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
 use super::columns::SqlValue;
+use super::epochs::Home;
 use super::log::{self, Salt};
 use super::{answers, backup, consumers, open};
 
@@ -37,7 +38,7 @@ impl Image {
     pub(crate) fn new(retention: Retention) -> Result<Image> {
         let conn = Connection::open_in_memory()?;
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
-        open::make(&conn, true, &Options::new().retention(retention))?;
+        open::make(&conn, true, &Options::new().retention(retention), &Home::NOWHERE)?;
         let salt = Salt::read(&conn)?;
         Ok(Image { conn, salt })
     }

@@ -29,8 +29,6 @@ enum Broken {
         error: Error,
     },
     Whole(Error),
-    /// More revisions were needed than were reserved. Now they are: run again.
-    Short,
     /// A step of what has to go before the leader's own write is committed: run again.
     Reaped,
 }
@@ -54,7 +52,7 @@ impl SqliteEngine {
             match attempt {
                 Ok(()) => break,
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
-                Err(Broken::By { own: false, .. } | Broken::Short | Broken::Reaped) => {}
+                Err(Broken::By { own: false, .. } | Broken::Reaped) => {}
                 Err(Broken::Whole(error)) => {
                     lead.fail(&mut own_result, &error);
                     if matches!(own, Own::Others) {
@@ -82,7 +80,7 @@ impl SqliteEngine {
         let is_again = own_result.is_some() || !lead.taken.is_empty();
         let Some(writer) = &mut lead.pen else { return Ok(()) };
         self.may_write().map_err(Broken::Whole)?;
-        writer.reserve_early(queued, self.busy_timeout).map_err(Broken::Whole)?;
+        self.enter_epoch(writer, queued).map_err(Broken::Whole)?;
         writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
         let begun = SqliteRows::begin(&writer.conn);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
@@ -124,11 +122,6 @@ impl SqliteEngine {
         }
 
         let SqliteRows { base, last, earliest, changes, has_buried, .. } = rows;
-        if last > base && !writer.may_give(last).map_err(|error| self.abandon(writer, error))? {
-            writer.roll_back();
-            writer.reserve(last, queued, self.busy_timeout).map_err(Broken::Whole)?;
-            return Err(Broken::Short);
-        }
         writer.commit().map_err(Broken::Whole)?;
         writer.committed(base, last);
         if last > base {
@@ -141,6 +134,16 @@ impl SqliteEngine {
         }
         self.spare(writer);
         if is_reaping { Err(Broken::Reaped) } else { Ok(()) }
+    }
+
+    /// Before the first write: the newest epoch is one of this boot, and is known here.
+    fn enter_epoch(&self, writer: &mut Writer, queued: Instant) -> Result<()> {
+        if !writer.has_entered {
+            writer.enter_epoch(&self.home, queued, self.busy_timeout)?;
+            self.epochs.look_again(&writer.conn, &self.home)?;
+            writer.has_entered = true;
+        }
+        Ok(())
     }
 
     fn abandon(&self, writer: &Writer, error: Error) -> Broken {

@@ -154,11 +154,10 @@ pub(super) fn places(
         looked_at += 1;
         let group: Box<str> = row.get(2)?;
         let (key, origin) = (optional_text(row, 3)?, optional_text(row, 4)?);
-        // A kind that is not one of ours is nobody's change, and takes its place all the same.
-        let kind = Kind::from_code(row.get(1)?).unwrap_or(Kind::Gap);
         let place = Place {
             revision: Revision::from_i64(row.get(0)?)?,
-            kind,
+            // One that is not ours is nobody's change, and takes its place all the same.
+            kind: Kind::from_code(row.get(1)?),
             group: &group,
             key: key.as_deref(),
             origin: origin.as_deref(),
@@ -198,13 +197,9 @@ pub(super) fn page(conn: &Connection, after: Revision, limit: usize) -> Result<L
     Ok(page)
 }
 
-/// A page of the file that is damaged may hide rows: revisions have no gap but those that a row tells of.
+/// A page of the file that is damaged may hide rows: in a file, revisions have no gap.
 fn follows(before: Revision, change: Change) -> Result<Change> {
-    let follows = match change.kind {
-        Kind::Gap => change.previous == Some(before),
-        _ => Some(change.revision) == before.next(),
-    };
-    if follows { Ok(change) } else { Err(missing(before)) }
+    if Some(change.revision) == before.next() { Ok(change) } else { Err(missing(before)) }
 }
 
 fn missing(before: Revision) -> Error {

@@ -12,7 +12,7 @@ use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP};
 use crate::types::revision::Revision;
 
 use super::writer::Writer;
-use super::{SqliteEngine, answers, consumers, due, log, place, reserve, retention};
+use super::{SqliteEngine, answers, consumers, due, log, place, retention};
 use crate::engine::File;
 use crate::engine::lead::Lead;
 use crate::engine::turn::Admission;
@@ -132,8 +132,7 @@ impl SqliteEngine {
                 consumers::refuse_to_lose(conn, cut)?;
             }
             mark_trimmed(conn, cut)?;
-            let missing = reserve::missing_after(conn, trimmed)? - reserve::missing_after(conn, cut)?;
-            Ok((cut.get() - trimmed.get()).saturating_sub(missing))
+            Ok(cut.get().saturating_sub(trimmed.get()))
         })?;
         while events > 0 && self.exclusively(drop_trimmed)? > 0 {}
         Ok(events)

@@ -9,6 +9,7 @@ mod connection;
 mod consumers;
 mod counters;
 mod due;
+mod epochs;
 mod guard;
 mod image;
 mod lead;
@@ -20,7 +21,6 @@ mod place;
 mod pool;
 mod read;
 mod repair;
-mod reserve;
 mod restore;
 mod retention;
 mod rows;
@@ -52,14 +52,15 @@ use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, TRIM_STEP};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Waking};
-use crate::types::revision::{Revision, StoreId};
+use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::sync::caught;
 
 use ballast::Ballast;
-use connection::{Sync, WalLength};
+use connection::WalLength;
+use epochs::Home;
 use guard::Guard;
 use pool::Pool;
-use wake::{Presence, Wake};
+use wake::Wake;
 use writer::Writer;
 
 pub(crate) use image::Image;
@@ -83,6 +84,8 @@ pub(crate) struct SqliteEngine {
     wal: Arc<WalLength>,
     /// Wakes other processes, and is woken by them.
     wake: Wake,
+    home: Home,
+    epochs: epochs::Known,
     /// The earliest deadline that the store's thread knows of, in milliseconds.
     next_deadline: AtomicI64,
     /// The revision at which the log is looked at for trimming again.
@@ -108,17 +111,13 @@ impl SqliteEngine {
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
         let wake = Wake::new(&path, &signal);
-        let relaxed = sync == Sync::Normal;
-        if wake.enter()? == Presence::Alone {
-            let recover = || reserve::recover(&conn, options.clock.now(), options.busy_timeout);
-            let recovered = if relaxed { recover() } else { Ok(()) };
-            wake.admit_others();
-            recovered?;
-        }
+        wake.enter()?;
         let guard = Arc::new(Guard::of(&path, file.clone())?);
         // It may have waited long for others, who put another file there meanwhile.
         guard.same_file()?;
         let ballast = Ballast::of(&path, options.ballast);
+        let home = Home::of(&path, options.boot_id.as_deref());
+        let epochs = epochs::Known::at(&conn, &home)?;
         // Also where others released it: nothing may be set that uses up what they gave back.
         ballast.keep();
         let is_closing = Arc::new(AtomicBool::new(false));
@@ -130,13 +129,15 @@ impl SqliteEngine {
             clock: options.clock.clone(),
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
-            turn: Turn::new(Writer::new(conn, relaxed, is_closing.clone()), signal.clone()),
+            turn: Turn::new(Writer::new(conn, sync, is_closing.clone()), signal.clone()),
             pool: Pool::new(path.clone(), sync, options.clock.clone(), guard.clone()),
             feed: Feed::default(),
             floors: Arc::default(),
             signal,
             wal,
             wake,
+            home,
+            epochs,
             next_deadline: AtomicI64::new(i64::MAX),
             next_trim: AtomicU64::new(0),
             upkeep: Upkeep::default(),
@@ -238,16 +239,13 @@ impl SqliteEngine {
         };
         loop {
             while self.lead_background(settled) {}
-            if let Some(mut writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
-                let alone = self.wake.leave();
+            if let Some(writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {
                     connection::forget(writer.conn);
                     self.guard.clear_the_way();
-                } else if alone && let Err(error) = writer.finish() {
-                    tracing::warn!(%error, "revisions stay reserved; the next to open the file passes over them");
                 }
-                self.wake.left(alone);
+                self.wake.leave();
                 return;
             }
         }
@@ -325,6 +323,18 @@ impl Engine for SqliteEngine {
         self.id
     }
 
+    fn cursor(&self, revision: Revision) -> Cursor {
+        if let Some(cursor) = self.epochs.cursor(self.id, revision) {
+            return cursor;
+        }
+        let look = || self.pool.with(|conn| self.epochs.look_again(conn, &self.home));
+        // The second time on another connection.
+        if let Err(error) = look().or_else(|_| look()) {
+            tracing::warn!(%error, %revision, "the epochs could not be read; a cursor is given that will be refused");
+        }
+        self.epochs.last_cursor(self.id, revision)
+    }
+
     fn file(&self) -> Option<&dyn File> {
         Some(self)
     }
@@ -338,7 +348,6 @@ impl Engine for SqliteEngine {
     }
 
     fn distance(&self, from: Revision, to: Revision) -> u64 {
-        // Revisions that a power cut took count as well.
         to.get().saturating_sub(from.get())
     }
 

@@ -7,9 +7,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::MIN_SQLITE;
 use crate::types::options::{Durability, Options};
-use crate::types::revision::StoreId;
+use crate::types::revision::{Revision, StoreId};
 
 use super::connection::{self, Sync};
+use super::epochs::{self, Home};
 use super::log::Salt;
 use super::place;
 use super::retention;
@@ -68,7 +69,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         let failed = |cause| Reason::Io { what: format!("the rights of {path:?} could not be set"), cause };
         place::restrict(path).map_err(failed)?;
     }
-    create(&mut conn, !tables.others, options)?;
+    create(&mut conn, path, !tables.others, options)?;
     let identity = agree(trusted(&conn, path)?, options)?;
     Ok(Opened { conn, identity, file })
 }
@@ -164,7 +165,7 @@ fn agree(identity: Identity, options: &Options) -> Result<Identity> {
     }
 }
 
-fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<()> {
+fn create(conn: &mut Connection, path: &Path, whole_file: bool, options: &Options) -> Result<()> {
     if whole_file {
         // Decided now, since later it would need a VACUUM.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
@@ -175,14 +176,14 @@ fn create(conn: &mut Connection, whole_file: bool, options: &Options) -> Result<
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
     if !survey(&tx)?.ours {
-        make(&tx, whole_file, options)?;
+        make(&tx, whole_file, options, &Home::of(path, options.boot_id.as_deref()))?;
     }
     tx.commit()?;
     Ok(())
 }
 
 /// Makes the tables, and says what the file is.
-pub(super) fn make(conn: &Connection, whole_file: bool, options: &Options) -> Result<()> {
+pub(super) fn make(conn: &Connection, whole_file: bool, options: &Options, home: &Home) -> Result<()> {
     conn.execute_batch(TABLES)?;
     let mut set = conn.prepare("INSERT INTO wk_meta (name, value) VALUES (?1, ?2)")?;
     set.execute(params!["format", FORMAT])?;
@@ -191,6 +192,7 @@ pub(super) fn make(conn: &Connection, whole_file: bool, options: &Options) -> Re
     set.execute(params!["salt", Salt::random()?.number()])?;
     set.execute(params!["trimmed", 0])?;
     drop(set);
+    epochs::add(conn, home, Revision::ZERO)?;
     retention::write(conn, &options.retention.unwrap_or_default())?;
     if whole_file {
         conn.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -8,7 +8,7 @@ use crate::types::error::Result;
 use crate::types::revision::Revision;
 
 use super::columns::payload;
-use super::{consumers, log, reserve};
+use super::{consumers, log};
 
 const ROW_FROM: &str =
     "SELECT revision, total_bytes, timestamp FROM wk_log WHERE revision >= ?1 ORDER BY revision LIMIT 1";
@@ -41,12 +41,11 @@ impl Past for Connection {
     }
 
     fn events_after(&self, revision: Revision) -> Result<u64> {
-        let span = log::end(self)?.0.get().saturating_sub(revision.get());
-        Ok(span.saturating_sub(reserve::missing_after(self, revision)?))
+        Ok(log::end(self)?.0.get().saturating_sub(revision.get()))
     }
 
     fn before_newest(&self, count: u64) -> Result<Revision> {
-        reserve::before_newest(self, log::end(self)?.0, count)
+        Ok(Revision::new(log::end(self)?.0.get().saturating_sub(count)))
     }
 
     fn row_from(&self, revision: Revision) -> Result<Option<LogRow>> {

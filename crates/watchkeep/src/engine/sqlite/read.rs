@@ -17,11 +17,11 @@ use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::name::NameRange;
 use crate::types::options::Retention;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::columns::{count, entry_columns, key_columns, read_entry, read_key, read_value};
-use super::{consumers, counters, log, reserve, retention};
+use super::{consumers, counters, epochs, log, retention};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
      WHERE g.name = ?1 AND e.key = ?2";
@@ -208,8 +208,8 @@ impl Reads for SqliteRead<'_> {
         Ok(log::end(self.conn)?.0)
     }
 
-    fn refuse_lost(&self, revision: Revision) -> Result<()> {
-        reserve::refuse_lost(self.conn, revision)
+    fn refuse_lost(&self, cursor: Cursor) -> Result<()> {
+        epochs::all(self.conn)?.refuse_lost(cursor, log::end(self.conn)?.0)
     }
 
     fn trimmed(&self) -> Result<Revision> {
@@ -247,14 +247,13 @@ impl Reads for SqliteRead<'_> {
         let next_expiry: Option<i64> =
             self.conn.prepare_cached(NEXT_EXPIRY)?.query_row(sums, |row| row.get(0)).optional()?;
         let log_events = if last == Revision::ZERO { 0 } else { last.get() + 1 - first.get() };
-        let before_first = Revision::new(first.get().saturating_sub(1));
         Ok(Totals {
             entries: count(keys)?.saturating_sub(self.due(groups)?),
             groups: count(number)?,
             bytes: count(bytes)?,
             last,
             first,
-            log_events: log_events.saturating_sub(reserve::missing_after(self.conn, before_first)?),
+            log_events,
             log_bytes: count(total - before)?,
             next_deadline: next_expiry.map(Timestamp::from_millis),
         })

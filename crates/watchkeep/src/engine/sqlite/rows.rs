@@ -15,12 +15,12 @@ use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
 use crate::types::quota::Quota;
-use crate::types::revision::Revision;
+use crate::types::revision::{Cursor, Revision};
 
 use super::columns::SqlValue;
 use super::due::{self, Due};
 use super::log::{self, Salt};
-use super::{answers, consumers, counters, reserve};
+use super::{answers, consumers, counters, epochs};
 
 const FIND: &str = "SELECT revision, deadline, octet_length(value), rowid FROM wk_entries \
      WHERE group_id = ?1 AND key = ?2";
@@ -251,11 +251,8 @@ impl Rows for SqliteRows<'_> {
         log::trimmed(self.conn)
     }
 
-    fn lost(&mut self, revision: Revision) -> Result<Option<Error>> {
-        match reserve::refuse_lost(self.conn, revision) {
-            Err(error) if matches!(error.reason(), Reason::LostRevision { .. }) => Ok(Some(error)),
-            done => done.map(|()| None),
-        }
+    fn lost(&mut self, cursor: Cursor) -> Result<Option<Error>> {
+        Ok(epochs::all(self.conn)?.refuse_lost(cursor, self.last()?).err())
     }
 
     fn logged(

@@ -71,7 +71,13 @@ CREATE TABLE wk_log (
   value
 );
 
-CREATE INDEX wk_gaps ON wk_log (revision) WHERE kind = 0;
+CREATE TABLE wk_epochs (
+  ordinal INTEGER PRIMARY KEY,
+  tag     TEXT NOT NULL,
+  boot    TEXT,
+  file    TEXT,
+  floor   INTEGER NOT NULL
+);
 
 CREATE TABLE wk_answers (
   client   TEXT NOT NULL,

@@ -2,7 +2,7 @@
 //! watch it, look at the log at once. It carries no truth: what it says is not read, and without it the store's thread
 //! looks now and then by itself.
 //!
-//! A lock on it tells who is the only one to have the store open.
+//! A lock on it tells whether others have the store open: the last to leave removes it.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -26,13 +26,6 @@ pub(super) struct Wake {
     /// Commits of other processes are signalled.
     listens: AtomicBool,
     has_left: AtomicBool,
-}
-
-/// Whether others have the store open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    Alone,
-    Among,
 }
 
 /// The file as it was opened: it may be deleted, or another put in its place.
@@ -99,34 +92,28 @@ impl Wake {
         self.listens.store(listens, Ordering::Relaxed);
     }
 
-    /// Enters among those who have the store open. Who is alone keeps others out until it admits them; where there is
-    /// no file to tell by, it takes itself for alone.
-    pub(super) fn enter(&self) -> Result<Presence> {
+    /// Enters among those who have the store open: while they are there, nobody takes the file along.
+    pub(super) fn enter(&self) -> Result<()> {
         let start = Instant::now();
         loop {
             let mut file = lock(&self.file);
-            let Some(bound) = &*file else { return Ok(Presence::Alone) };
-            let presence = if bound.file.try_lock().is_ok() {
-                Some(Presence::Alone)
-            } else {
-                match bound.file.try_lock_shared() {
-                    Ok(()) => Some(Presence::Among),
-                    Err(TryLockError::Error(error)) => {
-                        tracing::debug!(%error, "the wake file cannot be locked");
-                        return Ok(Presence::Alone);
-                    }
-                    Err(TryLockError::WouldBlock) => None,
+            let Some(bound) = &*file else { return Ok(()) };
+            let entered = match bound.file.try_lock_shared() {
+                Ok(()) => true,
+                Err(TryLockError::WouldBlock) => false,
+                Err(TryLockError::Error(error)) => {
+                    tracing::debug!(%error, "the wake file cannot be locked");
+                    return Ok(());
                 }
             };
-            // Whoever closed as the last removed it meanwhile: a lock on what is gone tells nothing.
-            let gone = FileKey::read(&self.path).ok().as_ref() != Some(&bound.key);
-            match presence {
-                _ if gone => self.bind(&mut file, false),
-                Some(presence) => return Ok(presence),
-                None => {}
+            // Whoever closed as the last removed it meanwhile: a lock on what is gone keeps nothing.
+            if FileKey::read(&self.path).ok().as_ref() != Some(&bound.key) {
+                self.bind(&mut file, false);
+            } else if entered {
+                return Ok(());
             }
             drop(file);
-            // Somebody is alone, opening or closing: that is short.
+            // Somebody is leaving as the last: that is short.
             if start.elapsed() > OPENING {
                 return Err(Reason::Busy { waited: start.elapsed() }.into());
             }
@@ -134,24 +121,13 @@ impl Wake {
         }
     }
 
-    /// Who was alone is so no longer.
-    pub(super) fn admit_others(&self) {
-        if let Some(bound) = &*lock(&self.file)
-            && let Err(error) = bound.file.lock_shared()
-        {
-            tracing::debug!(%error, "the wake file cannot be locked");
-        }
-    }
-
-    /// Leaves; whether nobody else has the store open. Then others are kept out until it [has left](Wake::left).
-    pub(super) fn leave(&self) -> bool {
-        lock(&self.file).as_ref().is_some_and(|bound| bound.file.try_lock().is_ok())
-    }
-
-    /// Lets others in; who was alone takes the file along.
-    pub(super) fn left(&self, alone: bool) {
+    /// Leaves; the last takes the file along.
+    pub(super) fn leave(&self) {
         let mut file = lock(&self.file);
-        if alone && FileKey::read(&self.path).ok().as_ref() == file.as_ref().map(|bound| &bound.key) {
+        let is_last = |bound: &Bound| {
+            bound.file.try_lock().is_ok() && FileKey::read(&self.path).ok().as_ref() == Some(&bound.key)
+        };
+        if file.as_ref().is_some_and(is_last) {
             // What stays is in nobody's way.
             let _ = std::fs::remove_file(&self.path);
         }

@@ -11,8 +11,7 @@ use crate::types::limits::{OTHERS_REMEMBERED, REST, REST_AFTER};
 use crate::types::revision::Revision;
 
 use super::connection::{self, Sync, nap};
-use super::log;
-use super::reserve::{self, Reserved};
+use super::epochs::{self, Home};
 
 /// The connection that writes. Who holds it has the turn.
 pub(super) struct Writer {
@@ -20,8 +19,9 @@ pub(super) struct Writer {
     /// A sync failed: what the file holds is unknown, and nothing more is acknowledged.
     poisoned: bool,
     courtesy: Courtesy,
-    /// Of a relaxed file.
-    reserved: Option<Reserved>,
+    sync: Sync,
+    /// The newest epoch of the file began in this boot, and is known.
+    pub(super) has_entered: bool,
     /// The store closes: see `is_reaping`.
     is_closing: Arc<AtomicBool>,
     /// What comes next only removes what is due, which others can do: a close does not wait for it.
@@ -58,11 +58,9 @@ impl Courtesy {
 }
 
 impl Writer {
-    /// Revisions are reserved where a power cut may take commits.
-    pub(super) fn new(conn: Connection, reserves: bool, is_closing: Arc<AtomicBool>) -> Writer {
+    pub(super) fn new(conn: Connection, sync: Sync, is_closing: Arc<AtomicBool>) -> Writer {
         let courtesy = Courtesy { last: Revision::ZERO, rested: Instant::now(), others: 0 };
-        let reserved = reserves.then(Reserved::default);
-        Writer { conn, poisoned: false, courtesy, reserved, is_closing, is_reaping: false }
+        Writer { conn, poisoned: false, courtesy, sync, has_entered: false, is_closing, is_reaping: false }
     }
 
     pub(super) fn run(&self, sql: &str) -> rusqlite::Result<()> {
@@ -120,38 +118,16 @@ impl Writer {
         self.courtesy.committed(base, last);
     }
 
-    /// Whether everything up to a revision may be given, in the transaction that is open.
-    pub(super) fn may_give(&mut self, last: Revision) -> Result<bool> {
-        let Some(reserved) = &mut self.reserved else { return Ok(true) };
-        reserved.covers(&self.conn, last)
-    }
-
-    /// Reserves revisions after this one, in a transaction of its own that is synced.
-    pub(super) fn reserve(&mut self, after: Revision, queued: Instant, timeout: Duration) -> Result<()> {
-        self.run(Sync::Full.pragma())?;
-        let reserved = self.transaction(queued, timeout, |conn| reserve::extend(conn, after));
-        self.run(Sync::Normal.pragma())?;
-        self.reserved = Some(Reserved::upto(reserved?));
-        Ok(())
-    }
-
-    /// Reserves more before it is needed, so that hardly any transaction must be run again for it.
-    pub(super) fn reserve_early(&mut self, queued: Instant, timeout: Duration) -> Result<()> {
-        let Some(reserved) = &self.reserved else { return Ok(()) };
-        let last = self.courtesy.last.max(if reserved.is_known() {
-            Revision::ZERO
-        } else {
-            log::end(&self.conn)?.0
-        });
-        if reserved.is_short(last) { self.reserve(last, queued, timeout) } else { Ok(()) }
-    }
-
-    /// Nobody writes after this one: everything is in good order.
-    pub(super) fn finish(&mut self) -> Result<()> {
-        if self.poisoned || self.reserved.is_none() {
+    /// Begins an epoch before the first write of a boot, in a transaction of its own that is synced: no revision is given
+    /// in an epoch that a power cut can take.
+    pub(super) fn enter_epoch(&mut self, home: &Home, queued: Instant, timeout: Duration) -> Result<()> {
+        if epochs::is_entered(&self.conn, home)? {
             return Ok(());
         }
-        reserve::release(&self.conn)
+        self.run(Sync::Full.pragma())?;
+        let entered = self.transaction(queued, timeout, |conn| epochs::enter(conn, home));
+        self.run(self.sync.pragma())?;
+        entered
     }
 
     pub(super) fn roll_back(&self) {

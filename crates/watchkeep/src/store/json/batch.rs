@@ -10,9 +10,10 @@ use serde_json::{Value as Json, json};
 use crate::types::batch::{Applied, Batch, Condition, Outcome, Unmet};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::filter::Filter;
-use crate::types::revision::{Cursor, StoreId};
 use crate::types::value::Value;
 use crate::types::writing::SetOptions;
+
+use super::super::handle::Store;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,7 +136,7 @@ struct Touch {
 ///         "require": [{"absent": {"group": "orders", "key": "7"}}],
 ///         "operations": [{"set": {"group": "orders", "key": "7", "value": "1 apple", "ttl_ms": 60000}}]}"#,
 /// )?;
-/// let applied = json::applied(&store.apply(batch)?, store.id());
+/// let applied = json::applied(&store.apply(batch)?, &store);
 /// assert_eq!(applied["outcomes"][0]["set"], applied["cursor"]);
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
@@ -214,8 +215,8 @@ fn invalid(what: impl Into<String>) -> Error {
 
 /// What a batch did as a JSON object: `revision` and `cursor` of its last event, `outcomes` in the order of its
 /// operations, each `{"set":CURSOR}`, `{"was":true}` or `{"keys":3}`, and whether it was `repeated`.
-pub fn applied(applied: &Applied, store: StoreId) -> Json {
-    let cursor = |revision| Cursor::new(store, revision).to_string();
+pub fn applied(applied: &Applied, store: &Store) -> Json {
+    let cursor = |revision| store.cursor(revision).to_string();
     let outcome = |outcome: &Outcome| match outcome {
         Outcome::Set(revision) => json!({ "set": cursor(*revision) }),
         Outcome::Was(was) => json!({ "was": was }),
@@ -230,10 +231,10 @@ pub fn applied(applied: &Applied, store: StoreId) -> Json {
 }
 
 /// A condition that did not hold as a JSON object: its place in `require`, and the `cursor` of what is there, or null.
-pub fn unmet(unmet: &Unmet, store: StoreId) -> Json {
+pub fn unmet(unmet: &Unmet, store: &Store) -> Json {
     json!({
         "condition": unmet.condition,
-        "cursor": unmet.current.map(|revision| Cursor::new(store, revision).to_string()),
+        "cursor": unmet.current.map(|revision| store.cursor(revision).to_string()),
         "too_old": unmet.is_too_old,
     })
 }
@@ -241,12 +242,11 @@ pub fn unmet(unmet: &Unmet, store: StoreId) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::revision::Revision;
+    use crate::types::revision::Cursor;
 
     #[test]
     fn what_is_written_is_what_is_built() -> Result<()> {
-        let store = StoreId::random()?;
-        let at = Cursor::new(store, Revision::new(7));
+        let at: Cursor = "k3v9x2mq-4fz8ab-7".parse()?;
         let text = json!({
             "id": { "client": "c", "sequence": 3 },
             "require": [
@@ -307,7 +307,7 @@ mod tests {
             ),
             (r#"{"operations":[{"set":{"group":"g","key":"k","value_base64":"?"}}]}"#, "base64"),
             (r#"{"require":[{"at":{"group":"g","key":"k","cursor":"7"}}]}"#, "cursor"),
-            (r#"{"require":[{"unchanged":{"key_prefix":"k","since":"k3v9x2mq-7"}}]}"#, "go together"),
+            (r#"{"require":[{"unchanged":{"key_prefix":"k","since":"k3v9x2mq-4fz8ab-7"}}]}"#, "go together"),
             (r#"{"author":"me"}"#, "author"),
         ] {
             let told = batch(text).err().map(|error| error.to_string()).unwrap_or_default();

@@ -12,7 +12,7 @@ use crate::types::entry::KeyInfo;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Event, Item, Lagged};
 use crate::types::quota::Quota;
-use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::handle::Store;
@@ -35,7 +35,7 @@ pub fn timestamp(time: Timestamp) -> String {
     }
 }
 
-/// An event as a JSON object: what `watchkeep watch --json` prints in a line.
+/// An event and its cursor as a JSON object: what `watchkeep watch --json` prints in a line.
 ///
 /// `value` where it is UTF-8, otherwise `value_base64`. `key` and `value` are missing where the event has none;
 /// `deadline`, `content_type`, `previous_revision`, `previous_value` and `snapshot` are there only where they say
@@ -46,14 +46,15 @@ pub fn timestamp(time: Timestamp) -> String {
 /// let store = Store::open_in_memory()?;
 /// let mut watcher = store.watch("config", "*");
 /// store.set("config", "theme", "dark")?;
-/// let object = json::event(&watcher.recv().unwrap()?, store.id());
+/// let event = watcher.recv().unwrap()?;
+/// let object = json::event(&event, store.cursor(event.revision()));
 /// assert_eq!((&object["kind"], &object["key"], &object["value"]), (&"set".into(), &"theme".into(), &"dark".into()));
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
-pub fn event(event: &Event, store: StoreId) -> Json {
+pub fn event(event: &Event, cursor: Cursor) -> Json {
     let mut object = Map::new();
     object.insert("revision".into(), event.revision().get().into());
-    object.insert("cursor".into(), Cursor::new(store, event.revision()).to_string().into());
+    object.insert("cursor".into(), cursor.to_string().into());
     object.insert("kind".into(), event.kind().as_str().into());
     object.insert("group".into(), event.group().into());
     if let Some(key) = event.key() {
@@ -85,10 +86,10 @@ pub fn event(event: &Event, store: StoreId) -> Json {
 
 /// An event or a mark as a JSON object; marks are `{"kind":"ready","revision":9}`, `progress`, and `lagged` with
 /// `from` and `to`.
-pub fn item(item: &Item, store: StoreId) -> Json {
-    let mark = |kind: &str, revision: Revision| json!({ "kind": kind, "revision": revision.get(), "cursor": Cursor::new(store, revision).to_string() });
+pub fn item(item: &Item, store: &Store) -> Json {
+    let mark = |kind: &str, revision: Revision| json!({ "kind": kind, "revision": revision.get(), "cursor": store.cursor(revision).to_string() });
     match item {
-        Item::Event(change) => event(change, store),
+        Item::Event(change) => event(change, store.cursor(change.revision())),
         Item::Ready(at) => mark("ready", *at),
         Item::Progress(at) => mark("progress", *at),
         Item::Lagged(Lagged { from, to }) => {
@@ -102,22 +103,22 @@ pub fn item(item: &Item, store: StoreId) -> Json {
     }
 }
 
-/// What is known about a key, as a JSON object with the fields of `watchkeep list --json`.
+/// What is known about a key and the cursor of its revision, as a JSON object with the fields of `watchkeep list --json`.
 ///
 /// ```
 /// use watchkeep::{ListOptions, Store, json};
 /// let store = Store::open_in_memory()?;
 /// store.set("config", "theme", "dark")?;
 /// let page = store.keys_page("config", ListOptions::new())?;
-/// assert_eq!(json::key(&page.keys[0], store.id())["bytes"], 4);
+/// assert_eq!(json::key(&page.keys[0], store.cursor(page.keys[0].revision))["bytes"], 4);
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
-pub fn key(key: &KeyInfo, store: StoreId) -> Json {
+pub fn key(key: &KeyInfo, cursor: Cursor) -> Json {
     json!({
         "key": key.key,
         "bytes": key.bytes,
         "revision": key.revision.get(),
-        "cursor": Cursor::new(store, key.revision).to_string(),
+        "cursor": cursor.to_string(),
         "created": key.created.get(),
         "updated": timestamp(key.updated),
         "deadline": key.deadline.map(timestamp),

@@ -22,7 +22,9 @@ use crate::engine::{
 use crate::rules::{Author, Write};
 use crate::store::core::Core;
 use crate::types::error::Reason;
-use crate::{ErrorKind, Filter, ListOptions, Options, Result, Revision, Store, StoreId, WatchOptions};
+use crate::{
+    Cursor, ErrorKind, Filter, ListOptions, Options, Result, Revision, Store, StoreId, WatchOptions,
+};
 
 /// How many ask at once: many more than a store has threads.
 const ASKING: usize = 1_000;
@@ -43,6 +45,10 @@ impl Ask for Distant {
 impl Engine for Distant {
     fn id(&self) -> StoreId {
         self.rows.id()
+    }
+
+    fn cursor(&self, revision: Revision) -> Cursor {
+        self.rows.cursor(revision)
     }
 
     fn file(&self) -> Option<&dyn File> {
