@@ -16,7 +16,7 @@ fn an_event_is_the_object_that_is_documented() {
     let line = at.ok(&["history", "--json"]);
     let event: Value = serde_json::from_str(&line).unwrap();
     let cursor = event["cursor"].as_str().unwrap();
-    assert!(cursor.len() == 10 && cursor.ends_with("-1"), "{cursor}");
+    assert!(cursor.len() == 17 && cursor.ends_with("-1"), "{cursor}");
     let time = event["timestamp"].as_str().unwrap();
     assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
     assert_eq!(

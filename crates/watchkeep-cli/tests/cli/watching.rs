@@ -133,7 +133,7 @@ fn a_command_is_run_for_each_event() {
     at.ok(&["--origin", "me", "set", "config", "font", "12 pt"]);
     at.with_input(&["set", "config", "logo", "-"], b"\xff");
     at.ok(&["delete-group", "config"]);
-    let command = r#"echo "$WATCHKEEP_REVISION ${WATCHKEEP_CURSOR#*-} $WATCHKEEP_KIND $WATCHKEEP_GROUP ${WATCHKEEP_KEY-unset} ${WATCHKEEP_VALUE-unset} ${WATCHKEEP_ORIGIN-unset}""#;
+    let command = r#"echo "$WATCHKEEP_REVISION ${WATCHKEEP_CURSOR#*-*-} $WATCHKEEP_KIND $WATCHKEEP_GROUP ${WATCHKEEP_KEY-unset} ${WATCHKEEP_VALUE-unset} ${WATCHKEEP_ORIGIN-unset}""#;
     let mut watch = at.command(&["watch", "--after", "0", "--limit", "4", "--exec", command]);
     // A variable from around us is not the event's.
     let output = watch.env("WATCHKEEP_VALUE", "stale").env("WATCHKEEP_ORIGIN", "stale").output().unwrap();

@@ -82,7 +82,11 @@ fn what_is_no_batch_is_refused_and_changes_nothing() -> Result {
         (r#"{"operations":[{"put":{}}]}"#, 400, "invalid_argument"),
         (r#"{"operations":[{"delete_prefix":{"group_prefix":""}}]}"#, 400, "invalid_argument"),
         (r#"{"id":{"client":"a:b","sequence":1}}"#, 400, "invalid_name"),
-        (r#"{"require":[{"at":{"group":"g","key":"k","cursor":"00000000-1"}}]}"#, 409, "foreign_cursor"),
+        (
+            r#"{"require":[{"at":{"group":"g","key":"k","cursor":"00000000-000000-1"}}]}"#,
+            409,
+            "foreign_cursor",
+        ),
     ] {
         assert_eq!(
             hub.ask("POST", "/v1/batch", &json, body.as_bytes()).refusal(),

@@ -50,7 +50,6 @@ struct Life {
     folder: TempDir,
     program: PathBuf,
     random: fastrand::Rng,
-    durability: Durability,
     writers: Vec<Writer>,
     watching: Option<Process>,
     /// How far the watching process had come when it was killed last.
@@ -59,8 +58,6 @@ struct Life {
     started: usize,
     /// Those that were killed.
     gone: Vec<Told>,
-    /// How often nobody was left: what follows is an unclean beginning.
-    deserted: u64,
 }
 
 struct Writer {
@@ -77,13 +74,11 @@ impl Life {
             folder,
             program: program.to_owned(),
             random: fastrand::Rng::with_seed(seed),
-            durability,
             writers: Vec::new(),
             watching: None,
             watched: Revision::ZERO,
             started: 0,
             gone: Vec::new(),
-            deserted: 0,
         };
         let writers = match seed % 3 {
             0 => 2,
@@ -141,7 +136,6 @@ impl Life {
                 for writer in std::mem::take(&mut self.writers) {
                     self.gone.push(writer.process.kill()?);
                 }
-                self.deserted += 1;
             }
             "writer_killed" => {
                 let victim = self.random.usize(..writers);
@@ -173,7 +167,7 @@ impl Life {
         for (row, next) in log.rows().iter().zip(log.rows().iter().skip(1)) {
             jumps += u64::from(next.revision.get() != row.revision.get() + 1);
         }
-        if jumps > if self.durability == Durability::Full { 0 } else { self.deserted } {
+        if jumps > 0 {
             return Err(format!("{jumps} revisions do not follow the one before").into());
         }
         for write in self.gone.iter().flat_map(|told| &told.writes) {

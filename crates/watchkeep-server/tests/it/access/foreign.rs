@@ -15,10 +15,7 @@ fn without_revisions(text: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
     let flush = |word: &mut String, out: &mut String| {
-        let is_cursor = word.split_once('-').is_some_and(|(id, revision)| {
-            id.len() == 8 && revision.bytes().all(|byte| byte.is_ascii_digit())
-        });
-        out.push_str(if is_cursor { "CURSOR" } else { word });
+        out.push_str(if word.parse::<watchkeep::Cursor>().is_ok() { "CURSOR" } else { word });
         word.clear();
     };
     for letter in text.chars() {
