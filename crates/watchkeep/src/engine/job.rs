@@ -8,7 +8,7 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
-use super::{Done, Read, Receipt, Sealed, Transact, mixed_up};
+use super::{Answer, Ask, Done, Query, Receipt, Sealed, Transact, mixed_up};
 
 /// Rows in which several jobs are committed together, and one can be undone alone.
 pub(super) trait Transaction: Rows {
@@ -34,7 +34,7 @@ pub(super) trait Transaction: Rows {
 pub(super) type InTheWay = Option<NameRange>;
 
 /// How a transaction's closure reads what it has written.
-pub(super) type Reading<'r> = dyn Fn(&mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> + 'r;
+pub(super) type Reading<'r> = dyn Fn(&Query<'_>) -> Result<Answer> + 'r;
 
 /// A job with what is due out of its way.
 pub(super) enum Clear<T> {
@@ -203,8 +203,10 @@ impl<R: Transaction> Transact for Guarded<'_, R> {
     fn spoil(&self, error: &Error) {
         self.stop.borrow_mut().get_or_insert_with(|| Stop::Refused(error.clone()));
     }
+}
 
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        (self.read)(f)
+impl<R> Ask for Guarded<'_, R> {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        (self.read)(query)
     }
 }

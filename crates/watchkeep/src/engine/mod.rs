@@ -9,6 +9,8 @@ mod job;
 mod lead;
 pub(crate) mod memory;
 mod nesting;
+mod query;
+mod reads;
 pub(crate) mod signal;
 pub(crate) mod sqlite;
 mod turn;
@@ -19,22 +21,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::rules::{Act, Author, Effect, Stamp, Write};
-
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Applied, Operation, Outcome};
 use crate::types::clock::Timestamp;
-use crate::types::consumer::{ConsumerInfo, Force};
-use crate::types::entry::{Entry, KeyInfo};
+use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
-use crate::types::event::Change;
-use crate::types::name::NameRange;
-use crate::types::options::{Durability, Retention, Waking};
-use crate::types::quota::Quota;
+use crate::types::options::{Durability, Waking};
 use crate::types::revision::{Cursor, Revision, StoreId};
-use crate::types::value::Value;
 
 use feed::Feed;
 use floors::Floors;
+#[cfg(feature = "async")]
+use workers::Workers;
+
+pub(crate) use query::{Answer, Ask, Bounds, Dated, LogPage, Part, Place, Query, Survey};
 
 /// What a committed write did.
 #[derive(Debug, Clone)]
@@ -130,79 +130,17 @@ pub(crate) struct Sealed {
     pub(crate) announced: Option<Revision>,
 }
 
-/// A page of the change log.
-#[derive(Debug, Clone)]
-pub(crate) struct LogPage {
-    /// Everything up to this revision is trimmed, as of the same read transaction.
-    pub(crate) trimmed: Revision,
-    /// The log's end, as of the same read transaction.
-    pub(crate) end: Revision,
-    /// In the order of their revisions, without a gap.
-    pub(crate) changes: Vec<Arc<Change>>,
-}
-
-impl LogPage {
-    /// The revision after which the next page begins.
-    pub(crate) fn next(&self, after: Revision) -> Revision {
-        self.changes.last().map_or(self.end.max(after), |change| change.revision)
-    }
-}
-
-/// Sizes and counts, for people.
-#[derive(Debug, Clone)]
-pub(crate) struct Totals {
-    pub(crate) entries: u64,
-    pub(crate) groups: u64,
-    pub(crate) bytes: u64,
-    pub(crate) last: Revision,
-    pub(crate) first: Revision,
-    pub(crate) log_events: u64,
-    pub(crate) log_bytes: u64,
-    pub(crate) next_deadline: Option<Timestamp>,
-}
-
-/// Reads, all as of one moment.
-pub(crate) trait Read {
-    /// The moment: entries whose deadline is not after it are not there.
-    fn now(&self) -> Timestamp;
-    fn value(&self, group: &str, key: &str) -> Result<Option<Value>>;
-    fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>>;
-    /// The entries of a group, at most `limit` and at most about a megabyte; and whether there may be more.
-    fn entries(&self, group: &str, keys: &NameRange, limit: usize) -> Result<(Vec<Entry>, bool)>;
-    /// The entries of a group without their values, at most `limit`.
-    fn keys(&self, group: &str, keys: &NameRange, limit: usize) -> Result<Vec<KeyInfo>>;
-    fn groups(&self, names: &NameRange, limit: usize) -> Result<Vec<String>>;
-    fn count(&self, group: &str) -> Result<u64>;
-    fn count_all(&self, groups: &NameRange) -> Result<u64>;
-    /// The last revision.
-    fn last(&self) -> Result<Revision>;
-    fn log(&self, after: Revision, limit: usize) -> Result<LogPage>;
-    /// Refuses a cursor of this store whose event is not here: a power cut took it, or only another copy has it.
-    fn refuse_lost(&self, cursor: Cursor) -> Result<()>;
-    /// One row of the log, if it still holds it.
-    fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>>;
-    fn totals(&self, groups: &NameRange) -> Result<Totals>;
-    /// What a namespace may hold; none when nothing limits it.
-    fn quota(&self, namespace: &str) -> Result<Option<Quota>>;
-    /// The named consumers of a range of names, under the names that stand in the file.
-    fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>>;
-}
-
-/// An open write transaction.
-pub(crate) trait Transact {
+/// An open write transaction. What is asked of it sees what it has written.
+pub(crate) trait Transact: Ask {
     fn apply(&self, operation: &Operation) -> Result<Outcome>;
     /// Does something with a named consumer.
     fn consumer(&self, name: &str, act: &Act) -> Result<()>;
     /// Makes the transaction fail with this error, whatever comes of the closure.
     fn spoil(&self, error: &Error);
-    /// Reads that see what the transaction has written.
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
 }
 
-/// Reads that all see one revision, held until dropped or too old.
-pub(crate) trait Held: Send + Sync {
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
-}
+/// A moment of a store, held until dropped or too old.
+pub(crate) type Held = Arc<dyn Ask + Send + Sync>;
 
 /// What to do when a write that nobody's thread waits for is committed and its events are delivered.
 pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
@@ -210,31 +148,49 @@ pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
 /// Such writes that are committed or refused: whoever gets them delivers their events, and completes them.
 pub(crate) type Settled = Vec<(Completion, Result<Receipt>)>;
 
-/// What only a file has, which other processes may open as well.
-pub(crate) trait File {
-    fn path(&self) -> &Path;
-    fn durability(&self) -> Durability;
-    /// Sizes of the file and of its write-ahead log, in bytes.
-    fn sizes(&self) -> (u64, u64);
-    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
-    fn stand(&self) -> Result<()>;
-    /// How it hears of other processes' commits.
-    fn waking(&self) -> Waking;
-    /// Looks after that; whether such a commit raises the signal.
-    fn hears_others(&self) -> bool;
+/// What to do with an answer that nobody's thread waits for.
+#[cfg(feature = "async")]
+pub(crate) type Answered = Box<dyn FnOnce(Result<Answer>) + Send>;
+
+/// What is refused from now on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Close<'e> {
+    /// New writes, and those that wait, with this error. It is no close yet.
+    Poisoned(&'e Error),
+    /// New writes. Those that are under way are waited for.
+    Writes,
+    /// Reads as well, but those of watchers that drain. The engine lets go of what it has open.
+    Reads,
 }
 
-/// What stores and orders.
-pub(crate) trait Engine: Send + Sync {
+/// For what of an engine a thread would wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// A commit to the store, through whatever engine of this process.
+    Commit,
+    /// The end of what this engine has under way.
+    Turn,
+}
+
+/// What stores and orders. What only some engines have stands apart, behind an accessor each.
+pub(crate) trait Engine: Ask + Send + Sync + 'static {
     fn id(&self) -> StoreId;
     /// The cursor of a revision. Must not wait for anything.
     fn cursor(&self, revision: Revision) -> Cursor;
     /// What only a file has, where it is one.
     fn file(&self) -> Option<&dyn File>;
+    /// What a store needs to have done, where those who have it open must see to it.
+    fn chores(&self) -> Option<&dyn Chores>;
+    /// What is done with a store as a whole, where its rows are at hand.
+    fn whole(&self) -> Option<&dyn Whole>;
 
-    /// How many events come after one revision up to another, or a few more. Nobody else may tell that from their numbers,
-    /// which are ordered and not dense. Must not wait for anything.
-    fn distance(&self, from: Revision, to: Revision) -> u64;
+    /// Asks without waiting. An engine that can only block does so on one of the readers.
+    #[cfg(feature = "async")]
+    fn ask_later(self: Arc<Self>, query: Query<'static>, readers: &Workers, done: Answered) {
+        readers.spawn(move || done(self.ask(&query)));
+    }
+    /// Holds the present moment: whatever is asked of it is of one revision.
+    fn hold(&self) -> Result<Held>;
 
     /// Commits a write, and what it takes along. Their commit is in the feed when this returns.
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt>;
@@ -250,45 +206,51 @@ pub(crate) trait Engine: Send + Sync {
     /// Commits some of what was submitted and not taken along by others. The signal is raised when there is more.
     fn settle(&self, settled: &mut Settled);
 
-    /// One statement's worth of reading.
-    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
-    /// Several reads of one moment. Must not wait for anything.
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
-    /// As `read`, but also after the close, while the file is there: for watchers that still drain.
-    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()>;
-    fn hold(&self) -> Result<Arc<dyn Held>>;
-
     fn feed(&self) -> &Feed;
-    /// What upkeep leaves in the log for those who read a snapshot.
-    fn floors(&self) -> &Arc<Floors>;
+    /// How many events come after one revision up to another, or a few more. Nobody else may tell that from their numbers,
+    /// which are ordered and not dense. Must not wait for anything.
+    fn distance(&self, from: Revision, to: Revision) -> u64;
 
-    /// The earliest deadline of all entries.
+    /// Refuses a thread that would wait for itself, for it is inside a transaction's closure, and a process that inherited
+    /// the store from the one that opened it, where nobody is there to wait for.
+    fn may_wait(&self, what_for: Wait) -> Result<()>;
+    /// Closes the store, step by step.
+    fn close(&self, how: Close<'_>, settled: &mut Settled);
+}
+
+/// What only a file has, which other processes may open as well.
+pub(crate) trait File {
+    fn path(&self) -> &Path;
+    fn durability(&self) -> Durability;
+    /// Sizes of the file and of its write-ahead log, in bytes.
+    fn sizes(&self) -> (u64, u64);
+    /// Whether the store may still be used here: its files are those that it opened. Once it may not, it never may.
+    fn stand(&self) -> Result<()>;
+    /// How it hears of other processes' commits.
+    fn waking(&self) -> Waking;
+    /// Looks after that; whether such a commit raises the signal.
+    fn hears_others(&self) -> bool;
+}
+
+/// What a store needs to have done now and then.
+pub(crate) trait Chores {
+    /// The earliest deadline of all entries: what is due then is removed by a write.
     fn next_deadline(&self) -> Result<Option<Timestamp>>;
-    /// One small step of what must be done now and then; whether there is more to do.
+    /// One small step of everything else; whether there is more to do.
     fn maintain(&self) -> Result<bool>;
-    /// How much of the past the log keeps.
-    fn retention(&self) -> Result<Retention>;
+    /// What that leaves in the log for those who read a snapshot.
+    fn floors(&self) -> &Arc<Floors>;
     /// Trims the log before this revision, as far as whole transactions go; how many events went. Refuses to take from a
     /// consumer what it still needs, unless forced.
     fn trim(&self, before: Revision, force: Force) -> Result<u64>;
-    /// What is wrong with the file, with the number of entries, groups and events looked at.
+}
+
+/// What is done with a store as a whole.
+pub(crate) trait Whole {
+    /// What is wrong with it, with the number of entries, groups and events looked at.
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
     /// Rebuilds the counters from the entries; what was changed.
     fn repair(&self) -> Result<Vec<String>>;
-    /// Copies the whole store as of one moment, under a new identity, to where nothing is yet.
+    /// Copies it as of one moment, under a new identity, to where nothing is yet.
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup>;
-    /// Whether this process inherited the store from the one that opened it.
-    fn is_forked(&self) -> bool;
-
-    fn is_closed(&self) -> bool;
-    /// Refuses writes on a thread that is inside a transaction's closure on the same file, through whatever engine.
-    fn refuse_nested(&self) -> Result<()>;
-    /// Refuses, on a thread that is inside a transaction's closure of this engine, what would wait for its end.
-    fn refuse_own_turn(&self) -> Result<()>;
-    /// Refuses new writes, and fails those that wait, with this error from now on.
-    fn poison(&self, error: &Error, settled: &mut Settled);
-    /// Refuses new writes and waits for those that are under way.
-    fn seal(&self, settled: &mut Settled) -> Result<()>;
-    /// Refuses reads as well, and lets go of the file.
-    fn close(&self);
 }

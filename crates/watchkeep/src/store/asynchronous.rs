@@ -1,35 +1,34 @@
 //! The store for callers that must not block: on any runtime, without a thread for each call.
 
-use std::fmt;
 use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::Receipt;
 use crate::engine::workers::Workers;
+use crate::engine::{Answer, Bounds, Dated, Query, Receipt, Survey, Wait};
 use crate::rules::Write;
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::ChangePage;
 use crate::types::filter::Filter;
 use crate::types::limits::QUEUED_CALLS;
+use crate::types::name::Scope;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
-use crate::types::sync::{Mutex, lock, wake};
 use crate::types::value::Value;
 use crate::types::watching::WatchOptions;
 use crate::types::writing::{DeleteOptions, SetOptions};
+use crate::watch::changes::Reading;
 use crate::watch::watcher::Watcher;
 
 use super::consumer::Acker;
 use super::handle::Store;
+use super::pending::{Pending, Sender, Writing, slot};
 use super::report::Stats;
 use super::transaction::{Committed, Transaction};
+use super::view;
 
 /// The operations of a [`Store`] as futures.
 ///
@@ -94,93 +93,6 @@ impl Store {
     }
 }
 
-/// Where a result is put, and who waits for it.
-struct Slot<T> {
-    result: Option<T>,
-    waker: Option<Waker>,
-    /// Nobody will put a result here any more.
-    abandoned: bool,
-}
-
-/// The side that puts the result.
-struct Sender<T>(Arc<Mutex<Slot<T>>>);
-
-/// A result that is on its way.
-struct Pending<T>(Arc<Mutex<Slot<T>>>);
-
-fn slot<T>() -> (Sender<T>, Pending<T>) {
-    let slot = Arc::new(Mutex::new(Slot { result: None, waker: None, abandoned: false }));
-    (Sender(slot.clone()), Pending(slot))
-}
-
-impl<T> Sender<T> {
-    fn send(self, result: T) {
-        lock(&self.0).result = Some(result);
-    }
-}
-
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        let mut slot = lock(&self.0);
-        slot.abandoned = true;
-        let waker = slot.waker.take();
-        drop(slot);
-        if let Some(waker) = waker {
-            wake(waker);
-        }
-    }
-}
-
-impl<T> Future for Pending<Result<T>> {
-    type Output = Result<T>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let mut slot = lock(&self.0);
-        if let Some(result) = slot.result.take() {
-            return Poll::Ready(result);
-        }
-        if slot.abandoned {
-            return Poll::Ready(Err(Reason::CallDied.into()));
-        }
-        slot.waker = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// A write that is queued: resolves when it is committed, as durable as the file is, held by the watchers, and seen by
-/// the callbacks.
-///
-/// # Cancel safety
-///
-/// Dropping it does not take the write back.
-#[must_use = "the write happens anyway, but its outcome is known only here"]
-pub struct Writing<T> {
-    pending: Pending<Result<T>>,
-}
-
-impl<T> Writing<T> {
-    /// What is known at once.
-    fn of(result: Result<T>) -> Writing<T> {
-        let (sender, pending) = slot();
-        sender.send(result);
-        Writing { pending }
-    }
-}
-
-impl<T> Future for Writing<T> {
-    type Output = Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        Pin::new(&mut self.pending).poll(cx)
-    }
-}
-
-impl<T> fmt::Debug for Writing<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writing").finish_non_exhaustive()
-    }
-}
-
 /// Of a deletion or a touch.
 fn was_there(receipt: Receipt) -> Result<bool> {
     Ok(receipt.outcome()?.was_there())
@@ -189,6 +101,17 @@ fn was_there(receipt: Receipt) -> Result<bool> {
 /// Of a deletion of groups.
 fn keys(receipt: Receipt) -> Result<u64> {
     Ok(receipt.outcome()?.keys())
+}
+
+/// Begins a call, unless too many wait for one of these threads already.
+fn begin<T>(workers: &Workers, call: impl FnOnce(Sender<Result<T>>)) -> Pending<Result<T>> {
+    let ((sender, pending), jobs) = (slot(), workers.waiting());
+    if jobs < QUEUED_CALLS {
+        call(sender)
+    } else {
+        sender.send(Err(Reason::QueueFull { jobs }.into()))
+    }
+    pending
 }
 
 impl AsyncStore {
@@ -205,7 +128,7 @@ impl AsyncStore {
     ) -> Writing<T> {
         let (sender, pending) = slot();
         self.store.core().engine.submit(write, Box::new(move |result| sender.send(read(result))));
-        Writing { pending }
+        Writing::new(pending)
     }
 
     /// Queues an operation.
@@ -220,18 +143,35 @@ impl AsyncStore {
         &self,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        match self.store.core().engine.refuse_nested() {
+        match self.store.core().engine.may_wait(Wait::Commit) {
             Ok(()) => self.call(f),
-            Err(error) => Writing::of(Err(error)).pending,
+            Err(error) => Pending::of(Err(error)),
         }
     }
 
-    /// Reads on one of the store's threads, which waits for no writer and runs no closure of a user.
-    fn read<T: Send + 'static>(
+    /// Asks the engine, without a thread where it can do that; `read` takes from the answer what is asked for.
+    fn ask_for<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
+        query: Query<'static>,
+        read: impl FnOnce(&Store, Answer) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        self.run_on(&self.store.core().readers, f)
+        let (core, store) = (self.store.core(), self.store.clone());
+        begin(&core.readers, |sender| {
+            let done = move |answer: Result<Answer>| {
+                let result = answer.and_then(|answer| read(&store, answer));
+                drop(store);
+                sender.send(result);
+            };
+            core.engine.clone().ask_later(query, &core.readers, Box::new(done));
+        })
+    }
+
+    /// Asks the engine for what it answers.
+    fn ask<T>(&self, query: Query<'static>) -> Pending<Result<T>>
+    where
+        T: TryFrom<Answer, Error = Error> + Send + 'static,
+    {
+        self.ask_for(query, |_, answer| answer.try_into())
     }
 
     /// Runs something that may take its time on one of the store's threads.
@@ -239,27 +179,18 @@ impl AsyncStore {
         &self,
         f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Pending<Result<T>> {
-        self.run_on(&self.store.core().callers, f)
+        let (core, store) = (self.store.core(), self.store.clone());
+        begin(&core.callers, |sender| {
+            core.callers.spawn(move || {
+                let result = f(&store);
+                drop(store);
+                sender.send(result);
+            });
+        })
     }
 
-    fn run_on<T: Send + 'static>(
-        &self,
-        workers: &Workers,
-        f: impl FnOnce(&Store) -> Result<T> + Send + 'static,
-    ) -> Pending<Result<T>> {
-        let (sender, pending) = slot();
-        let waiting = workers.waiting();
-        if waiting >= QUEUED_CALLS {
-            sender.send(Err(Reason::QueueFull { jobs: waiting }.into()));
-            return pending;
-        }
-        let store = self.store.clone();
-        workers.spawn(move || {
-            let result = f(&store);
-            drop(store);
-            sender.send(result);
-        });
-        pending
+    fn scope(&self) -> &Scope {
+        self.store.scope()
     }
 
     /// As [`Store::set`].
@@ -367,7 +298,10 @@ impl AsyncStore {
     ///
     /// As [`Store::quota`].
     pub async fn quota(&self) -> Result<Option<Quota>> {
-        self.read(Store::quota).await
+        match self.store.quota_query() {
+            Some(query) => self.ask(query).await,
+            None => Ok(None),
+        }
     }
 
     /// As [`Store::delete_group`].
@@ -416,8 +350,8 @@ impl AsyncStore {
     ///
     /// As [`Store::get`].
     pub async fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
-        let (group, key) = (group.to_owned(), key.to_owned());
-        self.read(move |store| store.get(&group, &key)).await
+        let group = self.scope().name_of(group.to_owned());
+        self.ask(Query::Value { group, key: key.to_owned().into() }).await
     }
 
     /// As [`Store::entry`].
@@ -426,8 +360,9 @@ impl AsyncStore {
     ///
     /// As [`Store::entry`].
     pub async fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
-        let (group, key) = (group.to_owned(), key.to_owned());
-        self.read(move |store| store.entry(&group, &key)).await
+        let group = self.scope().name_of(group.to_owned());
+        let dated: Dated = self.ask(Query::Entry { group, key: key.to_owned().into() }).await?;
+        Ok(dated.entry)
     }
 
     /// As [`Store::contains`].
@@ -445,8 +380,7 @@ impl AsyncStore {
     ///
     /// As [`Store::count`].
     pub async fn count(&self, group: &str) -> Result<u64> {
-        let group = group.to_owned();
-        self.read(move |store| store.count(&group)).await
+        self.ask(Query::Count { group: self.scope().name_of(group.to_owned()) }).await
     }
 
     /// As [`Store::count_all`].
@@ -455,8 +389,7 @@ impl AsyncStore {
     ///
     /// As [`Store::count_all`].
     pub async fn count_all(&self, group_prefix: &str) -> Result<u64> {
-        let prefix = group_prefix.to_owned();
-        self.read(move |store| store.count_all(&prefix)).await
+        self.ask(Query::CountAll { groups: self.scope().groups(group_prefix) }).await
     }
 
     /// As [`Store::revision_of`].
@@ -465,7 +398,8 @@ impl AsyncStore {
     ///
     /// As [`Store::revision_of`].
     pub async fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
-        self.read(move |store| store.revision_of(cursor)).await
+        let _: Bounds = self.ask(Query::bounds(self.store.id(), Some(cursor))?).await?;
+        Ok(cursor.revision())
     }
 
     /// As [`Store::last_revision`].
@@ -474,7 +408,7 @@ impl AsyncStore {
     ///
     /// As [`Store::last_revision`].
     pub async fn last_revision(&self) -> Result<Revision> {
-        self.read(Store::last_revision).await
+        self.ask(Query::Last).await
     }
 
     /// As [`Store::stats`].
@@ -483,7 +417,8 @@ impl AsyncStore {
     ///
     /// As [`Store::stats`].
     pub async fn stats(&self) -> Result<Stats> {
-        self.read(Store::stats).await
+        self.ask_for(self.store.survey(), |store, survey| Ok(store.told(*Box::<Survey>::try_from(survey)?)))
+            .await
     }
 
     /// As [`Store::watch_with`], whose reading of the file is done on one of the store's threads.
@@ -492,7 +427,13 @@ impl AsyncStore {
     ///
     /// As [`Store::watch_with`].
     pub async fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
-        self.read(move |store| store.watch_with(filter, options)).await
+        let query = Watcher::query(&self.store.core().hub, &options)?;
+        let watch = move |store: &Store, bounds: Answer| {
+            let (hub, scope) = (&store.core().hub, store.scope());
+            let filter = filter.within(|group| scope.full(group));
+            Watcher::within(bounds.try_into()?, hub, filter, scope.prefix(), &options)
+        };
+        self.ask_for(query, watch).await
     }
 
     /// As [`Store::page`].
@@ -501,8 +442,7 @@ impl AsyncStore {
     ///
     /// As [`Store::page`].
     pub async fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
-        let group = group.to_owned();
-        self.read(move |store| store.page(&group, options)).await
+        self.ask(view::entries(self.scope(), group.to_owned(), options)).await
     }
 
     /// As [`Store::keys_page`].
@@ -511,8 +451,7 @@ impl AsyncStore {
     ///
     /// As [`Store::keys_page`].
     pub async fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
-        let group = group.to_owned();
-        self.read(move |store| store.keys_page(&group, options)).await
+        self.ask(view::keys(self.scope(), group.to_owned(), options)).await
     }
 
     /// As [`Store::groups_page`].
@@ -521,8 +460,8 @@ impl AsyncStore {
     ///
     /// As [`Store::groups_page`].
     pub async fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
-        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
-        self.read(move |store| store.groups_page(&prefix, after.as_deref(), limit)).await
+        let page = self.ask(view::groups(self.scope(), prefix, after, limit)).await?;
+        Ok(view::local(self.scope(), page))
     }
 
     /// As [`Store::changes`].
@@ -531,7 +470,18 @@ impl AsyncStore {
     ///
     /// As [`Store::changes`].
     pub async fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
-        self.read(move |store| store.changes(filter, after, rows)).await
+        let (hub, scope) = (self.store.core().hub.clone(), self.scope());
+        let filter = filter.within(|group| scope.full(group));
+        let bounds = self.ask(Query::bounds(self.store.id(), after)?).await?;
+        let mut page = Reading::new(bounds, filter, scope.prefix(), after, rows)?;
+        while let Some(after) = page.wants() {
+            let segment = match hub.log.find(after) {
+                Some(segment) => Ok(segment),
+                None => self.ask(Query::Log { after }).await.map(|page| hub.log.add(after, page)),
+            };
+            page.take(segment)?;
+        }
+        Ok(page.finish(&*self.store.core().engine))
     }
 
     /// As [`Store::backup_with`].

@@ -54,7 +54,7 @@ impl Store {
         self.refuse_scope("it is backed up")?;
         let core = self.core();
         let _here = Here::enter(core);
-        core.engine.backup(target.as_ref(), &mut options)
+        self.whole()?.backup(target.as_ref(), &mut options)
     }
 
     /// Makes a store of a backup, or of any file of a store: looks it over, then copies it to the store's place, each

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::{Query, Wait};
 use crate::rules::{Act, Work};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
 use crate::types::error::{ErrorKind, Reason, Result};
@@ -225,7 +226,7 @@ impl Store {
     /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
-        core.engine.refuse_nested()?;
+        core.engine.may_wait(Wait::Commit)?;
         let name = self.scope().consumer(name)?;
         let now = Instant::now();
         let until = now.checked_add(options.wait);
@@ -242,7 +243,7 @@ impl Store {
     fn take(&self, name: &str, options: &ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
         // Looked at first: who waits for another does not write meanwhile.
-        let row = self.consumer_rows(&NameRange::exactly(name))?.pop();
+        let row = self.consumer_rows(NameRange::exactly(name))?.pop();
         if let Some(Holder { label, until, is_alive: true }) = row.and_then(|row| row.holder) {
             let left = until.since(core.clock.now());
             return Err(Reason::Held { name: name.to_owned(), holder: label, left }.into());
@@ -272,7 +273,7 @@ impl Store {
     /// Watches for a consumer that was just taken.
     fn hold(&self, name: &str, fence: u64, options: &ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
-        let row = self.consumer_rows(&NameRange::exactly(name))?.pop();
+        let row = self.consumer_rows(NameRange::exactly(name))?.pop();
         let Some(row) = row.filter(|row| row.fence == fence) else {
             return Err(Reason::Fenced { name: name.to_owned(), by: None }.into());
         };
@@ -317,13 +318,8 @@ impl Store {
         }
     }
 
-    fn consumer_rows(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
-        let mut rows = Vec::new();
-        self.core().engine.read(&mut |read| {
-            rows = read.consumers(names)?;
-            Ok(())
-        })?;
-        Ok(rows)
+    fn consumer_rows(&self, names: NameRange) -> Result<Vec<ConsumerInfo>> {
+        Query::Consumers { names }.ask(&*self.core().engine)
     }
 
     /// All named consumers of the file, or of the handle's namespace, by name.
@@ -334,13 +330,17 @@ impl Store {
     ///
     /// `Closed`, `Io`, `Corrupt`.
     pub fn consumers(&self) -> Result<Vec<ConsumerInfo>> {
+        Ok(self.known(self.consumer_rows(self.scope().groups(""))?))
+    }
+
+    /// Consumers, under the names that this handle knows.
+    pub(super) fn known(&self, mut rows: Vec<ConsumerInfo>) -> Vec<ConsumerInfo> {
         let scope = self.scope();
-        let mut rows = self.consumer_rows(&NameRange::prefix(scope.prefix()))?;
         for row in &mut rows {
             row.name = scope.local(&row.name).to_owned();
             row.filter = row.filter.clone().within(|group| scope.local(group).to_owned());
         }
-        Ok(rows)
+        rows
     }
 
     /// Sets a consumer to another place: it goes on there when it is taken next.
@@ -374,7 +374,7 @@ impl Store {
 
     fn change_consumer(&self, name: &str, act: Act) -> Result<()> {
         let core = self.core();
-        core.engine.refuse_nested()?;
+        core.engine.may_wait(Wait::Commit)?;
         core.leases.flush(core);
         core.write(self.authored(Work::Consumer { name: self.scope().full(name), act })).map(drop)
     }

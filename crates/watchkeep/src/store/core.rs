@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
-use crate::engine::{Engine, Receipt, Sealed, Settled, Transact};
+use crate::engine::{Close, Engine, Query, Receipt, Sealed, Settled, Transact, Wait};
 use crate::rules::{Author, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) callers: Workers,
     /// The named consumers that this process holds.
     pub(super) leases: Leases,
+    /// The store is closed, or about to be.
+    closed: AtomicBool,
     /// The store's thread should end.
     pub(super) ending: AtomicBool,
     /// The store's thread should close the store: it was asked for where nobody may wait for it.
@@ -62,11 +64,7 @@ impl Core {
                 signal.raise();
             }
         }));
-        let mut last = Revision::ZERO;
-        engine.glance(&mut |read| {
-            last = read.last()?;
-            Ok(())
-        })?;
+        let last = Query::Last.ask(&*engine)?;
         let readers = Arc::new(Workers::new(reading_threads()));
         let hub = Hub::new(engine.clone(), clock.clone(), signal.clone(), readers.clone(), last);
         let core = Arc::new(Core {
@@ -78,6 +76,7 @@ impl Core {
             readers,
             callers: Workers::new(CALLING_THREADS),
             leases: Leases::default(),
+            closed: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             close_wanted: AtomicBool::new(false),
             backing_up: Mutex::default(),
@@ -149,20 +148,21 @@ impl Core {
     /// Refuses all writes from now on, fails those that wait, and ends all watches.
     pub(super) fn poison(&self, error: &Error) {
         let mut settled = Settled::new();
-        self.engine.poison(error, &mut settled);
+        self.engine.close(Close::Poisoned(error), &mut settled);
         self.hub.poison(error);
         self.complete(None, settled);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.engine.is_closed()
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
     /// a callback, in the progress of a backup or on the store's own thread, it is only asked for, and the store's
     /// thread does it.
     pub(super) fn close(&self) -> Result<()> {
-        if self.engine.is_forked() {
+        let may_wait = self.engine.may_wait(Wait::Turn);
+        if may_wait.as_ref().is_err_and(|error| matches!(error.reason(), Reason::Forked)) {
             // Its threads and its locks are the other process's; there is nothing to wait for here.
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl Core {
             self.signal.raise();
             return Ok(());
         }
-        self.engine.refuse_own_turn()?;
+        may_wait?;
         let mut closing = lock(&self.closing);
         loop {
             match *closing {
@@ -188,32 +188,26 @@ impl Core {
         }
         *closing = Closing::By(here);
         drop(closing);
-        self.finish_closing(self.close_now())
+        self.close_now();
+        Ok(())
     }
 
     /// On the store's own thread, when it was asked for: unless another thread is at it, which waits for this one.
-    pub(super) fn close_here(&self) -> Result<()> {
+    pub(super) fn close_here(&self) {
         let mut closing = lock(&self.closing);
-        if !matches!(*closing, Closing::Not) {
-            return Ok(());
+        if matches!(*closing, Closing::Not) {
+            *closing = Closing::By(current().id());
+            drop(closing);
+            self.close_now();
         }
-        *closing = Closing::By(current().id());
-        drop(closing);
-        self.finish_closing(self.close_now())
     }
 
-    fn finish_closing(&self, closed: Result<()>) -> Result<()> {
-        *lock(&self.closing) = if closed.is_ok() { Closing::Done } else { Closing::Not };
-        self.closing_done.notify_all();
-        closed
-    }
-
-    fn close_now(&self) -> Result<()> {
+    fn close_now(&self) {
         self.leases.close(self);
         let mut settled = Settled::new();
-        let sealed = self.engine.seal(&mut settled);
+        self.closed.store(true, Ordering::Release);
+        self.engine.close(Close::Writes, &mut settled);
         self.complete(None, settled);
-        sealed?;
         match self.hub.newest() {
             Ok(last) => self.announce(Some(last)),
             Err(error) => {
@@ -232,8 +226,9 @@ impl Core {
         self.readers.close();
         self.hub.close();
         self.hub.forget_callbacks();
-        self.engine.close();
-        Ok(())
+        self.engine.close(Close::Reads, &mut Settled::new());
+        *lock(&self.closing) = Closing::Done;
+        self.closing_done.notify_all();
     }
 }
 

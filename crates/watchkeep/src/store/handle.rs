@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
-use crate::engine::{File, Receipt, Transact};
+use crate::engine::{Bounds, File, Query, Receipt, Transact};
 use crate::rules::{Author, Work, Write};
 use crate::types::batch::{Applied, Batch, Operation};
 use crate::types::consumer::Force;
@@ -157,8 +157,7 @@ impl Store {
     /// `ForeignCursor` for a cursor of another store, for one whose event a power cut took, and for one that only another
     /// copy of the file gave; `Closed`, `Io`, `Corrupt`.
     pub fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
-        cursor.refuse_foreign(self.id())?;
-        self.core().engine.read(&mut |read| read.refuse_lost(cursor))?;
+        let _: Bounds = Query::bounds(self.id(), Some(cursor))?.ask(&*self.core().engine)?;
         Ok(cursor.revision())
     }
 
@@ -541,7 +540,7 @@ impl Store {
     /// As [`compact`](Store::compact); `Held` only when it is not forced.
     pub fn compact_with(&self, before: Revision, force: Force) -> Result<u64> {
         self.refuse_scope("its log is compacted")?;
-        let trimmed = self.core().engine.trim(before, force);
+        let trimmed = self.core().engine.chores().ok_or(Reason::Remote)?.trim(before, force);
         self.core().hub.forget_pages();
         trimmed
     }

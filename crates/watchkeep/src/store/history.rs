@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::engine::Engine;
+use crate::engine::{Bounds, Engine, LogPage, Query};
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Change, Event, Lagged};
 use crate::types::filter::Filter;
-use crate::types::limits::PAGE_ENTRIES;
 use crate::types::revision::Revision;
 
 /// The events of the change log, oldest first; see [`Store::history`](crate::Store::history).
@@ -31,12 +30,9 @@ impl History {
 
     fn fill(&mut self) -> Result<()> {
         self.filter.check()?;
-        let mut page = None;
-        self.engine.read(&mut |read| {
-            page = Some(read.log(self.after, PAGE_ENTRIES)?);
-            Ok(())
-        })?;
-        let page = page.ok_or(Reason::Closed)?;
+        // Refused after the close, and `Log` is not.
+        let _: Bounds = Query::Bounds { after: None }.ask(&*self.engine)?;
+        let page: LogPage = Query::Log { after: self.after }.ask(&*self.engine)?;
         if page.trimmed > self.after {
             // From the beginning means from wherever it begins.
             let lost = Lagged { from: self.after.next().unwrap_or(self.after), to: page.trimmed };

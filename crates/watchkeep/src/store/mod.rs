@@ -11,6 +11,8 @@ mod history;
 pub mod json;
 mod lease;
 mod list;
+#[cfg(feature = "async")]
+mod pending;
 mod quota;
 #[cfg(feature = "render")]
 mod render;
@@ -22,17 +24,22 @@ mod watching;
 mod weak;
 
 #[cfg(feature = "async")]
-pub use asynchronous::{AsyncStore, Writing};
+pub use asynchronous::AsyncStore;
 pub use consumer::{Acker, Consumer};
 pub use handle::Store;
 pub use history::History;
 pub use list::{Entries, Groups};
+#[cfg(feature = "async")]
+pub use pending::Writing;
 pub use report::{CheckReport, Stats};
 pub use transaction::{Committed, Transaction};
 pub use view::{Snapshot, View};
 pub use weak::WeakStore;
 
-#[cfg(all(test, shuttle))]
+#[cfg(test)]
 mod tests {
+    #[cfg(all(feature = "async", not(any(loom, shuttle))))]
+    mod distant;
+    #[cfg(shuttle)]
     mod interleavings;
 }

@@ -1,6 +1,6 @@
 //! Quotas, which are stored with the namespace.
 
-use crate::engine::Read;
+use crate::engine::Query;
 use crate::rules::{Work, Write};
 use crate::types::error::{Reason, Result};
 use crate::types::quota::Quota;
@@ -54,12 +54,7 @@ impl Store {
     ///
     /// As [`get`](Store::get).
     pub fn quota(&self) -> Result<Option<Quota>> {
-        let mut quota = None;
-        self.core().engine.glance(&mut |read| {
-            quota = self.quota_in(read)?;
-            Ok(())
-        })?;
-        Ok(quota)
+        self.quota_query().map_or(Ok(None), |query| query.ask(&*self.core().engine))
     }
 
     /// Sets the quota of the handle's namespace, as [`set_quota`](Store::set_quota) does, and gives the handle back.
@@ -80,8 +75,9 @@ impl Store {
         Ok(self.clone())
     }
 
-    pub(super) fn quota_in(&self, read: &dyn Read) -> Result<Option<Quota>> {
-        self.namespace().map_or(Ok(None), |namespace| read.quota(namespace))
+    /// What asks for it; the whole store has none.
+    pub(super) fn quota_query(&self) -> Option<Query<'static>> {
+        self.namespace().map(|namespace| Query::Quota { namespace: namespace.to_owned().into() })
     }
 
     pub(super) fn quota_write(&self, quota: Quota) -> Result<Write> {

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::File;
+use crate::engine::{File, Query, Survey, Whole};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::counters::Counters;
-use crate::types::error::Result;
-use crate::types::name::NameRange;
+use crate::types::error::{Reason, Result};
 use crate::types::options::{Durability, Retention, Waking};
 use crate::types::quota::Quota;
 use crate::types::revision::{Revision, StoreId};
@@ -106,23 +105,28 @@ impl Store {
     ///
     /// `Closed`, `Io`, `Corrupt`.
     pub fn stats(&self) -> Result<Stats> {
+        let survey: Box<Survey> = self.survey().ask(&*self.core().engine)?;
+        Ok(self.told(*survey))
+    }
+
+    /// What asks for them.
+    pub(super) fn survey(&self) -> Query<'static> {
+        let namespace = self.namespace().map(|namespace| namespace.to_owned().into());
+        Query::Survey { names: self.scope().groups(""), namespace }
+    }
+
+    /// Together with what this process knows.
+    pub(super) fn told(&self, survey: Survey) -> Stats {
         let core = self.core();
-        let groups = NameRange::prefix(self.scope().prefix());
-        let (mut totals, mut quota) = (None, None);
-        core.engine.read(&mut |read| {
-            totals = Some(read.totals(&groups)?);
-            quota = self.quota_in(read)?;
-            Ok(())
-        })?;
-        let totals = totals.ok_or(crate::types::error::Reason::Closed)?;
+        let Survey { totals, quota, consumers, retention } = survey;
         let file = core.engine.file();
         let (file_bytes, wal_bytes) = file.map_or((0, 0), File::sizes);
-        Ok(Stats {
+        Stats {
             store: self.id(),
             path: self.path().map(Path::to_path_buf),
             namespace: self.namespace().map(str::to_owned),
             durability: self.durability(),
-            retention: core.engine.retention()?,
+            retention,
             entries: totals.entries,
             groups: totals.groups,
             bytes: totals.bytes,
@@ -133,13 +137,18 @@ impl Store {
             log_bytes: totals.log_bytes,
             waking: file.map_or(Waking::Alone, File::waking),
             next_deadline: totals.next_deadline,
-            consumers: self.consumers()?,
+            consumers: self.known(consumers),
             watchers: core.hub.watchers(),
             callbacks: core.hub.callback_count(),
             file_bytes,
             wal_bytes,
             sqlite_version: rusqlite::version(),
-        })
+        }
+    }
+
+    /// What is done with the store as a whole.
+    pub(super) fn whole(&self) -> Result<&dyn Whole> {
+        self.core().engine.whole().ok_or_else(|| Reason::Remote.into())
     }
 
     /// Looks the whole file over: SQLite's own check, every row of the log against its checksum, the counters
@@ -149,7 +158,7 @@ impl Store {
     ///
     /// `Closed`, `Io`. Damage is in the report, unless nothing can be read at all.
     pub fn check(&self) -> Result<CheckReport> {
-        let (problems, [entries, groups, events]) = self.core().engine.check()?;
+        let (problems, [entries, groups, events]) = self.whole()?.check()?;
         Ok(CheckReport { problems, entries, groups, events, sqlite_version: rusqlite::version() })
     }
 
@@ -171,6 +180,6 @@ impl Store {
     /// changed; `Busy`, `Nested`, `Full`, `Closed`, `Io`.
     pub fn repair_counters(&self) -> Result<Vec<String>> {
         self.refuse_scope("its counters are repaired")?;
-        self.core().engine.repair()
+        self.whole()?.repair()
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::engine::File;
 use crate::engine::signal::Woken;
+use crate::engine::{Chores, File};
 use crate::rules::{Author, Work, Write};
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::limits::{BLIND, DEAF, DEAF_UNWATCHED, POLL, POLL_UNSIGNALLED};
@@ -43,9 +43,7 @@ fn next(core: &Core) -> Next {
     if !core.close_wanted.load(Ordering::Acquire) {
         return Next::Round;
     }
-    if let Err(error) = core.close_here() {
-        tracing::warn!(%error, "the store could not be closed");
-    }
+    core.close_here();
     Next::End
 }
 
@@ -143,15 +141,21 @@ fn round(core: &Core, faults: &mut Faults) -> Round {
     };
     core.announce(last);
     let due = faults.expiry.note(core, "expiry", expire(core)).flatten();
-    let more = faults.upkeep.note(core, "upkeep", core.engine.maintain()).unwrap_or(false);
+    let more = faults.upkeep.note(core, "upkeep", maintain(core)).unwrap_or(false);
     let progress = core.hub.progress();
     let pause = [due, progress, lease].into_iter().flatten().fold(poll, Duration::min);
     Round { pause: if more { Duration::ZERO } else { pause }, deaf }
 }
 
+/// One small step of what is to be done now and then; whether there is more.
+fn maintain(core: &Core) -> Result<bool> {
+    core.engine.chores().map_or(Ok(false), Chores::maintain)
+}
+
 /// Removes what is due, a step at a time; how long until something is due again.
 fn expire(core: &Core) -> Result<Option<Duration>> {
-    let Some(next) = core.engine.next_deadline()? else { return Ok(None) };
+    let next = core.engine.chores().map_or(Ok(None), Chores::next_deadline)?;
+    let Some(next) = next else { return Ok(None) };
     let now = core.clock.now();
     if next > now {
         return Ok(Some(next.since(now)));

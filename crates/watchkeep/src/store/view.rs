@@ -1,13 +1,14 @@
 //! Reads: written once, for the store, a snapshot and a transaction.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::{Engine, Held, Read, Transact};
+use crate::engine::{Answer, Dated, Engine, Held, Query, Transact};
 use crate::types::entry::{Entry, GroupPage, KeyPage, ListOptions, Page};
-use crate::types::error::Result;
+use crate::types::error::{Error, Result};
 use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::{NameRange, Scope};
 use crate::types::revision::Revision;
@@ -18,10 +19,10 @@ use super::list::{Entries, Groups};
 /// Where reads go.
 #[derive(Clone)]
 pub(super) enum Source<'a> {
-    /// To a connection of the pool, each on its own.
+    /// To the engine, each on its own.
     Store(Arc<dyn Engine>),
-    /// To a read transaction that stays open.
-    Held(Arc<dyn Held>),
+    /// To a moment that it holds.
+    Held(Held),
     /// To the write transaction that is under way.
     Open(&'a dyn Transact),
 }
@@ -39,30 +40,12 @@ impl<'a> View<'a> {
         View { source, scope }
     }
 
-    /// One read.
-    fn one<T>(&self, mut f: impl FnMut(&dyn Read) -> Result<T>) -> Result<T> {
-        let mut result = None;
-        let mut keep = |read: &dyn Read| {
-            result = Some(f(read)?);
-            Ok(())
-        };
+    fn ask<T: TryFrom<Answer, Error = Error>>(&self, query: &Query<'_>) -> Result<T> {
         match &self.source {
-            Source::Store(engine) => engine.glance(&mut keep)?,
-            Source::Held(held) => held.read(&mut keep)?,
-            Source::Open(open) => open.read(&mut keep)?,
+            Source::Store(engine) => query.ask(&**engine),
+            Source::Held(held) => query.ask(&**held),
+            Source::Open(open) => query.ask(*open),
         }
-        result.ok_or_else(|| crate::types::error::Reason::Closed.into())
-    }
-
-    /// Several reads of one moment.
-    fn together<T>(&self, mut f: impl FnMut(&dyn Read) -> Result<T>) -> Result<T> {
-        let Source::Store(engine) = &self.source else { return self.one(f) };
-        let mut result = None;
-        engine.read(&mut |read| {
-            result = Some(f(read)?);
-            Ok(())
-        })?;
-        result.ok_or_else(|| crate::types::error::Reason::Closed.into())
     }
 
     /// The value of a key, if it is there.
@@ -71,8 +54,7 @@ impl<'a> View<'a> {
     ///
     /// `Closed`, `Io`, `Corrupt`; in a snapshot also `SnapshotTooOld`.
     pub fn get(&self, group: &str, key: &str) -> Result<Option<Value>> {
-        let group = self.scope.full(group);
-        self.one(|read| read.value(&group, key))
+        self.ask(&Query::Value { group: self.scope.name_of(group), key: key.into() })
     }
 
     /// The value of a key with its revisions and deadline, if it is there.
@@ -81,8 +63,7 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
-        let group = self.scope.full(group);
-        self.one(|read| read.entry(&group, key))
+        Ok(self.dated(group, key)?.entry)
     }
 
     /// Whether a key is there.
@@ -100,8 +81,12 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn remaining_ttl(&self, group: &str, key: &str) -> Result<Option<Duration>> {
-        let group = self.scope.full(group);
-        self.one(|read| Ok(read.entry(&group, key)?.and_then(|entry| entry.remaining(read.now()))))
+        let Dated { entry, now } = self.dated(group, key)?;
+        Ok(entry.and_then(|entry| entry.remaining(now)))
+    }
+
+    fn dated(&self, group: &str, key: &str) -> Result<Dated> {
+        self.ask(&Query::Entry { group: self.scope.name_of(group), key: key.into() })
     }
 
     /// How many keys a group holds, at constant cost.
@@ -110,8 +95,7 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn count(&self, group: &str) -> Result<u64> {
-        let group = self.scope.full(group);
-        self.one(|read| read.count(&group))
+        self.ask(&Query::Count { group: self.scope.name_of(group) })
     }
 
     /// How many keys all groups hold whose name starts so; costs what those groups are, not what they hold.
@@ -120,8 +104,7 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn count_all(&self, group_prefix: &str) -> Result<u64> {
-        let range = NameRange::prefix(&self.scope.full(group_prefix));
-        self.together(|read| read.count_all(&range))
+        self.ask(&Query::CountAll { groups: self.scope.groups(group_prefix) })
     }
 
     /// The names of all groups that start so, in byte order.
@@ -146,16 +129,7 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn page(&self, group: &str, options: ListOptions) -> Result<Page> {
-        let group = self.scope.full(group);
-        let keys = NameRange::prefix(&options.prefix).after(options.after.as_deref());
-        let limit = options.limit.unwrap_or(PAGE_ENTRIES).min(PAGE_ENTRIES);
-        self.together(|read| {
-            let revision = read.last()?;
-            let (entries, more) =
-                if limit == 0 { (Vec::new(), false) } else { read.entries(&group, &keys, limit)? };
-            let next = entries.last().map(|entry| entry.key.clone()).filter(|_| more);
-            Ok(Page { entries, next, revision })
-        })
+        self.ask(&entries(&self.scope, group, options))
     }
 
     /// A page of a group without the values: at most 256 keys, all of one moment.
@@ -164,14 +138,7 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn keys_page(&self, group: &str, options: ListOptions) -> Result<KeyPage> {
-        let group = self.scope.full(group);
-        let range = NameRange::prefix(&options.prefix).after(options.after.as_deref());
-        let limit = options.limit.unwrap_or(PAGE_ENTRIES).min(PAGE_ENTRIES);
-        self.together(|read| {
-            let keys = if limit == 0 { Vec::new() } else { read.keys(&group, &range, limit)? };
-            let next = keys.last().map(|last| last.key.clone()).filter(|_| keys.len() >= limit);
-            Ok(KeyPage { keys, next, revision: read.last()? })
-        })
+        self.ask(&keys(&self.scope, group, options))
     }
 
     /// A page of the names of groups that start so: at most `limit` and 256, all of one moment.
@@ -180,20 +147,42 @@ impl<'a> View<'a> {
     ///
     /// As [`get`](View::get).
     pub fn groups_page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<GroupPage> {
-        let after = after.map(|after| self.scope.full(after));
-        let range = NameRange::prefix(&self.scope.full(prefix)).after(after.as_deref());
-        let limit = limit.min(PAGE_ENTRIES);
-        self.together(|read| {
-            let names = if limit == 0 { Vec::new() } else { read.groups(&range, limit)? };
-            let groups: Vec<_> = names.iter().map(|name| self.scope.local(name).to_owned()).collect();
-            let next = groups.last().cloned().filter(|_| groups.len() >= limit);
-            Ok(GroupPage { groups, next, revision: read.last()? })
-        })
+        Ok(local(&self.scope, self.ask(&groups(&self.scope, prefix, after, limit))?))
     }
 
     pub(super) fn last(&self) -> Result<Revision> {
-        self.one(|read| read.last())
+        self.ask(&Query::Last)
     }
+}
+
+/// What asks for a page of a group.
+pub(super) fn entries<'q>(scope: &Scope, group: impl Into<Cow<'q, str>>, options: ListOptions) -> Query<'q> {
+    let (keys, limit) = range(options);
+    Query::Entries { group: scope.name_of(group), keys, limit }
+}
+
+/// The same without the values.
+pub(super) fn keys<'q>(scope: &Scope, group: impl Into<Cow<'q, str>>, options: ListOptions) -> Query<'q> {
+    let (keys, limit) = range(options);
+    Query::Keys { group: scope.name_of(group), keys, limit }
+}
+
+fn range(options: ListOptions) -> (NameRange, usize) {
+    let keys = NameRange::prefix(&options.prefix).after(options.after.as_deref());
+    (keys, options.limit.unwrap_or(PAGE_ENTRIES).min(PAGE_ENTRIES))
+}
+
+/// What asks for a page of names of groups, which are [made local](local).
+pub(super) fn groups(scope: &Scope, prefix: &str, after: Option<&str>, limit: usize) -> Query<'static> {
+    let after = after.map(|after| scope.full(after));
+    Query::Groups { names: scope.groups(prefix).after(after.as_deref()), limit: limit.min(PAGE_ENTRIES) }
+}
+
+/// A page with the names that the handle knows.
+pub(super) fn local(scope: &Scope, mut page: GroupPage) -> GroupPage {
+    let name = |name: &mut String| name.drain(..name.len() - scope.local(name).len()).for_each(drop);
+    page.groups.iter_mut().chain(&mut page.next).for_each(name);
+    page
 }
 
 impl fmt::Debug for View<'_> {

@@ -1,5 +1,6 @@
 //! Names: what a group, a key and a namespace may be, and prefixes as ranges.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -81,6 +82,17 @@ impl Scope {
         full.push_str(&self.prefix);
         full.push_str(group);
         full
+    }
+
+    /// The same, without a copy where the handle sees the whole store.
+    pub(crate) fn name_of<'n>(&self, group: impl Into<Cow<'n, str>>) -> Cow<'n, str> {
+        let group = group.into();
+        if self.is_whole() { group } else { self.full(&group).into() }
+    }
+
+    /// The groups whose name starts so, under the names that stand in the file.
+    pub(crate) fn groups(&self, prefix: &str) -> NameRange {
+        NameRange::prefix(&self.full(prefix))
     }
 
     /// The name of a consumer as it stands in the file: that of a new one has no `:`, so it belongs to one namespace

@@ -62,6 +62,8 @@ pub(crate) enum Reason {
     },
     #[error("the process was forked after the store was opened; open it again in the child")]
     Forked,
+    #[error("the store's rows are kept elsewhere; do this where they are")]
+    Remote,
     #[error("what is due in the group has to go first; the transaction is run again")]
     DueFirst,
     #[error("the disk of {path:?} has {free} bytes free, {needed} are needed; make room, then try again")]
@@ -276,6 +278,7 @@ impl Reason {
             | Reason::NetworkFileSystem { .. }
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }
+            | Reason::Remote
             | Reason::BadDeadline
             | Reason::Ahead { .. }
             | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,

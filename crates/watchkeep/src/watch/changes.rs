@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::{Bounds, Engine, Query};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, ChangePage, Event, Lagged};
 use crate::types::filter::Filter;
@@ -10,33 +11,26 @@ use crate::types::limits::{CHANGES_ROWS, PAGE_BYTES};
 use crate::types::revision::{Cursor, Revision};
 
 use super::hub::Hub;
+use super::log_cache::Segment;
 
-/// A page that is being read.
-struct Page {
+/// A page that is being read: its bounds first, then one page of the log after another.
+pub(crate) struct Reading {
     filter: Filter,
     /// How much of the groups' names is the reader's namespace.
     scope: u16,
+    after: Option<Revision>,
+    /// Up to where the log is trimmed, and its end.
+    floor: Revision,
+    end: Revision,
+    start: Revision,
+    /// Everything up to this is looked at.
+    reached: Revision,
     events: Vec<Event>,
     bytes: usize,
     /// How many rows it may still look at.
     left: usize,
-    /// Everything up to this is looked at.
-    reached: Revision,
-}
-
-impl Page {
-    fn has_room(&self) -> bool {
-        self.left > 0 && self.bytes < PAGE_BYTES
-    }
-
-    fn look_at(&mut self, change: &Arc<Change>) {
-        if self.filter.matches_change(change) {
-            self.bytes += change.weight();
-            self.events.push(Event::new(change.clone(), self.scope));
-        }
-        self.left -= 1;
-        self.reached = change.revision;
-    }
+    /// There is no use in reading on.
+    done: bool,
 }
 
 impl Hub {
@@ -49,68 +43,99 @@ impl Hub {
         after: Option<Cursor>,
         rows: usize,
     ) -> Result<ChangePage> {
+        let bounds = Query::bounds(self.engine.id(), after)?.ask(&*self.engine)?;
+        let mut page = Reading::new(bounds, filter, scope, after, rows)?;
+        while let Some(after) = page.wants() {
+            page.take(self.log.read(&*self.engine, after))?;
+        }
+        Ok(page.finish(&*self.engine))
+    }
+}
+
+impl Reading {
+    /// Begins one, where the store has these bounds; refuses a position that nothing can go on from.
+    pub(crate) fn new(
+        bounds: Bounds,
+        filter: Filter,
+        scope: &str,
+        after: Option<Cursor>,
+        rows: usize,
+    ) -> Result<Reading> {
         filter.check()?;
-        let (mut floor, end) = self.bounds(after)?;
-        let after = after.map(|after| after.revision());
-        let mut page = Page {
+        let (Bounds { trimmed: floor, end }, after) = (bounds, after.map(|after| after.revision()));
+        if let Some(after) = after.filter(|after| *after < floor) {
+            return Err(lost(after, floor));
+        }
+        let start = after.unwrap_or(floor);
+        Ok(Reading {
             filter,
             scope: u16::try_from(scope.len()).unwrap_or(u16::MAX),
+            after,
+            floor,
+            end,
+            start,
+            reached: start,
             events: Vec::new(),
             bytes: 0,
             left: rows.min(CHANGES_ROWS),
-            reached: after.unwrap_or(floor),
-        };
-        let start = page.reached;
-        while page.has_room() && page.reached < end {
-            let segment = match self.log.read(&*self.engine, page.reached) {
-                // What comes before a damaged row is told first, as everywhere.
-                Err(_) if page.reached > start => break,
-                segment => segment?,
-            };
-            if segment.page.trimmed > page.reached {
-                // It was trimmed since we looked. The next page tells so.
-                if page.reached > start {
-                    break;
-                }
-                if after.is_some() {
-                    return Err(lost(page.reached, segment.page.trimmed));
-                }
-                floor = segment.page.trimmed;
-            }
-            let before = page.reached;
-            let new = segment.page.changes.iter().filter(|change| change.revision > before);
-            for change in new.take_while(|change| change.revision <= end) {
-                if !page.has_room() {
-                    break;
-                }
-                page.look_at(change);
-            }
-            if page.reached == before {
-                break;
-            }
-        }
-        let cursor = |revision| self.engine.cursor(revision);
-        Ok(ChangePage {
-            events: page.events,
-            next: cursor(page.reached.max(floor)),
-            floor: cursor(floor),
-            end: cursor(end.max(floor)),
+            done: false,
         })
     }
 
-    /// Up to where the log is trimmed, and its end; refuses a position that nothing can go on from.
-    fn bounds(&self, after: Option<Cursor>) -> Result<(Revision, Revision)> {
-        after.map_or(Ok(()), |after| after.refuse_foreign(self.engine.id()))?;
-        let (mut floor, mut end) = (Revision::ZERO, Revision::ZERO);
-        self.engine.read(&mut |read| {
-            end = read.last()?;
-            // No row is needed, only up to where they are gone.
-            floor = read.log(end, 0)?.trimmed;
-            after.map_or(Ok(()), |after| read.refuse_lost(after))
-        })?;
-        match after.map(|after| after.revision()) {
-            Some(revision) if revision < floor => Err(lost(revision, floor)),
-            _ => Ok((floor, end)),
+    /// The revision after which the next page of the log is needed.
+    pub(crate) fn wants(&self) -> Option<Revision> {
+        (!self.done && self.has_room() && self.reached < self.end).then_some(self.reached)
+    }
+
+    /// Takes what is needed out of a page of the log.
+    pub(crate) fn take(&mut self, segment: Result<Arc<Segment>>) -> Result<()> {
+        let before = self.reached;
+        // What comes before a damaged row is told first, as everywhere. What was trimmed since we looked, the next page
+        // tells.
+        self.done =
+            before > self.start && segment.as_ref().map_or(true, |segment| segment.page.trimmed > before);
+        if self.done {
+            return Ok(());
+        }
+        let page = &segment?.page;
+        if page.trimmed > before {
+            if self.after.is_some() {
+                return Err(lost(before, page.trimmed));
+            }
+            self.floor = page.trimmed;
+        }
+        let end = self.end;
+        let new = page.changes.iter().filter(|change| change.revision > before);
+        for change in new.take_while(|change| change.revision <= end) {
+            if !self.has_room() {
+                break;
+            }
+            self.look_at(change);
+        }
+        self.done = self.reached == before;
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.left > 0 && self.bytes < PAGE_BYTES
+    }
+
+    fn look_at(&mut self, change: &Arc<Change>) {
+        if self.filter.matches_change(change) {
+            self.bytes += change.weight();
+            self.events.push(Event::new(change.clone(), self.scope));
+        }
+        self.left -= 1;
+        self.reached = change.revision;
+    }
+
+    pub(crate) fn finish(self, engine: &dyn Engine) -> ChangePage {
+        let cursor = |revision| engine.cursor(revision);
+        ChangePage {
+            events: self.events,
+            next: cursor(self.reached.max(self.floor)),
+            floor: cursor(self.floor),
+            end: cursor(self.end.max(self.floor)),
         }
     }
 }

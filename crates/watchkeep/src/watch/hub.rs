@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::Engine;
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
+use crate::engine::{Engine, Query};
 use crate::types::clock::Clock;
 use crate::types::counters::{Counters, Tally};
 use crate::types::error::{Error, Reason, Result};
@@ -33,9 +33,9 @@ struct Watchers {
 
 /// All watchers and callbacks of a store.
 pub(crate) struct Hub {
-    pub(super) engine: Arc<dyn Engine>,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) log: LogCache,
+    pub(crate) log: LogCache,
     pub(crate) callbacks: Callbacks,
     /// Do the reading for asynchronous readers.
     pub(super) workers: Arc<Workers>,
@@ -81,12 +81,7 @@ impl Hub {
     /// The last revision in the file: where a watch starts. What happens to be dispatched says nothing about it: a
     /// commit that was there before the call is not news.
     pub(crate) fn newest(&self) -> Result<Revision> {
-        let mut last = Revision::ZERO;
-        self.engine.glance(&mut |read| {
-            last = read.last()?;
-            Ok(())
-        })?;
-        Ok(last)
+        Query::Last.ask(&*self.engine)
     }
 
     /// Registers a watcher; where it starts.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::engine::{Engine, LogPage};
+use crate::engine::{Engine, LogPage, Query};
 use crate::types::error::Result;
-use crate::types::limits::{LOG_CACHE_BYTES, PAGE_ENTRIES};
+use crate::types::limits::LOG_CACHE_BYTES;
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
 
@@ -14,7 +14,7 @@ const PAGES: usize = 256;
 
 /// A page, and which revisions it tells about: all after `after`, up to `next`.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(crate) struct Segment {
     after: Revision,
     pub(super) next: Revision,
     pub(super) page: LogPage,
@@ -31,7 +31,7 @@ struct Segments {
 
 /// A bounded number of pages.
 #[derive(Debug, Default)]
-pub(super) struct LogCache {
+pub(crate) struct LogCache {
     segments: Mutex<Segments>,
 }
 
@@ -43,26 +43,25 @@ impl LogCache {
 
     /// A page that tells what comes after a revision; it may begin earlier.
     pub(super) fn read(&self, engine: &dyn Engine, after: Revision) -> Result<Arc<Segment>> {
-        if let Some(segment) = lock(&self.segments).find(after) {
-            return Ok(segment);
+        match self.find(after) {
+            Some(segment) => Ok(segment),
+            None => Ok(self.add(after, Query::Log { after }.ask(engine)?)),
         }
-        let page = read_page(engine, after)?;
+    }
+
+    /// Such a page, if it is here.
+    pub(crate) fn find(&self, after: Revision) -> Option<Arc<Segment>> {
+        lock(&self.segments).find(after)
+    }
+
+    /// Keeps what was read after a revision.
+    pub(crate) fn add(&self, after: Revision, page: LogPage) -> Arc<Segment> {
         let bytes = page.changes.iter().map(|change| change.weight()).sum();
         let segment = Arc::new(Segment { after, next: page.next(after), page, bytes });
         let gone = lock(&self.segments).insert(segment.clone());
         drop(gone);
-        Ok(segment)
+        segment
     }
-}
-
-/// Reads a page from the file, also after the close: a watcher drains.
-fn read_page(engine: &dyn Engine, after: Revision) -> Result<LogPage> {
-    let mut page = LogPage { trimmed: Revision::ZERO, end: Revision::ZERO, changes: Vec::new() };
-    engine.linger(&mut |read| {
-        page = read.log(after, PAGE_ENTRIES)?;
-        Ok(())
-    })?;
-    Ok(page)
 }
 
 impl Segments {

@@ -2,7 +2,7 @@
 //! what follows directly is taken from memory, anything else is read from the log.
 
 pub(crate) mod callbacks;
-mod changes;
+pub(crate) mod changes;
 mod hub;
 mod inbox;
 mod index;

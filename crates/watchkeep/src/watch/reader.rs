@@ -79,7 +79,7 @@ impl Reader {
         loop {
             match self.step(hub, patience) {
                 Step::Load(request) => {
-                    let loaded = request.load(hub, &self.inbox.shape);
+                    let loaded = request.load(&*hub.engine, &hub.log, &self.inbox.shape);
                     if let Err(error) = self.absorb(hub, loaded) {
                         return Step::Failed(error);
                     }

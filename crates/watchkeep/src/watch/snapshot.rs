@@ -4,18 +4,17 @@
 //! what the log says since the first page is passed on, up to the last page's revision, except where a page was read
 //! later than that. So the end is fixed when the last page is read, however fast others write.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::engine::floors::Floor;
-use crate::engine::{Engine, Read};
+use crate::engine::{Answer, Engine, Part, Place, Query};
 use crate::types::entry::Entry;
 use crate::types::error::Result;
 use crate::types::event::{Change, Item, Kind, Lagged};
 use crate::types::filter::Filter;
-use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES, SNAPSHOT_GROUPS};
-use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
 use super::inbox::Shape;
@@ -48,36 +47,44 @@ pub(super) struct Walk {
     pub(super) ready: Option<Revision>,
 }
 
-/// A group and a key in it; without a key, the group's end.
-type Place = (String, Option<String>);
-
-/// What one step found.
-struct Part {
-    entries: Vec<(String, Entry)>,
-    /// How far that is.
-    reached: Option<Place>,
-    /// These are the last.
-    all: bool,
-}
-
 impl Walk {
-    /// The next part of the snapshot; it may be empty. After an error the same part comes next.
-    pub(super) fn step(&mut self, engine: &dyn Engine, log: &LogCache, shape: &Shape) -> Result<Vec<Item>> {
-        if let Some((after, upto)) = self.replay {
-            return Ok(self.pass_on(&*log.read(engine, after)?, shape, after, upto));
-        }
-        let (mut revision, mut part) = (Revision::ZERO, None);
-        engine.read(&mut |read| {
-            revision = read.last()?;
-            self.floor.get_or_insert_with(|| engine.floors().hold(revision));
-            part = Some(entries(read, &shape.filter, self.given.clone())?);
-            Ok(())
-        })?;
-        Ok(part.map_or_else(Vec::new, |part| self.give(part, shape, revision)))
+    /// The next part of the snapshot without asking, where it is of the log and the page is at hand. A part may be empty.
+    pub(super) fn at_hand(&mut self, log: &LogCache, shape: &Shape) -> Option<Vec<Item>> {
+        let (after, upto) = self.replay?;
+        Some(self.pass_on(&*log.find(after)?, shape, after, upto))
     }
 
-    /// The next entries, read at a revision.
-    fn give(&mut self, part: Part, shape: &Shape, revision: Revision) -> Vec<Item> {
+    /// What to ask for the next part. After an error it is the same again.
+    pub(super) fn query<'f>(&mut self, engine: &dyn Engine, filter: Cow<'f, Filter>) -> Query<'f> {
+        if let Some((after, _)) = self.replay {
+            return Query::Log { after };
+        }
+        if let (None, Some(chores)) = (&self.floor, engine.chores()) {
+            // All of the log, until it is known from where on it is needed.
+            self.floor = Some(chores.floors().hold(Revision::ZERO));
+        }
+        Query::Part { filter, given: self.given.clone() }
+    }
+
+    /// The next part out of the answer.
+    pub(super) fn answered(
+        &mut self,
+        answer: Result<Answer>,
+        log: &LogCache,
+        shape: &Shape,
+    ) -> Result<Vec<Item>> {
+        Ok(match self.replay {
+            Some((after, upto)) => self.pass_on(&log.add(after, answer?.try_into()?), shape, after, upto),
+            None => self.give(answer?.try_into()?, shape),
+        })
+    }
+
+    /// The next entries.
+    fn give(&mut self, part: Part, shape: &Shape) -> Vec<Item> {
+        let revision = part.revision;
+        if let (true, Some(floor)) = (self.pages.is_empty(), &self.floor) {
+            floor.raise(revision);
+        }
         if let Some(place) = &part.reached {
             match self.pages.last_mut() {
                 Some((reached, read_at)) if *read_at == revision => reached.clone_from(place),
@@ -169,67 +176,6 @@ impl Walk {
     }
 }
 
-/// The next entries of what the filter is about, after what was given: as many as one step may read, or fewer where it
-/// has looked at many groups.
-fn entries(read: &dyn Read, filter: &Filter, given: Option<Place>) -> Result<Part> {
-    let mut part = Part { entries: Vec::new(), reached: given, all: false };
-    let (groups, mut bytes) = (groups(filter), 0);
-    for _ in 0..SNAPSHOT_GROUPS {
-        let room = SNAPSHOT_ENTRIES.saturating_sub(part.entries.len());
-        if room == 0 || bytes >= PAGE_BYTES {
-            break;
-        }
-        let (group, after) = match &part.reached {
-            Some((group, Some(key))) => (group.clone(), Some(key.as_str())),
-            done => {
-                let before = done.as_ref().map(|(group, _)| group.as_str());
-                let Some(next) = next_group(read, NameRange::rest(groups.clone(), before))? else {
-                    part.all = true;
-                    break;
-                };
-                (next, None)
-            }
-        };
-        let (mut page, mut more) = (Vec::new(), false);
-        for keys in NameRange::rest(keys(filter, &group), after) {
-            more = page.len() >= room || bytes >= PAGE_BYTES;
-            if !more {
-                let (mut found, cut) = read.entries(&group, &keys, room.saturating_sub(page.len()))?;
-                bytes += found.iter().map(|entry| entry.key.len() + entry.value.len()).sum::<usize>();
-                page.append(&mut found);
-                more = cut;
-            }
-            if more {
-                break;
-            }
-        }
-        let upto = page.last().map(|entry| entry.key.clone()).filter(|_| more);
-        part.entries.extend(page.into_iter().map(|entry| (group.clone(), entry)));
-        part.reached = Some((group, upto));
-    }
-    Ok(part)
-}
-
-fn next_group(read: &dyn Read, ranges: impl Iterator<Item = NameRange>) -> Result<Option<String>> {
-    for range in ranges {
-        if let Some(next) = read.groups(&range, 1)?.pop() {
-            return Ok(Some(next));
-        }
-    }
-    Ok(None)
-}
-
-/// Which groups a filter is about.
-fn groups(filter: &Filter) -> Vec<NameRange> {
-    NameRange::union(filter.parts().iter().map(|part| part.target.ranges().0).collect())
-}
-
-/// Which keys of a group a filter is about.
-fn keys(filter: &Filter, group: &str) -> Vec<NameRange> {
-    let ranges = filter.parts().iter().map(|part| part.target.ranges());
-    NameRange::union(ranges.filter_map(|(groups, keys)| groups.contains(group).then_some(keys)).collect())
-}
-
 fn in_snapshot(shape: &Shape, change: &Arc<Change>) -> Item {
     Item::Event(shape.event(change).in_snapshot())
 }
@@ -253,12 +199,14 @@ fn as_change(group: String, entry: Entry) -> Change {
 
 #[cfg(test)]
 mod tests {
+    use super::super::load::{Loaded, Request};
     use super::*;
     use crate::engine::memory::MemoryEngine;
     use crate::engine::signal::Signal;
     use crate::rules::{Author, Write};
     use crate::types::batch::Operation;
     use crate::types::error::Reason;
+    use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES};
     use crate::types::options::Options;
     use crate::types::watching::WatchOptions;
     use crate::types::writing::Ttl;
@@ -294,7 +242,7 @@ mod tests {
         engine: &'e MemoryEngine,
         log: LogCache,
         shape: Shape,
-        walk: Walk,
+        walk: Box<Walk>,
         taken: usize,
         events: usize,
     }
@@ -302,11 +250,16 @@ mod tests {
     impl Steps<'_> {
         fn of(engine: &MemoryEngine, filter: Filter) -> Steps<'_> {
             let shape = Shape::new(filter, "", &WatchOptions::new());
-            Steps { engine, log: LogCache::default(), shape, walk: Walk::default(), taken: 0, events: 0 }
+            Steps { engine, log: LogCache::default(), shape, walk: Box::default(), taken: 0, events: 0 }
         }
 
         fn step(&mut self) -> Result<Vec<Item>> {
-            let items = self.walk.step(self.engine, &self.log, &self.shape)?;
+            let request = Request::Snapshot(std::mem::take(&mut self.walk));
+            let Loaded::Snapshot(items, walk) = request.load(self.engine, &self.log, &self.shape) else {
+                unreachable!("a snapshot was asked for");
+            };
+            self.walk = walk;
+            let items = items?;
             self.taken += 1;
             self.events += items.iter().filter(|item| item.event().is_some()).count();
             Ok(items)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::engine::{Bounds, Query};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Event, Item};
 use crate::types::filter::Filter;
@@ -13,7 +14,7 @@ use crate::types::watching::{Start, WatchOptions};
 use super::hub::Hub;
 use super::inbox::{Inbox, Shape};
 #[cfg(feature = "async")]
-use super::load::Loaded;
+use super::load::{Loaded, Request};
 use super::reader::{Patience, Reader, Step};
 
 /// A stream of events, registered from the moment it is made until it is dropped.
@@ -79,13 +80,30 @@ impl Watcher {
         scope: &str,
         options: &WatchOptions,
     ) -> Result<Watcher> {
-        if let Start::AfterCursor(cursor) = options.start {
-            cursor.refuse_foreign(hub.engine.id())?;
-            hub.engine.read(&mut |read| read.refuse_lost(cursor))?;
-        }
+        let bounds = Watcher::query(hub, options)?.ask(&*hub.engine)?;
+        Watcher::within(bounds, hub, filter, scope, options)
+    }
+
+    /// What must be known before one is registered.
+    pub(crate) fn query(hub: &Hub, options: &WatchOptions) -> Result<Query<'static>> {
+        let after = match options.start {
+            Start::AfterCursor(cursor) => Some(cursor),
+            _ => None,
+        };
+        Query::bounds(hub.engine.id(), after)
+    }
+
+    /// Registers a watcher on a store whose bounds are known.
+    pub(crate) fn within(
+        bounds: Bounds,
+        hub: &Arc<Hub>,
+        filter: Filter,
+        scope: &str,
+        options: &WatchOptions,
+    ) -> Result<Watcher> {
         filter.check()?;
         let shape = Shape::new(filter, scope, options);
-        let (inbox, start) = hub.register(shape, options.start, hub.newest()?)?;
+        let (inbox, start) = hub.register(shape, options.start, bounds.end)?;
         let reader = Reader::new(inbox, options.start == Start::Snapshot);
         let active = Active {
             hub: hub.clone(),
@@ -295,6 +313,7 @@ mod futures {
     //! Watchers as asynchronous streams: woken by the hub, without a thread per watcher, on any runtime. What must
     //! be read from the file is read by the store's workers.
 
+    use std::borrow::Cow;
     use std::pin::Pin;
     use std::sync::Arc;
     use std::task::{Context, Poll, Wake, Waker};
@@ -302,7 +321,7 @@ mod futures {
 
     use futures_core::Stream;
 
-    use super::{Active, Event, Item, Items, Loaded, Patience, Result, Step, Watcher, only_events};
+    use super::{Active, Event, Item, Items, Loaded, Patience, Request, Result, Step, Watcher, only_events};
     use crate::types::sync::thread::{self, Thread};
     use crate::types::sync::{Mutex, lock, wake};
 
@@ -372,6 +391,21 @@ mod futures {
             self.reader.absorb(&self.hub, loaded).map(|()| true)
         }
 
+        fn fetch(&self, request: Request, fetching: Fetching) {
+            let (hub, inbox) = (self.hub.clone(), self.reader.inbox.clone());
+            let mut request = match request.at_hand(&hub.log, &inbox.shape) {
+                Ok(loaded) => return fetching.put(loaded),
+                Err(request) => request,
+            };
+            let query = request.query(&*hub.engine, Cow::Owned(inbox.shape.filter.clone()));
+            let (engine, workers) = (hub.engine.clone(), hub.workers.clone());
+            let answered = move |answer| {
+                fetching.put(request.answered(answer, &hub.log, &inbox.shape));
+                drop(fetching);
+            };
+            engine.ask_later(query, &workers, Box::new(answered));
+        }
+
         fn poll(&mut self, waker: &Waker) -> Poll<Step> {
             loop {
                 if let Some(Loading(slot)) = &self.loading {
@@ -391,12 +425,7 @@ mod futures {
                     Step::Load(request) => {
                         let slot = Arc::new(Mutex::new(Slot { loaded: None, waker: waker.clone() }));
                         self.loading = Some(Loading(slot.clone()));
-                        let (hub, inbox) = (self.hub.clone(), self.reader.inbox.clone());
-                        let fetching = Fetching(slot);
-                        self.hub.workers.spawn(move || {
-                            fetching.put(request.load(&hub, &inbox.shape));
-                            drop(fetching);
-                        });
+                        self.fetch(request, Fetching(slot));
                     }
                     step => return Poll::Ready(step),
                 }

@@ -18,21 +18,23 @@ use crate::engine::floors::Floors;
 use crate::engine::hold::{Hold, Holds};
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
+use crate::engine::reads::answer;
 use crate::engine::signal::Signal;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
 use crate::engine::upkeep::Upkeep;
 use crate::engine::{
-    Completion, Engine, File, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up, nesting,
+    Answer, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled, Transact,
+    Wait, Whole, mixed_up, nesting,
 };
 use crate::rules::{self, Author, Moment, Write};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::BatchId;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
-use crate::types::error::{Error, Reason, Result};
+use crate::types::error::{Reason, Result};
 use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits};
-use crate::types::options::{Options, Retention};
+use crate::types::options::Options;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
@@ -64,7 +66,6 @@ pub(crate) struct MemoryEngine {
     signal: Arc<Signal>,
     clock: Arc<dyn Clock>,
     limits: Limits,
-    retention: Retention,
     /// How many bytes entries and log may take, about.
     most: u64,
     busy_timeout: Duration,
@@ -90,11 +91,12 @@ impl MemoryEngine {
 
     fn over(
         id: StoreId,
-        state: State,
+        mut state: State,
         takes_along: TakesAlong,
         options: &Options,
         signal: Arc<Signal>,
     ) -> MemoryEngine {
+        state.retention = options.retention.unwrap_or_default();
         MemoryEngine {
             id,
             turn: Turn::new(Token, signal.clone()),
@@ -103,7 +105,6 @@ impl MemoryEngine {
             signal,
             clock: options.clock.clone(),
             limits: options.limits,
-            retention: options.retention.unwrap_or_default(),
             most: options.memory_limit,
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
@@ -134,8 +135,9 @@ impl MemoryEngine {
         true
     }
 
+    /// Refuses a forked child.
     fn known(&self) -> Result<()> {
-        if self.is_forked() { Err(Reason::Forked.into()) } else { Ok(()) }
+        if self.process != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
     }
 
     /// Commits the leader's own write and what can be taken along, then passes the turn.
@@ -162,9 +164,9 @@ impl MemoryEngine {
                 Own::Closure { author, f } => {
                     let (moment, state) = (moment(), rows.state.clone());
                     let f = |tx: &dyn Transact| nesting::inside(None, self.turn.address(), || f(tx));
-                    let read = |f: &mut dyn FnMut(&dyn Read) -> Result<()>| {
+                    let read = |query: &Query<'_>| {
                         let state = state.borrow().clone();
-                        f(&MemoryRead { state: &state, now: moment.now })
+                        answer(&MemoryRead { state: &state, now: moment.now }, query)
                     };
                     let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
@@ -228,10 +230,29 @@ impl MemoryEngine {
         true
     }
 
+    /// Refuses new writes, and commits those that wait.
+    fn seal(&self, settled: &mut Settled) {
+        self.turn.refuse();
+        loop {
+            while self.lead_background(settled) {}
+            if self.turn.close().is_some() {
+                return;
+            }
+        }
+    }
+
+    fn refuse_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { Ok(()) }
+    }
+
+    fn refuse_own_turn(&self) -> Result<()> {
+        nesting::refuse_turn(self.turn.address())
+    }
+
     fn maintenance_step(&self) -> Result<bool> {
         drop(self.held.end_old());
         let now = self.clock.now();
-        let cut = |state: &State| rules::cut(state, &self.retention, now, self.floors.least());
+        let cut = |state: &State| rules::cut(state, &state.retention, now, self.floors.least());
         let old = |state: &State| state.old_answers(before(now, ANSWER_TIME));
         let state = self.state();
         if cut(&state)?.is_none() && old(&state).is_empty() {
@@ -259,6 +280,16 @@ struct Outcome {
     has_failed: bool,
 }
 
+impl Ask for MemoryEngine {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        self.known()?;
+        if !query.lingers() {
+            self.refuse_closed()?;
+        }
+        answer(&MemoryRead { state: &self.state(), now: self.clock.now() }, query)
+    }
+}
+
 impl Engine for MemoryEngine {
     fn id(&self) -> StoreId {
         self.id
@@ -272,13 +303,21 @@ impl Engine for MemoryEngine {
         None
     }
 
+    fn chores(&self) -> Option<&dyn Chores> {
+        Some(self)
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
+        Some(self)
+    }
+
     fn distance(&self, from: Revision, to: Revision) -> u64 {
         self.state().spacing.events(from, to)
     }
 
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
         self.known()?;
-        self.refuse_nested()?;
+        self.refuse_own_turn()?;
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
             Admission::Done(result) => result,
             Admission::Lead(token) => match self.lead(token, Own::Write(&write), settled)? {
@@ -295,7 +334,7 @@ impl Engine for MemoryEngine {
         settled: &mut Settled,
     ) -> Result<Sealed> {
         self.known()?;
-        self.refuse_nested()?;
+        self.refuse_own_turn()?;
         match self.turn.enter(|| None, self.busy_timeout)? {
             Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
             Admission::Lead(token) => match self.lead(token, Own::Closure { author, f }, settled)? {
@@ -306,7 +345,7 @@ impl Engine for MemoryEngine {
     }
 
     fn submit(&self, write: Write, done: Completion) {
-        match self.known().and_then(|()| self.refuse_nested()) {
+        match self.known().and_then(|()| self.refuse_own_turn()) {
             Ok(()) => self.turn.submit(write, self.busy_timeout, done),
             Err(error) => done(Err(error)),
         }
@@ -316,33 +355,33 @@ impl Engine for MemoryEngine {
         self.lead_background(settled);
     }
 
-    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { self.linger(f) }
-    }
-
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.glance(f)
-    }
-
-    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+    fn hold(&self) -> Result<Held> {
         self.known()?;
-        f(&MemoryRead { state: &self.state(), now: self.clock.now() })
-    }
-
-    fn hold(&self) -> Result<Arc<dyn Held>> {
-        self.known()?;
-        let held = self.held.add(Hold::new(self.state(), self.snapshot_age, self.clock.clone()))?;
-        Ok(held)
+        Ok(self.held.add(Hold::new(self.state(), self.snapshot_age, self.clock.clone()))?)
     }
 
     fn feed(&self) -> &Feed {
         &self.feed
     }
 
-    fn floors(&self) -> &Arc<Floors> {
-        &self.floors
+    fn may_wait(&self, _: Wait) -> Result<()> {
+        self.known()?;
+        self.refuse_own_turn()
     }
 
+    fn close(&self, how: Close<'_>, settled: &mut Settled) {
+        match how {
+            Close::Poisoned(error) => self.turn.poison(error, settled),
+            Close::Writes => self.seal(settled),
+            Close::Reads => {
+                self.closed.store(true, Ordering::Release);
+                drop(self.held.close());
+            }
+        }
+    }
+}
+
+impl Chores for MemoryEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         Ok(self.state().deadlines.into_iter().next().map(|(deadline, ..)| *deadline))
     }
@@ -351,18 +390,20 @@ impl Engine for MemoryEngine {
         if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
     }
 
-    fn retention(&self) -> Result<Retention> {
-        Ok(self.retention)
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
     }
 
     fn trim(&self, before: Revision, force: Force) -> Result<u64> {
         self.known()?;
-        self.refuse_nested()?;
+        self.refuse_own_turn()?;
         self.exclusively(|state| state.trim_before(before, force))
     }
+}
 
+impl Whole for MemoryEngine {
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
-        self.glance(&mut |_| Ok(()))?;
+        self.refuse_closed()?;
         let state = self.state();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let entries = state.groups.into_iter().map(|(_, group)| group.entries.len()).sum();
@@ -370,19 +411,20 @@ impl Engine for MemoryEngine {
     }
 
     fn repair(&self) -> Result<Vec<String>> {
-        self.refuse_nested()?;
-        self.glance(&mut |_| Ok(()))?;
+        self.refuse_own_turn()?;
+        self.refuse_closed()?;
         Ok(Vec::new())
     }
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
-        self.glance(&mut |_| Ok(()))?;
-        if self.state().spacing != Spacing::DENSE {
+        self.refuse_closed()?;
+        let state = self.state();
+        if state.spacing != Spacing::DENSE {
             let what =
                 "revisions lie apart in this store, which no file knows; open it without sparse_revisions";
             return Err(Reason::Invalid { what: what.to_owned() }.into());
         }
-        let (state, image) = (self.state(), Image::new(self.retention)?);
+        let image = Image::new(state.retention)?;
         for (id, group) in &state.groups {
             image.group(id.0, &group.name, group.keys, group.bytes)?;
             for (key, stored) in &group.entries {
@@ -405,46 +447,11 @@ impl Engine for MemoryEngine {
         image.marks(state.trimmed, state.fence)?;
         image.write(target, options)
     }
-
-    fn is_forked(&self) -> bool {
-        self.process != std::process::id()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.turn.is_closed()
-    }
-
-    fn refuse_nested(&self) -> Result<()> {
-        self.refuse_own_turn()
-    }
-
-    fn refuse_own_turn(&self) -> Result<()> {
-        nesting::refuse_turn(self.turn.address())
-    }
-
-    fn poison(&self, error: &Error, settled: &mut Settled) {
-        self.turn.poison(error, settled);
-    }
-
-    fn seal(&self, settled: &mut Settled) -> Result<()> {
-        self.turn.refuse();
-        loop {
-            while self.lead_background(settled) {}
-            if self.turn.close().is_some() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        drop(self.held.close());
-    }
 }
 
-impl Held for Hold<Arc<State>> {
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+impl Ask for Hold<Arc<State>> {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
         let state = self.with(|state| Ok(state.clone()))?;
-        f(&MemoryRead { state: &state, now: self.now })
+        answer(&MemoryRead { state: &state, now: self.now }, query)
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::rules::{Author, Job, Moment};
 use crate::types::batch::Operation;
+use crate::types::options::Retention;
 use crate::types::value::Value;
 use crate::types::writing::SetOptions;
 

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::engine::{LogPage, Read, Totals};
+use crate::engine::LogPage;
+use crate::engine::query::Totals;
+use crate::engine::reads::Reads;
 use crate::rules::{Past as _, describe};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::Result;
 use crate::types::event::Change;
-use crate::types::limits::PAGE_BYTES;
+use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::name::NameRange;
+use crate::types::options::Retention;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
@@ -55,7 +58,7 @@ fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-impl Read for MemoryRead<'_> {
+impl Reads for MemoryRead<'_> {
     fn now(&self) -> Timestamp {
         self.now
     }
@@ -109,10 +112,14 @@ impl Read for MemoryRead<'_> {
         Ok(self.state.last())
     }
 
-    fn log(&self, after: Revision, limit: usize) -> Result<LogPage> {
+    fn trimmed(&self) -> Result<Revision> {
+        Ok(self.state.trimmed)
+    }
+
+    fn log(&self, after: Revision) -> Result<LogPage> {
         let (trimmed, end) = (self.state.trimmed, self.state.last());
         let (mut changes, mut bytes) = (Vec::new(), 0);
-        for row in self.state.rows_after(after.max(trimmed)).take(limit) {
+        for row in self.state.rows_after(after.max(trimmed)).take(PAGE_ENTRIES) {
             bytes += row.change.weight();
             changes.push(row.change.clone());
             if bytes >= PAGE_BYTES {
@@ -129,6 +136,10 @@ impl Read for MemoryRead<'_> {
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
         let row = self.state.log.get(&revision).filter(|_| revision > self.state.trimmed);
         Ok(row.map(|row| row.change.clone()))
+    }
+
+    fn retention(&self) -> Result<Retention> {
+        Ok(self.state.retention)
     }
 
     fn totals(&self, groups: &NameRange) -> Result<Totals> {

@@ -13,6 +13,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
+use crate::types::options::Retention;
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::{Epoch, Revision};
 use crate::types::value::Value;
@@ -107,6 +108,8 @@ pub(super) struct State {
     pub(super) answered: u64,
     /// The number of the last taking of a consumer.
     pub(super) fence: u64,
+    /// How much of the past the log keeps.
+    pub(super) retention: Retention,
     pub(super) epochs: Arc<Epochs>,
     /// How far it is from one revision to the next.
     pub(super) spacing: Spacing,
@@ -130,6 +133,7 @@ impl State {
             bytes: 0,
             answered: 0,
             fence: 0,
+            retention: Retention::default(),
             spacing,
             commit: 0,
         }

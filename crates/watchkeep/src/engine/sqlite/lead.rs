@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
-use crate::engine::{Read, Settled, Transact, nesting};
+use crate::engine::reads::answer;
+use crate::engine::{Query, Settled, Transact, nesting};
 use crate::rules::Moment;
 use crate::types::error::{Error, ErrorKind, Result};
 use crate::types::limits::BATCH_JOBS;
@@ -96,8 +97,7 @@ impl SqliteEngine {
                     let (moment, conn) = (moment(), rows.conn);
                     let f =
                         |tx: &dyn Transact| nesting::inside(Some(&self.file), self.turn.address(), || f(tx));
-                    let read =
-                        |f: &mut dyn FnMut(&dyn Read) -> Result<()>| f(&SqliteRead { conn, now: moment.now });
+                    let read = |query: &Query<'_>| answer(&SqliteRead { conn, now: moment.now }, query);
                     let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
                 }

@@ -39,7 +39,10 @@ use super::lead::{Own, OwnDone};
 use super::nesting::{self, FileKey};
 use super::signal::Signal;
 use super::upkeep::Upkeep;
-use super::{Completion, Engine, File, Held, Read, Receipt, Sealed, Settled, Transact, mixed_up};
+use super::{
+    Answer, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled, Transact,
+    Wait, Whole, mixed_up,
+};
 use crate::engine::turn::{Admission, Turn};
 use crate::rules::{Author, Work, Write};
 use crate::types::backup::{Backup, BackupOptions};
@@ -48,7 +51,7 @@ use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, TRIM_STEP};
 use crate::types::name::NameRange;
-use crate::types::options::{Durability, Options, Retention, Waking};
+use crate::types::options::{Durability, Options, Waking};
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::sync::caught;
 
@@ -219,6 +222,40 @@ impl SqliteEngine {
         Some(writer)
     }
 
+    /// Refuses new writes, commits those that wait, and lets go of what writes.
+    fn seal(&self, settled: &mut Settled) {
+        if self.ballast.is_tight() {
+            // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
+            let begun = Instant::now();
+            while begun.elapsed() < self.busy_timeout && self.maintenance_step().unwrap_or(false) {}
+        }
+        self.turn.refuse();
+        self.is_closing.store(true, Ordering::Release);
+        // Not where the file must not be written any more, nor while this thread has it.
+        let may_reap = !self.is_poisoned.load(Ordering::Acquire) && self.refuse_nested().is_ok();
+        let reap = |writer, settled: &mut Settled| match may_reap {
+            true => self.reap_at_last(writer, settled),
+            false => Some(writer),
+        };
+        loop {
+            while self.lead_background(settled) {}
+            if let Some(writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
+                // The last connection to go moves the write-ahead log into the file; the readers' are still there.
+                if self.guard.is_lost() {
+                    connection::forget(writer.conn);
+                    self.guard.clear_the_way();
+                }
+                self.wake.leave();
+                return;
+            }
+        }
+    }
+
+    /// Refuses writes on a thread that is inside a transaction's closure on the same file, through whatever engine.
+    fn refuse_nested(&self) -> Result<()> {
+        nesting::refuse(&self.file)
+    }
+
     fn commit(&self, write: &Write, settled: &mut Settled) -> Result<Receipt> {
         let queued = Instant::now();
         match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
@@ -261,7 +298,7 @@ impl File for SqliteEngine {
         self.guard.known()?;
         match self.guard.look() {
             // While the store closes, its companions go.
-            Some(lost) if !self.is_closed() => Err(self.guard.lose(lost)),
+            Some(lost) if !self.turn.is_closed() => Err(self.guard.lose(lost)),
             _ => Ok(()),
         }
     }
@@ -272,6 +309,12 @@ impl File for SqliteEngine {
 
     fn waking(&self) -> Waking {
         if self.wake.listens() { Waking::Signal } else { Waking::Poll }
+    }
+}
+
+impl Ask for SqliteEngine {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        self.pool.ask(query)
     }
 }
 
@@ -293,6 +336,14 @@ impl Engine for SqliteEngine {
     }
 
     fn file(&self) -> Option<&dyn File> {
+        Some(self)
+    }
+
+    fn chores(&self) -> Option<&dyn Chores> {
+        Some(self)
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
         Some(self)
     }
 
@@ -336,19 +387,7 @@ impl Engine for SqliteEngine {
         self.lead_background(settled);
     }
 
-    fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.pool.glance(f)
-    }
-
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.pool.read(f)
-    }
-
-    fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.pool.linger(f)
-    }
-
-    fn hold(&self) -> Result<Arc<dyn Held>> {
+    fn hold(&self) -> Result<Held> {
         Ok(self.pool.hold(self.snapshot_age)?)
     }
 
@@ -356,10 +395,29 @@ impl Engine for SqliteEngine {
         &self.feed
     }
 
-    fn floors(&self) -> &Arc<Floors> {
-        &self.floors
+    fn may_wait(&self, what_for: Wait) -> Result<()> {
+        if self.guard.is_forked() {
+            return Err(Reason::Forked.into());
+        }
+        match what_for {
+            Wait::Commit => self.refuse_nested(),
+            Wait::Turn => nesting::refuse_turn(self.turn.address()),
+        }
     }
 
+    fn close(&self, how: Close<'_>, settled: &mut Settled) {
+        match how {
+            Close::Poisoned(error) => {
+                self.is_poisoned.store(true, Ordering::Release);
+                self.turn.poison(error, settled);
+            }
+            Close::Writes => self.seal(settled),
+            Close::Reads => self.pool.close(),
+        }
+    }
+}
+
+impl Chores for SqliteEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         // Forgotten first: a deadline that is set while we look raises the signal.
         self.next_deadline.store(i64::MAX, Ordering::Relaxed);
@@ -383,8 +441,8 @@ impl Engine for SqliteEngine {
         self.maintenance_step().inspect_err(|error| self.notice(error))
     }
 
-    fn retention(&self) -> Result<Retention> {
-        self.pool.with(retention::read)
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
     }
 
     fn trim(&self, before: Revision, force: Force) -> Result<u64> {
@@ -392,7 +450,9 @@ impl Engine for SqliteEngine {
         let to = Revision::new(before.get().saturating_sub(1));
         self.with_ballast(|| self.trim_to(to, force).inspect_err(|error| self.notice(error)))
     }
+}
 
+impl Whole for SqliteEngine {
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
         self.pool.with(check::check)
     }
@@ -404,58 +464,5 @@ impl Engine for SqliteEngine {
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
         self.pool.with(|conn| backup::backup(conn, target, options))
-    }
-
-    fn is_forked(&self) -> bool {
-        self.guard.is_forked()
-    }
-
-    fn is_closed(&self) -> bool {
-        self.turn.is_closed()
-    }
-
-    fn refuse_nested(&self) -> Result<()> {
-        nesting::refuse(&self.file)
-    }
-
-    fn refuse_own_turn(&self) -> Result<()> {
-        nesting::refuse_turn(self.turn.address())
-    }
-
-    fn poison(&self, error: &Error, settled: &mut Settled) {
-        self.is_poisoned.store(true, Ordering::Release);
-        self.turn.poison(error, settled);
-    }
-
-    fn seal(&self, settled: &mut Settled) -> Result<()> {
-        if self.ballast.is_tight() {
-            // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
-            let begun = Instant::now();
-            while begun.elapsed() < self.busy_timeout && self.maintenance_step().unwrap_or(false) {}
-        }
-        self.turn.refuse();
-        self.is_closing.store(true, Ordering::Release);
-        // Not where the file must not be written any more, nor while this thread has it.
-        let may_reap = !self.is_poisoned.load(Ordering::Acquire) && self.refuse_nested().is_ok();
-        let reap = |writer, settled: &mut Settled| match may_reap {
-            true => self.reap_at_last(writer, settled),
-            false => Some(writer),
-        };
-        loop {
-            while self.lead_background(settled) {}
-            if let Some(writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
-                // The last connection to go moves the write-ahead log into the file; the readers' are still there.
-                if self.guard.is_lost() {
-                    connection::forget(writer.conn);
-                    self.guard.clear_the_way();
-                }
-                self.wake.leave();
-                return Ok(());
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.pool.close();
     }
 }

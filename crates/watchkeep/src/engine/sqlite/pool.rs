@@ -7,7 +7,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::engine::hold::{Hold, Holds};
-use crate::engine::{Held, Read};
+use crate::engine::reads::answer;
+use crate::engine::{Answer, Ask, Query};
 use crate::types::clock::Clock;
 use crate::types::error::{Reason, Result};
 use crate::types::limits::IDLE_READERS;
@@ -79,29 +80,26 @@ impl Pool {
         result
     }
 
-    pub(super) fn glance(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.with(|conn| f(&SqliteRead { conn, now: self.clock.now() }))
-    }
-
-    pub(super) fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.with(|conn| self.read_on(conn, f))
-    }
-
-    /// As [`Pool::read`], and after the close on a connection that is closed again at once.
-    pub(super) fn linger(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        match self.read(f) {
+    /// Answers a query. After the close, where it lingers, on a connection that is closed again at once.
+    pub(super) fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        if query.is_glance() {
+            return self.with(|conn| answer(&SqliteRead { conn, now: self.clock.now() }, query));
+        }
+        match self.with(|conn| self.ask_on(conn, query)) {
             // The close may come at any moment, also between a look and the read.
-            Err(error) if matches!(error.reason(), Reason::Closed) => self.read_on(&self.connect()?, f),
-            read => read,
+            Err(error) if query.lingers() && matches!(error.reason(), Reason::Closed) => {
+                self.ask_on(&self.connect()?, query)
+            }
+            answer => answer,
         }
     }
 
-    fn read_on(&self, conn: &Connection, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
+    fn ask_on(&self, conn: &Connection, query: &Query<'_>) -> Result<Answer> {
         conn.prepare_cached("BEGIN")?.execute([])?;
-        let read = f(&SqliteRead { conn, now: self.clock.now() });
+        let answer = answer(&SqliteRead { conn, now: self.clock.now() }, query);
         // A disk that failed has ended the transaction already; what it failed with is what counts.
         let ended = if conn.is_autocommit() { Ok(0) } else { conn.prepare_cached("COMMIT")?.execute([]) };
-        read.and_then(|()| Ok(ended.map(drop)?))
+        answer.and_then(|answer| Ok(ended.map(|_| answer)?))
     }
 
     /// A read transaction that stays open: on a connection of its own, for a limited time.
@@ -156,8 +154,8 @@ impl Drop for Lease<'_> {
     }
 }
 
-impl Held for Hold<Connection> {
-    fn read(&self, f: &mut dyn FnMut(&dyn Read) -> Result<()>) -> Result<()> {
-        self.with(|conn| f(&SqliteRead { conn, now: self.now }))
+impl Ask for Hold<Connection> {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        self.with(|conn| answer(&SqliteRead { conn, now: self.now }, query))
     }
 }

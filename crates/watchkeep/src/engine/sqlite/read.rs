@@ -5,20 +5,23 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::engine::{LogPage, Read, Totals};
+use crate::engine::LogPage;
+use crate::engine::query::Totals;
+use crate::engine::reads::Reads;
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::{Entry, KeyInfo};
 use crate::types::error::Result;
 use crate::types::event::Change;
-use crate::types::limits::PAGE_BYTES;
+use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::name::NameRange;
+use crate::types::options::Retention;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::columns::{count, entry_columns, key_columns, read_entry, read_key, read_value};
-use super::{consumers, counters, epochs, log};
+use super::{consumers, counters, epochs, log, retention};
 
 const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
      WHERE g.name = ?1 AND e.key = ?2";
@@ -136,7 +139,7 @@ impl SqliteRead<'_> {
     }
 }
 
-impl Read for SqliteRead<'_> {
+impl Reads for SqliteRead<'_> {
     fn now(&self) -> Timestamp {
         self.now
     }
@@ -209,8 +212,12 @@ impl Read for SqliteRead<'_> {
         epochs::all(self.conn)?.refuse_lost(cursor, log::end(self.conn)?.0)
     }
 
-    fn log(&self, after: Revision, limit: usize) -> Result<LogPage> {
-        log::page(self.conn, after, limit)
+    fn trimmed(&self) -> Result<Revision> {
+        log::trimmed(self.conn)
+    }
+
+    fn log(&self, after: Revision) -> Result<LogPage> {
+        log::page(self.conn, after, PAGE_ENTRIES)
     }
 
     fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
@@ -223,6 +230,10 @@ impl Read for SqliteRead<'_> {
 
     fn quota(&self, namespace: &str) -> Result<Option<Quota>> {
         counters::quota(self.conn, namespace)
+    }
+
+    fn retention(&self) -> Result<Retention> {
+        retention::read(self.conn)
     }
 
     fn totals(&self, groups: &NameRange) -> Result<Totals> {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use loom::thread;
 
-use crate::engine::Engine;
 use crate::engine::memory::{MemoryEngine, ordinal};
 use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
+use crate::engine::{Close, Engine};
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
@@ -151,7 +151,7 @@ fn a_reader_ends_with_the_store_having_seen_all() {
         let mut watcher = scene.watch(1);
         let (engine, hub) = (scene.engine.clone(), scene.hub.clone());
         let closer = thread::spawn(move || {
-            engine.seal(&mut Vec::new()).unwrap();
+            engine.close(Close::Writes, &mut Vec::new());
             hub.deliver(engine.end());
             hub.close();
         });
