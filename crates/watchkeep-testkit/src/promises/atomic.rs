@@ -48,10 +48,10 @@ pub(super) fn of_log_and_pictures(evidence: &Evidence) -> Vec<Violation> {
     let mut findings = Findings::new(Promise::Atomic, "the log");
     let mut before: Option<&Seen> = None;
     for row in evidence.log.rows() {
-        if let Some(before) = before.filter(|before| before.commit != before.revision) {
-            if before.commit != row.commit {
-                findings.add([before.revision, row.revision], "a transaction is interrupted");
-            }
+        if let Some(before) = before.filter(|before| before.commit > before.revision)
+            && before.commit != row.commit
+        {
+            findings.add([before.revision, row.revision], "a transaction is interrupted");
         }
         if rolled_back(evidence, row) {
             findings.add([row.revision], "is of a write that was refused or rolled back");
