@@ -15,7 +15,7 @@ mod quota;
 #[cfg(feature = "render")]
 mod render;
 mod report;
-mod thread;
+mod rounds;
 mod transaction;
 mod view;
 mod watching;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::driver::{Lane, Signal};
 use crate::engine::Engine;
-use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::types::clock::Clock;
 use crate::types::counters::{Counters, Tally};
@@ -113,11 +113,15 @@ impl Hub {
         let filter = shape.filter.clone();
         let inbox = Arc::new(Inbox::new(id, shape, mode, start, time, self.tally.clone()));
         watchers.index.insert(id, &filter, inbox.clone());
+        let is_first = watchers.by_id.is_empty();
         watchers.by_id.insert(id, inbox.clone());
         drop(watchers);
         if wants_progress {
             self.wants_progress.store(true, Ordering::Relaxed);
-            self.signal.raise();
+        }
+        if is_first || wants_progress {
+            // The file is looked at more often from now on.
+            self.signal.raise(Lane::Work);
         }
         Ok((inbox, start))
     }

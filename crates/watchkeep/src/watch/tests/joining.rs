@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use loom::thread;
 
+use crate::driver::Signal;
 use crate::engine::Engine;
 use crate::engine::memory::{MemoryEngine, ordinal};
-use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
@@ -30,7 +30,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let signal = Arc::new(Signal::new().unwrap());
+        let signal = Signal::unheard();
         let engine = MemoryEngine::model(signal.clone());
         let hub = Hub::new(
             engine.clone(),
