@@ -118,7 +118,7 @@ impl Driver {
         }
         if state.threads.is_empty() {
             let driver = self.clone();
-            let thread = Builder::new().name("watchkeep-driver".to_owned()).spawn(move || driver.drive())?;
+            let thread = Builder::new().name("watchkeep-wait".to_owned()).spawn(move || driver.drive())?;
             state.threads.push(thread);
         }
         if state.workers == 0
@@ -312,7 +312,7 @@ impl Driver {
 
     /// Listens to the next that is done to a file, unless it does already.
     pub(super) fn listen(self: &Arc<Self>, seat: &Arc<Seat>, path: &Path) -> std::io::Result<()> {
-        let was_deaf = self.ears.descriptor().is_none();
+        let was_deaf = !self.ears.is_open();
         if self.ears.listen(seat, path)? {
             self.wake(seat, Lane::Work, Woken::HEARD);
         }

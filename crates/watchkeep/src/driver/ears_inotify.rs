@@ -58,6 +58,11 @@ pub(super) struct Ears {
 }
 
 impl Ears {
+    /// Whether there is a descriptor to wait for already.
+    pub(super) fn is_open(&self) -> bool {
+        self.notify.get().is_some()
+    }
+
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.notify.get().map(AsFd::as_fd)
     }

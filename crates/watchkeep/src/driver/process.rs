@@ -6,6 +6,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::types::sync::thread_local;
+
 use super::crew::{Driver, Size};
 use super::signal::Signal;
 
@@ -57,4 +59,14 @@ pub(super) fn become_own() {
 /// Whether the calling thread is one of a driver's; not in a child that was forked there.
 pub(super) fn on_own_thread() -> bool {
     OWN.with(Cell::get) == std::process::id()
+}
+
+/// Runs something while the lock of this process's place is held.
+#[cfg(all(test, unix, not(any(loom, shuttle))))]
+pub(super) fn while_held<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let place = place(std::process::id())?;
+    let held = place.driver.lock().unwrap_or_else(PoisonError::into_inner);
+    let done = f();
+    drop(held);
+    Some(done)
 }

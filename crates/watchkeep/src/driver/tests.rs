@@ -324,3 +324,60 @@ fn whoever_listens_in_time_misses_nothing() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_round_may_be_the_last_to_hold_its_store() {
+    struct Closes(Mutex<Option<Arc<Signal>>>, mpsc::Sender<()>);
+    impl Rounds for Closes {
+        fn round(&self, lane: Lane, _: Woken) -> Option<Duration> {
+            if lane == Lane::Work
+                && let Some(signal) = &*lock(&self.0)
+            {
+                signal.end(Some(Lane::Work));
+            }
+            None
+        }
+    }
+    impl Drop for Closes {
+        fn drop(&mut self) {
+            drop(lock(&self.0).take());
+            self.1.send(()).ok();
+        }
+    }
+    let driver = driver(SMALL);
+    let _stays = enter(&driver);
+    let (told, gone) = mpsc::channel();
+    let signal = enter(&driver);
+    signal.begin(Arc::new(Closes(Mutex::new(Some(signal.clone())), told)));
+    drop(signal);
+    gone.recv_timeout(LIMIT).expect("it does not wait for itself");
+}
+
+/// At the fork another thread may hold any lock of the parent's: here this one does.
+#[cfg(unix)]
+#[test]
+fn a_forked_child_touches_no_lock_of_its_parents() -> std::io::Result<()> {
+    let signal = of_this_process()?;
+    let forked = process::while_held(|| {
+        let forked = fork::fork()?;
+        if let fork::Fork::Child = forked {
+            signal.raise(Lane::Work);
+            signal.end(None);
+            let own = of_this_process()?;
+            let (told, served) = mpsc::channel();
+            own.begin(Arc::new(Does(move |_, _| {
+                told.send(()).ok();
+                None
+            })));
+            std::process::exit(i32::from(served.recv_timeout(LIMIT).is_err()));
+        }
+        Ok::<_, std::io::Error>(forked)
+    })
+    .expect("a place")?;
+    if let fork::Fork::Parent(child) = forked {
+        let (told, ended) = mpsc::channel();
+        thread::spawn(move || told.send(fork::waitpid(child)));
+        assert_eq!(ended.recv_timeout(LIMIT * 2).expect("the child ends")?, 0);
+    }
+    Ok(())
+}

@@ -16,6 +16,7 @@ mod consumer_processes;
 mod consumer_retention;
 mod consumers;
 mod counters;
+mod driver;
 mod expiry;
 mod files;
 mod group_commit;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use loom::thread;
 
 use crate::driver::Signal;
-use crate::engine::Engine;
 use crate::engine::memory::{MemoryEngine, ordinal};
 use crate::engine::workers::Workers;
+use crate::engine::{Engine, Settled};
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
@@ -151,7 +151,7 @@ fn a_reader_ends_with_the_store_having_seen_all() {
         let mut watcher = scene.watch(1);
         let (engine, hub) = (scene.engine.clone(), scene.hub.clone());
         let closer = thread::spawn(move || {
-            engine.seal(&mut Vec::new()).unwrap();
+            engine.seal(&mut Settled::default()).unwrap();
             hub.deliver(engine.end());
             hub.close();
         });
