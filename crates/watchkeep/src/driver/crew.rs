@@ -54,6 +54,11 @@ struct State {
     idle: usize,
     /// How many workers serve lanes of work.
     at_work: usize,
+    /// How many workers were idle at the least since then: so many were not needed.
+    least_idle: usize,
+    least_since: Option<Instant>,
+    /// So many end when they have nothing to do.
+    unneeded: usize,
     threads: Vec<JoinHandle<()>>,
     /// The last store went.
     has_ended: bool,
@@ -67,9 +72,22 @@ impl State {
         }
     }
 
+    /// Whether a worker that has nothing to do is one too many. Those that wait are woken in turn, so that none of them is
+    /// idle for long: what counts is how many were idle at the same time, all the time.
+    fn ends_one(&mut self, now: Instant) -> bool {
+        if self.least_since.is_none_or(|since| now >= since + IDLE_WORKER) {
+            self.unneeded = self.least_idle;
+            (self.least_idle, self.least_since) = (self.idle, Some(now));
+        }
+        let ends = self.unneeded > 0 && self.workers > 1;
+        self.unneeded -= usize::from(ends);
+        ends
+    }
+
     /// The next that a worker may serve.
     fn next(&mut self, size: Size) -> Option<(Arc<Seat>, Lane)> {
         if let Some(ready) = self.vital.pop_front() {
+            self.least_idle = self.least_idle.min(self.idle);
             return Some((ready.seat, Lane::Vital));
         }
         if self.at_work >= size.work {
@@ -77,6 +95,7 @@ impl State {
         }
         let ready = self.work.pop_front()?;
         self.at_work += 1;
+        self.least_idle = self.least_idle.min(self.idle);
         Some((ready.seat, Lane::Work))
     }
 
@@ -266,19 +285,16 @@ impl Driver {
             } else if state.has_ended {
                 state.workers -= 1;
                 return;
+            } else if state.ends_one(Instant::now()) {
+                state.workers -= 1;
+                let own = thread::current().id();
+                state.threads.retain(|other| other.thread().id() != own);
+                return;
             } else {
                 state.idle += 1;
                 let woken = self.called.wait_timeout(state, IDLE_WORKER);
-                let (next, waited) = woken.unwrap_or_else(PoisonError::into_inner);
-                state = next;
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
                 state.idle -= 1;
-                let nobody_waits = state.vital.is_empty() && state.work.is_empty();
-                if waited.timed_out() && nobody_waits && state.workers > 1 && !state.has_ended {
-                    state.workers -= 1;
-                    let own = thread::current().id();
-                    state.threads.retain(|other| other.thread().id() != own);
-                    return;
-                }
             }
         }
     }

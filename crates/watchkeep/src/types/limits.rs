@@ -106,7 +106,7 @@ pub(crate) const DRIVER_WORKERS: usize = 64;
 pub(crate) const DRIVER_WORKERS_VITAL: usize = 2;
 /// A worker more is started when somebody has waited so long for one.
 pub(crate) const GROW_AFTER: Duration = Duration::from_millis(5);
-/// How long a worker waits for something to do before it ends, unless it is the last.
+/// Workers that were not needed for so long end, but for the last.
 pub(crate) const IDLE_WORKER: Duration = Duration::from_secs(5);
 
 /// How often a store is looked at for what other processes wrote, whatever wakes it besides, while somebody wants to

@@ -134,9 +134,8 @@ fn leases_live_on_and_entries_expire_while_a_callback_is_slow() -> Result {
             let before = until()?;
             clock.advance(lease / 3);
             eventually("a sign of life", || Ok(until()? > before))?;
-            let expires =
-                |event: Event| event.kind() == Kind::Expire && event.key() == Some(&*number.to_string());
-            while !expires(next(&mut watcher)?) {}
+            let event = next(&mut watcher)?;
+            assert_eq!((event.kind(), event.key()), (Kind::Expire, Some(&*number.to_string())));
         }
         drop(kept);
         consumer.close()?;
@@ -230,7 +229,8 @@ fn two_hundred_stores_use_the_threads_and_descriptors_of_one() -> Result {
         let watcher = store.watch("*", "*");
         stores.push((store, other, watcher));
         assert_eq!([descriptors("inotify")?, descriptors("eventfd")?], [1, 1], "{number} stores");
-        assert_eq!(threads("watchkeep-wait")?, 1, "{number} stores");
+        // A thread that just begins has its parent's name for a moment.
+        eventually("one thread that waits", || Ok(threads("watchkeep-wait")? == 1))?;
     }
     for (_, other, watcher) in &mut stores {
         other.set("g", "k", "v")?;
