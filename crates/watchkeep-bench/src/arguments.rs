@@ -121,7 +121,14 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         repeats: u32,
     },
-    /// Plays a part in that: what the program runs itself with.
+    /// Measures one process with many open stores: threads, descriptors, memory, cost of waiting, latency; a table in
+    /// Markdown.
+    Stores {
+        /// How many stores.
+        #[arg(long, default_values_t = [1, 1_000])]
+        count: Vec<usize>,
+    },
+    /// Plays a part in those: what the program runs itself with.
     #[command(hide = true)]
     Role {
         #[command(subcommand)]

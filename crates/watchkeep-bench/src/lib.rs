@@ -47,6 +47,9 @@ pub fn main(more: &'static [&'static dyn Contender]) -> ExitCode {
         Some(Command::Processes { repeats }) => {
             processes::run(&arguments.measure, *repeats).and_then(|text| print(&text))
         }
+        Some(Command::Stores { count }) => {
+            processes::run_stores(&arguments.measure, count).and_then(|text| print(&text))
+        }
         Some(Command::Role { role }) => processes::play(role).and_then(|text| print(&text)),
         Some(Command::CountSyncs) => syncs::count(&plan, &arguments.measure).and_then(|text| print(&text)),
         None => run::run(&plan, &arguments).and_then(|text| print(&text)),

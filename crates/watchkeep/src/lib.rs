@@ -49,6 +49,7 @@
     expect(dead_code, reason = "without the feature nobody calls what serves asynchronous callers")
 )]
 
+mod driver;
 mod engine;
 mod rules;
 mod store;

@@ -104,14 +104,14 @@ pub(super) fn fairness(settings: &Measure, durability: Durability, writers: u32)
 }
 
 /// A process that plays a part. One that is not waited for is ended.
-struct Actor {
+pub(super) struct Actor {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl Actor {
     /// Starts it, and waits until it is ready.
-    fn start(arguments: &[&str]) -> Result<Actor> {
+    pub(super) fn start(arguments: &[&str]) -> Result<Actor> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("role")
             .args(arguments)
@@ -125,18 +125,18 @@ impl Actor {
         if line == "ready\n" { Ok(actor) } else { Err(format!("{arguments:?} did not begin").into()) }
     }
 
-    fn go(&self) -> Result<()> {
+    pub(super) fn go(&self) -> Result<()> {
         let mut stdin = self.child.stdin.as_ref().ok_or("a process has no standard input")?;
         Ok(stdin.write_all(b"go\n")?)
     }
 
-    fn finish(mut self) -> Result<String> {
+    pub(super) fn finish(mut self) -> Result<String> {
         let mut said = String::new();
         self.out.read_to_string(&mut said)?;
         if self.child.wait()?.success() { Ok(said) } else { Err("a process that took part failed".into()) }
     }
 
-    fn go_and_finish(self) -> Result<String> {
+    pub(super) fn go_and_finish(self) -> Result<String> {
         self.go()?;
         self.finish()
     }
@@ -150,12 +150,12 @@ impl Drop for Actor {
     }
 }
 
-fn text(path: &Path) -> Result<&str> {
+pub(super) fn text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| "name a folder in UTF-8 with --dir".into())
 }
 
 /// Revisions and when they were written, or arrived.
-fn times(said: &str) -> HashMap<u64, u64> {
+pub(super) fn times(said: &str) -> HashMap<u64, u64> {
     let parse = |line: &str| {
         let (revision, at) = line.strip_prefix("at ")?.split_once(' ')?;
         Some((revision.parse().ok()?, at.parse().ok()?))
@@ -163,7 +163,7 @@ fn times(said: &str) -> HashMap<u64, u64> {
     said.lines().filter_map(parse).collect()
 }
 
-fn number(said: &str, name: &str) -> Result<f64> {
+pub(super) fn number(said: &str, name: &str) -> Result<f64> {
     let value = said.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.ok_or_else(|| format!("a process did not tell its {name}").into())
 }

@@ -3,6 +3,7 @@
 
 mod measure;
 mod role;
+mod stores;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::report::{Unit, show};
 use crate::samples::median;
 
 pub(crate) use role::{Reader, Role, play};
+pub(crate) use stores::run as run_stores;
 
 use measure::{fairness, idle, latency};
 

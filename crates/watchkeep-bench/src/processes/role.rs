@@ -21,6 +21,16 @@ pub(crate) enum Role {
     Watch { file: PathBuf, reader: Reader, count: u64 },
     /// Waits for what never comes; prints what that cost.
     Idle { file: PathBuf, reader: Reader, millis: u64 },
+    /// Has many stores open, all watched or none but the first; prints what that costs, and when so many events of the
+    /// first had arrived.
+    Stores {
+        folder: PathBuf,
+        stores: usize,
+        #[arg(action = clap::ArgAction::Set)]
+        watched: bool,
+        millis: u64,
+        count: u64,
+    },
     /// Sets as fast as it can; prints how many, and the longest wait.
     Race { file: PathBuf, millis: u64 },
 }
@@ -72,12 +82,15 @@ pub(crate) fn play(role: &Role) -> Result<String> {
         Role::Write { file, gap_us, count } => write(file, Duration::from_micros(*gap_us), *count),
         Role::Watch { file, reader, count } => watch(file, *reader, *count),
         Role::Idle { file, reader, millis } => idle(file, *reader, Duration::from_millis(*millis)),
+        Role::Stores { folder, stores, watched, millis, count } => {
+            super::stores::hold(folder, (*stores, *watched), Duration::from_millis(*millis), *count)
+        }
         Role::Race { file, millis } => race(file, Duration::from_millis(*millis)),
     }
 }
 
 /// Says that it is ready, and waits to be told to begin.
-fn ready() -> Result<()> {
+pub(super) fn ready() -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "ready")?;
     out.flush()?;
@@ -167,7 +180,7 @@ fn race(file: &Path, time: Duration) -> Result<String> {
     Ok(format!("sets {sets}\nlongest {}\n", longest.as_nanos()))
 }
 
-fn lines(seen: &[(u64, u64)]) -> String {
+pub(super) fn lines(seen: &[(u64, u64)]) -> String {
     seen.iter().map(|(revision, at)| format!("at {revision} {at}\n")).collect()
 }
 
@@ -204,25 +217,25 @@ impl Poll {
 }
 
 /// The processor time that this process takes.
-struct Meter {
+pub(super) struct Meter {
     began: Instant,
     cpu: u64,
 }
 
 impl Meter {
-    fn start() -> Meter {
+    pub(super) fn start() -> Meter {
         Meter { began: Instant::now(), cpu: nanos(ClockId::ProcessCPUTime) }
     }
 
     /// Of one core.
-    fn share(&self) -> f64 {
+    pub(super) fn share(&self) -> f64 {
         let cpu = nanos(ClockId::ProcessCPUTime).saturating_sub(self.cpu);
         cpu as f64 / self.began.elapsed().as_nanos().max(1) as f64
     }
 }
 
 /// A clock that all processes share, in nanoseconds.
-fn nanos(clock: ClockId) -> u64 {
+pub(super) fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

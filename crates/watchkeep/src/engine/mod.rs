@@ -11,7 +11,6 @@ pub(crate) mod memory;
 mod nesting;
 mod query;
 mod reads;
-pub(crate) mod signal;
 pub(crate) mod sqlite;
 mod turn;
 mod upkeep;
@@ -19,6 +18,7 @@ pub(crate) mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::rules::{Act, Author, Effect, Stamp, Write};
 use crate::types::backup::{Backup, BackupOptions};
@@ -146,7 +146,21 @@ pub(crate) type Held = Arc<dyn Ask + Send + Sync>;
 pub(crate) type Completion = Box<dyn FnOnce(Result<Receipt>) + Send>;
 
 /// Such writes that are committed or refused: whoever gets them delivers their events, and completes them.
-pub(crate) type Settled = Vec<(Completion, Result<Receipt>)>;
+#[derive(Default)]
+pub(crate) struct Settled {
+    /// The store's own, which may be completed at once, anywhere.
+    pub(crate) own: Vec<(Completion, Result<Receipt>)>,
+    /// A completion may run code of theirs.
+    pub(crate) users: Vec<(Completion, Result<Receipt>)>,
+}
+
+impl Settled {
+    /// The last of their events.
+    pub(crate) fn announced(&self) -> Option<Revision> {
+        let announced = |(_, result): &(_, Result<Receipt>)| result.as_ref().ok()?.announced;
+        self.own.iter().chain(&self.users).filter_map(announced).max()
+    }
+}
 
 /// What to do with an answer that nobody's thread waits for.
 #[cfg(feature = "async")]
@@ -201,10 +215,14 @@ pub(crate) trait Engine: Ask + Send + Sync + 'static {
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
         settled: &mut Settled,
     ) -> Result<Sealed>;
-    /// Queues a write; the signal is raised when the store's thread has something to do for it.
+    /// Queues a write; the signal is raised when somebody has to settle it. Not for a [vital](crate::rules::Work::is_vital)
+    /// one: whoever submits it settles it.
     fn submit(&self, write: Write, done: Completion);
-    /// Commits some of what was submitted and not taken along by others. The signal is raised when there is more.
-    fn settle(&self, settled: &mut Settled);
+    /// Commits some of what was submitted and not taken along by others, without waiting for anybody. The signal is raised
+    /// when there is more; where somebody else holds the store, it is to be tried again after this time.
+    fn settle(&self, settled: &mut Settled) -> Option<Duration>;
+    /// Whether some of that is [vital](crate::rules::Work::is_vital).
+    fn has_vital(&self) -> bool;
 
     fn feed(&self) -> &Feed;
     /// How many events come after one revision up to another, or a few more. Nobody else may tell that from their numbers,
@@ -228,8 +246,11 @@ pub(crate) trait File {
     fn stand(&self) -> Result<()>;
     /// How it hears of other processes' commits.
     fn waking(&self) -> Waking;
-    /// Looks after that; whether such a commit raises the signal.
+    /// Looks after that; whether the next such commit raises the signal.
     fn hears_others(&self) -> bool;
+    /// Whether nobody has written to it since it was last read, as far as that can be told without reading. For that it is
+    /// asked before each reading.
+    fn is_untouched(&self) -> bool;
 }
 
 /// What a store needs to have done now and then.

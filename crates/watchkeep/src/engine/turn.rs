@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::signal::Signal;
+use crate::driver::{Lane, Signal};
 use crate::engine::{Completion, Receipt, Settled};
 use crate::rules::Write;
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::{QUEUED_BYTES, QUEUED_JOBS};
+use crate::types::limits::{POLL, QUEUED_BYTES, QUEUED_JOBS, RETRY};
 use crate::types::sync::{Condvar, Mutex, lock};
 
 /// A place in the queue.
@@ -23,8 +23,10 @@ pub(super) struct Job<W> {
     changed: Condvar,
     /// What it weighs in the queue.
     weight: usize,
-    /// Nobody's thread waits: the store's thread leads when no other writer does, and completes it.
+    /// Nobody's thread waits: one of the driver's leads when no other writer does, and completes it.
     pub(super) background: bool,
+    /// The store's own: it waits behind nobody's callbacks.
+    vital: bool,
     completion: Mutex<Option<Completion>>,
 }
 
@@ -44,6 +46,10 @@ struct Queue<W> {
     jobs: VecDeque<Arc<Job<W>>>,
     /// What the jobs weigh.
     weight: usize,
+    /// How many background jobs are vital.
+    vital: usize,
+    /// Whoever leads does so for background jobs, and waits for nobody.
+    background_leads: bool,
     closed: bool,
     /// Nothing is written any more, and this is why.
     broken: Option<Error>,
@@ -59,17 +65,20 @@ impl<W> Queue<W> {
 
     fn push_back(&mut self, job: Arc<Job<W>>) {
         self.weight += job.weight;
+        self.vital += usize::from(job.vital);
         self.jobs.push_back(job);
     }
 
     fn push_front(&mut self, job: Arc<Job<W>>) {
         self.weight += job.weight;
+        self.vital += usize::from(job.vital);
         self.jobs.push_front(job);
     }
 
     fn remove(&mut self, place: usize) -> Option<Arc<Job<W>>> {
         let job = self.jobs.remove(place)?;
         self.weight -= job.weight;
+        self.vital -= usize::from(job.vital);
         Some(job)
     }
 
@@ -78,6 +87,7 @@ impl<W> Queue<W> {
         let (taken, kept): (VecDeque<_>, _) = std::mem::take(&mut self.jobs).into_iter().partition(matches);
         self.jobs = kept;
         self.weight -= taken.iter().map(|job| job.weight).sum::<usize>();
+        self.vital -= taken.iter().filter(|job| job.vital).count();
         taken
     }
 }
@@ -87,13 +97,14 @@ impl<W> Job<W> {
         let now = Instant::now();
         Arc::new(Job {
             weight: write.as_ref().map_or(0, |write| write.work.weight()),
-            write,
             queued: now,
             deadline: now.checked_add(timeout),
             state: Mutex::new(State::Queued),
             changed: Condvar::new(),
             background: completion.is_some(),
+            vital: completion.is_some() && write.as_ref().is_some_and(|write| write.work.is_vital()),
             completion: Mutex::new(completion),
+            write,
         })
     }
 
@@ -107,7 +118,7 @@ impl<W> Job<W> {
 pub(super) struct Turn<W> {
     queue: Mutex<Queue<W>>,
     idle: Condvar,
-    /// Raised when the store's thread should lead.
+    /// Raised when one of the driver's threads should lead.
     signal: Arc<Signal>,
 }
 
@@ -124,6 +135,8 @@ impl<W> Turn<W> {
                 writer: Some(writer),
                 jobs: VecDeque::new(),
                 weight: 0,
+                vital: 0,
+                background_leads: false,
                 closed: false,
                 broken: None,
                 gone: false,
@@ -191,12 +204,12 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Queues a write that nobody's thread waits for. What keeps others waiting no longer than it must goes in however
-    /// long the queue is.
+    /// Queues a write that nobody's thread waits for. What others rely on in time goes in however long the queue is, and
+    /// to its head.
     pub(super) fn submit(&self, write: Write, timeout: Duration, done: Completion) {
-        let urgent = write.work.is_sign_of_life();
+        let (is_vital, goes_first) = (write.work.is_vital(), write.work.goes_first());
         let mut queue = lock(&self.queue);
-        let full = !urgent
+        let full = !is_vital
             && (queue.jobs.len() >= QUEUED_JOBS
                 || (!queue.jobs.is_empty() && queue.weight + write.work.weight() > QUEUED_BYTES));
         let refusal = queue.refusal();
@@ -206,23 +219,34 @@ impl<W> Turn<W> {
             drop(queue);
             return done(Err(refusal));
         }
-        queue.push_back(Job::new(Some(write), timeout, Some(done)));
+        // What is the store's own must not fail because a user has no patience.
+        let timeout = if is_vital { timeout.max(POLL) } else { timeout };
+        let job = Job::new(Some(write), timeout, Some(done));
+        if goes_first {
+            queue.push_front(job)
+        } else {
+            queue.push_back(job)
+        }
         // Whoever leads takes it along, or raises the signal when it passes the turn.
         let is_idle = queue.writer.is_some();
         drop(queue);
-        if is_idle {
-            self.signal.raise();
+        if is_idle && !is_vital {
+            self.signal.raise(Lane::Work);
         }
     }
 
-    /// The turn, if nobody has it and a background job waits for it; and since when that one waits. Where somebody has it,
+    /// The turn, if nobody has it and a background job waits for it; and since when that one waits. Where a writer has it,
     /// those whose deadline has passed fail: whoever holds the turn for long holds them up.
     pub(super) fn lead_for_background(&self, settled: &mut Settled) -> Option<(W, Instant)> {
         let mut queue = lock(&self.queue);
         let first = queue.jobs.iter().find(|job| job.background)?;
         let (queued, waited) = (first.queued, first.queued.elapsed());
         if let Some(writer) = queue.writer.take() {
+            queue.background_leads = true;
             return Some((writer, queued));
+        }
+        if queue.background_leads {
+            return None;
         }
         let overdue = queue.take(|job| job.background && job.left().is_zero());
         drop(queue);
@@ -230,6 +254,16 @@ impl<W> Turn<W> {
             finish(&job, Err(Reason::Busy { waited }.into()), settled);
         }
         None
+    }
+
+    /// Whether a vital job waits.
+    pub(super) fn has_vital(&self) -> bool {
+        lock(&self.queue).vital > 0
+    }
+
+    /// Whether a background job waits.
+    pub(super) fn has_background(&self) -> bool {
+        lock(&self.queue).jobs.iter().any(|job| job.background)
     }
 
     /// Fails background jobs: those whose deadline has passed, or all. The others' threads look to themselves.
@@ -285,6 +319,7 @@ impl<W> Turn<W> {
     /// Hands the turn to the first in the queue, or leaves it for whoever comes.
     pub(super) fn pass(&self, writer: W) {
         let mut queue = lock(&self.queue);
+        queue.background_leads = false;
         // A background job has no thread to lead on, but whoever leads takes it along.
         let next = queue.jobs.iter().position(|job| !job.background);
         match next.and_then(|place| queue.remove(place)) {
@@ -294,12 +329,15 @@ impl<W> Turn<W> {
                 next.changed.notify_one();
             }
             None => {
-                let background = !queue.jobs.is_empty();
+                let (vital, users) = (queue.vital > 0, queue.jobs.len() > queue.vital);
                 queue.writer = Some(writer);
                 drop(queue);
                 self.idle.notify_all();
-                if background {
-                    self.signal.raise();
+                if vital {
+                    self.signal.raise(Lane::Vital);
+                }
+                if users {
+                    self.signal.raise(Lane::Work);
                 }
             }
         }
@@ -328,10 +366,17 @@ impl<W> Turn<W> {
     }
 }
 
+/// When to try again what another process has kept waiting for so long. The spread keeps several from trying in step.
+pub(super) fn retry(waited: Duration) -> Duration {
+    let (least, most) = RETRY;
+    (waited / 4).clamp(least, most).mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
 /// Tells a job what became of it; a background job is told by the caller, once its events are delivered.
 pub(super) fn finish<W>(job: &Job<W>, result: Result<Receipt>, settled: &mut Settled) {
     match lock(&job.completion).take() {
-        Some(done) => settled.push((done, result)),
+        Some(done) if job.vital => settled.own.push((done, result)),
+        Some(done) => settled.users.push((done, result)),
         None => {
             *lock(&job.state) = State::Done(result);
             job.changed.notify_one();

@@ -97,9 +97,15 @@ impl Work {
         }
     }
 
-    /// Whether it keeps a consumer that is held.
-    pub(crate) fn is_sign_of_life(&self) -> bool {
-        matches!(self, Work::Consumer { act: Act::Keep { .. }, .. })
+    /// Whether it is done before what others wait for: signs of life, and expiry.
+    pub(crate) fn goes_first(&self) -> bool {
+        matches!(self, Work::Consumer { act: Act::Keep { .. }, .. } | Work::Reap { .. })
+    }
+
+    /// Whether it is one of those that a store writes by itself, when nobody's thread waits for it: they wait behind
+    /// nobody's callbacks.
+    pub(crate) fn is_vital(&self) -> bool {
+        self.goes_first() || matches!(self, Work::Consumer { act: Act::Release { .. }, .. })
     }
 
     /// Whether it may have changed rows when it is refused.

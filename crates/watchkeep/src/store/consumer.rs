@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::driver::Lane;
 use crate::engine::{Query, Wait};
 use crate::rules::{Act, Work};
 use crate::types::consumer::{ConsumerInfo, ConsumerOptions, ConsumerStart, Force, Holder};
@@ -296,7 +297,9 @@ impl Store {
             core.clock.now(),
         ));
         core.leases.add(lease.clone());
-        core.signal.raise();
+        core.signal.raise(Lane::Vital);
+        // It is looked at more often from now on.
+        core.signal.raise(Lane::Work);
         let watcher = watcher.account_to(lease.clone());
         Ok(Consumer { watcher, acker: Acker { core: core.clone(), lease } })
     }

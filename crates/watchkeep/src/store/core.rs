@@ -1,11 +1,11 @@
 //! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::available_parallelism;
 
-use crate::engine::signal::Signal;
+use crate::driver::{Lane, Signal};
 use crate::engine::workers::Workers;
-use crate::engine::{Close, Engine, Query, Receipt, Sealed, Settled, Transact, Wait};
+use crate::engine::{Close, Completion, Engine, Query, Receipt, Sealed, Settled, Transact, Wait};
 use crate::rules::{Author, Write};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, Reason, Result};
@@ -13,14 +13,14 @@ use crate::types::limits::{CALLING_THREADS, READING_THREADS};
 use crate::types::options::Options;
 use crate::types::revision::Revision;
 use crate::types::sync::atomic::{AtomicBool, Ordering};
-use crate::types::sync::thread::{Builder, JoinHandle, ThreadId, current};
+use crate::types::sync::thread::{ThreadId, current};
 use crate::types::sync::{Condvar, Mutex, lock};
 use crate::watch::Hub;
 
 use super::lease::Leases;
-use super::thread;
+use super::rounds::Background;
 
-/// The store itself: engine and hub. The store's thread holds it, but not the handles' [`Life`].
+/// The store itself: engine and hub. The driver holds it, but not the handles' [`Life`].
 pub(super) struct Core {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) hub: Arc<Hub>,
@@ -32,19 +32,19 @@ pub(super) struct Core {
     /// Run what may wait long, for writers or in a user's closure. Nobody who reads waits behind it.
     pub(super) callers: Workers,
     /// The named consumers that this process holds.
-    pub(super) leases: Leases,
+    pub(super) leases: Arc<Leases>,
     /// The store is closed, or about to be.
     closed: AtomicBool,
-    /// The store's thread should end.
-    pub(super) ending: AtomicBool,
-    /// The store's thread should close the store: it was asked for where nobody may wait for it.
+    /// What is done in the background.
+    pub(super) background: Background,
+    /// Users' writes that the vital lane committed: the other lane completes them.
+    left_over: Mutex<Vec<(Completion, Result<Receipt>)>>,
+    /// The store should be closed in the background: it was asked for where nobody may wait for it.
     pub(super) close_wanted: AtomicBool,
     /// The threads that make a backup: its progress runs on them, while the close waits for its reading.
     pub(super) backing_up: Mutex<Vec<ThreadId>>,
     closing: Mutex<Closing>,
     closing_done: Condvar,
-    thread: Mutex<Option<JoinHandle<()>>>,
-    thread_id: OnceLock<ThreadId>,
 }
 
 /// Whether the store is being closed, and by whom.
@@ -55,13 +55,14 @@ enum Closing {
 }
 
 impl Core {
-    /// Starts the store's thread over an engine.
+    /// Has an engine worked for in the background.
     pub(super) fn start(engine: Arc<dyn Engine>, options: Options, signal: Arc<Signal>) -> Result<Arc<Core>> {
         let clock = options.clock.clone();
         let stepped = Arc::downgrade(&signal);
         clock.on_step(Box::new(move || {
             if let Some(signal) = stepped.upgrade() {
-                signal.raise();
+                signal.raise(Lane::Vital);
+                signal.raise(Lane::Work);
             }
         }));
         let last = Query::Last.ask(&*engine)?;
@@ -75,31 +76,22 @@ impl Core {
             signal,
             readers,
             callers: Workers::new(CALLING_THREADS),
-            leases: Leases::default(),
+            leases: Arc::default(),
             closed: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+            background: Background::default(),
+            left_over: Mutex::default(),
             close_wanted: AtomicBool::new(false),
             backing_up: Mutex::default(),
             closing: Mutex::new(Closing::Not),
             closing_done: Condvar::new(),
-            thread: Mutex::new(None),
-            thread_id: OnceLock::new(),
         });
-        let shared = core.clone();
-        let builder = Builder::new().name("watchkeep".to_owned());
-        let thread = builder.spawn(move || thread::run(&shared)).map_err(|cause| Reason::Io {
-            what: "the store's thread could not be started".to_owned(),
-            cause,
-        })?;
-        // Nobody else sets it.
-        let _ = core.thread_id.set(thread.thread().id());
-        *lock(&core.thread) = Some(thread);
+        core.signal.begin(core.clone());
         Ok(core)
     }
 
     /// Commits a write; when this returns, watchers with room hold its events and callbacks have run.
     pub(super) fn write(&self, write: Write) -> Result<Receipt> {
-        let mut settled = Settled::new();
+        let mut settled = Settled::default();
         let receipt = self.engine.write(write, &mut settled);
         self.complete(receipt.as_ref().ok().and_then(|receipt| receipt.announced), settled);
         receipt
@@ -111,7 +103,7 @@ impl Core {
         author: &Author,
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
     ) -> Result<Sealed> {
-        let mut settled = Settled::new();
+        let mut settled = Settled::default();
         let sealed = self.engine.transact(author, f, &mut settled);
         self.complete(sealed.as_ref().ok().and_then(|sealed| sealed.announced), settled);
         sealed
@@ -125,20 +117,30 @@ impl Core {
         }
     }
 
-    /// Commits some of what was submitted, and completes it.
-    pub(super) fn settle(&self) {
-        let mut settled = Settled::new();
-        self.engine.settle(&mut settled);
-        self.complete(None, settled);
+    /// Hands on what a leader committed, and then tells those that it took along and that have no thread.
+    pub(super) fn complete(&self, own: Option<Revision>, settled: Settled) {
+        let announced = settled.announced().max(own);
+        settled.own.into_iter().for_each(|(done, result)| done(result));
+        self.announce(announced);
+        settled.users.into_iter().for_each(|(done, result)| done(result));
     }
 
-    /// Hands on what a leader committed, and then tells those that it took along and that have no thread.
-    fn complete(&self, own: Option<Revision>, settled: Settled) {
-        let announced = |(_, result): &(_, Result<Receipt>)| result.as_ref().ok()?.announced;
-        self.announce(settled.iter().filter_map(announced).chain(own).max());
-        for (done, result) in settled {
-            done(result);
+    /// The same in the vital lane: watchers are handed what was committed, and users' code is left to the other lane.
+    pub(super) fn leave_over(&self, mut settled: Settled) {
+        let announced = settled.announced();
+        settled.own.drain(..).for_each(|(done, result)| done(result));
+        if let Some(announced) = announced {
+            self.hub.deliver(announced);
         }
+        let is_left = !settled.users.is_empty();
+        lock(&self.left_over).append(&mut settled.users);
+        if is_left || announced.is_some() && self.hub.calls_back() {
+            self.signal.raise(Lane::Work);
+        }
+    }
+
+    pub(super) fn take_left_over(&self) -> Vec<(Completion, Result<Receipt>)> {
+        std::mem::take(&mut lock(&self.left_over))
     }
 
     fn is_worker(&self) -> bool {
@@ -147,7 +149,7 @@ impl Core {
 
     /// Refuses all writes from now on, fails those that wait, and ends all watches.
     pub(super) fn poison(&self, error: &Error) {
-        let mut settled = Settled::new();
+        let mut settled = Settled::default();
         self.engine.close(Close::Poisoned(error), &mut settled);
         self.hub.poison(error);
         self.complete(None, settled);
@@ -157,9 +159,9 @@ impl Core {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Closes the store: waits for what is under way, ends all watches, joins all threads. Where nobody may wait, in
-    /// a callback, in the progress of a backup or on the store's own thread, it is only asked for, and the store's
-    /// thread does it.
+    /// Closes the store: waits for what is under way, ends all watches, joins all threads of its own. Where nobody may
+    /// wait, in a callback, in the progress of a backup or on a thread of the driver's, it is only asked for, and done
+    /// in the background.
     pub(super) fn close(&self) -> Result<()> {
         let may_wait = self.engine.may_wait(Wait::Turn);
         if may_wait.as_ref().is_err_and(|error| matches!(error.reason(), Reason::Forked)) {
@@ -167,10 +169,9 @@ impl Core {
             return Ok(());
         }
         let here = current().id();
-        let own_thread = self.thread_id.get() == Some(&here);
-        if own_thread || self.hub.in_callback() || lock(&self.backing_up).contains(&here) {
+        if self.signal.on_own_thread() || self.hub.in_callback() || lock(&self.backing_up).contains(&here) {
             self.close_wanted.store(true, Ordering::Release);
-            self.signal.raise();
+            self.signal.raise(Lane::Work);
             return Ok(());
         }
         may_wait?;
@@ -188,23 +189,24 @@ impl Core {
         }
         *closing = Closing::By(here);
         drop(closing);
-        self.close_now();
+        self.close_now(None);
         Ok(())
     }
 
-    /// On the store's own thread, when it was asked for: unless another thread is at it, which waits for this one.
+    /// In the background, when it was asked for: unless another thread is at it, which waits for this one.
     pub(super) fn close_here(&self) {
         let mut closing = lock(&self.closing);
         if matches!(*closing, Closing::Not) {
             *closing = Closing::By(current().id());
             drop(closing);
-            self.close_now();
+            self.close_now(Some(Lane::Work));
         }
     }
 
-    fn close_now(&self) {
+    /// `own`: the lane that does it, if one does.
+    fn close_now(&self, own: Option<Lane>) {
         self.leases.close(self);
-        let mut settled = Settled::new();
+        let mut settled = Settled::default();
         self.closed.store(true, Ordering::Release);
         self.engine.close(Close::Writes, &mut settled);
         self.complete(None, settled);
@@ -214,19 +216,13 @@ impl Core {
                 tracing::warn!(%error, "the last revision could not be read while closing");
             }
         }
-        self.ending.store(true, Ordering::Release);
-        self.signal.raise();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != current().id())
-            && thread.join().is_err()
-        {
-            tracing::error!("the store's thread had panicked");
-        }
+        self.signal.end(own);
+        self.complete(None, Settled { own: Vec::new(), users: self.take_left_over() });
         self.callers.close();
         self.readers.close();
         self.hub.close();
         self.hub.forget_callbacks();
-        self.engine.close(Close::Reads, &mut Settled::new());
+        self.engine.close(Close::Reads, &mut Settled::default());
         *lock(&self.closing) = Closing::Done;
         self.closing_done.notify_all();
     }
@@ -257,6 +253,7 @@ mod tests {
 
     use super::*;
     use crate::Store;
+    use crate::types::error::Reason;
 
     #[test]
     fn callbacks_run_on_after_a_fault_that_ended_the_watches() -> Result<()> {

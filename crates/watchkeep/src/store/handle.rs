@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::driver::{self, Signal};
 use crate::engine::memory::MemoryEngine;
-use crate::engine::signal::Signal;
 use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Bounds, File, Query, Receipt, Transact};
 use crate::rules::{Author, Work, Write};
@@ -53,9 +53,11 @@ impl Options {
 }
 
 fn new_signal() -> Result<Arc<Signal>> {
-    let failed =
-        |cause| Reason::Io { what: "no descriptor is left for the store's thread".to_owned(), cause };
-    Ok(Arc::new(Signal::new().map_err(failed)?))
+    let failed = |cause| {
+        let what = "no thread or descriptor is left for what a store does in the background".to_owned();
+        Reason::Io { what, cause }
+    };
+    Ok(driver::of_this_process().map_err(failed)?)
 }
 
 /// An open store: cheap to clone, and to share between threads.

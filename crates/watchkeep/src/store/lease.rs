@@ -1,9 +1,10 @@
-//! What this process holds of named consumers: each with a lease, which the store's thread renews, and with an account
+//! What this process holds of named consumers: each with a lease, which is renewed in the background, and with an account
 //! of what was handed out.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use crate::driver::Lane;
 use crate::engine::Engine;
 use crate::rules::{Act, Author, Work, Write};
 use crate::types::clock::Timestamp;
@@ -45,6 +46,8 @@ struct State {
     /// Why it is not ours any more.
     over: Option<Error>,
     given_up: bool,
+    /// It is being given back in the background.
+    is_going: bool,
 }
 
 impl Lease {
@@ -64,6 +67,7 @@ impl Lease {
             beaten: now,
             over: None,
             given_up: false,
+            is_going: false,
         };
         let beat = beat(length);
         Lease { store, name, fence, beat, wants_progress, stopper, state: Mutex::new(state) }
@@ -106,7 +110,7 @@ impl Lease {
         }
     }
 
-    /// Nothing more is handed out, nor acknowledged. The store's thread gives it back.
+    /// Nothing more is handed out, nor acknowledged. It is given back in the background.
     fn give_up(&self) {
         let over = Reason::Fenced { name: self.name.clone(), by: None };
         let mut state = lock(&self.state);
@@ -186,7 +190,7 @@ impl Leases {
     /// Has one given back; waits for nothing.
     pub(super) fn give_up(&self, core: &Core, lease: &Lease) {
         lease.give_up();
-        core.signal.raise();
+        core.signal.raise(Lane::Vital);
     }
 
     /// Gives back what is given up. One whose write fails runs out by itself.
@@ -203,9 +207,34 @@ impl Leases {
         self.changed.notify_all();
     }
 
-    /// Gives signs of life; when the next is due.
-    pub(super) fn keep(&self, core: &Core) -> Option<Duration> {
-        self.flush(core);
+    /// Whether this process holds none.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.held).is_empty()
+    }
+
+    /// The same in the background: it is only submitted.
+    fn let_go(self: &Arc<Self>, core: &Core) {
+        let goes = |lease: &&Arc<Lease>| {
+            let mut state = lock(&lease.state);
+            state.given_up && !std::mem::replace(&mut state.is_going, true)
+        };
+        let going: Vec<_> = lock(&self.held).iter().filter(goes).cloned().collect();
+        for lease in going {
+            let (all, own) = (self.clone(), lease.clone());
+            let done = move |result: Result<_>| {
+                if let Err(error) = result {
+                    tracing::debug!(%error, consumer = own.name, "a consumer could not be given back");
+                }
+                lock(&all.held).retain(|held| !Arc::ptr_eq(held, &own));
+                all.changed.notify_all();
+            };
+            core.engine.submit(lease.write(Act::Release { fence: lease.fence }), Box::new(done));
+        }
+    }
+
+    /// Submits signs of life, and what gives back what is given up; when the next is due.
+    pub(super) fn keep(self: &Arc<Self>, core: &Core) -> Option<Duration> {
+        self.let_go(core);
         let held = lock(&self.held).clone();
         let now = core.clock.now();
         held.iter().filter_map(|lease| Lease::keep(lease, &*core.engine, now)).min()

@@ -17,7 +17,7 @@ mod quota;
 #[cfg(feature = "render")]
 mod render;
 mod report;
-mod thread;
+mod rounds;
 mod transaction;
 mod view;
 mod watching;

@@ -97,20 +97,41 @@ pub(crate) const SWEEP_STEP: usize = 512;
 /// How many events one step of the trimmer removes.
 pub(crate) const TRIM_STEP: u64 = 512;
 
-/// How often the store's thread looks at the file for what other processes wrote, whatever wakes it besides.
+/// How many workers of the driver serve what users' code may keep, at the most, and how many more what others rely on in
+/// time. A store that waits needs no worker: these are for callbacks that block.
+pub(crate) const DRIVER_WORKERS: usize = 64;
+pub(crate) const DRIVER_WORKERS_VITAL: usize = 2;
+/// A worker more is started when somebody has waited so long for one.
+pub(crate) const GROW_AFTER: Duration = Duration::from_millis(5);
+/// Workers that were not needed for so long end, but for the last.
+pub(crate) const IDLE_WORKER: Duration = Duration::from_secs(5);
+
+/// How often a store is looked at for what other processes wrote, whatever wakes it besides, while somebody wants to
+/// know: watchers, callbacks, holders of consumers.
 pub(crate) const POLL: Duration = Duration::from_millis(250);
 /// The same where nothing signals what other processes write.
 pub(crate) const POLL_UNSIGNALLED: Duration = Duration::from_millis(50);
-/// How long the store's thread is deaf after a signal without news: most likely it heard its own process write, and
-/// whoever writes finds what others wrote.
+/// The same while nobody wants to know, and where nobody else can write.
+pub(crate) const POLL_QUIET: Duration = Duration::from_secs(5);
+/// How long a store is deaf after a signal without news: most likely it heard its own process write, and whoever writes
+/// finds what others wrote.
 pub(crate) const DEAF: Duration = Duration::from_millis(2);
-/// The same after any signal while nobody watches: only deadlines are looked for.
+/// The same while nobody watches: only deadlines are looked for.
 pub(crate) const DEAF_UNWATCHED: Duration = Duration::from_millis(20);
+/// A file that looks untouched is believed to be so when it was read so long after it was touched: the time of a file
+/// moves in steps, of 10 ms at the most.
+pub(crate) const TOUCH_GRAIN: Duration = Duration::from_millis(50);
 
-/// When the store's thread could not read the file for so long, watchers are told and ended.
+/// While another process has the file, what waits in the background is tried again after a quarter of the time that it
+/// has waited, within these bounds.
+pub(crate) const RETRY: (Duration, Duration) = (Duration::from_micros(500), Duration::from_millis(20));
+/// How long a step of upkeep waits for whoever writes.
+pub(crate) const UPKEEP_PATIENCE: Duration = Duration::from_millis(100);
+
+/// When a store's file could not be read for so long, watchers are told and ended.
 pub(crate) const BLIND: Duration = Duration::from_secs(5);
 
-/// How often the store's thread looks after the file when nothing calls for it.
+/// How often a store is looked after when nothing calls for it, and somebody wants to know what others wrote.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(1);
 
 /// When a callback is reported as slow.

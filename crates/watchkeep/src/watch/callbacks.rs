@@ -2,7 +2,7 @@
 //!
 //! They are fed by an inbox like any watcher's, so what holds for watchers holds for them: nothing is missed, and
 //! nothing grows without bound. One thread at a time runs them, with no lock held: a writer's, another waiting
-//! writer's, or the store's own. Writes inside a callback return once the watchers hold them; their callbacks run
+//! writer's, or one in the background. Writes inside a callback return once the watchers hold them; their callbacks run
 //! after the event at hand, and before the write returns that the event goes back to, whichever thread runs them.
 
 use std::cell::RefCell;
@@ -171,6 +171,11 @@ impl Hub {
                 );
             }
         }
+    }
+
+    /// Whether anybody is called back.
+    pub(crate) fn calls_back(&self) -> bool {
+        self.callbacks.is_fed()
     }
 
     /// How many callbacks there are.

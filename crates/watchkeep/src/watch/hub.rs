@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::signal::Signal;
+use crate::driver::{Lane, Signal};
 use crate::engine::workers::Workers;
 use crate::engine::{Engine, Query};
 use crate::types::clock::Clock;
@@ -108,11 +108,15 @@ impl Hub {
         let filter = shape.filter.clone();
         let inbox = Arc::new(Inbox::new(id, shape, mode, start, time, self.tally.clone()));
         watchers.index.insert(id, &filter, inbox.clone());
+        let is_first = watchers.by_id.is_empty();
         watchers.by_id.insert(id, inbox.clone());
         drop(watchers);
         if wants_progress {
             self.wants_progress.store(true, Ordering::Relaxed);
-            self.signal.raise();
+        }
+        if is_first || wants_progress {
+            // The file is looked at more often from now on.
+            self.signal.raise(Lane::Work);
         }
         Ok((inbox, start))
     }

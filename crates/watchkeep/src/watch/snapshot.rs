@@ -201,19 +201,18 @@ fn as_change(group: String, entry: Entry) -> Change {
 mod tests {
     use super::super::load::{Loaded, Request};
     use super::*;
+    use crate::driver::Signal;
+    use crate::engine::Settled;
     use crate::engine::memory::MemoryEngine;
-    use crate::engine::signal::Signal;
     use crate::rules::{Author, Write};
     use crate::types::batch::Operation;
-    use crate::types::error::Reason;
     use crate::types::limits::{PAGE_BYTES, SNAPSHOT_ENTRIES};
     use crate::types::options::Options;
     use crate::types::watching::WatchOptions;
     use crate::types::writing::Ttl;
 
     fn engine() -> Result<MemoryEngine> {
-        let signal = Signal::new().map_err(|cause| Reason::Io { what: "no signal".to_owned(), cause })?;
-        MemoryEngine::open(&Options::new(), Arc::new(signal))
+        MemoryEngine::open(&Options::new(), Signal::unheard())
     }
 
     fn set(engine: &MemoryEngine, entries: impl IntoIterator<Item = (String, String, usize)>) -> Result<()> {
@@ -232,7 +231,7 @@ mod tests {
             .transact(
                 &Author::default(),
                 &mut |tx| operations.iter().try_for_each(|operation| tx.apply(operation).map(drop)),
-                &mut Vec::new(),
+                &mut Settled::default(),
             )
             .map(drop)
     }
@@ -337,8 +336,10 @@ mod tests {
             if steps.taken == 5 {
                 for n in 0..groups {
                     let deletion = Operation::DeleteGroup { group: entry(n).0 };
-                    engine
-                        .write(Write { author: Author::default(), work: deletion.into() }, &mut Vec::new())?;
+                    engine.write(
+                        Write { author: Author::default(), work: deletion.into() },
+                        &mut Settled::default(),
+                    )?;
                 }
                 set(&engine, [entry(3)])?;
             }

@@ -16,6 +16,7 @@ mod consumer_processes;
 mod consumer_retention;
 mod consumers;
 mod counters;
+mod driver;
 mod epochs;
 mod expiry;
 mod files;

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::driver::{Lane, Signal};
 use crate::engine::feed::Feed;
 use crate::engine::floors::Floors;
 use crate::engine::hold::{Hold, Holds};
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::reads::answer;
-use crate::engine::signal::Signal;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
 use crate::engine::upkeep::Upkeep;
@@ -32,11 +32,11 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::BatchId;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
-use crate::types::error::{Reason, Result};
-use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits};
+use crate::types::error::{ErrorKind, Reason, Result};
+use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits, POLL, TRIM_STEP, UPKEEP_PATIENCE};
 use crate::types::options::Options;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
-use crate::types::sync::atomic::{AtomicBool, Ordering};
+use crate::types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::sync::{Mutex, lock};
 
 use read::MemoryRead;
@@ -71,6 +71,8 @@ pub(crate) struct MemoryEngine {
     busy_timeout: Duration,
     snapshot_age: Duration,
     upkeep: Upkeep,
+    /// How many events came since the log was looked at for trimming.
+    untrimmed: AtomicU64,
     /// The state as of the last commit.
     state: Mutex<Arc<State>>,
     held: Holds<Arc<State>>,
@@ -82,7 +84,7 @@ pub(crate) struct MemoryEngine {
 }
 
 impl MemoryEngine {
-    /// An empty store. The signal is raised when the store's thread has something to do.
+    /// An empty store. The signal is raised when there is something to do for it in the background.
     pub(crate) fn open(options: &Options, signal: Arc<Signal>) -> Result<MemoryEngine> {
         let spacing = if options.sparse_revisions { Spacing::DRAWN } else { Spacing::DENSE };
         let state = State::new(Epoch::random()?, spacing);
@@ -109,6 +111,7 @@ impl MemoryEngine {
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
             upkeep: Upkeep::default(),
+            untrimmed: AtomicU64::new(0),
             state: Mutex::new(Arc::new(state)),
             held: Holds::default(),
             closed: AtomicBool::new(false),
@@ -147,7 +150,7 @@ impl MemoryEngine {
         while !self.attempt(&mut lead, &mut own, &mut outcome) {}
         if lead.announced.is_some() && matches!(outcome.own, Some(Err(_))) {
             // What was due went, although the write was refused: nobody else announces it.
-            self.signal.raise();
+            self.signal.raise(Lane::Work);
         }
         lead.finish(outcome.own, settled, |_| {})
     }
@@ -196,18 +199,19 @@ impl MemoryEngine {
             return false;
         }
         if last > base {
+            self.note(changes.len());
             self.feed.push(base, last, changes);
             lead.announced = Some(last);
         }
         if has_sooner {
-            self.signal.raise();
+            self.signal.raise(Lane::Vital);
         }
         !is_reaping
     }
 
     /// Changes the state in a commit that announces nothing.
-    fn exclusively<T>(&self, mut f: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
-        match self.turn.enter(|| None, self.busy_timeout)? {
+    fn exclusively<T>(&self, patience: Duration, mut f: impl FnMut(&mut State) -> Result<T>) -> Result<T> {
+        match self.turn.enter(|| None, patience)? {
             Admission::Lead(token) => Lead::new(&self.turn, token).with(|_| {
                 loop {
                     let mut state = State::clone(&self.state());
@@ -218,6 +222,16 @@ impl MemoryEngine {
                 }
             }),
             Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
+        }
+    }
+
+    /// After a commit: the log is looked at for trimming now and then.
+    fn note(&self, events: usize) {
+        let events = u64::try_from(events).unwrap_or(u64::MAX);
+        if self.untrimmed.fetch_add(events, Ordering::Relaxed).saturating_add(events) >= TRIM_STEP / 2 {
+            self.untrimmed.store(0, Ordering::Relaxed);
+            self.upkeep.want();
+            self.signal.raise(Lane::Work);
         }
     }
 
@@ -258,7 +272,7 @@ impl MemoryEngine {
         if cut(&state)?.is_none() && old(&state).is_empty() {
             return Ok(false);
         }
-        self.exclusively(|state| {
+        self.exclusively(UPKEEP_PATIENCE.min(self.busy_timeout), |state| {
             let cut = cut(state)?;
             cut.into_iter().for_each(|cut| state.trim(cut));
             let old = old(state);
@@ -351,8 +365,14 @@ impl Engine for MemoryEngine {
         }
     }
 
-    fn settle(&self, settled: &mut Settled) {
-        self.lead_background(settled);
+    fn settle(&self, settled: &mut Settled) -> Option<Duration> {
+        let has_led = self.lead_background(settled);
+        // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
+        (!has_led && self.turn.has_background()).then_some(POLL)
+    }
+
+    fn has_vital(&self) -> bool {
+        self.turn.has_vital()
     }
 
     fn hold(&self) -> Result<Held> {
@@ -387,7 +407,17 @@ impl Chores for MemoryEngine {
     }
 
     fn maintain(&self) -> Result<bool> {
-        if self.upkeep.is_due() { self.maintenance_step() } else { Ok(false) }
+        if !self.upkeep.is_due() {
+            return Ok(false);
+        }
+        match self.maintenance_step() {
+            // The next round is soon enough.
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                self.upkeep.want();
+                Ok(false)
+            }
+            done => done,
+        }
     }
 
     fn floors(&self) -> &Arc<Floors> {
@@ -397,7 +427,7 @@ impl Chores for MemoryEngine {
     fn trim(&self, before: Revision, force: Force) -> Result<u64> {
         self.known()?;
         self.refuse_own_turn()?;
-        self.exclusively(|state| state.trim_before(before, force))
+        self.exclusively(self.busy_timeout, |state| state.trim_before(before, force))
     }
 }
 

@@ -125,9 +125,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::Engine;
-    use crate::engine::signal::Signal;
+    use crate::driver::Signal;
     use crate::engine::sqlite::SqliteEngine;
+    use crate::engine::{Engine, Settled};
     use crate::rules::{Author, Work, Write};
     use crate::types::batch::Operation;
     use crate::types::clock::ManualClock;
@@ -140,11 +140,11 @@ mod tests {
     #[test]
     fn a_step_of_expiry_is_bounded_also_where_it_announces_nothing() -> Result<()> {
         let clock = Arc::new(ManualClock::default());
-        let signal = Arc::new(Signal::new().expect("a signal"));
+        let signal = Signal::unheard();
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options::new().durability(Durability::Relaxed).clock(clock.clone());
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, signal)?;
-        let write = |work| engine.write(Write { author: Author::default(), work }, &mut Vec::new());
+        let write = |work| engine.write(Write { author: Author::default(), work }, &mut Settled::default());
         let ttl = Duration::from_secs(60);
         for number in 0..2 * REAP_STEP + 10 {
             let options = SetOptions::new().ttl(ttl);

@@ -7,10 +7,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::GUARD_EVERY;
+use crate::types::limits::{GUARD_EVERY, TOUCH_GRAIN};
+use crate::types::sync::{Mutex, lock};
 
 use super::place::{self, INDEX, WAL, beside};
 use crate::engine::nesting::FileKey;
@@ -27,6 +28,29 @@ pub(super) struct Guard {
     looked: AtomicU64,
     /// Why the store may not be used any more.
     lost: OnceLock<Error>,
+    seen: Mutex<Seen>,
+}
+
+/// What tells that a file was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: SystemTime,
+    length: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Stamp> {
+        let file = std::fs::metadata(path).ok()?;
+        Some(Stamp { modified: file.modified().ok()?, length: file.len() })
+    }
+}
+
+/// The file and its log, as they were seen when they were last read.
+struct Seen {
+    stamps: [Option<Stamp>; 2],
+    /// Since when they look like this.
+    since: Instant,
+    read: Instant,
 }
 
 /// What became of a file that is the same one, and holds another store.
@@ -65,6 +89,7 @@ impl Guard {
             began: Instant::now(),
             looked: AtomicU64::new(0),
             lost: OnceLock::new(),
+            seen: Mutex::new(Seen { stamps: [None; 2], since: Instant::now(), read: Instant::now() }),
         })
     }
 
@@ -88,6 +113,23 @@ impl Guard {
     /// Looks at all files; what became of one of them.
     pub(super) fn look(&self) -> Option<Reason> {
         [&self.file, &self.wal, &self.index].into_iter().find_map(Known::lost)
+    }
+
+    /// Whether neither the file nor its log has been written since it was last read: whoever reads asks this before. A
+    /// time that is just fresh says nothing, since it moves in steps.
+    pub(super) fn is_untouched(&self) -> bool {
+        let stamps = [&self.file, &self.wal].map(|known| Stamp::of(&known.path));
+        let now = Instant::now();
+        let mut seen = lock(&self.seen);
+        let is_same = stamps.iter().all(Option::is_some) && seen.stamps == stamps;
+        if is_same && seen.read > seen.since + TOUCH_GRAIN {
+            return true;
+        }
+        if !is_same {
+            *seen = Seen { stamps, since: now, read: now };
+        }
+        seen.read = now;
+        false
     }
 
     /// Whether the files are known to be lost, or are now. Before the store lets go of them only: afterwards their

@@ -1,7 +1,9 @@
 //! Leading: one SQL transaction for the leader's own write and those that came meanwhile.
 
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
+use crate::driver::Lane;
 use crate::engine::job::{self, Clear};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::reads::answer;
@@ -64,7 +66,7 @@ impl SqliteEngine {
         }
         if lead.announced.is_some() && matches!(own_result, Some(Err(_))) {
             // What was due went, although the write was refused: nobody else announces it.
-            self.signal.raise();
+            self.signal.raise(Lane::Work);
         }
         lead.finish(own_result, settled, |last| self.wake.announce(last))
     }
@@ -80,8 +82,13 @@ impl SqliteEngine {
         let is_again = own_result.is_some() || !lead.taken.is_empty();
         let Some(writer) = &mut lead.pen else { return Ok(()) };
         self.may_write().map_err(Broken::Whole)?;
-        self.enter_epoch(writer, queued).map_err(Broken::Whole)?;
-        writer.begin(queued, self.busy_timeout).map_err(Broken::Whole)?;
+        let patience = match own {
+            // On a thread of the driver, which waits for no other process.
+            Own::Others if !self.is_closing.load(Ordering::Acquire) => Duration::ZERO,
+            _ => self.busy_timeout,
+        };
+        self.enter_epoch(writer, queued, patience).map_err(Broken::Whole)?;
+        writer.begin(queued, patience).map_err(Broken::Whole)?;
         let begun = SqliteRows::begin(&writer.conn);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
         let is_tight = self.ballast.is_tight();
@@ -137,9 +144,9 @@ impl SqliteEngine {
     }
 
     /// Before the first write: the newest epoch is one of this boot, and is known here.
-    fn enter_epoch(&self, writer: &mut Writer, queued: Instant) -> Result<()> {
+    fn enter_epoch(&self, writer: &mut Writer, queued: Instant, patience: Duration) -> Result<()> {
         if !writer.has_entered {
-            writer.enter_epoch(&self.home, queued, self.busy_timeout)?;
+            writer.enter_epoch(&self.home, queued, patience)?;
             self.epochs.look_again(&writer.conn, &self.home)?;
             writer.has_entered = true;
         }

@@ -1,7 +1,7 @@
-//! What the store's thread does to the file now and then: trim the log, sweep deleted groups, give space back, move
+//! What is done to the file now and then: trim the log, sweep deleted groups, give space back, move
 //! the write-ahead log into the file. All in small steps, so that writers hardly wait.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -23,17 +23,25 @@ const VACUUM_STEP: i64 = 128;
 
 impl SqliteEngine {
     /// Runs with the turn, in a transaction that announces nothing.
-    pub(super) fn exclusively<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.with_turn(|writer, queued| {
-            let done = writer.transaction(queued, self.busy_timeout, f);
+    pub(super) fn exclusively<T>(
+        &self,
+        patience: Duration,
+        f: impl FnOnce(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        self.with_turn(patience, |writer, queued| {
+            let done = writer.transaction(queued, patience, f);
             self.spare(writer);
             done
         })
     }
 
-    fn with_turn<T>(&self, f: impl FnOnce(&mut Writer, Instant) -> Result<T>) -> Result<T> {
+    fn with_turn<T>(
+        &self,
+        patience: Duration,
+        f: impl FnOnce(&mut Writer, Instant) -> Result<T>,
+    ) -> Result<T> {
         let queued = Instant::now();
-        match self.turn.enter(|| None, self.busy_timeout)? {
+        match self.turn.enter(|| None, patience)? {
             Admission::Lead(writer) => Lead::new(&self.turn, writer).with(|writer| f(writer, queued)),
             // Only a write as data is ever done by others.
             Admission::Done(result) => {
@@ -42,20 +50,20 @@ impl SqliteEngine {
         }
     }
 
-    pub(super) fn maintenance_step(&self) -> Result<bool> {
+    pub(super) fn maintenance_step(&self, patience: Duration) -> Result<bool> {
         self.pool.end_old();
         self.ballast.keep();
         let mut more = false;
         if self.ballast.is_tight() {
-            self.empty_log()?;
+            self.empty_log(patience)?;
         } else if self.wal.wants_moving() {
-            self.checkpoint()?;
+            self.checkpoint(patience)?;
         }
         if self.pool.with(due::has_dead)? {
-            more |= self.exclusively(|conn| due::sweep(conn, SWEEP_STEP))?;
+            more |= self.exclusively(patience, |conn| due::sweep(conn, SWEEP_STEP))?;
         }
         if self.pool.with(|conn| answers::has_old(conn, self.clock.now()))? {
-            self.exclusively(|conn| answers::drop_old(conn, self.clock.now()))?;
+            self.exclusively(patience, |conn| answers::drop_old(conn, self.clock.now()))?;
             more = true;
         }
         let find_cut = |conn: &Connection| {
@@ -65,23 +73,23 @@ impl SqliteEngine {
         };
         if self.pool.with(find_cut)?.is_some() {
             // Looked up again with the turn: meanwhile a consumer may have come that needs what lies there.
-            self.exclusively(|conn| {
+            self.exclusively(patience, |conn| {
                 find_cut(conn)?.map_or(Ok(()), |cut| mark_trimmed(conn, cut))?;
                 drop_trimmed(conn).map(drop)
             })?;
             more = true;
         }
         if self.pool.with(has_leftovers)? {
-            self.exclusively(|conn| drop_trimmed(conn).map(drop))?;
+            self.exclusively(patience, |conn| drop_trimmed(conn).map(drop))?;
             more = true;
         }
         let tight = self.ballast.is_tight();
         if self.pool.with(|conn| wastes_space(conn, tight))? {
-            self.exclusively(give_back)?;
+            self.exclusively(patience, give_back)?;
             more = true;
         }
         if tight {
-            self.empty_log()?;
+            self.empty_log(patience)?;
             self.ballast.keep();
         }
         if more {
@@ -92,16 +100,16 @@ impl SqliteEngine {
 
     /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
     /// which the log begins again from its start.
-    fn checkpoint(&self) -> Result<()> {
+    fn checkpoint(&self, patience: Duration) -> Result<()> {
         self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
-        self.with_turn(|writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
+        self.with_turn(patience, |writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
     }
 
     /// On a full disk every page counts, those of the write-ahead log as well.
-    fn empty_log(&self) -> Result<()> {
-        self.with_turn(|writer, _| self.empty_log_of(&writer.conn))
+    fn empty_log(&self, patience: Duration) -> Result<()> {
+        self.with_turn(patience, |writer, _| self.empty_log_of(&writer.conn))
     }
 
     /// Moving a part of the log would only use up the room that is left for deleting: it is moved when all of it finds
@@ -125,7 +133,8 @@ impl SqliteEngine {
 
     /// Trims up to a revision, as far as whole transactions go; the newest transaction always stays.
     pub(super) fn trim_to(&self, to: Revision, force: Force) -> Result<u64> {
-        let events = self.exclusively(|conn| {
+        let patience = self.busy_timeout;
+        let events = self.exclusively(patience, |conn| {
             let trimmed = log::trimmed(conn)?;
             let Some(cut) = rules::whole_transactions(conn, to)? else { return Ok(0) };
             if force == Force::No {
@@ -134,7 +143,7 @@ impl SqliteEngine {
             mark_trimmed(conn, cut)?;
             Ok(cut.get().saturating_sub(trimmed.get()))
         })?;
-        while events > 0 && self.exclusively(drop_trimmed)? > 0 {}
+        while events > 0 && self.exclusively(patience, drop_trimmed)? > 0 {}
         Ok(events)
     }
 }
@@ -189,13 +198,11 @@ fn wastes_space(conn: &Connection, tight: bool) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
-    use crate::engine::Engine;
-    use crate::engine::signal::Signal;
+    use crate::driver::Signal;
     use crate::engine::sqlite::schema;
+    use crate::engine::{Engine, Settled};
     use crate::rules::{Author, Write, by_age, cut};
     use crate::types::batch::Operation;
     use crate::types::clock::Timestamp;
@@ -215,11 +222,13 @@ mod tests {
     fn a_reader_in_the_way_lets_the_write_ahead_log_grow_by_a_tenth() -> Result<()> {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options::new().durability(Durability::Relaxed).ballast(false);
-        let signal = Arc::new(Signal::new().expect("a signal"));
+        let signal = Signal::unheard();
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, signal)?;
         let write = || {
             let set = Operation::set("g", "k", vec![0; 3_000].into(), SetOptions::new());
-            engine.write(Write { author: Author::default(), work: set.into() }, &mut Vec::new()).map(drop)
+            engine
+                .write(Write { author: Author::default(), work: set.into() }, &mut Settled::default())
+                .map(drop)
         };
         let fill = || {
             while !engine.wal.wants_moving() {
@@ -230,11 +239,11 @@ mod tests {
         let whole = fill()?;
         let held = engine.hold()?;
         write()?;
-        engine.checkpoint()?;
+        engine.checkpoint(engine.busy_timeout)?;
         drop(held);
         let grown = fill()?;
         assert!(grown > whole && grown <= whole + CHECKPOINT_RETRY_PAGES + 32, "{whole}, then {grown}");
-        engine.checkpoint()?;
+        engine.checkpoint(engine.busy_timeout)?;
         write()?;
         assert!(engine.wal.pages() < 32, "{} pages: it did not begin again", engine.wal.pages());
         Ok(())

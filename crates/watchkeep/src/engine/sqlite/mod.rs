@@ -37,19 +37,19 @@ use super::feed::Feed;
 use super::floors::Floors;
 use super::lead::{Own, OwnDone};
 use super::nesting::{self, FileKey};
-use super::signal::Signal;
 use super::upkeep::Upkeep;
 use super::{
     Answer, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled, Transact,
     Wait, Whole, mixed_up,
 };
-use crate::engine::turn::{Admission, Turn};
+use crate::driver::{Lane, Signal};
+use crate::engine::turn::{self, Admission, Turn};
 use crate::rules::{Author, Work, Write};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, TRIM_STEP};
+use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, POLL, TRIM_STEP, UPKEEP_PATIENCE};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Waking};
 use crate::types::revision::{Cursor, Revision, StoreId};
@@ -86,7 +86,7 @@ pub(crate) struct SqliteEngine {
     wake: Wake,
     home: Home,
     epochs: epochs::Known,
-    /// The earliest deadline that the store's thread knows of, in milliseconds.
+    /// The earliest deadline that expiry knows of, in milliseconds.
     next_deadline: AtomicI64,
     /// The revision at which the log is looked at for trimming again.
     next_trim: AtomicU64,
@@ -99,7 +99,7 @@ pub(crate) struct SqliteEngine {
 }
 
 impl SqliteEngine {
-    /// Opens a file. The signal is raised when the store's thread has something to do.
+    /// Opens a file. The signal is raised when there is something to do for it in the background.
     pub(crate) fn open(path: &Path, options: &Options, signal: Arc<Signal>) -> Result<SqliteEngine> {
         // An absolute path is never taken for a URI, nor for one of SQLite's special names.
         let failed = |cause| Reason::Io { what: format!("{path:?} is no path of a file; name one"), cause };
@@ -110,7 +110,7 @@ impl SqliteEngine {
         let sync = open::sync_of(identity.durability);
         let wal = Arc::new(WalLength::default());
         connection::writer(&mut conn, sync, wal.clone())?;
-        let wake = Wake::new(&path, &signal);
+        let wake = Wake::new(&path, signal.clone());
         wake.enter()?;
         let guard = Arc::new(Guard::of(&path, file.clone())?);
         // It may have waited long for others, who put another file there meanwhile.
@@ -174,11 +174,11 @@ impl SqliteEngine {
         if matches!(error.reason(), Reason::DiskFull(_)) {
             self.ballast.release();
             self.upkeep.want();
-            self.signal.raise();
+            self.signal.raise(Lane::Work);
         }
     }
 
-    /// After a commit: wakes the store's thread when it has to look earlier than it meant to.
+    /// After a commit: wakes who has to look earlier than it meant to.
     fn note(&self, earliest: Option<Timestamp>, last: Revision) {
         let sooner = earliest.is_some_and(|at| {
             self.next_deadline.fetch_min(at.as_millis(), Ordering::Relaxed) > at.as_millis()
@@ -186,19 +186,25 @@ impl SqliteEngine {
         if self.wal.wants_moving() || last.get() >= self.next_trim.load(Ordering::Relaxed) {
             self.next_trim.store(last.get() + TRIM_STEP / 2, Ordering::Relaxed);
             self.upkeep.want();
-            self.signal.raise();
-        } else if sooner {
-            self.signal.raise();
+            self.signal.raise(Lane::Work);
+        }
+        if sooner {
+            self.signal.raise(Lane::Vital);
         }
     }
 
-    /// Commits some of what was submitted and not taken along by others; whether there was any.
-    fn lead_background(&self, settled: &mut Settled) -> bool {
-        let Some((writer, queued)) = self.turn.lead_for_background(settled) else { return false };
-        if let Err(error) = self.lead(writer, Own::Others, queued, settled) {
+    /// Commits some of what was submitted and not taken along by others; since when it waits, if there was any, and
+    /// whether another process has the file.
+    fn lead_background(&self, settled: &mut Settled) -> Option<(Instant, bool)> {
+        let (writer, queued) = self.turn.lead_for_background(settled)?;
+        let led = self.lead(writer, Own::Others, queued, settled);
+        let is_busy = led.as_ref().is_err_and(|error| error.kind() == ErrorKind::Busy);
+        if let Err(error) = led
+            && !is_busy
+        {
             tracing::warn!(%error, "writes in the background could not be committed");
         }
-        true
+        Some((queued, is_busy))
     }
 
     /// Announces what is due when the store closes: where only short commands use the file, none of them stays until the
@@ -226,8 +232,8 @@ impl SqliteEngine {
     fn seal(&self, settled: &mut Settled) {
         if self.ballast.is_tight() {
             // What was deleted makes room before this process goes, as far as that takes no longer than a write may.
-            let begun = Instant::now();
-            while begun.elapsed() < self.busy_timeout && self.maintenance_step().unwrap_or(false) {}
+            let (begun, patience) = (Instant::now(), self.busy_timeout);
+            while begun.elapsed() < patience && self.maintenance_step(patience).unwrap_or(false) {}
         }
         self.turn.refuse();
         self.is_closing.store(true, Ordering::Release);
@@ -238,7 +244,7 @@ impl SqliteEngine {
             false => Some(writer),
         };
         loop {
-            while self.lead_background(settled) {}
+            while self.lead_background(settled).is_some() {}
             if let Some(writer) = self.turn.close().and_then(|writer| reap(writer, settled)) {
                 // The last connection to go moves the write-ahead log into the file; the readers' are still there.
                 if self.guard.is_lost() {
@@ -305,6 +311,10 @@ impl File for SqliteEngine {
 
     fn hears_others(&self) -> bool {
         self.wake.tend()
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.guard.is_untouched()
     }
 
     fn waking(&self) -> Waking {
@@ -383,8 +393,18 @@ impl Engine for SqliteEngine {
         }
     }
 
-    fn settle(&self, settled: &mut Settled) {
-        self.lead_background(settled);
+    fn settle(&self, settled: &mut Settled) -> Option<Duration> {
+        let led = self.lead_background(settled);
+        match led {
+            Some((_, false)) => None,
+            // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
+            None => self.turn.has_background().then_some(POLL),
+            Some((queued, true)) => self.turn.has_background().then(|| turn::retry(queued.elapsed())),
+        }
+    }
+
+    fn has_vital(&self) -> bool {
+        self.turn.has_vital()
     }
 
     fn hold(&self) -> Result<Held> {
@@ -438,7 +458,14 @@ impl Chores for SqliteEngine {
         if !self.upkeep.is_due() {
             return Ok(false);
         }
-        self.maintenance_step().inspect_err(|error| self.notice(error))
+        match self.maintenance_step(UPKEEP_PATIENCE.min(self.busy_timeout)) {
+            // The next round is soon enough.
+            Err(error) if error.kind() == ErrorKind::Busy => {
+                self.upkeep.want();
+                Ok(false)
+            }
+            done => done.inspect_err(|error| self.notice(error)),
+        }
     }
 
     fn floors(&self) -> &Arc<Floors> {
@@ -459,7 +486,7 @@ impl Whole for SqliteEngine {
 
     fn repair(&self) -> Result<Vec<String>> {
         self.refuse_nested()?;
-        self.exclusively(repair::counters).inspect_err(|error| self.notice(error))
+        self.exclusively(self.busy_timeout, repair::counters).inspect_err(|error| self.notice(error))
     }
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {

@@ -1,15 +1,16 @@
 //! The wake file: a few bytes beside the store that every process writes after its commits, so that the others, who
-//! watch it, look at the log at once. It carries no truth: what it says is not read, and without it the store's thread
+//! watch it, look at the log at once. It carries no truth: what it says is not read, and without it each process
 //! looks now and then by itself.
 //!
 //! A lock on it tells whether others have the store open: the last to leave removes it.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::engine::signal::Signal;
+use crate::driver::Signal;
 use crate::types::error::{Reason, Result};
 use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
@@ -22,7 +23,7 @@ pub(super) struct Wake {
     path: PathBuf,
     store: PathBuf,
     file: Mutex<Option<Bound>>,
-    listener: Listener,
+    signal: Arc<Signal>,
     /// Commits of other processes are signalled.
     listens: AtomicBool,
     has_left: AtomicBool,
@@ -35,14 +36,14 @@ struct Bound {
 }
 
 impl Wake {
-    pub(super) fn new(store: &Path, signal: &Signal) -> Wake {
+    pub(super) fn new(store: &Path, signal: Arc<Signal>) -> Wake {
         let mut path = store.to_owned().into_os_string();
         path.push("-wake");
         let wake = Wake {
             path: path.into(),
             store: store.to_owned(),
             file: Mutex::new(None),
-            listener: Listener::new(signal),
+            signal,
             listens: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
         };
@@ -60,13 +61,16 @@ impl Wake {
         }
     }
 
-    /// Puts the file back when it is gone, and watches the one that is there; whether that works.
+    /// Puts the file back when it is gone, and listens to the next that is written to the one that is there; whether that
+    /// works. Whoever reads the store after this misses nothing.
     pub(super) fn tend(&self) -> bool {
         let mut file = lock(&self.file);
         let there = FileKey::read(&self.path).ok();
         let has_left = self.has_left.load(Ordering::Relaxed);
         if !has_left && (there.is_none() || there != file.as_ref().map(|bound| bound.key.clone())) {
             self.bind(&mut file, true);
+        } else if file.is_some() {
+            self.listens.store(self.signal.listen(&self.path, false), Ordering::Relaxed);
         }
         self.listens()
     }
@@ -81,7 +85,7 @@ impl Wake {
                     tracing::debug!(%error, "the wake file cannot be locked");
                 }
                 *file = Some(bound);
-                self.listener.watch(&self.path)
+                self.signal.listen(&self.path, true)
             }
             Err(error) => {
                 tracing::debug!(%error, path = ?self.path, "there is no wake file; commits of others are polled for");
@@ -186,55 +190,4 @@ fn open(path: &Path, store: &Path) -> std::io::Result<File> {
 #[cfg(not(unix))]
 fn open(path: &Path, _: &Path) -> std::io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).open(path)
-}
-
-/// What signals that another process wrote the wake file.
-#[cfg(all(target_os = "linux", not(watchkeep_portable)))]
-struct Listener(Option<std::os::fd::OwnedFd>);
-
-#[cfg(all(target_os = "linux", not(watchkeep_portable)))]
-impl Listener {
-    fn new(signal: &Signal) -> Listener {
-        use rustix::fs::inotify::{CreateFlags, init};
-        let pair = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(std::io::Error::from)
-            .and_then(|notify| Ok((notify.try_clone()?, notify)));
-        match pair {
-            Ok((heard, watched)) => {
-                signal.listen_to(heard);
-                Listener(Some(watched))
-            }
-            Err(error) => {
-                tracing::debug!(%error, "inotify is not to be had; commits of other processes are polled for");
-                Listener(None)
-            }
-        }
-    }
-
-    fn watch(&self, path: &Path) -> bool {
-        use rustix::fs::inotify::{WatchFlags, add_watch};
-        let watched = |notify| add_watch(notify, path, WatchFlags::MODIFY | WatchFlags::ATTRIB);
-        match self.0.as_ref().map(watched) {
-            Some(Ok(_)) => true,
-            Some(Err(error)) => {
-                tracing::debug!(%error, ?path, "it cannot be watched; commits of other processes are polled for");
-                false
-            }
-            None => false,
-        }
-    }
-}
-
-#[cfg(any(not(target_os = "linux"), watchkeep_portable))]
-struct Listener;
-
-#[cfg(any(not(target_os = "linux"), watchkeep_portable))]
-impl Listener {
-    fn new(_: &Signal) -> Listener {
-        Listener
-    }
-
-    fn watch(&self, _: &Path) -> bool {
-        false
-    }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Waker};
 use std::thread;
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_executor::block_on;
 
+use crate::driver;
 use crate::engine::feed::Feed;
 use crate::engine::memory::MemoryEngine;
-use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
 use crate::engine::{
     Answer, Answered, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled,
@@ -91,8 +92,12 @@ impl Engine for Distant {
         self.rows.submit(write, done);
     }
 
-    fn settle(&self, settled: &mut Settled) {
-        self.rows.settle(settled);
+    fn settle(&self, settled: &mut Settled) -> Option<Duration> {
+        self.rows.settle(settled)
+    }
+
+    fn has_vital(&self) -> bool {
+        self.rows.has_vital()
     }
 
     fn feed(&self) -> &Feed {
@@ -114,8 +119,9 @@ impl Engine for Distant {
 
 /// A store over such an engine, its rows, and what is asked of it.
 fn open() -> Result<(Store, Arc<MemoryEngine>, Receiver<Call>)> {
-    let signal = Signal::new().map_err(|cause| Reason::Io { what: "no signal".to_owned(), cause })?;
-    let (signal, (line, calls)) = (Arc::new(signal), channel());
+    let signal =
+        driver::of_this_process().map_err(|cause| Reason::Io { what: "no driver".to_owned(), cause })?;
+    let (line, calls) = channel();
     let rows = Arc::new(MemoryEngine::open(&Options::new(), signal.clone())?);
     let engine = Arc::new(Distant { rows: rows.clone(), line });
     Ok((Store::start(Core::start(engine, Options::new(), signal)?)?, rows, calls))

@@ -16,8 +16,8 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{Config, Runner};
 
+use crate::driver::{Driver, Size};
 use crate::engine::memory::{MemoryEngine, nth, ordinal};
-use crate::engine::signal::Signal;
 use crate::store::core::Core;
 use crate::types::tests::schedules::{Schedules, setting};
 use crate::{Event, Filter, Options, Result, Revision, Store, WatchOptions, Watcher};
@@ -51,7 +51,9 @@ fn run(scheduler: impl Scheduler + 'static, schedules: Schedules, model: fn()) {
 }
 
 fn open() -> (Arc<MemoryEngine>, Store) {
-    let signal = Arc::new(Signal::new().unwrap());
+    // One store has two lanes.
+    let driver = Driver::new(Size { at_once: 2, work: 1, vital: 1 }).unwrap();
+    let signal = driver.enter().unwrap().unwrap();
     let engine = MemoryEngine::model(signal.clone());
     let core = Core::start(engine.clone(), Options::new(), signal).unwrap();
     (engine, Store::start(core).unwrap())

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use loom::thread;
 
+use crate::driver::Signal;
 use crate::engine::memory::{MemoryEngine, ordinal};
-use crate::engine::signal::Signal;
 use crate::engine::workers::Workers;
-use crate::engine::{Close, Engine};
+use crate::engine::{Close, Engine, Settled};
 use crate::types::clock::ManualClock;
 use crate::types::filter::Filter;
 use crate::types::revision::Revision;
@@ -30,7 +30,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let signal = Arc::new(Signal::new().unwrap());
+        let signal = Signal::unheard();
         let engine = MemoryEngine::model(signal.clone());
         let hub = Hub::new(
             engine.clone(),
@@ -151,7 +151,7 @@ fn a_reader_ends_with_the_store_having_seen_all() {
         let mut watcher = scene.watch(1);
         let (engine, hub) = (scene.engine.clone(), scene.hub.clone());
         let closer = thread::spawn(move || {
-            engine.close(Close::Writes, &mut Vec::new());
+            engine.close(Close::Writes, &mut Settled::default());
             hub.deliver(engine.end());
             hub.close();
         });
