@@ -1,5 +1,6 @@
 //! What the driver knows of a store: two lanes, and whether each is at rest, in line or served.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ struct Stage {
     rounds: Option<Arc<dyn Rounds>>,
     has_ended: bool,
     /// Which lanes are being served.
-    served: [bool; 2],
+    served: BTreeSet<Lane>,
 }
 
 /// A store, as the driver sees it.
@@ -60,7 +61,7 @@ pub(super) struct Seat {
 
 impl Seat {
     pub(super) fn new(id: u64) -> Seat {
-        let stage = Stage { rounds: None, has_ended: false, served: [false; 2] };
+        let stage = Stage { rounds: None, has_ended: false, served: BTreeSet::new() };
         // Until it begins nobody puts it in line.
         Seat {
             id,
@@ -98,7 +99,7 @@ impl Seat {
         let woken = Woken(self.lane(lane).fetch_and(!CAUSES, Ordering::AcqRel) & CAUSES);
         let mut stage = lock(&self.stage);
         let rounds = stage.rounds.clone().filter(|_| !stage.has_ended)?;
-        stage.served[lane as usize] = true;
+        stage.served.insert(lane);
         drop(stage);
         let next = caught(|| rounds.round(lane, woken));
         if next.is_none() {
@@ -106,7 +107,7 @@ impl Seat {
         }
         drop(rounds);
         let mut stage = lock(&self.stage);
-        stage.served[lane as usize] = false;
+        stage.served.remove(&lane);
         drop(stage);
         self.stopped.notify_all();
         next.flatten()
@@ -123,12 +124,7 @@ impl Seat {
         if std::mem::replace(&mut stage.has_ended, true) {
             return false;
         }
-        let others = |served: &[bool; 2]| {
-            [Lane::Vital, Lane::Work]
-                .into_iter()
-                .any(|lane| Some(lane) != own && served.get(lane as usize) == Some(&true))
-        };
-        while others(&stage.served) {
+        while stage.served.iter().any(|lane| Some(*lane) != own) {
             stage = self.stopped.wait(stage).unwrap_or_else(PoisonError::into_inner);
         }
         let rounds = stage.rounds.take();

@@ -1,3 +1,6 @@
+//! The driver by itself.
+#![expect(clippy::expect_used, reason = "a test fails by it")]
+
 use std::sync::mpsc;
 use std::thread;
 

@@ -27,7 +27,7 @@ use super::lease::{self, Lease};
 /// [part of the transaction](crate::Transaction::ack) that the handler writes is there exactly when what was written
 /// is: of that, each event is handled exactly once.
 ///
-/// One holder has the name at a time. Its lease is renewed by the store's thread while it lives and ends when this is
+/// One holder has the name at a time. Its lease is renewed in the background while it lives and ends when this is
 /// dropped, or after its time when the process dies. A holder that was taken for dead, and another took the name, gets
 /// an error of kind [`Fenced`](crate::ErrorKind::Fenced) from every acknowledgement, and in place of the next event,
 /// with which it ends.

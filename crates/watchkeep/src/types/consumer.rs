@@ -99,7 +99,7 @@ impl ConsumerOptions {
     }
 
     /// How long the consumer stays ours without a sign of life, at least 100 ms. Ten seconds unless set. While it is
-    /// held, the store's thread renews it every third of that.
+    /// held, it is renewed in the background every third of that.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> ConsumerOptions {
         self.lease = lease.max(CONSUMER_LEASE_MIN);
@@ -137,7 +137,7 @@ impl ConsumerOptions {
     }
 
     /// Asks for [`Progress`](crate::Item::Progress) marks; see [`WatchOptions::progress`]. They may be acknowledged,
-    /// but need not be: once all that was handed out is acknowledged, the store's thread does it.
+    /// but need not be: once all that was handed out is acknowledged, it is done in the background.
     #[must_use]
     pub fn progress(mut self, every: Duration) -> ConsumerOptions {
         self.watch = self.watch.progress(every);

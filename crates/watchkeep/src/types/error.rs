@@ -85,7 +85,7 @@ pub enum ErrorKind {
     Io,
     /// It is not known whether the write is in the file: read it back, or write with a condition.
     UnknownOutcome,
-    /// A write, or the store's own thread, failed in a way that makes it unsafe to go on: close the store, and open it
+    /// A write, or what is done for the store in the background, failed in a way that makes it unsafe to go on: close the store, and open it
     /// again. Until then nothing is written; reads go on.
     Poisoned,
 }

@@ -30,7 +30,7 @@ impl Durability {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Waking {
-    /// By a signal, at once; and it looks for itself four times a second, should a signal go missing.
+    /// By a signal, at once; and it looks for itself four times a second while it is watched, should a signal go missing.
     Signal,
     /// It looks for itself, twenty times a second: there is no wake file, or nothing that watches it.
     Poll,

@@ -208,7 +208,7 @@ impl SqliteEngine {
     }
 
     /// Announces what is due when the store closes: where only short commands use the file, none of them stays until the
-    /// store's thread gets to it. Only as far as that takes a moment, and nobody else holds the file.
+    /// background gets to it. Only as far as that takes a moment, and nobody else holds the file.
     ///
     /// Gives the connection back, which goes through the turn meanwhile.
     fn reap_at_last(&self, mut writer: Writer, settled: &mut Settled) -> Option<Writer> {
