@@ -1,4 +1,8 @@
-//! The driver's own thread, the line of what is ready, and the workers that serve it.
+//! The line of what is ready, the workers that serve it, and the one of them that waits for all stores.
+//!
+//! That is a part, not a thread: whoever hears something passes it on to a worker that is idle, and serves what was heard
+//! itself. So what another process does is looked at by the thread that it wakes. Where nobody is idle, the one that waits
+//! goes on waiting, whatever it hears: there is always somebody who sees to timers, and to the growth of the crew.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -46,8 +50,10 @@ struct State {
     vital: VecDeque<Ready>,
     work: VecDeque<Ready>,
     timers: Timers,
-    /// Until when the driver's thread waits; none: for ever.
+    /// Until when the one that waits does; none: for ever.
     waits_until: Option<Instant>,
+    /// One of the workers waits for all stores.
+    is_waited_for: bool,
     seats: usize,
     next_id: u64,
     workers: usize,
@@ -72,6 +78,11 @@ impl State {
         }
     }
 
+    /// How many workers serve, or could.
+    fn serving(&self) -> usize {
+        self.workers - usize::from(self.is_waited_for)
+    }
+
     /// Whether a worker that has nothing to do is one too many. Those that wait are woken in turn, so that none of them is
     /// idle for long: what counts is how many were idle at the same time, all the time.
     fn ends_one(&mut self, now: Instant) -> bool {
@@ -79,7 +90,7 @@ impl State {
             self.unneeded = self.least_idle;
             (self.least_idle, self.least_since) = (self.idle, Some(now));
         }
-        let ends = self.unneeded > 0 && self.workers > 1;
+        let ends = self.unneeded > 0 && self.serving() > 1;
         self.unneeded -= usize::from(ends);
         ends
     }
@@ -102,12 +113,12 @@ impl State {
     /// Since when somebody waits whom one more worker would serve.
     fn waits_since(&self, size: Size) -> Option<Instant> {
         let work = self.work.front().filter(|_| self.at_work < size.work);
-        let vital = self.vital.front().filter(|_| self.workers < size.work + size.vital);
+        let vital = self.vital.front().filter(|_| self.serving() < size.work + size.vital);
         work.into_iter().chain(vital).map(|ready| ready.since).min()
     }
 }
 
-/// One thread that waits for all stores, and those who work for them.
+/// Those who work for all stores, one of whom waits for them.
 pub(crate) struct Driver {
     size: Size,
     pub(super) process: u32,
@@ -135,19 +146,15 @@ impl Driver {
         if state.has_ended {
             return Ok(None);
         }
-        if state.threads.is_empty() {
-            let driver = self.clone();
-            let thread = Builder::new().name("watchkeep-wait".to_owned()).spawn(move || driver.drive())?;
-            state.threads.push(thread);
-        }
-        if state.workers == 0
-            && let Err(error) = self.hire(&mut state)
-        {
-            // Nobody would serve it. What runs for others goes on.
-            let last = if state.seats == 0 { self.finish(&mut state) } else { Vec::new() };
-            drop(state);
-            Driver::join(last);
-            return Err(error);
+        // One waits, and one serves.
+        while state.workers < 2 {
+            if let Err(error) = self.hire(&mut state) {
+                // Nobody would serve it. What runs for others goes on.
+                let last = if state.seats == 0 { self.finish(&mut state) } else { Vec::new() };
+                drop(state);
+                Driver::join(last);
+                return Err(error);
+            }
         }
         state.seats += 1;
         let seat = Arc::new(Seat::new(state.next_id));
@@ -207,17 +214,22 @@ impl Driver {
     fn line_up(self: &Arc<Self>, state: &mut State, seat: Arc<Seat>, lane: Lane) {
         let since = Instant::now();
         state.line(lane).push_back(Ready { seat, since });
+        self.call(state, since);
+    }
+
+    /// Has what was lined up last served.
+    fn call(self: &Arc<Self>, state: &mut State, now: Instant) {
         if state.vital.len() + state.work.len() <= state.idle {
             return self.called.notify_one();
         }
         // All are notified already. Should no thread be left, those that are there serve it.
-        if state.workers < self.size.at_once && self.hire(state).is_ok() {
+        if state.serving() < self.size.at_once && self.hire(state).is_ok() {
             return;
         }
-        self.look_at(state, since + GROW_AFTER);
+        self.look_at(state, now + GROW_AFTER);
     }
 
-    /// Has the driver's thread look at the line and the timers at this time.
+    /// Has the one that waits look at the line and the timers at this time.
     fn look_at(&self, state: &mut State, at: Instant) {
         if state.waits_until.is_none_or(|until| until > at) {
             // It is told once.
@@ -234,32 +246,46 @@ impl Driver {
         Ok(())
     }
 
-    /// The driver's own thread.
-    fn drive(self: Arc<Self>) {
-        process::become_own();
-        loop {
+    /// Waits for all stores, until there is something for this thread to serve, or the driver ends.
+    fn wait<'s>(self: &'s Arc<Self>, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        state.is_waited_for = true;
+        while !state.has_ended {
             let now = Instant::now();
-            let mut state = lock(&self.state);
-            if state.has_ended {
-                return;
-            }
             // It is awake.
             state.waits_until = Some(now);
-            while let Some((seat, lane)) = state.timers.due(now) {
-                if seat.wake(lane, Woken::TIMER) {
-                    self.line_up(&mut state, seat, lane);
-                }
+            let mut ready: Vec<_> = std::iter::from_fn(|| state.timers.due(now)).collect();
+            ready.retain(|(seat, lane)| seat.wake(*lane, Woken::TIMER));
+            if self.hand_over(&mut state, ready, now) {
+                break;
             }
             let grows = self.grow(&mut state, now);
             state.waits_until = state.timers.next().into_iter().chain(grows).min();
             let pause = state.waits_until.map(|until| until.saturating_duration_since(now));
             drop(state);
-            if self.bell.wait(pause, &self.ears) {
-                for seat in self.ears.hear() {
-                    self.wake(&seat, Lane::Work, Woken::HEARD);
-                }
+            let heard = if self.bell.wait(pause, &self.ears) { self.ears.hear() } else { Vec::new() };
+            let heard = heard.into_iter().filter(|seat| seat.wake(Lane::Work, Woken::HEARD));
+            let heard: Vec<_> = heard.map(|seat| (seat, Lane::Work)).collect();
+            state = lock(&self.state);
+            if self.hand_over(&mut state, heard, Instant::now()) {
+                break;
             }
         }
+        state.is_waited_for = false;
+        // Whoever is idle waits from now on.
+        self.called.notify_one();
+        state
+    }
+
+    /// Puts lanes in line; whether the calling thread serves the first of them, and somebody else is there to wait.
+    fn hand_over(self: &Arc<Self>, state: &mut State, ready: Vec<(Arc<Seat>, Lane)>, now: Instant) -> bool {
+        let is_own = !ready.is_empty() && state.idle > 0 && state.vital.is_empty() && state.work.is_empty();
+        for (nth, (seat, lane)) in ready.into_iter().enumerate() {
+            state.line(lane).push_back(Ready { seat, since: now });
+            if nth > 0 || !is_own {
+                self.call(state, now);
+            }
+        }
+        is_own
     }
 
     /// Starts one more worker when somebody has waited for long; when to look again.
@@ -278,6 +304,10 @@ impl Driver {
         process::become_own();
         let mut state = lock(&self.state);
         loop {
+            if !state.is_waited_for && !state.has_ended {
+                // Before anything else, which may keep this thread.
+                state = self.wait(state);
+            }
             if let Some((seat, lane)) = state.next(self.size) {
                 drop(state);
                 let pause = seat.serve(lane);
@@ -333,7 +363,7 @@ impl Driver {
             self.wake(seat, Lane::Work, Woken::HEARD);
         }
         if was_deaf {
-            // The driver's thread has another descriptor to wait for.
+            // There is another descriptor to wait for.
             self.bell.ring();
         }
         Ok(())
