@@ -343,9 +343,16 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Refuses new writers.
-    pub(super) fn refuse(&self) {
-        lock(&self.queue).closed = true;
+    /// Refuses new writers, and gives up signs of life and expiry that wait: a close does not wait for their sake.
+    pub(super) fn refuse(&self, settled: &mut Settled) {
+        let mut queue = lock(&self.queue);
+        queue.closed = true;
+        let is_first = |write: &Write| write.work.goes_first();
+        let given_up = queue.take(|job| job.background && job.write.as_ref().is_some_and(is_first));
+        drop(queue);
+        for job in given_up {
+            finish(&job, Err(Reason::Closed.into()), settled);
+        }
     }
 
     /// Waits until nobody leads, and takes the connection away; none when background jobs must be led first.

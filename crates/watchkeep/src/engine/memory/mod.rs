@@ -246,7 +246,7 @@ impl MemoryEngine {
 
     /// Refuses new writes, and commits those that wait.
     fn seal(&self, settled: &mut Settled) {
-        self.turn.refuse();
+        self.turn.refuse(settled);
         loop {
             while self.lead_background(settled) {}
             if self.turn.close().is_some() {

@@ -235,7 +235,7 @@ impl SqliteEngine {
             let (begun, patience) = (Instant::now(), self.busy_timeout);
             while begun.elapsed() < patience && self.maintenance_step(patience).unwrap_or(false) {}
         }
-        self.turn.refuse();
+        self.turn.refuse(settled);
         self.is_closing.store(true, Ordering::Release);
         // Not where the file must not be written any more, nor while this thread has it.
         let may_reap = !self.is_poisoned.load(Ordering::Acquire) && self.refuse_nested().is_ok();
