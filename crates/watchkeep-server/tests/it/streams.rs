@@ -168,10 +168,9 @@ fn what_cannot_be_gone_on_from_is_refused_or_healed() -> Result {
         assert_eq!(refusal(&hub_copy, &lost), (409, "lost_cursor".to_owned()), "{request}");
     }
     let batch = json!({ "require": [{ "at": { "group": "g", "key": "k", "cursor": lost } }] }).to_string();
-    assert_eq!(
-        hub_copy.ask("POST", "/v1/batch", &[], batch.as_bytes()).refusal(),
-        (409, "lost_cursor".to_owned())
-    );
+    let json = [("Content-Type", "application/json")];
+    let refused = hub_copy.ask("POST", "/v1/batch", &json, batch.as_bytes()).refusal();
+    assert_eq!(refused, (409, "lost_cursor".to_owned()));
     // Of an epoch that has ended nothing more comes: nobody waits for it.
     twin.set("g", "k", "w")?;
     let never = twin.cursor(twin.set("g", "k", "x")?);
