@@ -15,29 +15,21 @@ pub(crate) enum Position {
 }
 
 impl FromStr for Position {
-    type Err = watchkeep::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Position, watchkeep::Error> {
-        match text.parse() {
-            Ok(revision) => Ok(Position::Revision(revision)),
-            Err(_) => text.parse().map(Position::Cursor),
-        }
+    fn from_str(text: &str) -> Result<Position, String> {
+        let bare = text.parse().map(Position::Revision);
+        let position = bare.or_else(|_| text.parse().map(Position::Cursor));
+        position.map_err(|error: watchkeep::Error| format!("{error}, or is a bare revision like 7"))
     }
 }
 
 impl Position {
-    /// The revision, of a cursor only if it is one of this store.
+    /// The revision, of a cursor only if its event is this store's.
     pub(crate) fn revision(self, store: &Store) -> Result<Revision> {
         match self {
             Position::Revision(revision) => Ok(revision),
-            Position::Cursor(cursor) if cursor.store() == store.id() => Ok(cursor.revision()),
-            Position::Cursor(cursor) => Err(Failure::new(
-                USAGE,
-                format!(
-                    "the cursor {cursor} belongs to another store, this is {}; take one of its own",
-                    store.id()
-                ),
-            )),
+            Position::Cursor(cursor) => Ok(store.revision_of(cursor)?),
         }
     }
 }
@@ -56,9 +48,9 @@ impl From<Position> for ConsumerStart {
 pub(crate) struct Beginning(pub(crate) ConsumerStart);
 
 impl FromStr for Beginning {
-    type Err = watchkeep::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Beginning, watchkeep::Error> {
+    fn from_str(text: &str) -> Result<Beginning, String> {
         Ok(Beginning(match text {
             "now" => ConsumerStart::Now,
             "start" => ConsumerStart::Beginning,

@@ -368,9 +368,12 @@ impl Gate {
             return Err(foreign(advice));
         }
         let reach = async {
-            self.tide.reach(&self.store, cursor.revision()).await?;
+            // What was not given yet may come in the newest epoch only.
+            if self.store.store().cursor(cursor.revision()) == cursor {
+                self.tide.reach(&self.store, cursor.revision()).await?;
+            }
             match self.store.revision_of(cursor).await {
-                Err(error) if error.kind() == ErrorKind::ForeignCursor => Err(lost(advice)),
+                Err(error) if error.kind() == ErrorKind::LostCursor => Err(lost(advice)),
                 known => Ok(known.map(drop)?),
             }
         };
@@ -472,7 +475,7 @@ impl Gate {
             return Ok(Err(Gone::Foreign));
         }
         match self.store.revision_of(cursor).await {
-            Err(error) if error.kind() == ErrorKind::ForeignCursor => Ok(Err(Gone::Lost)),
+            Err(error) if error.kind() == ErrorKind::LostCursor => Ok(Err(Gone::Lost)),
             known => Ok(Ok(known?)),
         }
     }

@@ -41,7 +41,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
         status = 200,
         content_type = "text/event-stream",
         description = "Unnamed messages, whose data is an `Event`, and the marks `ready`, `reset`, `lagged`, `trouble` \
-            and `bye`. It does not end by itself.",
+            and `bye`. It does not end by itself. The reason of a `reset` is `start`, `trimmed`, `foreign` or `epoch`.",
     ))
 )]
 pub(crate) async fn watch(

@@ -76,7 +76,7 @@ fn conditions_refuse_with_4_and_tell_the_revision() {
     let cursor = at.json(&["get", "lock", "job", "--json"])["cursor"].as_str().unwrap().to_owned();
     at.ok(&["delete", "lock", "job", "--if-revision", &cursor]);
     let foreign = at.fails(2, &["set", "lock", "job", "x", "--if-revision", "k3v9x2mq-4fz8ab-7"]);
-    assert!(foreign.contains("another store"), "{foreign}");
+    assert!(foreign.contains("the cursor belongs to store"), "{foreign}");
 }
 
 #[test]

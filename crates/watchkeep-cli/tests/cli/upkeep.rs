@@ -44,7 +44,7 @@ fn a_backup_is_a_store_of_its_own_and_is_restored_under_a_new_identity() {
     assert!(cursor.starts_with(&identities[0]), "{cursor}");
     for store in ["saved.db", "new.db"] {
         let error = at.fails(2, &["--store", store, "history", "--after", &cursor]);
-        assert!(error.contains("another store"), "{error}");
+        assert!(error.contains("the cursor belongs to store"), "{error}");
     }
     assert!(at.ok(&["--store", "new.db", "check"]).starts_with("ok"));
 }
@@ -211,4 +211,27 @@ fn a_quota_is_set_shown_and_taken_away_and_binds_every_command() {
     at.fails(2, &quota(&["--none", "--max-keys", "1"]));
     at.fails(3, &["--store", "none.db", "--namespace", "t", "quota"]);
     assert!(at.ok(&["check"]).starts_with("ok"));
+}
+
+#[test]
+fn what_a_copy_went_on_with_is_no_cursor_of_the_original_for_any_command() {
+    let at = written();
+    std::fs::copy(at.path("watchkeep.db"), at.path("copy.db")).unwrap();
+    for store in ["watchkeep.db", "copy.db"] {
+        at.ok(&["--store", store, "set", "config", "theme", store]);
+    }
+    let event = at.json(&["--store", "copy.db", "history", "--after", "2", "--limit", "1", "--json"]);
+    let cursor = event["cursor"].as_str().unwrap();
+    for command in [
+        vec!["history", "--after", cursor],
+        vec!["watch", "--after", cursor, "--timeout", "1ms"],
+        vec!["compact", "--before", cursor],
+        vec!["set", "config", "theme", "CLOBBERED", "--if-revision", cursor],
+        vec!["delete", "config", "theme", "--if-revision", cursor],
+        vec!["watch", "--consumer", "c", "--after", cursor, "--timeout", "1ms"],
+    ] {
+        let error = at.fails(2, &command);
+        assert!(error.contains("is not in this file"), "{command:?}: {error}");
+    }
+    assert_eq!(at.ok(&["get", "config", "theme"]), "watchkeep.db");
 }

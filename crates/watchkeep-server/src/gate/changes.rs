@@ -76,12 +76,10 @@ impl Gate {
             filter = filter.exclude_origin(origin);
         }
         if let Some(upto) = upto {
-            self.store.revision_of(upto).await.map_err(|error| self.refusal(error, upto))?;
+            self.store.revision_of(upto).await.map_err(|error| self.refusal(error))?;
         }
-        let page = self.store.changes(filter, after, asked.rows).await.map_err(|error| match after {
-            Some(after) => self.refusal(error, after),
-            None => error.into(),
-        })?;
+        let page =
+            self.store.changes(filter, after, asked.rows).await.map_err(|error| self.refusal(error))?;
         let start = after.unwrap_or(page.floor);
         let end = upto.unwrap_or(page.end);
         if end.revision() < start.revision() {
@@ -111,11 +109,11 @@ impl Gate {
     }
 
     /// What a request is told whose position was refused.
-    fn refusal(&self, error: Error, position: Cursor) -> Problem {
+    fn refusal(&self, error: Error) -> Problem {
         match (error.kind(), error.lagged()) {
             (_, Some(lost)) => trimmed(&error.to_string(), &self.store.store().cursor(lost.to)),
-            (ErrorKind::ForeignCursor, _) if position.store() != self.id() => foreign(READ),
-            (ErrorKind::ForeignCursor, _) => lost(READ),
+            (ErrorKind::ForeignCursor, _) => foreign(READ),
+            (ErrorKind::LostCursor, _) => lost(READ),
             _ => error.into(),
         }
     }

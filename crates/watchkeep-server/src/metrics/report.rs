@@ -42,7 +42,7 @@ impl Report {
                 it.fell_behind,
             ),
             ("rejoined", "How often a watcher that read the log was fed again", it.rejoined),
-            ("lost", "Revisions that watchers were told they had lost", it.lost),
+            ("lost", "Events that watchers were told they had lost", it.lost),
             ("expired", "Entries whose time to live ended, in commits of this process", it.expired),
         ] {
             let counter = to.encode_descriptor(name, help, None, MetricType::Counter)?;

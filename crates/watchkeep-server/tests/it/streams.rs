@@ -167,6 +167,15 @@ fn what_cannot_be_gone_on_from_is_refused_or_healed() -> Result {
         assert_eq!(refusal(&hub, &foreign), (409, "foreign_cursor".to_owned()), "{request}");
         assert_eq!(refusal(&hub_copy, &lost), (409, "lost_cursor".to_owned()), "{request}");
     }
+    let batch = json!({ "require": [{ "at": { "group": "g", "key": "k", "cursor": lost } }] }).to_string();
+    let json = [("Content-Type", "application/json")];
+    let refused = hub_copy.ask("POST", "/v1/batch", &json, batch.as_bytes()).refusal();
+    assert_eq!(refused, (409, "lost_cursor".to_owned()));
+    // Of an epoch that has ended nothing more comes: nobody waits for it.
+    twin.set("g", "k", "w")?;
+    let never = twin.cursor(twin.set("g", "k", "x")?);
+    assert!(never.revision() > copy.last_revision()?);
+    assert_eq!(hub_copy.get(&format!("/v1/groups?min={never}")).refusal(), (409, "lost_cursor".to_owned()));
     let served = Served::start(&store)?;
     let ours = [(&foreign, "foreign"), (&ahead, "epoch")].map(|case| (&served, case));
     for (served, (cursor, reason)) in ours.into_iter().chain(twins.map(|case| (&served_copy, case))) {

@@ -29,6 +29,8 @@ pub(crate) trait Past {
     fn events_after(&self, revision: Revision) -> Result<u64>;
     /// The revision after which the newest so many events lie.
     fn before_newest(&self, count: u64) -> Result<Revision>;
+    /// The revision that comes so many events after another, whether or not it was given yet.
+    fn ahead(&self, revision: Revision, events: u64) -> Result<Revision>;
     /// The first row from a revision on.
     fn row_from(&self, revision: Revision) -> Result<Option<LogRow>>;
     /// The end of the transaction of a revision, if its row is there.
@@ -132,7 +134,7 @@ pub(crate) fn by_age(log: &impl Past, max_age: Duration, now: Timestamp) -> Resu
     };
     let from = log.trimmed()?;
     let Some((first, _)) = log.first_after(from)? else { return Ok(Revision::ZERO) };
-    let ahead = Revision::new(first.revision.get().saturating_add(8 * TRIM_STEP));
+    let ahead = log.ahead(first.revision, 8 * TRIM_STEP)?;
     let upto = match log.first_within((from, ahead), (oldest, now))? {
         Some(young) => Revision::new(young.get() - 1),
         // What lies ahead tells of the rows here that cannot tell.

@@ -222,7 +222,7 @@ impl Store {
     /// `Held` when another has it, and does not let go within the time to wait; `InvalidName` unless it is letters,
     /// digits, hyphens, dots and underscores, 1 to 128 of them; `TooLarge` for a label over
     /// [`MAX_LABEL`](crate::MAX_LABEL); `InvalidArgument` when it is to start after
-    /// a revision that lies after the last one; `ForeignCursor` when it is to start after a cursor that stands for no event
+    /// a revision that lies after the last one; `ForeignCursor` and `LostCursor` when it is to start after a cursor that stands for no event
     /// of this store; `Busy`,
     /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
@@ -361,7 +361,7 @@ impl Store {
     /// # Errors
     ///
     /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `InvalidArgument` for a
-    /// revision after the last one; `ForeignCursor` for a cursor that stands for no event of this store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// revision after the last one; `ForeignCursor` and `LostCursor` for a cursor that stands for no event of this store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn reset_consumer(&self, name: &str, to: ConsumerStart, force: Force) -> Result<()> {
         self.change_consumer(name, Act::Reset { to: self.own(to)?, force })
     }

@@ -156,8 +156,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `ForeignCursor` for a cursor of another store, for one whose event a power cut took, and for one that only another
-    /// copy of the file gave; `Closed`, `Io`, `Corrupt`.
+    /// `ForeignCursor` for a cursor of another store; `LostCursor` for one whose event a power cut took, and for one that
+    /// only another copy of the file gave; `Closed`, `Io`, `Corrupt`.
     pub fn revision_of(&self, cursor: Cursor) -> Result<Revision> {
         let _: Bounds = Query::bounds(self.id(), Some(cursor))?.ask(&*self.core().engine)?;
         Ok(cursor.revision())
@@ -315,8 +315,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Conflict` when conditions do not hold, with [all of them](crate::Error::unmet); `ForeignCursor` for a condition
-    /// whose cursor stands for no event of this store, see [`revision_of`](Store::revision_of); `InvalidArgument` for
+    /// `Conflict` when conditions do not hold, with [all of them](crate::Error::unmet); `ForeignCursor` and
+    /// `LostCursor` for a condition whose cursor stands for no event of this store, see [`revision_of`](Store::revision_of); `InvalidArgument` for
     /// a time to live below 1 ms or past the year 9999, and for an empty prefix to delete; `TooLarge`, `QuotaExceeded`,
     /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn apply(&self, batch: Batch) -> Result<Applied> {

@@ -163,7 +163,8 @@ impl Store {
     }
 
     /// Rebuilds the counters of groups and namespaces from the entries, in one transaction; what was changed, a
-    /// sentence each. Nothing else is ever repaired: damage of the log or of an entry stays as it is, for
+    /// sentence each. Where the table of epochs is damaged it begins anew, and no cursor that was given is good any more.
+    /// Nothing else is ever repaired: damage of the log or of an entry stays as it is, for
     /// [`check`](Store::check) to tell and a [backup](Store::backup) to heal.
     ///
     /// ```

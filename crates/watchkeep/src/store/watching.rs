@@ -27,7 +27,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Closed`; `ForeignCursor` when the start belongs to another store; `Io`, `Corrupt`.
+    /// `Closed`; `ForeignCursor` when the start belongs to another store, `LostCursor` when its event is not in this one; `Io`, `Corrupt`.
     pub fn watch_with(&self, filter: Filter, options: WatchOptions) -> Result<Watcher> {
         let scope = self.scope();
         Watcher::new(&self.core().hub, filter.within(|group| scope.full(group)), scope.prefix(), &options)
@@ -109,7 +109,7 @@ impl Store {
     /// # Errors
     ///
     /// `Lagged` when events after the position are trimmed: what is lost ends at the oldest position that can be gone
-    /// on from. `ForeignCursor` when the position stands for no event of this store, see
+    /// on from. `ForeignCursor` and `LostCursor` when the position stands for no event of this store, see
     /// [`revision_of`](Store::revision_of). `Closed`, `Io`, `Corrupt`.
     pub fn changes(&self, filter: Filter, after: Option<Cursor>, rows: usize) -> Result<ChangePage> {
         let scope = self.scope();

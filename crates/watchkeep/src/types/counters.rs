@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::event::Item;
+use super::revision::Revision;
 
 /// What has happened since this process opened the store: numbers that only grow, for whoever keeps an eye on it.
 ///
@@ -37,7 +38,7 @@ pub struct Counters {
     /// How often a watcher that read the log had read enough of it to be fed again; the first time included, for one
     /// that began in the past.
     pub rejoined: u64,
-    /// Revisions that watchers were told they had lost, because the log was trimmed before they read it.
+    /// Events that watchers were told they had lost, because the log was trimmed before they read it.
     pub lost: u64,
     /// Events that were dropped for want of room, under [`LagPolicy::Drop`](crate::LagPolicy::Drop).
     pub dropped: u64,
@@ -72,11 +73,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A reader gives this to its user.
-    pub(crate) fn hand_out(&self, item: &Item) {
+    /// A reader gives this to its user. `events` says how many there are after one revision up to another.
+    pub(crate) fn hand_out(&self, item: &Item, events: impl Fn(Revision, Revision) -> u64) {
         match item {
             Item::Event(_) => self.deliveries.add(1),
-            Item::Lagged(lost) => self.lost.add(lost.to.get().saturating_sub(lost.from.get()) + 1),
+            Item::Lagged(lost) => {
+                let before = Revision::new(lost.from.get().saturating_sub(1));
+                self.lost.add(events(before, lost.to));
+            }
             _ => {}
         }
     }

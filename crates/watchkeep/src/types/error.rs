@@ -68,9 +68,11 @@ pub enum ErrorKind {
     ReadOnly,
     /// The file was replaced or removed while the store was open: close the store, and open it again.
     Replaced,
-    /// The cursor belongs to another store, to this one before it was restored, or to commits that a power cut took:
-    /// start from a snapshot.
+    /// The cursor belongs to another store, or to this one before it was restored: start from a snapshot.
     ForeignCursor,
+    /// The event of the cursor is not in this store: a power cut took it, or only another copy of the file has it. Start
+    /// from a snapshot.
+    LostCursor,
     /// Retention has trimmed events that the reader still needed: it goes on after them.
     Lagged,
     /// A snapshot was held longer than its maximum age: take another.
@@ -110,6 +112,7 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::ReadOnly, 1, 403),
     (ErrorKind::Replaced, 1, 503),
     (ErrorKind::ForeignCursor, 2, 409),
+    (ErrorKind::LostCursor, 2, 409),
     (ErrorKind::Lagged, 1, 410),
     (ErrorKind::SnapshotTooOld, 1, 410),
     (ErrorKind::Aborted, 1, 409),

@@ -293,6 +293,9 @@ impl Options {
     /// next. Linux tells it, and this need not be set there. Elsewhere each opening of a file that writes adds a row to it,
     /// unless this is set.
     ///
+    /// At most [`MAX_LABEL`](crate::MAX_LABEL) bytes; opening a file with a longer one is an error of kind
+    /// [`TooLarge`](crate::ErrorKind::TooLarge).
+    ///
     /// By it a [`Cursor`](crate::Cursor) of what a power cut took is told from one of what was written in its place.
     #[must_use]
     pub fn boot_id(mut self, id: impl Into<String>) -> Options {

@@ -174,8 +174,10 @@ pub(crate) enum Reason {
     LostCursor { cursor: Cursor },
     #[error("revision {revision} lies after the last one, {last}; name that or an earlier one")]
     Ahead { revision: Revision, last: Revision },
-    #[error("{text:?} is no cursor; it looks like k3v9x2mq-4fz8ab-7, or is a bare revision like 7")]
+    #[error("{text:?} is no cursor; one looks like k3v9x2mq-4fz8ab-7")]
     BadCursor { text: String },
+    #[error("{text:?} is no revision; one looks like 7")]
+    BadRevision { text: String },
     #[error("the events from revision {} to {} are trimmed; what follows comes after them", .0.from, .0.to)]
     Lagged(Lagged),
     #[error("the snapshot is older than {limit:?}; take another, or raise its maximum age")]
@@ -281,7 +283,8 @@ impl Reason {
             | Reason::Remote
             | Reason::BadDeadline
             | Reason::Ahead { .. }
-            | Reason::BadCursor { .. } => ErrorKind::InvalidArgument,
+            | Reason::BadCursor { .. }
+            | Reason::BadRevision { .. } => ErrorKind::InvalidArgument,
             Reason::TooLarge { .. }
             | Reason::TooLong { .. }
             | Reason::BatchTooLarge { .. }
@@ -302,7 +305,8 @@ impl Reason {
             Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) | Reason::CannotWrite { .. } => {
                 ErrorKind::ReadOnly
             }
-            Reason::ForeignCursor { .. } | Reason::LostCursor { .. } => ErrorKind::ForeignCursor,
+            Reason::ForeignCursor { .. } => ErrorKind::ForeignCursor,
+            Reason::LostCursor { .. } => ErrorKind::LostCursor,
             Reason::Lagged(_) => ErrorKind::Lagged,
             Reason::SnapshotTooOld { .. } => ErrorKind::SnapshotTooOld,
             Reason::Aborted(_) | Reason::GivenUp => ErrorKind::Aborted,

@@ -240,7 +240,7 @@ impl FromStr for Revision {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Revision> {
-        parse_revision(text).ok_or_else(|| Reason::BadCursor { text: text.to_owned() }.into())
+        parse_revision(text).ok_or_else(|| Reason::BadRevision { text: text.to_owned() }.into())
     }
 }
 

@@ -95,7 +95,7 @@ impl Reader {
         if let Step::Item(item) = &step
             && !self.inbox.shape.calls_back
         {
-            hub.tally.hand_out(item);
+            hub.tally.hand_out(item, |after, upto| hub.engine.distance(after, upto));
         }
         step
     }

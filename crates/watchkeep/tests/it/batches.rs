@@ -158,7 +158,7 @@ fn unchanged_looks_at_what_the_filter_lets_through_and_no_farther_than_it_may() 
     let ahead = cursor(Revision::new(store.last_revision()?.get() + 1));
     assert_eq!(
         unchanged(Filter::group("g"), ahead).map_err(|error| error.kind()),
-        Err(ErrorKind::ForeignCursor)
+        Err(ErrorKind::LostCursor)
     );
     Ok(())
 }
@@ -370,7 +370,7 @@ fn a_batch_looks_at_the_log_for_so_many_filters_and_refuses_cursors_that_are_ahe
     assert_eq!(kind(store.apply(two)), Some(ErrorKind::TooLarge));
     let ahead = store.cursor(Revision::new(store.last_revision()?.get() + 1));
     let batch = Batch::new().require(Condition::at("g", "k", ahead)).delete("g", "k");
-    assert_eq!(kind(store.apply(batch)), Some(ErrorKind::ForeignCursor));
+    assert_eq!(kind(store.apply(batch)), Some(ErrorKind::LostCursor));
     assert!(store.contains("g", "k")?);
     Ok(())
 }

@@ -108,7 +108,7 @@ fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
     assert_eq!(revisions(&from_floor.events), revisions(&first.events));
 
     let ahead = store.cursor(Revision::new(21));
-    assert_eq!(kind(store.changes(Filter::everything(), Some(ahead), 5)), Some(ErrorKind::ForeignCursor));
+    assert_eq!(kind(store.changes(Filter::everything(), Some(ahead), 5)), Some(ErrorKind::LostCursor));
     let foreign = anywhere()?.cursor(Revision::new(12));
     assert_eq!(kind(store.changes(Filter::everything(), Some(foreign), 5)), Some(ErrorKind::ForeignCursor));
     store.close()?;

@@ -394,7 +394,7 @@ fn no_consumer_is_set_after_the_last_revision() -> Result {
         let reset = store.reset_consumer("old", ahead, Force::No).err().ok_or("it was reset")?;
         for refused in [made, reset] {
             let (kind, word) = match is_cursor {
-                true => (ErrorKind::ForeignCursor, "is not in this file"),
+                true => (ErrorKind::LostCursor, "is not in this file"),
                 false => (ErrorKind::InvalidArgument, "after the last one, 2;"),
             };
             assert_eq!(refused.kind(), kind);

@@ -67,7 +67,7 @@ fn what_a_power_cut_took_is_refused_and_what_stayed_goes_on() -> Result {
                 (0..200).try_for_each(|_| after.set("g", "lost", "another").map(drop))?;
             }
             for cursor in [lost[0], lost[50], lost[99]] {
-                assert_eq!(refusals(&after, cursor)?, [Some(ErrorKind::ForeignCursor); 7], "{cursor}");
+                assert_eq!(refusals(&after, cursor)?, [Some(ErrorKind::LostCursor); 7], "{cursor}");
             }
             assert_eq!(after.cursor(Revision::new(9)), kept);
             assert_eq!(after.revision_of(kept)?, Revision::new(9));
@@ -112,8 +112,8 @@ fn what_one_copy_gave_the_other_refuses_in_both_directions() -> Result {
         for store in [&store, &copied] {
             assert_eq!(store.revision_of(common)?, common.revision(), "{by}");
         }
-        assert_eq!(refusals(&store, theirs)?, [Some(ErrorKind::ForeignCursor); 7], "{by}");
-        assert_eq!(refusals(&copied, ours)?, [Some(ErrorKind::ForeignCursor); 7], "{by}");
+        assert_eq!(refusals(&store, theirs)?, [Some(ErrorKind::LostCursor); 7], "{by}");
+        assert_eq!(refusals(&copied, ours)?, [Some(ErrorKind::LostCursor); 7], "{by}");
         assert_eq!((epochs(&path)?, epochs(&other)?), (1, 2), "the one that stays begins nothing");
     }
     Ok(())
@@ -216,20 +216,52 @@ fn a_backup_begins_anew() -> Result {
 }
 
 #[test]
-fn epochs_that_are_damaged_are_found_and_make_no_cursor() -> Result {
+fn epochs_that_are_damaged_are_found_make_no_cursor_and_are_repaired() -> Result {
     for sql in [
         "DELETE FROM wk_epochs",
         "UPDATE wk_epochs SET tag = 'no epoch'",
+        "UPDATE wk_epochs SET tag = x'00'",
+        "UPDATE wk_epochs SET boot = x'00', file = x'00', floor = 'x'",
+        "UPDATE wk_epochs SET floor = -1",
         "UPDATE wk_epochs SET floor = 7",
         "UPDATE wk_epochs SET ordinal = 5",
+        "UPDATE wk_epochs SET ordinal = 9223372036854775807",
+        "INSERT INTO wk_epochs SELECT 1, tag, boot, file, floor FROM wk_epochs",
     ] {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("store.db");
-        open(&path, Durability::Full, "boot")?.set("g", "k", "v")?;
+        let store = open(&path, Durability::Full, "boot")?;
+        let given = store.cursor(store.set("g", "k", "v")?);
+        store.close()?;
         rusqlite::Connection::open(&path)?.execute_batch(sql)?;
-        match open(&path, Durability::Full, "boot") {
-            Ok(store) => assert!(!store.check()?.is_ok(), "{sql}"),
-            Err(error) => assert!(error.to_string().contains("wk_epochs"), "{sql}: {error}"),
+        let store = open(&path, Durability::Full, "boot")?;
+        assert_eq!(store.get("g", "k")?.as_deref(), Some(&b"v"[..]), "what is there can be read: {sql}");
+        let problems = store.check()?.problems;
+        assert!(problems.iter().any(|problem| problem.starts_with("epoch:")), "{sql}: {problems:?}");
+        assert_eq!(store.repair_counters()?.len(), 1, "{sql}");
+        assert!(store.check()?.is_ok(), "{sql}");
+        store.close()?;
+        let store = open(&path, Durability::Full, "boot")?;
+        assert!(store.revision_of(given).is_err(), "{sql}");
+        let again = store.cursor(store.set("g", "k", "w")?);
+        assert_eq!(store.revision_of(again)?, Revision::new(2), "{sql}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_that_takes_itself_for_another_machine_s_costs_the_others_no_cursor() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("store.db");
+    let stays = open(&path, Durability::Full, "boot")?;
+    let before = stays.cursor(stays.set("g", "k", "v")?);
+    for round in 0..3 {
+        let other = open(&path, Durability::Full, &format!("other {round}"))?;
+        let theirs = other.cursor(other.set("g", "k", "v")?);
+        let ours = stays.cursor(stays.set("g", "k", "v")?);
+        for cursor in [before, theirs, ours] {
+            assert_eq!(stays.revision_of(cursor)?, cursor.revision(), "{round}");
+            assert_eq!(other.revision_of(cursor)?, cursor.revision(), "{round}");
         }
     }
     Ok(())

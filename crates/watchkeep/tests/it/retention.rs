@@ -400,3 +400,23 @@ fn a_store_in_memory_takes_no_more_than_it_may_and_goes_on_once_something_is_del
     assert!(store.check()?.is_ok());
     Ok(())
 }
+
+#[test]
+fn where_revisions_lie_apart_events_are_what_is_trimmed_and_counted() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let retention = Retention { min_events: 0, max_age: Duration::from_secs(60), ..Retention::FOREVER };
+    let options = Options::new().sparse_revisions(true).clock(clock.clone()).retention(retention);
+    let store = options.open_in_memory()?;
+    let mut ends = Vec::new();
+    for _ in 0..50 {
+        let done = store.transaction(|tx| (0..60).try_for_each(|n| tx.set("g", &n.to_string(), "v")))?;
+        ends.push(done.revision);
+    }
+    assert_eq!(store.compact(Revision::new(ends[9].get() + 1))?, 600);
+    let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().after(ends[4]))?;
+    let lagged = watcher.try_recv().and_then(std::result::Result::err).ok_or("nothing was lost")?;
+    assert_eq!(lagged.kind(), ErrorKind::Lagged);
+    assert_eq!((store.counters().lost, store.stats()?.log_events), (300, 2_400));
+    clock.advance(Duration::from_secs(120));
+    eventually("the last transaction stays", || Ok(store.stats()?.log_events == 60))
+}

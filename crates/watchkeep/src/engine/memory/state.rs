@@ -312,6 +312,10 @@ impl Past for State {
         Ok(self.spacing.before_newest(self.last(), count))
     }
 
+    fn ahead(&self, revision: Revision, events: u64) -> Result<Revision> {
+        Ok(self.spacing.after(revision, events.saturating_sub(1)))
+    }
+
     fn row_from(&self, revision: Revision) -> Result<Option<LogRow>> {
         Ok(self.log.range::<Revision, _>(revision..).next().map(|(_, row)| row.into()))
     }

@@ -243,7 +243,7 @@ fn all_conditions_are_judged_before_the_first_operation() -> Result<()> {
     assert_eq!(refused_by.unmet().first().and_then(|unmet| unmet.current), Some(nth(4)));
     assert!(run(&mut rows, 1, Work::Batch(Batch::new().require(unchanged("g")))).is_ok());
     let ahead = Batch::new().require(Condition::unchanged(Filter::group("g"), cursor(9)));
-    assert_eq!(refused(run(&mut rows, 1, Work::Batch(ahead))), ErrorKind::ForeignCursor);
+    assert_eq!(refused(run(&mut rows, 1, Work::Batch(ahead))), ErrorKind::LostCursor);
     Ok(())
 }
 

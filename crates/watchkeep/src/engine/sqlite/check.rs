@@ -49,6 +49,8 @@ SELECT ordinal FROM (
          lag(floor, 1, 0) OVER (ORDER BY ordinal) AS least FROM wk_epochs)
 WHERE ordinal <> before + 1 OR floor < least OR floor > ?1";
 
+const SAME_EPOCHS: &str = "SELECT count(*) - count(DISTINCT tag) FROM wk_epochs";
+
 /// What is wrong, and how many entries, groups and events were looked at.
 pub(super) fn check(conn: &Connection) -> Result<(Vec<String>, [u64; 3])> {
     conn.execute_batch("BEGIN")?;
@@ -320,7 +322,7 @@ fn totals(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
 }
 
 /// Epochs follow one another, and none begins after the log's end.
-fn epochs(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
+pub(super) fn epochs(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     if let Err(error) = epochs::all(conn) {
         add(problems, "epoch:", || damage(&error));
     }
@@ -329,6 +331,10 @@ fn epochs(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
     while let Some(row) = rows.next()? {
         let ordinal: i64 = row.get(0)?;
         add(problems, "epoch:", || format!("number {ordinal} does not follow the one before it"));
+    }
+    let same: i64 = conn.query_row(SAME_EPOCHS, [], |row| row.get(0))?;
+    if same > 0 {
+        problems.push(format!("epoch: {same} bear the name of another"));
     }
     Ok(())
 }

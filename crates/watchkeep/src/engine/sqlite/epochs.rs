@@ -6,13 +6,14 @@
 //! came before it, and two that begin an epoch at once are ordered by the write lock.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::engine::epochs::Epochs;
-use crate::types::error::{Error, Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 
 use super::log;
@@ -38,10 +39,12 @@ impl Home {
         Home { boot: boot.map(str::to_owned).or_else(boot_id), file: file_id(path) }
     }
 
-    /// Whether the newest epoch began here.
+    /// Whether the newest epoch began here. A home that cannot be read is nobody's.
     fn is_of_newest(&self, conn: &Connection) -> Result<bool> {
         let mut newest = conn.prepare_cached(NEWEST_HOME)?;
-        let home = |row: &Row<'_>| Ok(Home { boot: row.get(0)?, file: row.get(1)? });
+        let home = |row: &Row<'_>| {
+            Ok(Home { boot: row.get(0).unwrap_or_default(), file: row.get(1).unwrap_or_default() })
+        };
         let newest = newest.query_row([], home).optional()?.ok_or_else(none)?;
         Ok(self.boot.is_some() && newest == *self)
     }
@@ -93,7 +96,7 @@ pub(super) fn is_entered(conn: &Connection, home: &Home) -> Result<bool> {
     home.is_of_newest(conn)
 }
 
-/// Of a file that has another identity from now on: no cursor that anybody has is one of it.
+/// From now on no cursor that anybody has is good: the file has another identity, or its epochs are damaged.
 pub(super) fn begin_anew(conn: &Connection) -> Result<()> {
     conn.execute("DELETE FROM wk_epochs", [])?;
     add(conn, &Home::NOWHERE, Revision::ZERO)
@@ -104,9 +107,10 @@ pub(super) fn all(conn: &Connection) -> Result<Epochs> {
     let mut rows = statement.query([])?;
     let mut epochs = Vec::new();
     while let Some(row) = rows.next()? {
-        let (tag, floor): (String, i64) = (row.get(0)?, row.get(1)?);
-        let damaged = |_| Reason::Corrupt { what: format!("{tag:?} in wk_epochs names no epoch") };
-        epochs.push((tag.parse().map_err(damaged)?, Revision::from_i64(floor)?));
+        let epoch = row.get::<_, String>(0).ok().and_then(|tag| tag.parse().ok());
+        let floor = row.get::<_, i64>(1).ok().and_then(|floor| Revision::from_i64(floor).ok());
+        let damaged = || Reason::Corrupt { what: "a row of wk_epochs cannot be read".to_owned() };
+        epochs.push(epoch.zip(floor).ok_or_else(damaged)?);
     }
     Epochs::new(epochs).ok_or_else(none)
 }
@@ -117,47 +121,51 @@ fn none() -> Error {
 
 /// What is known of the epochs, without looking.
 #[derive(Debug)]
-pub(super) struct Known(RwLock<Look>);
-
-#[derive(Debug)]
-struct Look {
-    epochs: Epochs,
+pub(super) struct Known {
+    epochs: RwLock<Epochs>,
     /// No epoch that is not among these has a revision up to this.
-    upto: Revision,
-    /// The newest began here, so no other begins while this process lives.
-    is_settled: bool,
-}
-
-impl Look {
-    fn at(conn: &Connection, home: &Home) -> Result<Look> {
-        // In this order: an epoch that begins in between has its floor at that end, or after it.
-        let is_settled = home.is_of_newest(conn)?;
-        let upto = log::end(conn)?.0;
-        Ok(Look { epochs: all(conn)?, upto, is_settled })
-    }
+    upto: AtomicU64,
 }
 
 impl Known {
-    pub(super) fn at(conn: &Connection, home: &Home) -> Result<Known> {
-        Ok(Known(RwLock::new(Look::at(conn, home)?)))
+    /// Where the epochs are damaged, nothing is known: no cursor is good, nothing can be written, and the rest can be read.
+    pub(super) fn at(conn: &Connection) -> Result<Known> {
+        let known = Known { epochs: RwLock::new(Epochs::only(Epoch::NONE)), upto: AtomicU64::new(0) };
+        match known.look_again(conn) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(%error, "no cursor is good, and nothing is written, until `check --repair`");
+                Ok(known)
+            }
+            looked => looked.map(|()| known),
+        }
+    }
+
+    pub(super) fn upto(&self) -> Revision {
+        Revision::new(self.upto.load(Ordering::Acquire))
+    }
+
+    /// Everything up to a revision was given in the epochs that are known.
+    pub(super) fn reaches(&self, last: Revision) {
+        self.upto.fetch_max(last.get(), Ordering::AcqRel);
     }
 
     /// The cursor of a revision, as far as it can be told without another look.
     pub(super) fn cursor(&self, store: StoreId, revision: Revision) -> Option<Cursor> {
-        let look = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        (look.is_settled || revision <= look.upto).then(|| look.epochs.cursor(store, revision))
+        (revision <= self.upto()).then(|| self.last_cursor(store, revision))
     }
 
     /// The cursor of a revision with what was known last. Where that is too little, the cursor is refused later: it never
     /// stands for another event.
     pub(super) fn last_cursor(&self, store: StoreId, revision: Revision) -> Cursor {
-        let look = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        look.epochs.cursor(store, revision)
+        self.epochs.read().unwrap_or_else(PoisonError::into_inner).cursor(store, revision)
     }
 
-    pub(super) fn look_again(&self, conn: &Connection, home: &Home) -> Result<()> {
-        let look = Look::at(conn, home)?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = look;
+    pub(super) fn look_again(&self, conn: &Connection) -> Result<()> {
+        // In this order: an epoch that begins in between has its floor at that end, or after it.
+        let upto = log::end(conn)?.0;
+        let epochs = all(conn)?;
+        *self.epochs.write().unwrap_or_else(PoisonError::into_inner) = epochs;
+        self.reaches(upto);
         Ok(())
     }
 }

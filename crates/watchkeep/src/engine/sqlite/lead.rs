@@ -91,6 +91,10 @@ impl SqliteEngine {
         writer.begin(queued, patience).map_err(Broken::Whole)?;
         let begun = SqliteRows::begin(&writer.conn);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
+        if rows.base > self.epochs.upto() {
+            // Others committed, and may have begun an epoch.
+            self.epochs.look_again(&writer.conn).map_err(|error| self.abandon(writer, error))?;
+        }
         let is_tight = self.ballast.is_tight();
         let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight };
 
@@ -131,6 +135,7 @@ impl SqliteEngine {
         let SqliteRows { base, last, earliest, changes, has_buried, .. } = rows;
         writer.commit().map_err(Broken::Whole)?;
         writer.committed(base, last);
+        self.epochs.reaches(last);
         if last > base {
             self.feed.push(base, last, changes);
             lead.announced = Some(last);
@@ -147,7 +152,7 @@ impl SqliteEngine {
     fn enter_epoch(&self, writer: &mut Writer, queued: Instant, patience: Duration) -> Result<()> {
         if !writer.has_entered {
             writer.enter_epoch(&self.home, queued, patience)?;
-            self.epochs.look_again(&writer.conn, &self.home)?;
+            self.epochs.look_again(&writer.conn)?;
             writer.has_entered = true;
         }
         Ok(())

@@ -117,7 +117,7 @@ impl SqliteEngine {
         guard.same_file()?;
         let ballast = Ballast::of(&path, options.ballast);
         let home = Home::of(&path, options.boot_id.as_deref());
-        let epochs = epochs::Known::at(&conn, &home)?;
+        let epochs = epochs::Known::at(&conn)?;
         // Also where others released it: nothing may be set that uses up what they gave back.
         ballast.keep();
         let is_closing = Arc::new(AtomicBool::new(false));
@@ -337,7 +337,7 @@ impl Engine for SqliteEngine {
         if let Some(cursor) = self.epochs.cursor(self.id, revision) {
             return cursor;
         }
-        let look = || self.pool.with(|conn| self.epochs.look_again(conn, &self.home));
+        let look = || self.pool.with(|conn| self.epochs.look_again(conn));
         // The second time on another connection.
         if let Err(error) = look().or_else(|_| look()) {
             tracing::warn!(%error, %revision, "the epochs could not be read; a cursor is given that will be refused");

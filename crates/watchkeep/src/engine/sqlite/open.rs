@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::MIN_SQLITE;
+use crate::types::limits::{MAX_LABEL, MIN_SQLITE};
 use crate::types::options::{Durability, Options};
 use crate::types::revision::{Revision, StoreId};
 
@@ -34,6 +34,7 @@ pub(super) struct Opened {
 /// Opens the file, making it ours when it is new and that is wanted.
 pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
     refuse_old_sqlite(rusqlite::version_number())?;
+    refuse_long_boot_id(options.boot_id.as_deref().unwrap_or_default())?;
     let is_missing = place::inspect(path, options)?;
     if is_missing {
         place::make_private(path);
@@ -77,6 +78,11 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
 /// Commits are lost, in rare cases, with older ones.
 fn refuse_old_sqlite(number: i32) -> Result<()> {
     if number < MIN_SQLITE { Err(Reason::OldSqlite { found: rusqlite::version() }.into()) } else { Ok(()) }
+}
+
+fn refuse_long_boot_id(id: &str) -> Result<()> {
+    let (what, len, limit) = ("boot id", id.len(), MAX_LABEL);
+    if len > limit { Err(Reason::TooLong { what, len, limit }.into()) } else { Ok(()) }
 }
 
 /// What a file of ours says about itself, its tables being exactly those that we make.

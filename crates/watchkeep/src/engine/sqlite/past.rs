@@ -48,6 +48,10 @@ impl Past for Connection {
         Ok(Revision::new(log::end(self)?.0.get().saturating_sub(count)))
     }
 
+    fn ahead(&self, revision: Revision, events: u64) -> Result<Revision> {
+        Ok(Revision::new(revision.get().saturating_add(events)))
+    }
+
     fn row_from(&self, revision: Revision) -> Result<Option<LogRow>> {
         let row = self.prepare_cached(ROW_FROM)?.query_row([revision.as_i64()], row_columns).optional()?;
         row.map(log_row).transpose()

@@ -1,4 +1,4 @@
-//! Repairing what can be told from the rest: the counters, from the entries, and nothing else.
+//! Repairing what can be told from the rest: the counters, from the entries; and epochs, of which none is needed.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::name::namespace_of;
 
 use super::counters::DROP_USAGE;
+use super::{check, epochs};
 
 const GROUPS: &str = "SELECT id, name, keys, bytes FROM wk_groups";
 const ENTRIES: &str = "SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0) \
@@ -17,7 +18,7 @@ const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 const SET_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT (name) DO UPDATE SET keys = ?2, groups = ?3, bytes = ?4";
 
-/// Rebuilds the counters of groups and namespaces, inside a write transaction; what was changed, a sentence each.
+/// Rebuilds the counters of groups and namespaces, and begins the epochs anew where they are damaged, inside a write transaction; what was changed, a sentence each.
 ///
 /// Refused when SQLite's own check finds damage: what is counted in a damaged tree is not what is there.
 pub(super) fn counters(conn: &Connection) -> Result<Vec<String>> {
@@ -28,6 +29,14 @@ pub(super) fn counters(conn: &Connection) -> Result<Vec<String>> {
     let mut changed = Vec::new();
     let namespaces = groups(conn, &mut changed)?;
     namespaces_from(conn, namespaces, &mut changed)?;
+    let mut problems = Vec::new();
+    check::epochs(conn, &mut problems)?;
+    if !problems.is_empty() {
+        epochs::begin_anew(conn)?;
+        changed.push(
+            "the epochs were damaged, and begin anew: every cursor that was given is refused".to_owned(),
+        );
+    }
     Ok(changed)
 }
 

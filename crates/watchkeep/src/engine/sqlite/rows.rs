@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use crate::engine::epochs::Epochs;
 use crate::engine::job::Transaction;
 use crate::rules::{
     Answer, ConsumerRow, Did, DuePage, GroupAndRoom, GroupRow, Head, Logged, New, Place, Rows, Stamp,
@@ -50,6 +51,8 @@ pub(super) struct SqliteRows<'c> {
     pub(super) earliest: Option<Timestamp>,
     /// A group was deleted, whose entries are to be swept.
     pub(super) has_buried: bool,
+    /// Read when the first cursor is judged.
+    epochs: Option<Epochs>,
 }
 
 impl<'c> SqliteRows<'c> {
@@ -71,6 +74,7 @@ impl<'c> SqliteRows<'c> {
             changes,
             earliest: None,
             has_buried: false,
+            epochs: None,
         })
     }
 
@@ -252,7 +256,12 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn lost(&mut self, cursor: Cursor) -> Result<Option<Error>> {
-        Ok(epochs::all(self.conn)?.refuse_lost(cursor, self.last()?).err())
+        let last = self.last()?;
+        let epochs = match &mut self.epochs {
+            Some(epochs) => epochs,
+            none => none.insert(epochs::all(self.conn)?),
+        };
+        Ok(epochs.refuse_lost(cursor, last).err())
     }
 
     fn logged(
