@@ -191,7 +191,10 @@ fn same_cursors(store: &Store, expect: &Expect<'_>, found: Found) -> Result<(), 
     for (revision, cursor) in
         [lost.clone().next(), lost.clone().nth(middle), lost.next_back()].into_iter().flatten()
     {
-        if !matches!(store.revision_of(*cursor), Err(error) if error.kind() == ErrorKind::LostCursor) {
+        // Where the cut came before the file, there is another one now.
+        let kind =
+            if cursor.store() == store.id() { ErrorKind::LostCursor } else { ErrorKind::ForeignCursor };
+        if !matches!(store.revision_of(*cursor), Err(error) if error.kind() == kind) {
             return Err(format!("the cursor {cursor} is lost, and known"));
         }
         let watched = store.watch_with(Filter::everything(), WatchOptions::new().after_cursor(*cursor));
