@@ -18,8 +18,9 @@ use crate::types::sync::{Mutex, caught, lock};
 use super::core::Core;
 
 /// What a store's rounds remember from one to the next.
-#[derive(Default)]
 pub(super) struct Background {
+    /// By how much of the longest pause this store is looked at.
+    pace: f64,
     /// A round panicked: all that is left to do is to tell those who wait.
     is_dead: AtomicBool,
     listening: Mutex<Listening>,
@@ -27,6 +28,20 @@ pub(super) struct Background {
     look: Fault,
     expiry: Fault,
     upkeep: Fault,
+}
+
+impl Default for Background {
+    fn default() -> Background {
+        Background {
+            pace: 0.75 + fastrand::f64() / 4.0,
+            is_dead: AtomicBool::default(),
+            listening: Mutex::default(),
+            reaping: Arc::default(),
+            look: Fault::default(),
+            expiry: Fault::default(),
+            upkeep: Fault::default(),
+        }
+    }
 }
 
 /// What of the signals of other processes is of use.
@@ -126,7 +141,8 @@ fn net(core: &Core, hears: bool) -> Duration {
         true if hears => POLL,
         true => POLL_UNSIGNALLED,
     };
-    net.mul_f64(0.75 + fastrand::f64() / 4.0)
+    // Always the same for a store: who is looked at for another reason does not move the timer forward.
+    net.mul_f64(core.background.pace)
 }
 
 /// Whether the store may be used, as far as its files tell; if not, watchers are told.
@@ -242,6 +258,17 @@ fn work(core: &Core, woken: Woken) -> Option<Duration> {
     [again, progress, more].into_iter().flatten().chain([net]).min()
 }
 
+/// What others wrote may have brought a deadline that is earlier than those that are known.
+fn note_deadline(core: &Core) {
+    let next = core.engine.chores().map_or(Ok(None), Chores::next_deadline);
+    let known = *lock(&core.background.reaping.next);
+    // What goes wrong, the other lane tells.
+    if next.is_err() || next.is_ok_and(|next| next.is_some() && known.is_none_or(|known| next < Some(known)))
+    {
+        core.signal.raise(Lane::Vital);
+    }
+}
+
 /// Looks at what others wrote, and hands it on; for how long a signal is of no use after this. `unsignalled`: nothing
 /// told of it.
 fn look(core: &Core, unsignalled: bool) -> Duration {
@@ -261,11 +288,12 @@ fn look(core: &Core, unsignalled: bool) -> Duration {
         core.poison(&Reason::Corrupt { what }.into());
     }
     let has_news = last.is_some_and(|last| core.hub.last() < last);
+    last.into_iter().for_each(|last| core.hub.deliver(last));
+    // After the watchers, who wait for it, and before callbacks, which may take their time.
     if has_news || unsignalled {
-        // It may have brought a deadline.
-        core.signal.raise(Lane::Vital);
+        note_deadline(core);
     }
-    core.announce(last);
+    last.into_iter().for_each(|last| core.hub.run_callbacks(last));
     match (core.hub.is_watched(), has_news) {
         (false, _) => DEAF_UNWATCHED,
         (true, false) => DEAF,
