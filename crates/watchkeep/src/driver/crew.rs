@@ -60,6 +60,8 @@ struct State {
     idle: usize,
     /// How many workers serve lanes of work.
     at_work: usize,
+    /// How many workers serve any.
+    busy: usize,
     /// How many workers were idle at the least since then: so many were not needed.
     least_idle: usize,
     least_since: Option<Instant>,
@@ -99,6 +101,7 @@ impl State {
     fn next(&mut self, size: Size) -> Option<(Arc<Seat>, Lane)> {
         if let Some(ready) = self.vital.pop_front() {
             self.least_idle = self.least_idle.min(self.idle);
+            self.busy += 1;
             return Some((ready.seat, Lane::Vital));
         }
         if self.at_work >= size.work {
@@ -106,6 +109,7 @@ impl State {
         }
         let ready = self.work.pop_front()?;
         self.at_work += 1;
+        self.busy += 1;
         self.least_idle = self.least_idle.min(self.idle);
         Some((ready.seat, Lane::Work))
     }
@@ -172,9 +176,11 @@ impl Driver {
         }
         state.seats -= 1;
         let threads = if state.seats == 0 { self.finish(&mut state) } else { Vec::new() };
+        // Who is still busy ends a store that has gone, and that may be kept by its users' code. One of them cannot wait for
+        // itself either, nor the others for what it does.
+        let may_join = state.busy == 0 && !process::on_own_thread();
         drop(state);
-        // One of them cannot wait for itself, nor the others for what it does.
-        if !process::on_own_thread() {
+        if may_join {
             Driver::join(threads);
         }
     }
@@ -214,12 +220,17 @@ impl Driver {
     fn line_up(self: &Arc<Self>, state: &mut State, seat: Arc<Seat>, lane: Lane) {
         let since = Instant::now();
         state.line(lane).push_back(Ready { seat, since });
-        self.call(state, since);
+        self.call(state, lane, since);
     }
 
-    /// Has what was lined up last served.
-    fn call(self: &Arc<Self>, state: &mut State, now: Instant) {
-        if state.vital.len() + state.work.len() <= state.idle {
+    /// Has what was lined up last in a lane served.
+    fn call(self: &Arc<Self>, state: &mut State, lane: Lane, now: Instant) {
+        // Work past the limit is taken up by whoever is done with another.
+        let room = self.size.work.saturating_sub(state.at_work);
+        if lane == Lane::Work && state.work.len() > room {
+            return;
+        }
+        if state.vital.len() + state.work.len().min(room) <= state.idle {
             return self.called.notify_one();
         }
         // All are notified already. Should no thread be left, those that are there serve it.
@@ -282,7 +293,7 @@ impl Driver {
         for (nth, (seat, lane)) in ready.into_iter().enumerate() {
             state.line(lane).push_back(Ready { seat, since: now });
             if nth > 0 || !is_own {
-                self.call(state, now);
+                self.call(state, lane, now);
             }
         }
         is_own
@@ -337,6 +348,7 @@ impl Driver {
         pause: Option<Duration>,
     ) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
+        state.busy -= 1;
         if lane == Lane::Work {
             state.at_work -= 1;
         }

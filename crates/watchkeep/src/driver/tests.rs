@@ -8,7 +8,9 @@ use super::crew::{Driver, Size};
 use super::*;
 use crate::types::sync::{Mutex, lock};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::types::limits::IDLE_WORKER;
 
 /// Far longer than anything takes that goes right.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -179,8 +181,36 @@ fn vital_lanes_are_served_while_all_that_may_be_kept_are() {
         None
     });
     vital.recv_timeout(LIMIT).expect("it is served");
-    late.raise(Lane::Vital);
-    vital.recv_timeout(LIMIT).expect("and again");
+    // A worker that has gone to sleep is woken, whatever waits in the other lane.
+    let start = Instant::now();
+    for _ in 0..3 {
+        late.raise(Lane::Vital);
+        vital.recv_timeout(LIMIT).expect("and again");
+    }
+    assert!(start.elapsed() < IDLE_WORKER, "nobody was woken, one woke by itself: {:?}", start.elapsed());
+    drop(release);
+}
+
+#[test]
+fn the_last_store_to_go_does_not_wait_for_what_another_that_went_is_kept_by() {
+    let driver = driver(SMALL);
+    let (release, waits) = mpsc::channel::<()>();
+    let (told, kept) = mpsc::channel();
+    let waits = Mutex::new(waits);
+    let one = enter(&driver);
+    let ends = Arc::downgrade(&one);
+    one.begin(Arc::new(Does(move |lane, _| {
+        if lane == Lane::Work {
+            // It goes, and something of it is still under way.
+            ends.upgrade().expect("a store").end(Some(Lane::Work));
+            told.send(()).ok();
+            lock(&waits).recv_timeout(LIMIT).ok();
+        }
+        None
+    })));
+    let other = enter(&driver);
+    kept.recv_timeout(LIMIT).expect("it is kept");
+    other.end(None);
     drop(release);
 }
 

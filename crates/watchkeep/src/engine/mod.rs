@@ -218,8 +218,8 @@ pub(crate) trait Engine: Ask + Send + Sync + 'static {
     /// Queues a write; the signal is raised when somebody has to settle it. Not for a [vital](crate::rules::Work::is_vital)
     /// one: whoever submits it settles it.
     fn submit(&self, write: Write, done: Completion);
-    /// Commits some of what was submitted and not taken along by others, without waiting for anybody. The signal is raised
-    /// when there is more; where somebody else holds the store, it is to be tried again after this time.
+    /// Commits some of what was submitted and not taken along by others, without waiting for anybody. Where there is more,
+    /// or somebody else holds the store, it is to be called again after this time.
     fn settle(&self, settled: &mut Settled) -> Option<Duration>;
     /// Whether some of that is [vital](crate::rules::Work::is_vital).
     fn has_vital(&self) -> bool;

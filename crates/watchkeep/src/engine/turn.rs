@@ -319,7 +319,7 @@ impl<W> Turn<W> {
     /// Hands the turn to the first in the queue, or leaves it for whoever comes.
     pub(super) fn pass(&self, writer: W) {
         let mut queue = lock(&self.queue);
-        queue.background_leads = false;
+        let led_for_background = std::mem::replace(&mut queue.background_leads, false);
         // A background job has no thread to lead on, but whoever leads takes it along.
         let next = queue.jobs.iter().position(|job| !job.background);
         match next.and_then(|place| queue.remove(place)) {
@@ -329,7 +329,10 @@ impl<W> Turn<W> {
                 next.changed.notify_one();
             }
             None => {
-                let (vital, users) = (queue.vital > 0, queue.jobs.len() > queue.vital);
+                // Whoever leads for background jobs sees to those that are left: they may wait for another process.
+                let is_left = |some: bool| some && !led_for_background;
+                let vital = is_left(queue.vital > 0);
+                let users = is_left(queue.jobs.len() > queue.vital);
                 queue.writer = Some(writer);
                 drop(queue);
                 self.idle.notify_all();

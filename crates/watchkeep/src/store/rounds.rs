@@ -170,7 +170,7 @@ fn vital(core: &Core, woken: Woken) -> Option<Duration> {
     }
     let pause = [lease, due, again].into_iter().flatten().min()?;
     // Nobody tells when the clock is set, or that the machine slept.
-    Some(pause.min(net(core, true)))
+    Some(pause.min(if core.engine.file().is_some() { net(core, true) } else { POLL_QUIET }))
 }
 
 /// Has what is due removed, a step at a time; how long until something is due. The file is asked only where that may

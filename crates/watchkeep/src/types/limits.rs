@@ -99,7 +99,7 @@ pub(crate) const TRIM_STEP: u64 = 512;
 
 /// How many workers of the driver serve what users' code may keep, at the most, and how many more what others rely on in
 /// time. A store that waits needs no worker: these are for callbacks that block.
-pub(crate) const DRIVER_WORKERS: usize = 64;
+pub(crate) const DRIVER_WORKERS: usize = 512;
 pub(crate) const DRIVER_WORKERS_VITAL: usize = 2;
 /// A worker more is started when somebody has waited so long for one.
 pub(crate) const GROW_AFTER: Duration = Duration::from_millis(5);

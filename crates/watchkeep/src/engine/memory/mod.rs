@@ -368,7 +368,7 @@ impl Engine for MemoryEngine {
     fn settle(&self, settled: &mut Settled) -> Option<Duration> {
         let has_led = self.lead_background(settled);
         // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
-        (!has_led && self.turn.has_background()).then_some(POLL)
+        self.turn.has_background().then_some(if has_led { Duration::ZERO } else { POLL })
     }
 
     fn has_vital(&self) -> bool {

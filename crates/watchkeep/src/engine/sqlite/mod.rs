@@ -396,7 +396,7 @@ impl Engine for SqliteEngine {
     fn settle(&self, settled: &mut Settled) -> Option<Duration> {
         let led = self.lead_background(settled);
         match led {
-            Some((_, false)) => None,
+            Some((_, false)) => self.turn.has_background().then_some(Duration::ZERO),
             // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
             None => self.turn.has_background().then_some(POLL),
             Some((queued, true)) => self.turn.has_background().then(|| turn::retry(queued.elapsed())),
