@@ -13,7 +13,7 @@ use watchkeep::{
 use crate::support::futures::{block_on, poll_once};
 use crate::support::{LIMIT, Result, eventually, file_of, next, within_limit};
 
-/// More stores than the driver ever has workers.
+/// Far more stores than the driver starts workers for at once.
 const MANY: usize = 70;
 
 fn options() -> Options {
