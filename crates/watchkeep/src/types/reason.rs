@@ -64,6 +64,10 @@ pub(crate) enum Reason {
     Forked,
     #[error("the store's rows are kept elsewhere; do this where they are")]
     Remote,
+    #[error(
+        "{path:?} was open in the process that this one was forked from, and SQLite's locks do not part the two; open it in a process that is started anew (exec), or open it after the fork only"
+    )]
+    Inherited { path: PathBuf },
     #[error("what is due in the group has to go first; the transaction is run again")]
     DueFirst,
     #[error("the disk of {path:?} has {free} bytes free, {needed} are needed; make room, then try again")]
@@ -277,6 +281,7 @@ impl Reason {
             | Reason::HardLinks { .. }
             | Reason::MountedAlone { .. }
             | Reason::PathTooLong { .. }
+            | Reason::Inherited { .. }
             | Reason::NetworkFileSystem { .. }
             | Reason::TargetExists { .. }
             | Reason::Invalid { .. }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use watchkeep::{
-    ConsumerOptions, Durability, Event, Filter, Kind, ManualClock, Options, Store, WatchOptions,
+    ConsumerOptions, Durability, ErrorKind, Event, Filter, Kind, ManualClock, Options, Store, WatchOptions,
 };
 
 use crate::support::futures::{block_on, poll_once};
 use crate::support::{LIMIT, Result, eventually, file_of, next, within_limit};
 
-/// More stores than the driver ever has workers.
+/// Far more stores than the driver starts workers for at once.
 const MANY: usize = 70;
 
 fn options() -> Options {
@@ -295,6 +295,8 @@ fn a_forked_child_has_a_driver_of_its_own() -> Result {
 #[cfg(target_os = "linux")]
 fn child(folder: &Path, inherited: &Store) -> Result {
     inherited.close()?;
+    let again = options().open(folder.join("app.db")).err().ok_or("a file of the parent's was opened")?;
+    assert_eq!(again.kind(), ErrorKind::InvalidArgument, "{again}");
     let (store, other) = pair(folder, "child.db", options())?;
     let mut watcher = store.watch("*", "*");
     for number in 0..20 {

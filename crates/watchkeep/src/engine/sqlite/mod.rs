@@ -12,6 +12,7 @@ mod due;
 mod epochs;
 mod guard;
 mod image;
+mod inherited;
 mod lead;
 mod log;
 mod maintain;
@@ -72,6 +73,8 @@ pub(crate) struct SqliteEngine {
     id: StoreId,
     durability: Durability,
     file: FileKey,
+    /// Dropped with the last connection.
+    _opened: inherited::Opened,
     limits: Limits,
     clock: Arc<dyn Clock>,
     busy_timeout: Duration,
@@ -124,6 +127,7 @@ impl SqliteEngine {
         Ok(SqliteEngine {
             id: identity.id,
             durability: identity.durability,
+            _opened: inherited::Opened::note(file.clone()),
             file,
             limits: options.limits,
             clock: options.clock.clone(),

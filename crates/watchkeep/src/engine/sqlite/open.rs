@@ -11,6 +11,7 @@ use crate::types::revision::{Revision, StoreId};
 
 use super::connection::{self, Sync};
 use super::epochs::{self, Home};
+use super::inherited;
 use super::log::Salt;
 use super::place;
 use super::retention;
@@ -40,6 +41,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
         place::make_private(path);
     }
     let before = FileKey::read(path).ok();
+    before.as_ref().map_or(Ok(()), |file| inherited::Opened::refuse_inherited(path, file))?;
     let mut conn = connection::open(path, options.create).map_err(|error| cannot_open(path, error))?;
     let file = match before {
         Some(file) => file,
