@@ -80,9 +80,9 @@ impl State {
         }
     }
 
-    /// How many workers serve, or could.
+    /// How many workers serve, or could: one waits, or is about to.
     fn serving(&self) -> usize {
-        self.workers - usize::from(self.is_waited_for)
+        self.workers.saturating_sub(1)
     }
 
     /// Whether a worker that has nothing to do is one too many. Those that wait are woken in turn, so that none of them is
@@ -230,7 +230,9 @@ impl Driver {
         if lane == Lane::Work && state.work.len() > room {
             return;
         }
-        if state.vital.len() + state.work.len().min(room) <= state.idle {
+        // Where nobody waits, the next that wakes up does, and serves nothing.
+        let idle = state.idle.saturating_sub(usize::from(!state.is_waited_for));
+        if state.vital.len() + state.work.len().min(room) <= idle {
             return self.called.notify_one();
         }
         // All are notified already. Should no thread be left, those that are there serve it.

@@ -24,7 +24,7 @@ mod signal;
 mod tests;
 mod timers;
 
-#[cfg(all(test, shuttle))]
+#[cfg(all(test, not(loom)))]
 pub(crate) use crew::{Driver, Size};
 pub(crate) use process::of_this_process;
 pub(crate) use seat::{Lane, Rounds, Woken};

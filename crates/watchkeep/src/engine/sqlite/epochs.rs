@@ -40,7 +40,7 @@ impl Home {
     }
 
     /// Whether the newest epoch began here. A home that cannot be read is nobody's.
-    fn is_of_newest(&self, conn: &Connection) -> Result<bool> {
+    pub(super) fn is_of_newest(&self, conn: &Connection) -> Result<bool> {
         let mut newest = conn.prepare_cached(NEWEST_HOME)?;
         let home = |row: &Row<'_>| {
             Ok(Home { boot: row.get(0).unwrap_or_default(), file: row.get(1).unwrap_or_default() })
@@ -89,11 +89,6 @@ pub(super) fn add(conn: &Connection, home: &Home, floor: Revision) -> Result<()>
 /// Begins an epoch unless the newest began here; in a transaction that is synced.
 pub(super) fn enter(conn: &Connection, home: &Home) -> Result<()> {
     if home.is_of_newest(conn)? { Ok(()) } else { add(conn, home, log::end(conn)?.0) }
-}
-
-/// Whether nothing is left to [enter].
-pub(super) fn is_entered(conn: &Connection, home: &Home) -> Result<bool> {
-    home.is_of_newest(conn)
 }
 
 /// From now on no cursor that anybody has is good: the file has another identity, or its epochs are damaged.
@@ -163,6 +158,11 @@ impl Known {
     pub(super) fn look_again(&self, conn: &Connection) -> Result<()> {
         // In this order: an epoch that begins in between has its floor at that end, or after it.
         let upto = log::end(conn)?.0;
+        self.look_at(conn, upto)
+    }
+
+    /// The same where the end of the log is known.
+    pub(super) fn look_at(&self, conn: &Connection, upto: Revision) -> Result<()> {
         let epochs = all(conn)?;
         *self.epochs.write().unwrap_or_else(PoisonError::into_inner) = epochs;
         self.reaches(upto);

@@ -3,7 +3,8 @@
 //! and loses what it writes.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crate::engine::nesting::FileKey;
@@ -14,11 +15,19 @@ use super::connection::nap;
 /// Each open store's file, and the process that opened it.
 static OPEN: Mutex<Vec<(FileKey, u32)>> = Mutex::new(Vec::new());
 
-/// How often a lock is tried that is held for no longer than a push. Where it is held for good, the process was forked just
-/// then.
+/// The process that had the first store open; nobody's while zero.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// How often a child that was forked tries a lock that is held for no longer than a push. Where it is held for good, it was
+/// held when the process was forked, and nobody will ever say that it is free.
 const TRIES: u32 = 1_000;
 
 fn open() -> Option<MutexGuard<'static, Vec<(FileKey, u32)>>> {
+    let own = std::process::id();
+    let first = FIRST.compare_exchange(0, own, Ordering::AcqRel, Ordering::Acquire);
+    if first.is_ok() || first == Err(own) {
+        return Some(OPEN.lock().unwrap_or_else(PoisonError::into_inner));
+    }
     for _ in 0..TRIES {
         match OPEN.try_lock() {
             Ok(open) => return Some(open),

@@ -93,7 +93,7 @@ impl SqliteEngine {
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
         if rows.base > self.epochs.upto() {
             // Others committed, and may have begun an epoch.
-            self.epochs.look_again(&writer.conn).map_err(|error| self.abandon(writer, error))?;
+            self.epochs.look_at(&writer.conn, rows.base).map_err(|error| self.abandon(writer, error))?;
         }
         let is_tight = self.ballast.is_tight();
         let moment = || Moment { now: self.clock.now(), limits: self.limits, is_tight };
@@ -161,5 +161,69 @@ impl SqliteEngine {
     fn abandon(&self, writer: &Writer, error: Error) -> Broken {
         writer.roll_back();
         Broken::Whole(error)
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::driver::{Driver, Rounds, Signal, Size, Woken};
+    use crate::engine::Engine;
+    use crate::rules::{Author, Write};
+    use crate::types::batch::Operation;
+    use crate::types::options::Options;
+    use crate::types::value::Value;
+    use crate::types::writing::SetOptions;
+
+    /// Says when its lane of work is served.
+    struct Told(mpsc::Sender<()>);
+
+    impl Rounds for Told {
+        fn round(&self, lane: Lane, _: Woken) -> Option<Duration> {
+            if lane == Lane::Work {
+                self.0.send(()).ok();
+            }
+            None
+        }
+    }
+
+    fn enter(driver: &Arc<Driver>) -> (Arc<Signal>, mpsc::Receiver<()>) {
+        let signal = driver.enter().expect("threads").expect("it has not ended");
+        let (told, served) = mpsc::channel();
+        signal.begin(Arc::new(Told(told)));
+        served.recv().expect("the first round");
+        (signal, served)
+    }
+
+    /// Whoever leads in the background is told when to try again, and by nothing else: or a file that somebody has locked
+    /// keeps a core busy.
+    #[test]
+    fn what_another_process_keeps_waiting_is_tried_again_after_a_time_and_raises_nothing() -> Result<()> {
+        // One serves the lanes of work, in the order in which they were raised.
+        let driver = Driver::new(Size { at_once: 1, work: 1, vital: 0 }).expect("descriptors");
+        let ((signal, served), (other, sentinel)) = (enter(&driver), enter(&driver));
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.db");
+        let engine = SqliteEngine::open(&path, &Options::new().ballast(false), signal)?;
+        let neighbour = Connection::open(&path)?;
+        neighbour.execute_batch("BEGIN IMMEDIATE")?;
+        let set = Operation::set("g", "k", Value::from("v"), SetOptions::new());
+        engine.submit(Write { author: Author::default(), work: set.into() }, Box::new(drop));
+        served.recv().expect("it is raised for what was submitted");
+        for _ in 0..3 {
+            let again = engine.settle(&mut Settled::default());
+            assert!(again.is_some_and(|again| !again.is_zero()), "{again:?}");
+        }
+        other.raise(Lane::Work);
+        sentinel.recv().expect("what was raised before it is served by now");
+        assert!(served.try_recv().is_err(), "it was raised for what is tried again anyway");
+        neighbour.execute_batch("ROLLBACK")?;
+        let mut settled = Settled::default();
+        assert_eq!((engine.settle(&mut settled), settled.users.len()), (None, 1));
+        Ok(())
     }
 }

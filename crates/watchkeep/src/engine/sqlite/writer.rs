@@ -121,7 +121,7 @@ impl Writer {
     /// Begins an epoch before the first write of a boot, in a transaction of its own that is synced: no revision is given
     /// in an epoch that a power cut can take.
     pub(super) fn enter_epoch(&mut self, home: &Home, queued: Instant, timeout: Duration) -> Result<()> {
-        if epochs::is_entered(&self.conn, home)? {
+        if home.is_of_newest(&self.conn)? {
             return Ok(());
         }
         self.run(Sync::Full.pragma())?;
