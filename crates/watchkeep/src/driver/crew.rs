@@ -4,14 +4,14 @@
 //! itself. So what another process does is looked at by the thread that it wakes. Where nobody is idle, the one that waits
 //! goes on waiting, whatever it hears: there is always somebody who sees to timers, and to the growth of the crew.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use crate::types::limits::{DRIVER_WORKERS, DRIVER_WORKERS_VITAL, GROW_AFTER, IDLE_WORKER};
-use crate::types::sync::thread::{self, Builder, JoinHandle};
+use crate::types::sync::thread::{self, Builder, JoinHandle, ThreadId};
 use crate::types::sync::{Condvar, Mutex, MutexGuard, lock};
 
 use super::bell::Bell;
@@ -60,8 +60,8 @@ struct State {
     idle: usize,
     /// How many workers serve lanes of work.
     at_work: usize,
-    /// How many workers serve any.
-    busy: usize,
+    /// Workers that closed a store.
+    closing: HashSet<ThreadId>,
     /// How many workers were idle at the least since then: so many were not needed.
     least_idle: usize,
     least_since: Option<Instant>,
@@ -101,7 +101,6 @@ impl State {
     fn next(&mut self, size: Size) -> Option<(Arc<Seat>, Lane)> {
         if let Some(ready) = self.vital.pop_front() {
             self.least_idle = self.least_idle.min(self.idle);
-            self.busy += 1;
             return Some((ready.seat, Lane::Vital));
         }
         if self.at_work >= size.work {
@@ -109,7 +108,6 @@ impl State {
         }
         let ready = self.work.pop_front()?;
         self.at_work += 1;
-        self.busy += 1;
         self.least_idle = self.least_idle.min(self.idle);
         Some((ready.seat, Lane::Work))
     }
@@ -175,12 +173,16 @@ impl Driver {
             state.timers.clear(seat, lane);
         }
         state.seats -= 1;
-        let threads = if state.seats == 0 { self.finish(&mut state) } else { Vec::new() };
-        // Who is still busy ends a store that has gone, and that may be kept by its users' code. One of them cannot wait for
-        // itself either, nor the others for what it does.
-        let may_join = state.busy == 0 && !process::on_own_thread();
+        let is_own = process::on_own_thread();
+        if is_own {
+            state.closing.insert(thread::current().id());
+        }
+        let mut threads = if state.seats == 0 { self.finish(&mut state) } else { Vec::new() };
+        // Who closed a store may still be kept by its users' code.
+        threads.retain(|thread| !state.closing.contains(&thread.thread().id()));
         drop(state);
-        if may_join {
+        // One of them cannot wait for itself, nor the others for what it does.
+        if !is_own {
             Driver::join(threads);
         }
     }
@@ -331,6 +333,7 @@ impl Driver {
             } else if state.ends_one(Instant::now()) {
                 state.workers -= 1;
                 let own = thread::current().id();
+                state.closing.remove(&own);
                 state.threads.retain(|other| other.thread().id() != own);
                 return;
             } else {
@@ -350,7 +353,6 @@ impl Driver {
         pause: Option<Duration>,
     ) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
-        state.busy -= 1;
         if lane == Lane::Work {
             state.at_work -= 1;
         }

@@ -165,6 +165,7 @@ impl SqliteEngine {
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
+#[expect(clippy::expect_used, reason = "a test fails by it")]
 mod tests {
     use std::sync::{Arc, mpsc};
 
