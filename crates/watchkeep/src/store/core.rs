@@ -14,7 +14,7 @@ use crate::types::options::Options;
 use crate::types::revision::Revision;
 use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::thread::{ThreadId, current};
-use crate::types::sync::{Condvar, Mutex, lock};
+use crate::types::sync::{Condvar, Mutex, caught, lock};
 use crate::watch::Hub;
 
 use super::lease::Leases;
@@ -189,8 +189,7 @@ impl Core {
         }
         *closing = Closing::By(here);
         drop(closing);
-        self.close_now(None);
-        Ok(())
+        self.close_now(None)
     }
 
     /// In the background, when it was asked for: unless another thread is at it, which waits for this one.
@@ -199,32 +198,53 @@ impl Core {
         if matches!(*closing, Closing::Not) {
             *closing = Closing::By(current().id());
             drop(closing);
-            self.close_now(Some(Lane::Work));
+            if let Err(error) = self.close_now(Some(Lane::Work)) {
+                tracing::error!(%error, "the store was closed, and a user's code panicked meanwhile");
+            }
         }
     }
 
-    /// `own`: the lane that does it, if one does.
-    fn close_now(&self, own: Option<Lane>) {
-        self.leases.close(self);
-        let mut settled = Settled::default();
-        self.closed.store(true, Ordering::Release);
-        self.engine.close(Close::Writes, &mut settled);
-        self.complete(None, settled);
-        match self.hub.newest() {
+    /// `own`: the lane that does it, if one does. A clock or a waker of the user's that panics on the way leaves nothing
+    /// open, and nobody waiting: each step is taken whatever became of the one before.
+    fn close_now(&self, own: Option<Lane>) -> Result<()> {
+        let end_writes = || {
+            let mut settled = Settled::default();
+            self.closed.store(true, Ordering::Release);
+            self.engine.close(Close::Writes, &mut settled);
+            self.complete(None, settled);
+        };
+        let announce_all = || match self.hub.newest() {
             Ok(last) => self.announce(Some(last)),
             Err(error) => {
                 tracing::warn!(%error, "the last revision could not be read while closing");
             }
-        }
-        self.signal.end(own);
-        self.complete(None, Settled { own: Vec::new(), users: self.take_left_over() });
-        self.callers.close();
-        self.readers.close();
-        self.hub.close();
-        self.hub.forget_callbacks();
-        self.engine.close(Close::Reads, &mut Settled::default());
+        };
+        let end_rounds = || {
+            self.signal.end(own);
+            self.complete(None, Settled { own: Vec::new(), users: self.take_left_over() });
+        };
+        let end_workers = || {
+            self.callers.close();
+            self.readers.close();
+        };
+        let end_watches = || {
+            self.hub.close();
+            self.hub.forget_callbacks();
+        };
+        let end_reads = || self.engine.close(Close::Reads, &mut Settled::default());
+        let steps: [&dyn Fn(); 7] = [
+            &|| self.leases.close(self),
+            &end_writes,
+            &announce_all,
+            &end_rounds,
+            &end_workers,
+            &end_watches,
+            &end_reads,
+        ];
+        let panicked = steps.into_iter().filter(|step| caught(step).is_none()).count();
         *lock(&self.closing) = Closing::Done;
         self.closing_done.notify_all();
+        if panicked == 0 { Ok(()) } else { Err(Reason::ThreadDied.into()) }
     }
 }
 
@@ -252,8 +272,36 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::Store;
-    use crate::types::error::Reason;
+    use crate::types::clock::Timestamp;
+    use crate::types::error::{ErrorKind, Reason};
+    use crate::{Options, Store};
+
+    /// Panics when it is asked on the thread that it is set for.
+    #[derive(Debug, Default)]
+    struct Trap(Mutex<Option<ThreadId>>);
+
+    impl Clock for Trap {
+        fn now(&self) -> Timestamp {
+            assert_ne!(*self.0.lock().expect("a lock"), Some(current().id()), "on purpose");
+            Timestamp::from_millis(1)
+        }
+    }
+
+    #[test]
+    fn a_clock_that_panics_while_closing_leaves_nothing_open_and_nobody_waiting() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, clock) = (folder.path().join("store.db"), Arc::new(Trap::default()));
+        let store = Options::new().clock(clock.clone()).open(&path)?;
+        let (other, mut watcher) = (store.clone(), store.watch("*", "*"));
+        store.set_with_ttl("g", "k", "v", std::time::Duration::from_secs(60))?;
+        assert!(watcher.recv().is_some_and(|told| told.is_ok()));
+        *clock.0.lock().expect("a lock") = Some(current().id());
+        assert!(store.close().is_err_and(|error| error.kind() == ErrorKind::Poisoned));
+        other.close()?;
+        assert!(watcher.recv().is_none());
+        assert_eq!(Store::open(&path)?.get("g", "k")?, None);
+        Ok(())
+    }
 
     #[test]
     fn callbacks_run_on_after_a_fault_that_ended_the_watches() -> Result<()> {
