@@ -17,6 +17,7 @@ mod consumer_retention;
 mod consumers;
 mod counters;
 mod driver;
+mod engines;
 mod epochs;
 mod expiry;
 mod files;

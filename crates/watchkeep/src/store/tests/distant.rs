@@ -24,7 +24,8 @@ use crate::rules::{Author, Write};
 use crate::store::core::Core;
 use crate::types::error::Reason;
 use crate::{
-    Cursor, ErrorKind, Filter, ListOptions, Options, Result, Revision, Store, StoreId, WatchOptions,
+    BackupOptions, Cursor, Durability, ErrorKind, Filter, Force, ListOptions, Options, Result, Revision,
+    Store, StoreId, WatchOptions,
 };
 
 /// How many ask at once: many more than a store has threads.
@@ -179,8 +180,20 @@ fn whatever_is_read_is_asked_for_and_what_is_not_at_hand_is_refused() -> Result<
         }
         Ok::<(), crate::Error>(())
     })?;
-    let refused = [store.check().map(drop), store.compact(Revision::ZERO).map(drop)];
-    assert!(refused.iter().all(|it| it.as_ref().is_err_and(|it| it.kind() == ErrorKind::InvalidArgument)));
+    let folder = tempfile::tempdir().expect("a folder");
+    let target = folder.path().join("copy.db");
+    let refused = [
+        store.check().map(drop),
+        store.repair_counters().map(drop),
+        store.backup(&target).map(drop),
+        store.backup_with(&target, BackupOptions::new()).map(drop),
+        store.compact(Revision::ZERO).map(drop),
+        store.compact_with(Revision::ZERO, Force::Yes).map(drop),
+    ];
+    let refused = refused.map(|it| it.map_err(|it| it.kind()));
+    assert_eq!(refused, [Err(ErrorKind::InvalidArgument); 6]);
+    assert!(!target.exists(), "a backup that is refused leaves nothing");
+    assert_eq!((store.path(), store.durability()), (None, Durability::Relaxed));
     drop((reads, tenant, store));
     far_away.join().expect("it ends with the store");
     Ok(())
