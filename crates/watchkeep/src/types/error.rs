@@ -62,7 +62,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The file is not a store: choose another, or import it.
     ForeignFile,
-    /// The file was written by a newer release: upgrade.
+    /// The file, or the group, was written by a newer release: upgrade.
     NewerFormat,
     /// The file cannot be written: change its permissions.
     ReadOnly,

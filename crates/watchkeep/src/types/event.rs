@@ -21,13 +21,15 @@ pub enum Kind {
     Expire,
     /// An entry's deadline was changed, its value not. Delivered only when asked for.
     Touch,
+    /// Something that this release does not know, in a file that a newer one wrote. No filter lets it through.
+    Other,
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds that this release knows.
     pub const ALL: [Kind; 5] = [Kind::Set, Kind::Delete, Kind::DeleteGroup, Kind::Expire, Kind::Touch];
 
-    /// The kind's name: `set`, `delete`, `delete_group`, `expire`, `touch`.
+    /// The kind's name: `set`, `delete`, `delete_group`, `expire`, `touch`, and `other`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Set => "set",
@@ -35,10 +37,11 @@ impl Kind {
             Kind::DeleteGroup => "delete_group",
             Kind::Expire => "expire",
             Kind::Touch => "touch",
+            Kind::Other => "other",
         }
     }
 
-    /// The kind's number in the file.
+    /// The kind's number in the file, where a known one stands.
     pub(crate) const fn code(self) -> i64 {
         match self {
             Kind::Set => 1,
@@ -46,6 +49,7 @@ impl Kind {
             Kind::DeleteGroup => 3,
             Kind::Expire => 4,
             Kind::Touch => 5,
+            Kind::Other => 0,
         }
     }
 

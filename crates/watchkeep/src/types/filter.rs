@@ -70,6 +70,7 @@ const fn bit(kind: Kind) -> u8 {
         Kind::DeleteGroup => 4,
         Kind::Expire => 8,
         Kind::Touch => 16,
+        Kind::Other => 0,
     }
 }
 

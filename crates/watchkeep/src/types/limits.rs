@@ -150,6 +150,10 @@ pub(crate) const CHECKPOINT_RETRY_PAGES: u64 = CHECKPOINT_PAGES / 10;
 /// [`CHECKPOINT_PAGES`] usually let it come to, so that usual writes find room in it that is allocated already.
 pub(crate) const WAL_KEPT: i64 = 16 << 20;
 
+/// An entry whose key, content type and value come to more bytes than this keeps its value apart. SQLite reads a whole
+/// row to compare its key, so one that does not fit into its page makes its neighbours slow: that begins at some 1,000.
+pub(crate) const INLINE: usize = 500;
+
 /// Read connections that are kept when nobody uses them.
 pub(crate) const IDLE_READERS: usize = 8;
 

@@ -164,6 +164,12 @@ pub(crate) enum Reason {
     ForeignFile { path: PathBuf, what: String },
     #[error("{path:?} has format {found}, this release reads up to {known}; upgrade watchkeep")]
     NewerFormat { path: PathBuf, found: i64, known: i64 },
+    #[error("{path:?} needs {word:?}, which this release does not know; upgrade watchkeep")]
+    NewerFeature { path: PathBuf, word: String },
+    #[error(
+        "the group {group:?} was made by a newer release (flags {flags}), and this one neither reads nor writes in it; upgrade watchkeep"
+    )]
+    NewerGroup { group: String, flags: i64 },
     #[error(
         "{path:?} cannot be written, and a store writes even to be read; change its permissions or those of its folder, or copy it to where it can be: with `cp`, or from a read-only medium with `watchkeep restore`"
     )]
@@ -306,7 +312,9 @@ impl Reason {
             }
             Reason::Corrupt { .. } | Reason::CorruptFile(_) | Reason::BadBackup { .. } => ErrorKind::Corrupt,
             Reason::Replaced { .. } => ErrorKind::Replaced,
-            Reason::NewerFormat { .. } => ErrorKind::NewerFormat,
+            Reason::NewerFormat { .. } | Reason::NewerFeature { .. } | Reason::NewerGroup { .. } => {
+                ErrorKind::NewerFormat
+            }
             Reason::ReadOnly { .. } | Reason::ReadOnlyFile(_) | Reason::CannotWrite { .. } => {
                 ErrorKind::ReadOnly
             }

@@ -420,13 +420,13 @@ fn counters_are_rebuilt_from_the_entries_and_nothing_else_is() -> Result {
         Ok(statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
     };
     assert_eq!(store.repair_counters()?, Vec::<String>::new());
-    let tables = ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_dead", "wk_log"];
+    let tables = ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_values", "wk_dead", "wk_log"];
     let before = tables.map(contents);
     file()?.execute_batch(
         "UPDATE wk_groups SET keys = keys + 5 WHERE name = 't:g'; UPDATE wk_groups SET bytes = 0 WHERE name = 'plain'; \
          UPDATE wk_namespaces SET groups = 9; \
          INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES ('ghost', 1, 1, 1); \
-         INSERT INTO wk_groups VALUES (999999, 'empty', 3, 3)",
+         INSERT INTO wk_groups (id, name, keys, bytes) VALUES (999999, 'empty', 3, 3)",
     )?;
     assert_eq!(store.check()?.problems.len(), 5, "{:?}", store.check()?.problems);
     let changed = store.repair_counters()?;

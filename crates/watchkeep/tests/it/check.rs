@@ -87,7 +87,7 @@ fn a_counter_that_was_changed_is_found() -> Result {
         "DELETE FROM wk_namespaces",
         "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES ('other', 0, 1, 0)",
         "UPDATE wk_namespaces SET max_groups = -1",
-        "INSERT INTO wk_groups VALUES (99, 'empty', 0, 0)",
+        "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (99, 'empty', 0, 0)",
         "DELETE FROM wk_groups WHERE name = 'g'",
     ])?;
     assert!(left.is_empty(), "not found: {left:#?}");
@@ -106,7 +106,7 @@ fn an_entry_that_was_changed_is_found() -> Result {
         "UPDATE wk_entries SET group_id = (SELECT id FROM wk_groups WHERE name = 'last') WHERE key = '1'",
         "UPDATE wk_entries SET group_id = 12345 WHERE key = '1'",
         "DELETE FROM wk_entries WHERE key = '1'",
-        "INSERT INTO wk_entries SELECT group_id, 'new', revision, created, updated, deadline, content_type, value \
+        "INSERT INTO wk_entries SELECT group_id, 'new', revision, created, updated, deadline, content_type, more, apart, value \
          FROM wk_entries WHERE key = '1'",
     ])?;
     assert!(left.is_empty(), "not found: {left:#?}");
@@ -150,7 +150,7 @@ fn an_entry_that_was_lost_or_came_back_is_found_though_its_counters_agree() -> R
     )?;
     let (_two, back) = store()?;
     Connection::open(file_of(&back))?.execute_batch(
-        "BEGIN; INSERT INTO wk_entries SELECT group_id, '4', 5, 5, updated, NULL, NULL, 'v' FROM wk_entries WHERE key = '1'; \
+        "BEGIN; INSERT INTO wk_entries SELECT group_id, '4', 5, 5, updated, NULL, NULL, NULL, NULL, 'v' FROM wk_entries WHERE key = '1'; \
          UPDATE wk_groups SET keys = keys + 1, bytes = bytes + 2 WHERE name = 'g'; COMMIT",
     )?;
     let found = (!lost.check()?.is_ok(), !back.check()?.is_ok());
@@ -288,7 +288,7 @@ fn many_problems_are_reported_without_drowning_in_them() -> Result {
 #[test]
 fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
     let (_folder, store) = store()?;
-    let sql = "INSERT INTO wk_dead SELECT id FROM wk_groups WHERE name = 'g'";
+    let sql = "INSERT INTO wk_dead (group_id) SELECT id FROM wk_groups WHERE name = 'g'";
     Connection::open(file_of(&store))?.execute(sql, [])?;
     let said = ["group \"g\" is there, and noted as deleted"];
     for _ in 0..2 {
@@ -313,8 +313,7 @@ fn an_entry_that_cannot_be_read_hides_no_other() -> Result {
         let (_folder, store) = store()?;
         let conn = Connection::open(file_of(&store))?;
         conn.execute_batch("PRAGMA ignore_check_constraints = ON")?;
-        let first = "(SELECT rowid FROM wk_entries WHERE key = '0')";
-        conn.execute(&format!("UPDATE wk_entries SET {damage} WHERE rowid = {first}"), [])?;
+        conn.execute(&format!("UPDATE wk_entries SET {damage} WHERE key = '0'"), [])?;
         conn.execute("UPDATE wk_entries SET value = 'wrong' WHERE key = '3'", [])?;
         let problems = store.check()?.problems;
         let told = |what: &str| problems.iter().any(|problem| problem.contains(what));

@@ -315,6 +315,7 @@ fn a_store_whose_tables_or_identity_are_damaged_is_corrupt() -> Result {
         "UPDATE wk_meta SET value = 'sometimes' WHERE name = 'durability'",
         "DROP TABLE wk_log",
         "DROP TABLE wk_entries",
+        "DROP TABLE wk_values",
         "DROP TABLE wk_groups",
         "DROP TABLE wk_namespaces",
         "DROP TABLE wk_dead",

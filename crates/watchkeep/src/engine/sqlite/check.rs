@@ -1,6 +1,6 @@
 //! Looking the file over: SQLite's own check, then ours, in one read transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
 
@@ -12,7 +12,7 @@ use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
-use super::columns::{entry_columns, payload, read_entry};
+use super::columns::{entry_columns, payload, read_entry, value_column};
 use super::schema;
 use super::{consumers, epochs, log, retention};
 
@@ -20,9 +20,9 @@ use super::{consumers, epochs, log, retention};
 const MOST: usize = 20;
 
 const GROUPS: &str = "
-SELECT g.name, g.keys, g.bytes,
+SELECT g.name, g.keys, g.bytes, g.flags,
        (SELECT count(*) FROM wk_entries e WHERE e.group_id = g.id),
-       (SELECT coalesce(sum(octet_length(e.key) + octet_length(e.value)), 0) FROM wk_entries e WHERE e.group_id = g.id)
+       (SELECT coalesce(sum(octet_length(e.key) + coalesce(e.apart, octet_length(e.value))), 0) FROM wk_entries e WHERE e.group_id = g.id)
 FROM wk_groups g";
 const SETTINGS: &str = "SELECT name, typeof(value) = 'integer' AND value >= 0 FROM wk_meta";
 const NAMESPACES: &str =
@@ -30,11 +30,18 @@ const NAMESPACES: &str =
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
      AND NOT EXISTS (SELECT 1 FROM wk_dead d WHERE d.group_id = e.group_id)";
 const DEAD_AND_ALIVE: &str = "SELECT g.name FROM wk_groups g JOIN wk_dead d ON d.group_id = g.id";
+/// Groups that a newer release made: what lies in them, it knows.
+const NEWER: &str = "SELECT name FROM wk_groups WHERE flags <> 0";
 const ENTRIES: &str = concat!(
     "SELECT ",
     entry_columns!(),
-    ", g.name, typeof(e.value) FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id"
+    ", g.name, typeof(",
+    value_column!(),
+    "), e.apart FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id WHERE g.flags = 0"
 );
+/// Values that lie apart, and belong to no entry.
+const LOST_VALUES: &str = "SELECT count(*) FROM wk_values \
+     WHERE revision NOT IN (SELECT revision FROM wk_entries WHERE apart IS NOT NULL)";
 /// Rows whose running total is not that of the row before plus their own weight.
 const TOTALS: &str = concat!(
     "SELECT revision FROM (SELECT revision, total_bytes - lag(total_bytes) OVER (ORDER BY revision) AS grown, ",
@@ -117,7 +124,7 @@ fn settings(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
             ["format", "salt", "trimmed", "fences"].contains(&&*name) || retention::NAMES.contains(&&*name);
         if counts && !is_number {
             add(problems, "setting", || format!("{name:?} is no number"));
-        } else if !counts && !["store", "durability"].contains(&&*name) {
+        } else if !counts && !["store", "durability", "needs_read", "needs_write"].contains(&&*name) {
             add(problems, "setting", || format!("{name:?} is not known"));
         }
     }
@@ -137,8 +144,10 @@ fn groups(conn: &Connection, problems: &mut Vec<String>) -> Result<u64> {
         number += 1;
         let name: String = row.get(0)?;
         let (keys, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
-        let (real_keys, real_bytes): (i64, i64) = (row.get(3)?, row.get(4)?);
-        if (keys, bytes) == (0, 0) && real_keys == 0 {
+        let (flags, real_keys, real_bytes): (i64, i64, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
+        if flags != 0 {
+            // What its counters count, a newer release knows.
+        } else if (keys, bytes) == (0, 0) && real_keys == 0 {
             add(problems, "group", || format!("{name:?} is there without an entry"));
         } else if (keys, bytes) != (real_keys, real_bytes) || real_keys == 0 {
             add(problems, "group", || {
@@ -193,6 +202,10 @@ struct Replay {
 
 impl Replay {
     fn apply(&mut self, change: &Change) {
+        if change.kind == Kind::Other {
+            self.broken = true;
+            return;
+        }
         let group = change.group.to_string();
         let Some(key) = &change.key else {
             self.keys
@@ -216,6 +229,7 @@ impl Replay {
                 self.keys.insert(place, Some(Said { revision, created, deadline }));
             }
             Kind::Delete | Kind::DeleteGroup | Kind::Expire => drop(self.keys.insert(place, None)),
+            Kind::Other => {}
         }
     }
 }
@@ -226,12 +240,19 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
     if orphans > 0 {
         problems.push(format!("{orphans} entries belong to no group"));
     }
+    let lost: i64 = conn.query_row(LOST_VALUES, [], |row| row.get(0))?;
+    if lost > 0 {
+        problems.push(format!("{lost} values belong to no entry"));
+    }
     let mut dead = conn.prepare(DEAD_AND_ALIVE)?;
     let mut rows = dead.query([])?;
     while let Some(row) = rows.next()? {
         let group: String = row.get(0)?;
         add(problems, "group", || format!("{group:?} is there, and noted as deleted"));
     }
+    let mut newer = conn.prepare(NEWER)?;
+    let newer: BTreeSet<String> = newer.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    replay.keys.retain(|(group, _), _| !newer.contains(group));
     let trimmed = log::trimmed(conn)?;
     let mut number = 0;
     let mut statement = conn.prepare(ENTRIES)?;
@@ -251,6 +272,10 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
         };
         if (stored == "text") != entry.value.as_str().is_some() {
             add(problems, "entry", || format!("{group:?} {:?} is stored as {stored}", entry.key));
+        }
+        let apart: Option<i64> = row.get(9)?;
+        if apart.is_some_and(|bytes| usize::try_from(bytes) != Ok(entry.value.len())) {
+            add(problems, "entry", || format!("{group:?} {:?} does not say how large it is", entry.key));
         }
         let place = (group, entry.key.clone());
         let said = replay.keys.remove(&place);

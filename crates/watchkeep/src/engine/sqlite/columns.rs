@@ -9,27 +9,43 @@ use crate::types::error::{Reason, Result};
 use crate::types::revision::Revision;
 use crate::types::value::Value;
 
+/// The value of an entry, from where it lies.
+macro_rules! value_column {
+    () => {
+        "CASE WHEN e.apart IS NULL THEN e.value ELSE (SELECT v.value FROM wk_values v WHERE v.revision = e.revision) END"
+    };
+}
+pub(super) use value_column;
+
+/// The size of an entry's value, known without reading it.
+macro_rules! value_bytes {
+    () => {
+        "coalesce(e.apart, octet_length(e.value))"
+    };
+}
+pub(super) use value_bytes;
+
 /// The columns that [`read_entry`] reads, in its order.
 macro_rules! entry_columns {
     () => {
-        "e.key, e.value, e.revision, e.created, e.updated, e.deadline, e.content_type"
+        concat!("e.key, ", value_column!(), ", e.revision, e.created, e.updated, e.deadline, e.content_type")
     };
 }
 pub(super) use entry_columns;
 
-/// The columns that [`read_key`] reads, in its order. Sizes are known without reading the values.
+/// The columns that [`read_key`] reads, in its order.
 macro_rules! key_columns {
     () => {
-        "e.key, octet_length(e.value), e.revision, e.created, e.updated, e.deadline, e.content_type"
+        concat!("e.key, ", value_bytes!(), ", e.revision, e.created, e.updated, e.deadline, e.content_type")
     };
 }
 pub(super) use key_columns;
 
-/// What a row of the log weighs in its running total, as SQL; `Change::payload` is the same.
+/// What a row of the log weighs in its running total, as SQL; `Change::payload` is the same for what we write.
 macro_rules! payload {
     () => {
         "(octet_length(group_name) + coalesce(octet_length(key), 0) + coalesce(octet_length(content_type), 0) \
-         + coalesce(octet_length(value), 0))"
+         + coalesce(octet_length(value), 0) + coalesce(octet_length(more), 0) + coalesce(octet_length(replaced), 0))"
     };
 }
 pub(super) use payload;

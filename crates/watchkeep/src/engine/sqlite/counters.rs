@@ -4,21 +4,22 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::rules::{GroupAndRoom, GroupRow, Room};
-use crate::types::error::Result;
+use crate::types::error::{Reason, Result};
 use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::{Quota, Usage};
 
 use super::columns::count;
 
-const GROUP: &str = "SELECT id, keys, bytes FROM wk_groups WHERE name = ?1";
+const GROUP: &str = "SELECT flags, id, keys, bytes FROM wk_groups WHERE name = ?1";
 const CREATE: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, 0, 0)";
 const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE id = ?1";
 const DROP: &str = "DELETE FROM wk_groups WHERE id = ?1";
 const BURY: &str = "INSERT INTO wk_dead (group_id) VALUES (?1)";
+const NEWER: &str = "SELECT flags FROM wk_groups WHERE name = ?1 AND flags <> 0";
 const GROUPS: &str =
     "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 /// A group, there or not, with the counters and the quota of its namespace, where that has one.
-const GROUP_AND_ROOM: &str = "SELECT g.id, g.keys, g.bytes, n.keys, n.groups, n.bytes, n.max_keys, n.max_groups, n.max_bytes \
+const GROUP_AND_ROOM: &str = "SELECT g.flags, g.id, g.keys, g.bytes, n.keys, n.groups, n.bytes, n.max_keys, n.max_groups, n.max_bytes \
      FROM (SELECT 1) LEFT JOIN wk_groups g ON g.name = ?1 \
      LEFT JOIN wk_namespaces n ON n.name = ?2 AND (n.max_keys, n.max_groups, n.max_bytes) <> (0, 0, 0)";
 const ADD_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4) \
@@ -37,8 +38,25 @@ type Group = GroupRow<i64>;
 
 pub(super) fn group(conn: &Connection, name: &str) -> Result<Option<Group>> {
     let mut statement = conn.prepare_cached(GROUP)?;
-    let row = |row: &Row<'_>| Ok(Group { id: row.get(0)?, keys: row.get(1)?, bytes: row.get(2)? });
-    Ok(statement.query_row([name], row).optional()?)
+    let mut rows = statement.query([name])?;
+    rows.next()?.map(|row| read_group(row, name)).transpose()
+}
+
+/// Four columns, from the first on: a group that this release knows how to write in.
+fn read_group(row: &Row<'_>, name: &str) -> Result<Group> {
+    refuse_newer(name, row.get(0)?)?;
+    Ok(Group { id: row.get(1)?, keys: row.get(2)?, bytes: row.get(3)? })
+}
+
+/// Refuses a group that a newer release made: whoever does not know what its flags mean would leave it wrong.
+pub(super) fn refuse_newer(name: &str, flags: i64) -> Result<()> {
+    if flags == 0 { Ok(()) } else { Err(Reason::NewerGroup { group: name.to_owned(), flags }.into()) }
+}
+
+/// The same where nothing else is asked of the group.
+pub(super) fn refuse_newer_group(conn: &Connection, name: &str) -> Result<()> {
+    let flags: Option<i64> = conn.prepare_cached(NEWER)?.query_row([name], |row| row.get(0)).optional()?;
+    flags.map_or(Ok(()), |flags| refuse_newer(name, flags))
 }
 
 /// A group and, in the same statement, the room in its namespace; none where nothing limits it.
@@ -47,14 +65,14 @@ pub(super) fn group_and_room(conn: &Connection, name: &str) -> Result<GroupAndRo
     let mut statement = conn.prepare_cached(GROUP_AND_ROOM)?;
     let mut rows = statement.query([name, namespace])?;
     let Some(row) = rows.next()? else { return Ok((None, None)) };
-    let group = match row.get(0)? {
-        Some(id) => Some(Group { id, keys: row.get(1)?, bytes: row.get(2)? }),
+    let group = match row.get::<_, Option<i64>>(0)? {
+        Some(_) => Some(read_group(row, name)?),
         None => None,
     };
-    let room = match row.get(3)? {
+    let room = match row.get(4)? {
         Some(keys) => Some(Room {
-            usage: Usage { keys: count(keys)?, groups: count(row.get(4)?)?, bytes: count(row.get(5)?)? },
-            quota: read_quota(row, 6)?,
+            usage: Usage { keys: count(keys)?, groups: count(row.get(5)?)?, bytes: count(row.get(6)?)? },
+            quota: read_quota(row, 7)?,
         }),
         None => None,
     };

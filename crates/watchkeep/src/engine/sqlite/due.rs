@@ -9,32 +9,35 @@ use crate::types::limits::BATCH_BYTES;
 use crate::types::name::NameRange;
 use crate::types::revision::Revision;
 
-use super::columns::read_value;
+use super::columns::{read_value, value_column};
+use super::entries::{self, Slot};
 
 macro_rules! due_sql {
     ($from:literal) => {
         concat!(
-            "SELECT e.rowid, g.name, e.key, e.revision, e.deadline, e.content_type, e.value FROM wk_entries e ",
+            "SELECT e.group_id, g.name, e.key, e.revision, e.deadline, e.content_type, ",
+            value_column!(),
+            ", e.apart IS NOT NULL FROM wk_entries e ",
             $from
         )
     };
 }
-/// What is due in a range of groups, the earliest first.
+/// What is due in a range of groups, the earliest first. Groups of a newer release are its own.
 const DUE: &str = due_sql!(
     "INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) ORDER BY e.deadline LIMIT ?4"
+     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) AND g.flags = 0 ORDER BY e.deadline LIMIT ?4"
 );
 const DUE_KEY: &str = due_sql!("JOIN wk_groups g ON g.id = e.group_id WHERE g.id = ?1 AND e.key = ?2");
 /// What is due anywhere. Entries of deleted groups, without a name here, are due for nobody, but must go as well.
 const DUE_ANYWHERE: &str = due_sql!(
-    "INDEXED BY wk_deadlines LEFT JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND ?2 = '' AND ?3 IS NULL ORDER BY e.deadline LIMIT ?4"
+    "INDEXED BY wk_deadlines LEFT JOIN wk_groups g ON g.id = e.group_id LEFT JOIN wk_dead d ON d.group_id = e.group_id \
+     WHERE e.deadline <= ?1 AND ?2 = '' AND ?3 IS NULL AND coalesce(g.flags, d.flags, 0) = 0 ORDER BY e.deadline LIMIT ?4"
 );
 const IS_DUE: &str = "SELECT 1 FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) LIMIT 1";
+     WHERE e.deadline <= ?1 AND g.name >= ?2 AND (?3 IS NULL OR g.name < ?3) AND g.flags = 0 LIMIT 1";
 
-/// An entry whose deadline has come, by its row.
-pub(super) type Due = rules::Due<i64>;
+/// An entry whose deadline has come.
+pub(super) type Due = rules::Due<Slot>;
 
 /// A damaged entry goes with the others, once its time has come, and is announced as far as it can be read: left
 /// where it is, it would come first for ever.
@@ -53,7 +56,8 @@ fn read(row: &Row<'_>) -> Result<Due> {
     if let Some(error) = damage {
         tracing::warn!(%error, group, key, "an entry that was due is damaged; it is removed, and its event says what could be read");
     }
-    Ok(Due { slot: row.get(0)?, group, key, details })
+    let apart = previous.filter(|_| row.get(7).unwrap_or(false));
+    Ok(Due { slot: Slot::new(row.get(0)?, row.get_ref(2)?, apart)?, group, key, details })
 }
 
 /// What could be read; the damage is noted.
@@ -62,7 +66,7 @@ fn readable<T, E: Into<Error>>(read: std::result::Result<T, E>, damage: &mut Opt
 }
 
 /// Reads due entries, at most so many, and about a megabyte of them at the most, but at least one.
-fn several(conn: &Connection, sql: &str, params: impl Params, limit: usize) -> Result<DuePage<i64>> {
+fn several(conn: &Connection, sql: &str, params: impl Params, limit: usize) -> Result<DuePage<Slot>> {
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let (mut due, mut bytes) = (Vec::new(), 0);
@@ -86,7 +90,7 @@ pub(super) fn page(
     groups: &NameRange,
     now: Timestamp,
     limit: usize,
-) -> Result<DuePage<i64>> {
+) -> Result<DuePage<Slot>> {
     let sql = if *groups == NameRange::prefix("") { DUE_ANYWHERE } else { DUE };
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
     several(conn, sql, params![now.as_millis(), groups.lower(), groups.to, one_more], limit)
@@ -97,8 +101,9 @@ pub(super) fn is_there(conn: &Connection, groups: &NameRange, now: Timestamp) ->
     Ok(conn.prepare_cached(IS_DUE)?.exists(params![now.as_millis(), groups.lower(), groups.to])?)
 }
 
-/// A group that is there is never swept, whatever is noted: what goes without an event must be gone already.
-const DEAD: &str = "SELECT group_id FROM wk_dead d WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = d.group_id) LIMIT 1";
+/// A group that is there is never swept, whatever is noted: what goes without an event must be gone already. What a newer
+/// release deleted it sweeps itself.
+const DEAD: &str = "SELECT group_id FROM wk_dead d WHERE flags = 0 AND NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = d.group_id) LIMIT 1";
 
 /// Whether there is something to sweep.
 pub(super) fn has_dead(conn: &Connection) -> Result<bool> {
@@ -109,11 +114,7 @@ pub(super) fn has_dead(conn: &Connection) -> Result<bool> {
 pub(super) fn sweep(conn: &Connection, step: usize) -> Result<bool> {
     let dead: Option<i64> = conn.prepare_cached(DEAD)?.query_row([], |row| row.get(0)).optional()?;
     let Some(dead) = dead else { return Ok(false) };
-    let limit = i64::try_from(step).unwrap_or(i64::MAX);
-    let swept = conn
-        .prepare_cached("DELETE FROM wk_entries WHERE rowid IN (SELECT rowid FROM wk_entries WHERE group_id = ?1 LIMIT ?2)")?
-        .execute(params![dead, limit])?;
-    if swept < step {
+    if entries::sweep(conn, dead, step)? {
         conn.prepare_cached("DELETE FROM wk_dead WHERE group_id = ?1")?.execute([dead])?;
     }
     Ok(true)

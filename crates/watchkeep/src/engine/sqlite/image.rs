@@ -16,14 +16,11 @@ use crate::types::options::{Options, Retention};
 use crate::types::quota::{Quota, Usage};
 use crate::types::revision::Revision;
 
-use super::columns::SqlValue;
 use super::epochs::Home;
 use super::log::{self, Salt};
-use super::{answers, backup, consumers, open};
+use super::{answers, backup, consumers, entries, open};
 
 const GROUP: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, ?3, ?4)";
-const ENTRY: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 const NAMESPACE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, max_keys, max_groups, max_bytes) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 const MARK: &str = "INSERT OR REPLACE INTO wk_meta (name, value) VALUES (?1, ?2)";
@@ -49,17 +46,14 @@ impl Image {
     }
 
     pub(crate) fn entry(&self, group: u64, entry: &Entry) -> Result<()> {
-        self.conn.prepare_cached(ENTRY)?.execute(params![
-            signed(group),
-            entry.key,
-            entry.revision.as_i64(),
-            entry.created.as_i64(),
-            entry.updated.as_millis(),
-            entry.deadline.map(Timestamp::as_millis),
-            entry.content_type,
-            SqlValue(&entry.value),
-        ])?;
-        Ok(())
+        let row = entries::Row {
+            revision: entry.revision,
+            updated: entry.updated,
+            deadline: entry.deadline,
+            content_type: entry.content_type.as_deref(),
+            value: &entry.value,
+        };
+        entries::insert(&self.conn, signed(group), &entry.key, entry.created, &row)
     }
 
     pub(crate) fn namespace(&self, name: &str, usage: Usage, quota: Quota) -> Result<()> {

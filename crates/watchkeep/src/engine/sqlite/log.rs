@@ -17,10 +17,16 @@ use super::columns::{SqlValue, optional_text, payload, read_value};
 
 const INSERT: &str = "INSERT INTO wk_log (revision, commit_revision, kind, group_name, key, content_type, deadline, \
      previous, origin, timestamp, total_bytes, checksum, value) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
-const AFTER: &str = "SELECT revision, commit_revision, kind, group_name, key, content_type, deadline, previous, \
-     origin, timestamp, checksum, value FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT ?2";
-const ONE: &str = "SELECT revision, commit_revision, kind, group_name, key, content_type, deadline, previous, \
-     origin, timestamp, checksum, value FROM wk_log WHERE revision = ?1";
+/// The columns that [`decode`] reads, in its order.
+macro_rules! log_columns {
+    () => {
+        "revision, commit_revision, kind, group_name, key, content_type, deadline, previous, origin, timestamp, checksum, \
+         value, more, replaced"
+    };
+}
+const AFTER: &str =
+    concat!("SELECT ", log_columns!(), " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT ?2");
+const ONE: &str = concat!("SELECT ", log_columns!(), " FROM wk_log WHERE revision = ?1");
 /// Without the values, which may be large, and come last in a row.
 const PLACES: &str = "SELECT revision, kind, group_name, key, origin FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT ?2";
 const END: &str = "SELECT revision, total_bytes FROM wk_log ORDER BY revision DESC LIMIT 1";
@@ -83,15 +89,36 @@ pub(super) fn trimmed(conn: &Connection) -> Result<Revision> {
     row.map_or(Ok(Revision::ZERO), Revision::from_i64)
 }
 
+/// What a checksum covers besides what a [`Change`] says: what only a newer release writes.
+struct Raw<'r> {
+    kind: i64,
+    key: Option<&'r [u8]>,
+    /// By the numbers of their columns.
+    later: [(i64, Option<&'r [u8]>); 2],
+}
+
+/// The numbers of `more` and `replaced` among the columns of the table, counted from one.
+const LATER: [i64; 2] = [13, 15];
+
+impl<'r> Raw<'r> {
+    /// Of a row that we write.
+    fn of(change: &'r Change) -> Raw<'r> {
+        let key = change.key.as_deref().map(str::as_bytes);
+        Raw { kind: change.kind.code(), key, later: LATER.map(|column| (column, None)) }
+    }
+}
+
 /// CRC-32 (IEEE 802.3) over every column but the running total: integers as 8 bytes, little-endian; text and value
-/// as their length, as an integer, then their bytes; NULL as the integer −1. It begins with the file's salt.
-fn checksum(salt: Salt, change: &Change) -> i64 {
+/// as their length, as an integer, then their bytes; NULL as the integer −1. It begins with the file's salt. What a
+/// later release may put into `more`, `replaced` and any further column follows, where it is not NULL: the column's
+/// number and the length, as integers, and the bytes.
+fn checksum(salt: Salt, change: &Change, raw: &Raw<'_>) -> i64 {
     // All but the value in one piece: many small ones cost several times as much.
     let mut head = Vec::with_capacity(256);
     for number in [
         change.revision.as_i64(),
         change.commit.as_i64(),
-        change.kind.code(),
+        raw.kind,
         change.deadline.map_or(-1, Timestamp::as_millis),
         change.previous.map_or(-1, Revision::as_i64),
         change.timestamp.as_millis(),
@@ -102,12 +129,11 @@ fn checksum(salt: Salt, change: &Change) -> i64 {
         bytes.map_or(-1, |bytes| i64::try_from(bytes.len()).unwrap_or(i64::MAX)).to_le_bytes()
     };
     for text in [
-        Some(&*change.group),
-        change.key.as_deref(),
-        change.content_type.as_deref(),
-        change.origin.as_deref(),
+        Some(change.group.as_bytes()),
+        raw.key,
+        change.content_type.as_deref().map(str::as_bytes),
+        change.origin.as_deref().map(str::as_bytes),
     ] {
-        let text = text.map(str::as_bytes);
         head.extend_from_slice(&len(text));
         head.extend_from_slice(text.unwrap_or_default());
     }
@@ -116,6 +142,13 @@ fn checksum(salt: Salt, change: &Change) -> i64 {
     let mut crc = crc32fast::Hasher::new_with_initial(salt.0);
     crc.update(&head);
     crc.update(value.unwrap_or_default());
+    for (column, bytes) in raw.later {
+        if let Some(bytes) = bytes {
+            crc.update(&column.to_le_bytes());
+            crc.update(&len(Some(bytes)));
+            crc.update(bytes);
+        }
+    }
     i64::from(crc.finalize())
 }
 
@@ -133,7 +166,7 @@ pub(super) fn append(conn: &Connection, salt: Salt, change: &Change, total: i64)
         change.origin,
         change.timestamp.as_millis(),
         total,
-        checksum(salt, change),
+        checksum(salt, change, &Raw::of(change)),
         change.value.as_ref().map(SqlValue),
     ])?;
     Ok(())
@@ -153,11 +186,12 @@ pub(super) fn places(
     while let Some(row) = rows.next()? {
         looked_at += 1;
         let group: Box<str> = row.get(2)?;
-        let (key, origin) = (optional_text(row, 3)?, optional_text(row, 4)?);
+        let is_text = !matches!(row.get_ref(3)?, ValueRef::Blob(_));
+        let (key, origin) = (if is_text { optional_text(row, 3)? } else { None }, optional_text(row, 4)?);
         let place = Place {
             revision: Revision::from_i64(row.get(0)?)?,
             // One that is not ours is nobody's change, and takes its place all the same.
-            kind: Kind::from_code(row.get(1)?),
+            kind: Kind::from_code(row.get(1)?).filter(|_| is_text),
             group: &group,
             key: key.as_deref(),
             origin: origin.as_deref(),
@@ -227,34 +261,34 @@ pub(super) fn change(conn: &Connection, revision: Revision) -> Result<Option<Arc
 
 fn decode(salt: Salt, row: &Row<'_>) -> Result<Change> {
     let number: i64 = row.get(0)?;
-    let damaged = |_| Error::from(Reason::Corrupt { what: format!("row {number} of wk_log cannot be read") });
-    let change = columns(row).map_err(damaged)?;
-    let stored: i64 = row.get(10)?;
-    match change {
-        Some(change) if checksum(salt, &change) == stored => Ok(change),
-        _ => {
-            Err(Reason::Corrupt { what: format!("row {number} of wk_log does not match its checksum") }
-                .into())
-        }
+    let damaged = |what| Error::from(Reason::Corrupt { what: format!("row {number} of wk_log {what}") });
+    let (change, raw) = columns(row).map_err(|_| damaged("cannot be read"))?;
+    if checksum(salt, &change, &raw) != row.get::<_, i64>(10)? {
+        return Err(damaged("does not match its checksum"));
     }
+    Ok(change)
 }
 
-/// The columns as a change; none when the kind is not one that we write.
-fn columns(row: &Row<'_>) -> Result<Option<Change>> {
-    let Some(kind) = Kind::from_code(row.get(2)?) else { return Ok(None) };
-    let previous: Option<i64> = row.get(7)?;
-    let value = row.get_ref(11)?;
-    Ok(Some(Change {
+/// The columns as a change, and as the checksum sees them. A row with a key that is no text, or of a kind that is not
+/// one of ours, is a newer release's: it takes its place, and says nothing to this one.
+fn columns<'r>(row: &'r Row<'_>) -> Result<(Change, Raw<'r>)> {
+    let bytes = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_bytes_or_null()?);
+    let (previous, value): (Option<i64>, _) = (row.get(7)?, row.get_ref(11)?);
+    let [more, replaced] = LATER;
+    let raw = Raw { kind: row.get(2)?, key: bytes(4)?, later: [(more, bytes(12)?), (replaced, bytes(13)?)] };
+    let is_text = !matches!(row.get_ref(4)?, ValueRef::Blob(_));
+    let change = Change {
         revision: Revision::from_i64(row.get(0)?)?,
         commit: Revision::from_i64(row.get(1)?)?,
-        kind,
+        kind: Kind::from_code(raw.kind).filter(|_| is_text).unwrap_or(Kind::Other),
         group: row.get(3)?,
-        key: optional_text(row, 4)?,
+        key: if is_text { optional_text(row, 4)? } else { None },
         content_type: optional_text(row, 5)?,
         deadline: row.get::<_, Option<i64>>(6)?.map(Timestamp::from_millis),
         previous: previous.map(Revision::from_i64).transpose()?,
         origin: row.get::<_, Option<Arc<str>>>(8)?,
         timestamp: Timestamp::from_millis(row.get(9)?),
         value: if value == ValueRef::Null { None } else { Some(read_value(value)?) },
-    }))
+    };
+    Ok((change, raw))
 }

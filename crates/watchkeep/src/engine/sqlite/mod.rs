@@ -9,6 +9,7 @@ mod connection;
 mod consumers;
 mod counters;
 mod due;
+mod entries;
 mod epochs;
 mod guard;
 mod image;

@@ -136,6 +136,7 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         }
         _ => return Err(foreign(path, "its table wk_meta names no format").into()),
     }
+    refuse_features(conn, path)?;
     let damaged = |what: &str| Error::from(Reason::Corrupt { what: what.to_owned() });
     let id = identity(conn)?;
     let durability: Option<String> = meta(conn, "durability")?;
@@ -145,6 +146,19 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         .ok_or_else(|| damaged("wk_meta names no durability"))?;
     Salt::read(conn)?;
     Ok(Identity { id, durability })
+}
+
+/// What a newer release put into the file, by name: who does not know a word of `needs_read` would read it wrong, of
+/// `needs_write` write it wrong, and a store is always opened to be written. Looked at before the tables, of which it may
+/// have more.
+fn refuse_features(conn: &Connection, path: &Path) -> Result<()> {
+    for list in ["needs_read", "needs_write"] {
+        let words: Option<String> = meta(conn, list)?;
+        if let Some(word) = words.as_deref().unwrap_or_default().split_whitespace().next() {
+            return Err(Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Which store it is.
@@ -199,6 +213,8 @@ pub(super) fn make(conn: &Connection, whole_file: bool, options: &Options, home:
     set.execute(params!["durability", options.durability.unwrap_or_default().as_str()])?;
     set.execute(params!["salt", Salt::random()?.number()])?;
     set.execute(params!["trimmed", 0])?;
+    set.execute(params!["needs_read", ""])?;
+    set.execute(params!["needs_write", ""])?;
     drop(set);
     epochs::add(conn, home, Revision::ZERO)?;
     retention::write(conn, &options.retention.unwrap_or_default())?;

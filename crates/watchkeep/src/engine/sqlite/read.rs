@@ -20,16 +20,24 @@ use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
-use super::columns::{count, entry_columns, key_columns, read_entry, read_key, read_value};
+use super::columns::{
+    count, entry_columns, key_columns, read_entry, read_key, read_value, value_bytes, value_column,
+};
 use super::{consumers, counters, epochs, log, retention};
 
-const VALUE: &str = "SELECT e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
-     WHERE g.name = ?1 AND e.key = ?2";
+/// The group's row comes first, and tells by its flags whether what follows is known here: in a group that a newer release
+/// made a key that is there may not be found.
+const VALUE: &str = concat!(
+    "SELECT ",
+    value_column!(),
+    ", g.flags, e.key IS NOT NULL, e.deadline FROM wk_groups g \
+     LEFT JOIN wk_entries e ON e.group_id = g.id AND e.key = ?2 WHERE g.name = ?1"
+);
 const ENTRY: &str = concat!(
     "SELECT ",
     entry_columns!(),
-    " FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
-     WHERE g.name = ?1 AND e.key = ?2 AND (e.deadline IS NULL OR e.deadline > ?3)"
+    ", g.flags, e.key IS NOT NULL FROM wk_groups g \
+     LEFT JOIN wk_entries e ON e.group_id = g.id AND e.key = ?2 WHERE g.name = ?1"
 );
 
 /// `?1` is the group, `?2` the present moment, `?3` the lower bound, `?4` the limit, `?5` the upper bound if any.
@@ -68,9 +76,12 @@ const SUMS: &str = "SELECT coalesce(sum(keys), 0), count(*), coalesce(sum(bytes)
      WHERE name >= ?1 AND (?2 IS NULL OR name < ?2)";
 const DUE: &str = "SELECT count(*) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline <= ?3 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2)";
-/// A deadline that is damaged, text say, is larger than any number, and comes for nobody.
-const NEXT_DEADLINE: &str = "SELECT CAST(min(deadline) AS INTEGER) FROM wk_entries \
-     WHERE deadline IS NOT NULL AND deadline <= 9223372036854775807";
+/// A deadline that is damaged, text say, is larger than any number, and comes for nobody. What is due in groups of a newer
+/// release is not ours to remove, nor to wake up for.
+const NEXT_DEADLINE: &str = "SELECT CAST(e.deadline AS INTEGER) FROM wk_entries e INDEXED BY wk_deadlines \
+     LEFT JOIN wk_groups g ON g.id = e.group_id LEFT JOIN wk_dead d ON d.group_id = e.group_id \
+     WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND coalesce(g.flags, d.flags, 0) = 0 \
+     ORDER BY e.deadline LIMIT 1";
 /// Of entries that are there: those of deleted groups wait to be swept.
 const NEXT_EXPIRY: &str = "SELECT CAST(e.deadline AS INTEGER) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
@@ -101,7 +112,8 @@ const GROUPS: RangeSql = RangeSql {
 };
 
 pub(super) fn next_deadline(conn: &Connection) -> Result<Option<Timestamp>> {
-    let millis: Option<i64> = conn.prepare_cached(NEXT_DEADLINE)?.query_row([], |row| row.get(0))?;
+    let millis: Option<i64> =
+        conn.prepare_cached(NEXT_DEADLINE)?.query_row([], |row| row.get(0)).optional()?;
     Ok(millis.map(Timestamp::from_millis))
 }
 
@@ -148,8 +160,9 @@ impl Reads for SqliteRead<'_> {
         let mut statement = self.conn.prepare_cached(VALUE)?;
         let mut rows = statement.query(params![group, key])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let deadline: Option<i64> = row.get(1)?;
-        if deadline.is_some_and(|deadline| deadline <= self.now.as_millis()) {
+        counters::refuse_newer(group, row.get(1)?)?;
+        let (is_there, deadline): (bool, Option<i64>) = (row.get(2)?, row.get(3)?);
+        if !is_there || deadline.is_some_and(|deadline| deadline <= self.now.as_millis()) {
             return Ok(None);
         }
         read_value(row.get_ref(0)?).map(Some)
@@ -157,11 +170,15 @@ impl Reads for SqliteRead<'_> {
 
     fn entry(&self, group: &str, key: &str) -> Result<Option<Entry>> {
         let mut statement = self.conn.prepare_cached(ENTRY)?;
-        let mut rows = statement.query(params![group, key, self.now.as_millis()])?;
-        rows.next()?.map(read_entry).transpose()
+        let mut rows = statement.query(params![group, key])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        counters::refuse_newer(group, row.get(7)?)?;
+        let entry = row.get::<_, bool>(8)?.then(|| read_entry(row)).transpose()?;
+        Ok(entry.filter(|entry| entry.deadline.is_none_or(|deadline| deadline > self.now)))
     }
 
     fn entries(&self, group: &str, keys: &NameRange, limit: usize) -> Result<(Vec<Entry>, bool)> {
+        counters::refuse_newer_group(self.conn, group)?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         self.range(&ENTRIES, group, keys, limit, |row| {
             let entry = read_entry(row)?;
@@ -174,6 +191,7 @@ impl Reads for SqliteRead<'_> {
     }
 
     fn keys(&self, group: &str, keys: &NameRange, limit: usize) -> Result<Vec<KeyInfo>> {
+        counters::refuse_newer_group(self.conn, group)?;
         let mut found = Vec::new();
         self.range(&KEYS, group, keys, limit, |row| {
             found.push(read_key(row)?);
@@ -192,6 +210,7 @@ impl Reads for SqliteRead<'_> {
     }
 
     fn count(&self, group: &str) -> Result<u64> {
+        counters::refuse_newer_group(self.conn, group)?;
         let params = params![group, self.now.as_millis()];
         let keys: Option<i64> =
             self.conn.prepare_cached(COUNT)?.query_row(params, |row| row.get(0)).optional()?;

@@ -10,8 +10,8 @@ use crate::types::name::namespace_of;
 use super::counters::DROP_USAGE;
 use super::{check, epochs};
 
-const GROUPS: &str = "SELECT id, name, keys, bytes FROM wk_groups";
-const ENTRIES: &str = "SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0) \
+const GROUPS: &str = "SELECT id, name, keys, bytes, flags FROM wk_groups";
+const ENTRIES: &str = "SELECT count(*), coalesce(sum(octet_length(key) + coalesce(apart, octet_length(value))), 0) \
      FROM wk_entries WHERE group_id = ?1";
 const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 /// A quota stays.
@@ -47,12 +47,16 @@ fn groups(conn: &Connection, changed: &mut Vec<String>) -> Result<BTreeMap<Strin
     let mut sums: BTreeMap<String, Sums> = BTreeMap::new();
     let mut statement = conn.prepare(GROUPS)?;
     let mut entries = conn.prepare(ENTRIES)?;
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-    let groups: Vec<(i64, String, i64, i64)> =
+    let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+    let groups: Vec<(i64, String, i64, i64, i64)> =
         statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?;
-    for (id, name, keys, bytes) in groups {
-        let real: (i64, i64) = entries.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        if real.0 == 0 {
+    for (id, name, keys, bytes, flags) in groups {
+        // What a newer release's counters count, it knows.
+        let real: (i64, i64) = match flags {
+            0 => entries.query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?,
+            _ => (keys, bytes),
+        };
+        if real.0 == 0 && flags == 0 {
             conn.execute("DELETE FROM wk_groups WHERE id = ?1", [id])?;
             changed.push(format!("group {name:?} has no entries, and is gone"));
             continue;

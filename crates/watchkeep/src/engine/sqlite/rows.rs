@@ -18,19 +18,11 @@ use crate::types::name::NameRange;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 
-use super::columns::SqlValue;
 use super::due::{self, Due};
+use super::entries::Slot;
 use super::log::{self, Salt};
-use super::{answers, consumers, counters, epochs};
+use super::{answers, consumers, counters, entries, epochs};
 
-const FIND: &str = "SELECT revision, deadline, octet_length(value), rowid FROM wk_entries \
-     WHERE group_id = ?1 AND key = ?2";
-const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, value) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const UPDATE: &str = "UPDATE wk_entries SET revision = ?2, updated = ?3, deadline = ?4, content_type = ?5, value = ?6 \
-     WHERE rowid = ?1";
-const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?2 WHERE rowid = ?1";
-const REMOVE: &str = "DELETE FROM wk_entries WHERE rowid = ?1";
 const HOLDS: &str =
     "SELECT 1 FROM wk_entries WHERE group_id = ?1 AND (deadline IS NULL OR deadline > ?2) LIMIT 1";
 
@@ -143,7 +135,7 @@ impl Transaction for SqliteRows<'_> {
 
 impl Rows for SqliteRows<'_> {
     type Group = i64;
-    type Slot = i64;
+    type Slot = Slot;
 
     fn group(&mut self, name: &str) -> Result<Option<GroupRow<i64>>> {
         counters::group(self.conn, name)
@@ -180,53 +172,37 @@ impl Rows for SqliteRows<'_> {
         counters::set_quota(self.conn, namespace, quota)
     }
 
-    fn entry(&mut self, group: i64, key: &str) -> Result<Option<Head<i64>>> {
-        let mut statement = self.conn.prepare_cached(FIND)?;
-        let mut rows = statement.query(params![group, key])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let value_bytes: i64 = row.get(2)?;
-        Ok(Some(Head {
-            revision: Revision::from_i64(row.get(0)?)?,
-            deadline: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
-            bytes: value_bytes + i64::try_from(key.len()).unwrap_or(i64::MAX),
-            slot: row.get(3)?,
-        }))
+    fn entry(&mut self, group: i64, key: &str) -> Result<Option<Head<Slot>>> {
+        entries::find(self.conn, group, key)
     }
 
-    fn put(&mut self, group: i64, key: &str, over: Option<&i64>, new: &New<'_>) -> Result<()> {
-        let (number, now) = (self.number(new.stamp), new.updated.as_millis());
-        let (until, value) = (new.deadline.map(Timestamp::as_millis), SqlValue(new.value));
+    fn put(&mut self, group: i64, key: &str, over: Option<&Slot>, new: &New<'_>) -> Result<()> {
+        let revision = self.revision(self.last, new.stamp);
+        let New { updated, deadline, content_type, value, .. } = *new;
+        let row = entries::Row { revision, updated, deadline, content_type, value };
         match over {
-            Some(slot) => {
-                let columns = params![slot, number, now, until, new.content_type, value];
-                self.conn.prepare_cached(UPDATE)?.execute(columns)?;
-            }
-            None => {
-                let columns = params![group, key, number, number, now, until, new.content_type, value];
-                self.conn.prepare_cached(INSERT)?.execute(columns)?;
-            }
+            Some(slot) => entries::update(self.conn, slot, &row)?,
+            None => entries::insert(self.conn, group, key, revision, &row)?,
         }
-        self.note_deadline(new.deadline);
-        Ok(())
-    }
-
-    fn set_deadline(&mut self, slot: &i64, deadline: Option<Timestamp>) -> Result<()> {
-        let until = deadline.map(Timestamp::as_millis);
-        self.conn.prepare_cached(SET_DEADLINE)?.execute(params![slot, until])?;
         self.note_deadline(deadline);
         Ok(())
     }
 
-    fn remove(&mut self, slot: &i64) -> Result<()> {
-        self.conn.prepare_cached(REMOVE)?.execute([slot])?;
+    fn set_deadline(&mut self, slot: &Slot, deadline: Option<Timestamp>) -> Result<()> {
+        entries::set_deadline(self.conn, slot, deadline)?;
+        self.note_deadline(deadline);
         Ok(())
+    }
+
+    fn remove(&mut self, slot: &Slot) -> Result<()> {
+        entries::remove(self.conn, slot)
     }
 
     fn due_entry(&mut self, group: i64, key: &str) -> Result<Option<Due>> {
         due::entry(self.conn, group, key)
     }
 
-    fn due(&mut self, groups: &NameRange, now: Timestamp, limit: usize) -> Result<DuePage<i64>> {
+    fn due(&mut self, groups: &NameRange, now: Timestamp, limit: usize) -> Result<DuePage<Slot>> {
         due::page(self.conn, groups, now, limit)
     }
 

@@ -14,6 +14,10 @@ pub(super) const FORMAT: i64 = 1;
 
 /// A group's id is the revision at which it came to be, so it is never used again: `delete_group` removes the row
 /// of `wk_groups` and notes the id in `wk_dead`; its entries are swept later.
+///
+/// Entries lie in the order of group and key, so a group is read in one piece. A large value lies apart, under the
+/// revision that set it: in between it would make its neighbours slow to read. What a later release may add has its
+/// place already (decision 0020): `flags`, `more` and `replaced`.
 pub(super) const TABLES: &str = "
 CREATE TABLE wk_meta (
   name  TEXT PRIMARY KEY,
@@ -24,7 +28,8 @@ CREATE TABLE wk_groups (
   id    INTEGER PRIMARY KEY,
   name  TEXT NOT NULL UNIQUE,
   keys  INTEGER NOT NULL,
-  bytes INTEGER NOT NULL
+  bytes INTEGER NOT NULL,
+  flags INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE wk_namespaces (
@@ -45,14 +50,22 @@ CREATE TABLE wk_entries (
   updated      INTEGER NOT NULL,
   deadline     INTEGER,
   content_type TEXT,
-  value        NOT NULL,
-  UNIQUE (group_id, key)
+  more         BLOB,
+  apart        INTEGER,
+  value,
+  PRIMARY KEY (group_id, key)
+) WITHOUT ROWID;
+
+CREATE TABLE wk_values (
+  revision INTEGER PRIMARY KEY,
+  value    NOT NULL
 );
 
 CREATE INDEX wk_deadlines ON wk_entries (deadline, group_id) WHERE deadline IS NOT NULL;
 
 CREATE TABLE wk_dead (
-  group_id INTEGER PRIMARY KEY
+  group_id INTEGER PRIMARY KEY,
+  flags    INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE wk_log (
@@ -68,7 +81,9 @@ CREATE TABLE wk_log (
   timestamp       INTEGER NOT NULL,
   total_bytes     INTEGER NOT NULL,
   checksum        INTEGER NOT NULL,
-  value
+  more            BLOB,
+  value,
+  replaced
 );
 
 CREATE TABLE wk_epochs (

@@ -1,0 +1,277 @@
+//! Files from the future: what a newer release may put into a file is refused, passed over or kept, and never damaged.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::{LIMIT, Result, eventually, file_of};
+use rusqlite::{Connection, params};
+use tempfile::TempDir;
+use watchkeep::{
+    Durability, Error, ErrorKind, Filter, Kind, ListOptions, ManualClock, Options, Revision, Store,
+    WatchOptions,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn store(clock: &Arc<ManualClock>) -> Result<(TempDir, Store)> {
+    let folder = tempfile::tempdir()?;
+    let options = Options::new().durability(Durability::Relaxed).clock(clock.clone());
+    let store = options.open(folder.path().join("app.db"))?;
+    Ok((folder, store))
+}
+
+fn edit(store: &Store, sql: &str) -> Result {
+    let conn = Connection::open(file_of(store))?;
+    conn.busy_timeout(LIMIT)?;
+    Ok(conn.execute_batch(sql)?)
+}
+
+/// The rows that a query gives, as text.
+fn rows(store: &Store, sql: &str) -> Result<Vec<String>> {
+    let conn = Connection::open(file_of(store))?;
+    let mut statement = conn.prepare(sql)?;
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| {
+        (0..columns)
+            .map(|n| row.get_ref(n).map(|value| format!("{value:?}")))
+            .collect::<rusqlite::Result<_>>()
+    };
+    Ok(statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+fn is_sound(store: &Store) -> Result {
+    assert_eq!(store.check()?.problems, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_feature_that_is_not_known_is_named_and_the_file_left_as_it_is() -> Result {
+    for list in ["needs_read", "needs_write"] {
+        let (_folder, store) = store(&Arc::default())?;
+        store.set("g", "k", "v")?;
+        let tables = "CREATE TABLE wk_x_spaces (name TEXT PRIMARY KEY) WITHOUT ROWID";
+        edit(&store, &format!("{tables}; UPDATE wk_meta SET value = 'spaces' WHERE name = '{list}'"))?;
+        let path = file_of(&store).to_owned();
+        store.close()?;
+        let before = fs::read(&path)?;
+        for options in [Options::new(), Options::new().create(false), Options::new().adopt(true)] {
+            let error = options.open(&path).err().ok_or("it was opened")?;
+            assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}");
+            assert!(error.to_string().contains("\"spaces\""), "{error}");
+        }
+        assert!(fs::read(&path)? == before, "the file was changed");
+    }
+    Ok(())
+}
+
+/// What fails because a group is a newer release's.
+fn newer<T: std::fmt::Debug>(done: std::result::Result<T, Error>) {
+    match done {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::NewerFormat, "{error}"),
+        Ok(done) => panic!("it was done: {done:?}"),
+    }
+}
+
+#[test]
+fn a_group_of_a_newer_release_is_neither_read_nor_written_and_its_neighbours_are() -> Result {
+    for flag in [1_i64, 2, 4, 8, 1 << 40] {
+        let clock = Arc::new(ManualClock::default());
+        let (_folder, store) = store(&clock)?;
+        let large = "v".repeat(2_000);
+        store.set("t:new", "k", &large[..])?;
+        store.set_with_ttl("t:new", "due", "v", MINUTE)?;
+        store.set_with_ttl("t:old", "due", "v", MINUTE)?;
+        store.set("t:old", "k", "v")?;
+        edit(&store, &format!("UPDATE wk_groups SET flags = {flag} WHERE name = 't:new'"))?;
+        let contents = "SELECT * FROM wk_entries JOIN wk_groups ON id = group_id WHERE name = 't:new'";
+        let before = rows(&store, contents)?;
+        let last = store.last_revision()?;
+
+        newer(store.get("t:new", "k"));
+        newer(store.get("t:new", "no such key"));
+        newer(store.entry("t:new", "k"));
+        newer(store.count("t:new"));
+        newer(store.page("t:new", ListOptions::new()));
+        newer(store.keys_page("t:new", ListOptions::new()));
+        newer(store.set("t:new", "k", "w"));
+        newer(store.set("t:new", "another", "w"));
+        newer(store.delete("t:new", "k"));
+        newer(store.touch("t:new", "k", MINUTE));
+        newer(store.delete_group("t:new"));
+        newer(store.delete_prefix("t:"));
+        newer(store.transaction(|tx| tx.set("t:old", "k", "w").and_then(|()| tx.set("t:new", "k", "w"))));
+        assert_eq!(store.last_revision()?, last);
+
+        // What is due there is not ours to remove, and keeps nobody awake; what is due elsewhere goes.
+        clock.advance(MINUTE);
+        eventually("it expires", || Ok(store.last_revision()? > last))?;
+        assert_eq!(store.purge_expired()?, 0);
+        assert_eq!((store.get("t:old", "k")?, store.get("t:old", "due")?), (Some("v".into()), None));
+        store.set("t:old", "k", "w")?;
+        store.delete_group("t:old")?;
+        assert_eq!(rows(&store, contents)?, before);
+        assert_eq!(rows(&store, "SELECT count(*) FROM wk_values")?, ["Integer(1)"]);
+        is_sound(&store)?;
+        assert_eq!(store.repair_counters()?, Vec::<String>::new());
+        assert_eq!(rows(&store, contents)?, before);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_newer_release_deleted_it_sweeps_itself() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let (_folder, store) = store(&clock)?;
+    store.set_with_ttl("gone", "k", "v", MINUTE)?;
+    store.set("other", "k", "v")?;
+    edit(
+        &store,
+        "BEGIN; INSERT INTO wk_dead (group_id, flags) SELECT id, 8 FROM wk_groups WHERE name = 'gone'; \
+         DELETE FROM wk_groups WHERE name = 'gone'; COMMIT",
+    )?;
+    clock.advance(MINUTE);
+    store.delete_group("other")?;
+    eventually("the other is swept", || Ok(rows(&store, "SELECT count(*) FROM wk_dead")? == ["Integer(1)"]))?;
+    assert_eq!(store.purge_expired()?, 0);
+    assert_eq!(rows(&store, "SELECT key FROM wk_entries")?, ["Text([107])"]);
+    Ok(())
+}
+
+/// A row of the log as a newer release may write it.
+struct Row<'r> {
+    kind: i64,
+    key: Option<&'r [u8]>,
+    is_text: bool,
+    more: Option<&'r [u8]>,
+    replaced: Option<&'r [u8]>,
+}
+
+impl Row<'_> {
+    /// The checksum as `docs/format.md` has it, by its words alone.
+    fn checksum(&self, salt: u32, revision: i64, group: &str, value: &[u8]) -> i64 {
+        let mut bytes = Vec::new();
+        for number in [revision, revision, self.kind, -1, -1, 7] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let mut sized = |bytes_of: Option<&[u8]>| {
+            let len = bytes_of.map_or(-1, |bytes| bytes.len() as i64);
+            bytes.extend_from_slice(&len.to_le_bytes());
+            bytes.extend_from_slice(bytes_of.unwrap_or_default());
+        };
+        for text in [Some(group.as_bytes()), self.key, None, None, Some(value)] {
+            sized(text);
+        }
+        for (column, later) in [(13_i64, self.more), (15, self.replaced)] {
+            if let Some(later) = later {
+                bytes.extend_from_slice(&column.to_le_bytes());
+                bytes.extend_from_slice(&(later.len() as i64).to_le_bytes());
+                bytes.extend_from_slice(later);
+            }
+        }
+        let mut crc = crc32fast::Hasher::new_with_initial(salt);
+        crc.update(&bytes);
+        i64::from(crc.finalize())
+    }
+
+    fn append(&self, conn: &Connection) -> Result {
+        let number = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let revision = number("SELECT max(revision) + 1 FROM wk_log")?;
+        let total = number("SELECT total_bytes FROM wk_log ORDER BY revision DESC LIMIT 1")?;
+        let salt = u32::try_from(number("SELECT value FROM wk_meta WHERE name = 'salt'")?)?;
+        let (group, value) = ("new", b"value");
+        let key = self.key.map(|key| match self.is_text {
+            true => rusqlite::types::Value::Text(String::from_utf8_lossy(key).into_owned()),
+            false => rusqlite::types::Value::Blob(key.to_vec()),
+        });
+        let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+        let weight = group.len() + len(self.key) + value.len() + len(self.more) + len(self.replaced);
+        conn.execute(
+            "INSERT INTO wk_log (revision, commit_revision, kind, group_name, key, timestamp, total_bytes, checksum, more, \
+             value, replaced) VALUES (?1, ?1, ?2, ?3, ?4, 7, ?5, ?6, ?7, CAST(?8 AS TEXT), ?9)",
+            params![
+                revision,
+                self.kind,
+                group,
+                key,
+                total + weight as i64,
+                self.checksum(salt, revision, group, value),
+                self.more,
+                value,
+                self.replaced
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+const PLAIN: Row<'_> = Row { kind: 1, key: Some(b"k"), is_text: true, more: None, replaced: None };
+
+#[test]
+fn events_that_are_not_known_are_passed_over_and_the_others_arrive() -> Result {
+    let (_folder, store) = store(&Arc::default())?;
+    let mut live = store.watch("*", "*");
+    store.set("g", "1", "v")?; // 1
+    let conn = Connection::open(file_of(&store))?;
+    conn.busy_timeout(LIMIT)?;
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    Row { kind: 9, ..PLAIN }.append(&conn)?; // 2
+    Row { kind: 31, key: None, ..PLAIN }.append(&conn)?; // 3
+    Row { key: Some(b"\xff\0"), is_text: false, ..PLAIN }.append(&conn)?; // 4
+    Row { more: Some(b"\x01\x01x"), replaced: Some(b"before"), ..PLAIN }.append(&conn)?; // 5
+    Row { kind: 9, ..PLAIN }.append(&conn)?; // 6
+    conn.execute_batch("COMMIT")?;
+    store.set("g", "2", "v")?; // 7
+    conn.execute_batch("BEGIN IMMEDIATE")?;
+    for _ in 0..600 {
+        Row { kind: 9, ..PLAIN }.append(&conn)?; // to 607
+    }
+    conn.execute_batch("COMMIT")?;
+    store.set("g", "3", "v")?; // 608
+    let expected = [1, 5, 7, 608];
+    let told = |watcher: &mut watchkeep::Watcher| -> Result<Vec<u64>> {
+        let mut told = Vec::new();
+        while told.last() != Some(&608) {
+            let event = watcher.recv_timeout(LIMIT).ok_or("no event")??;
+            assert_eq!((event.kind(), event.key().is_some()), (Kind::Set, true));
+            told.push(event.revision().get());
+        }
+        Ok(told)
+    };
+    assert_eq!(told(&mut live)?, expected);
+    for after in [0, 2, 6, 100, 607] {
+        let options = WatchOptions::new().after(Revision::new(after)).buffer(1);
+        let mut watcher = store.watch_with(Filter::everything().kinds(Kind::ALL), options)?;
+        let rest: Vec<_> = expected.into_iter().filter(|revision| *revision > after).collect();
+        assert_eq!(told(&mut watcher)?, rest, "after {after}");
+    }
+    let history: Vec<_> =
+        store.history(Filter::everything(), Revision::ZERO).collect::<watchkeep::Result<_>>()?;
+    assert_eq!(history.iter().map(|event| event.revision().get()).collect::<Vec<_>>(), expected);
+    // What this release does not know it does not call damage either; and damage there it finds.
+    let problems = store.check()?.problems;
+    assert_eq!(problems, Vec::<String>::new());
+    for damage in ["more = x'02'", "more = NULL", "replaced = NULL", "replaced = x'00'"] {
+        conn.execute_batch(&format!("BEGIN; UPDATE wk_log SET {damage} WHERE revision = 5"))?;
+        conn.execute_batch("COMMIT")?;
+        assert!(!store.check()?.is_ok(), "{damage}");
+        conn.execute_batch(
+            "UPDATE wk_log SET more = x'010178', replaced = x'6265666f7265' WHERE revision = 5",
+        )?;
+    }
+    is_sound(&store)
+}
+
+#[test]
+fn what_stands_in_the_spare_column_of_an_entry_stays_whatever_is_written_over_it() -> Result {
+    let (_folder, store) = store(&Arc::default())?;
+    let large = "v".repeat(2_000);
+    store.set("g", "k", "v")?;
+    edit(&store, "UPDATE wk_entries SET more = x'ff0101'")?;
+    store.set("g", "k", &large[..])?;
+    store.touch("g", "k", MINUTE)?;
+    store.set("g", "k", "w")?;
+    assert_eq!(rows(&store, "SELECT hex(more) FROM wk_entries")?, ["Text([70, 70, 48, 49, 48, 49])"]);
+    assert_eq!(store.get("g", "k")?, Some("w".into()));
+    is_sound(&store)
+}
