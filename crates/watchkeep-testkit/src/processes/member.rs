@@ -32,6 +32,9 @@ use super::{now, pause};
 use crate::record::{Moment, Seen};
 use crate::surface::Fault;
 
+/// What the file's pages take of a member's memory: its tests bound what events take.
+const PAGE_CACHE: u64 = 4 << 20;
+
 /// The name under which the long program of this crate takes a member's part.
 pub const PART: &str = "member";
 /// Where members write.
@@ -71,7 +74,7 @@ pub fn part(arguments: &[String]) -> Option<Result<(), Fault>> {
 pub fn play(mut arguments: impl Iterator<Item = String>) -> Result<(), Fault> {
     let path = PathBuf::from(arguments.next().ok_or("a member needs a store")?);
     let busy = Duration::from_millis(arguments.next().ok_or("a member needs a timeout")?.parse()?);
-    let store = Options::new().create(false).busy_timeout(busy).open(&path)?;
+    let store = Options::new().create(false).busy_timeout(busy).page_cache(PAGE_CACHE).open(&path)?;
     tell(format_args!("ready\t{}", store.stats()?.waking.as_str()));
     let member = Member { store, path, kept: Vec::new(), readers: Vec::new(), release: Arc::default() };
     member.obey()

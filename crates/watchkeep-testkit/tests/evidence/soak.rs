@@ -11,7 +11,7 @@ use watchkeep_testkit::size::scaled;
 use watchkeep_testkit::surface::Fault;
 
 /// Far above what a checkpoint every 1,000 pages leaves, far below what a log without one would be.
-const WAL: u64 = 64 << 20;
+const WAL: u64 = 256 << 20;
 /// Tests beside this one use memory too; a leak of one event in a thousand would be more.
 const GROWTH: u64 = 192 << 20;
 

@@ -140,15 +140,33 @@ pub(crate) const SLOW_CALLBACK: Duration = Duration::from_secs(1);
 /// What a store in memory may take, in bytes, unless asked otherwise.
 pub(crate) const MEMORY_LIMIT: u64 = 1 << 30;
 
-/// The write-ahead log is moved into the file when it has grown by this.
-pub(crate) const CHECKPOINT_PAGES: u64 = 1_000;
+/// The write-ahead log is moved into the file when it has grown by this: the longer it is, the more often a page is moved
+/// only once for several writes.
+pub(crate) const CHECKPOINT_PAGES: u64 = 16_000;
+
+/// What is moved while writers wait is at most about so long, unless they write faster than it is moved.
+pub(crate) const CHECKPOINT_LAST_PAGES: u64 = 500;
+/// How often it is tried to come to that.
+pub(crate) const CHECKPOINT_PASSES: usize = 4;
 
 /// The same where it was moved and has not begun again from its start, because somebody was just reading it.
 pub(crate) const CHECKPOINT_RETRY_PAGES: u64 = CHECKPOINT_PAGES / 10;
 
-/// What the write-ahead log keeps of its length, in bytes, when it begins again from its start. It is well above what
+/// What the write-ahead log keeps of its length, in bytes, when it begins again from its start. It is above what
 /// [`CHECKPOINT_PAGES`] usually let it come to, so that usual writes find room in it that is allocated already.
-pub(crate) const WAL_KEPT: i64 = 16 << 20;
+pub(crate) const WAL_KEPT: i64 = 96 << 20;
+
+/// When nobody has written while it was looked at so often, the write-ahead log is moved into the file and emptied.
+pub(crate) const WAL_IDLE_LOOKS: u32 = 3;
+
+/// What the page caches of a store take, in bytes, unless asked otherwise; how much of it is the writing connection's; and
+/// what each connection has at the least.
+pub(crate) const PAGE_CACHE: u64 = 64 << 20;
+pub(crate) const WRITER_CACHE_PARTS: u64 = 4;
+pub(crate) const LEAST_CACHE: u64 = 1 << 20;
+
+/// Read connections that nobody needed for so long are closed, but for one.
+pub(crate) const IDLE_READER: Duration = Duration::from_secs(10);
 
 /// An entry whose key, content type and value come to more bytes than this keeps its value apart. SQLite reads a whole
 /// row to compare its key, so one that does not fit into its page makes its neighbours slow: that begins at some 1,000.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{Clock, SystemClock};
-use super::limits::{CONSUMER_AGE, CONSUMER_BYTES, Limits, MEMORY_LIMIT};
+use super::limits::{CONSUMER_AGE, CONSUMER_BYTES, Limits, MEMORY_LIMIT, PAGE_CACHE};
 
 /// What a commit has survived when the write returns. A property of the file, chosen when it is made.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,6 +132,7 @@ pub struct Options {
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
     pub(crate) memory_limit: u64,
+    pub(crate) page_cache: u64,
     pub(crate) sparse_revisions: bool,
     pub(crate) limits: Limits,
     pub(crate) busy_timeout: Duration,
@@ -151,6 +152,7 @@ impl Default for Options {
             durability: None,
             retention: None,
             memory_limit: MEMORY_LIMIT,
+            page_cache: PAGE_CACHE,
             sparse_revisions: false,
             limits: Limits::default(),
             busy_timeout: Duration::from_secs(5),
@@ -232,6 +234,15 @@ impl Options {
     #[must_use]
     pub fn memory_limit(mut self, bytes: u64) -> Options {
         self.memory_limit = bytes;
+        self
+    }
+
+    /// How many bytes of a file's pages this store keeps in memory at the most, about: a quarter for writing, and the rest
+    /// for all who read at once, be it one or sixteen, but at least 1 MiB for each. 64 MiB unless set. It is taken as pages
+    /// are read, not when the store is opened. A [`snapshot`](crate::Store::snapshot) has 2 MB of its own.
+    #[must_use]
+    pub fn page_cache(mut self, bytes: u64) -> Options {
+        self.page_cache = bytes;
         self
     }
 

@@ -98,7 +98,7 @@ fn nothing_of_a_replaced_store_gets_into_the_other_file_by_a_look_at_it() -> Res
 fn a_log_that_is_cut_off_below_a_watch_is_an_error_where_it_is_read() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
-    let store = Store::open(&path)?;
+    let store = Options::new().page_cache(0).open(&path)?;
     let mut watcher = store.watch("*", "*");
     // Nothing moves into the file meanwhile, and it is more than any cache holds: what goes is missed.
     let _held = store.snapshot()?;

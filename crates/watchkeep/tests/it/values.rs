@@ -17,10 +17,10 @@ fn store(clock: &Arc<ManualClock>) -> Result<(TempDir, Store)> {
 }
 
 /// The sizes of the values that lie apart.
-fn apart(store: &Store) -> Result<Vec<usize>> {
+fn apart(store: &Store) -> Result<Vec<i64>> {
     let conn = Connection::open(file_of(store))?;
-    let mut statement = conn.prepare("SELECT octet_length(value) FROM wk_values ORDER BY revision")?;
-    Ok(statement.query_map([], |row| Ok(row.get::<_, i64>(0)? as usize))?.collect::<rusqlite::Result<_>>()?)
+    let mut statement = conn.prepare("SELECT octet_length(value) FROM wk_values ORDER BY created")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 fn is_sound(store: &Store) -> Result {
@@ -44,7 +44,7 @@ fn a_value_is_read_back_whatever_its_size_and_whatever_it_replaces() -> Result {
                 let listed = store.page("g", ListOptions::new())?.entries;
                 assert_eq!((listed.len(), &*listed[0].value), (1, &new[..]));
                 assert_eq!(store.keys_page("g", ListOptions::new())?.keys[0].bytes, after as u64);
-                let expected = if after > SMALL { vec![after] } else { Vec::new() };
+                let expected = if after > SMALL { vec![i64::try_from(after)?] } else { Vec::new() };
                 assert_eq!(apart(&store)?, expected, "{before} to {after}");
             }
         }
@@ -70,7 +70,7 @@ fn what_goes_takes_its_value_along() -> Result {
     clock.advance(LIMIT);
     eventually("it expires", || Ok(apart(&store)?.len() == 1 + 667))?;
     store.delete_group("buried")?;
-    eventually("it is swept", || Ok(apart(&store)? == [large.len()]))?;
+    eventually("it is swept", || Ok(apart(&store)? == [500]))?;
     assert_eq!(store.get("g", "kept")?.as_deref(), Some(&large[..]));
     is_sound(&store)
 }
@@ -99,7 +99,7 @@ fn a_value_that_is_lost_or_too_many_is_found() -> Result {
         "UPDATE wk_values SET value = value || 'x'",
         "UPDATE wk_entries SET apart = apart + 1",
         "UPDATE wk_entries SET apart = NULL",
-        "UPDATE wk_values SET revision = 7",
+        "UPDATE wk_values SET created = 7",
     ] {
         let (_folder, store) = store(&Arc::default())?;
         store.set("g", "k", vec![b'x'; 2_000])?;

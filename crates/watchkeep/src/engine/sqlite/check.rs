@@ -41,7 +41,7 @@ const ENTRIES: &str = concat!(
 );
 /// Values that lie apart, and belong to no entry.
 const LOST_VALUES: &str = "SELECT count(*) FROM wk_values \
-     WHERE revision NOT IN (SELECT revision FROM wk_entries WHERE apart IS NOT NULL)";
+     WHERE created NOT IN (SELECT created FROM wk_entries WHERE apart IS NOT NULL)";
 /// Rows whose running total is not that of the row before plus their own weight.
 const TOTALS: &str = concat!(
     "SELECT revision FROM (SELECT revision, total_bytes - lag(total_bytes) OVER (ORDER BY revision) AS grown, ",

@@ -12,7 +12,7 @@ use crate::types::value::Value;
 /// The value of an entry, from where it lies.
 macro_rules! value_column {
     () => {
-        "CASE WHEN e.apart IS NULL THEN e.value ELSE (SELECT v.value FROM wk_values v WHERE v.revision = e.revision) END"
+        "CASE WHEN e.apart IS NULL THEN e.value ELSE (SELECT v.value FROM wk_values v WHERE v.created = e.created) END"
     };
 }
 pub(super) use value_column;

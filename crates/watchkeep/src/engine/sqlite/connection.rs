@@ -10,7 +10,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::types::error::{Reason, Result};
-use crate::types::limits::{CHECKPOINT_PAGES, CHECKPOINT_RETRY_PAGES, WAL_KEPT};
+use crate::types::limits::{CHECKPOINT_PAGES, CHECKPOINT_RETRY_PAGES, LEAST_CACHE, WAL_IDLE_LOOKS, WAL_KEPT};
+use crate::types::sync::{Mutex, lock};
 
 use super::open::cannot_open;
 
@@ -102,6 +103,8 @@ pub(super) fn reader(path: &Path, sync: Sync, may_read: impl FnOnce() -> Result<
 pub(super) struct WalLength {
     now: AtomicU64,
     moved: AtomicU64,
+    /// How long it was when it was last looked at, and how often in a row.
+    seen: Mutex<(u64, u32)>,
 }
 
 impl WalLength {
@@ -122,6 +125,19 @@ impl WalLength {
 
     pub(super) fn pages(&self) -> u64 {
         self.now.load(Ordering::Relaxed)
+    }
+
+    /// Looks at it, as is done now and then; whether there is something in it, and nobody has written for some looks.
+    pub(super) fn is_idle(&self) -> bool {
+        let (pages, mut seen) = (self.pages(), lock(&self.seen));
+        let looks = if seen.0 == pages { seen.1.saturating_add(1) } else { 0 };
+        *seen = (pages, looks);
+        pages > 0 && looks >= WAL_IDLE_LOOKS
+    }
+
+    /// Nothing is left in it.
+    pub(super) fn was_emptied(&self) {
+        self.grew_to(0);
     }
 
     pub(super) fn was_moved(&self) {
@@ -167,9 +183,25 @@ pub(super) fn nap(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// How much of the file a connection keeps in memory at the most, in KiB. What is above goes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cache(u64);
+
+impl Cache {
+    pub(super) fn new(bytes: u64) -> Cache {
+        Cache(bytes.max(LEAST_CACHE) / 1_024)
+    }
+
+    pub(super) fn set(self, conn: &Connection) -> rusqlite::Result<()> {
+        // Below zero it is a size, and not a number of pages.
+        conn.pragma_update(None, "cache_size", -i64::try_from(self.0).unwrap_or(i64::MAX))
+    }
+}
+
 /// Makes a connection the one that writes.
-pub(super) fn writer(conn: &mut Connection, sync: Sync, wal: Arc<WalLength>) -> Result<()> {
+pub(super) fn writer(conn: &mut Connection, sync: Sync, cache: Cache, wal: Arc<WalLength>) -> Result<()> {
     configure(conn, sync)?;
+    cache.set(conn)?;
     // A copy of a store may have lost the mode.
     write_ahead(conn)?;
     // The first read makes the write-ahead log and its index, where they are not there.

@@ -17,7 +17,7 @@ macro_rules! due_sql {
         concat!(
             "SELECT e.group_id, g.name, e.key, e.revision, e.deadline, e.content_type, ",
             value_column!(),
-            ", e.apart IS NOT NULL FROM wk_entries e ",
+            ", e.created, e.apart IS NOT NULL FROM wk_entries e ",
             $from
         )
     };
@@ -56,8 +56,11 @@ fn read(row: &Row<'_>) -> Result<Due> {
     if let Some(error) = damage {
         tracing::warn!(%error, group, key, "an entry that was due is damaged; it is removed, and its event says what could be read");
     }
-    let apart = previous.filter(|_| row.get(7).unwrap_or(false));
-    Ok(Due { slot: Slot::new(row.get(0)?, row.get_ref(2)?, apart)?, group, key, details })
+    let (created, is_apart) = match row.get(7) {
+        Ok(created) => (created, row.get(8)?),
+        Err(_) => (0, false),
+    };
+    Ok(Due { slot: Slot::new(row.get(0)?, row.get_ref(2)?, created, is_apart)?, group, key, details })
 }
 
 /// What could be read; the damage is noted.

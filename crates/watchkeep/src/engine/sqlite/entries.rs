@@ -1,4 +1,5 @@
-//! The rows of entries. A small value lies in its entry's row, a large one apart, under the revision that set it.
+//! The rows of entries. A small value lies in its entry's row, a large one apart, under the
+//! revision at which the entry came to be: an overwrite finds its place again.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
@@ -15,7 +16,7 @@ use super::columns::{SqlValue, value_bytes};
 const FIND: &str = concat!(
     "SELECT e.revision, e.deadline, ",
     value_bytes!(),
-    ", e.apart IS NOT NULL FROM wk_entries e WHERE e.group_id = ?1 AND e.key = ?2"
+    ", e.created, e.apart IS NOT NULL FROM wk_entries e WHERE e.group_id = ?1 AND e.key = ?2"
 );
 const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, apart, value) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
@@ -23,13 +24,14 @@ const UPDATE: &str = "UPDATE wk_entries SET revision = ?3, updated = ?4, deadlin
      WHERE group_id = ?1 AND key = ?2";
 const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id = ?1 AND key = ?2";
 const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
-const PUT_APART: &str = "INSERT INTO wk_values (revision, value) VALUES (?1, ?2)";
-const REMOVE_APART: &str = "DELETE FROM wk_values WHERE revision = ?1";
+const PUT_APART: &str = "INSERT INTO wk_values (created, value) VALUES (?1, ?2) \
+     ON CONFLICT (created) DO UPDATE SET value = excluded.value";
+const REMOVE_APART: &str = "DELETE FROM wk_values WHERE created = ?1";
 
 /// The key behind so many others of its group.
 const KEY_BEHIND: &str = "SELECT key FROM wk_entries WHERE group_id = ?1 ORDER BY key LIMIT 1 OFFSET ?2";
-const SWEEP_APART: &str = "DELETE FROM wk_values WHERE revision IN \
-     (SELECT revision FROM wk_entries WHERE group_id = ?1 AND (?2 IS NULL OR key < ?2) AND apart IS NOT NULL)";
+const SWEEP_APART: &str = "DELETE FROM wk_values WHERE created IN \
+     (SELECT created FROM wk_entries WHERE group_id = ?1 AND (?2 IS NULL OR key < ?2) AND apart IS NOT NULL)";
 const SWEEP: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND (?2 IS NULL OR key < ?2)";
 
 /// A key as it stands in the file: bytes, which are TEXT or a BLOB, and may be damaged.
@@ -61,13 +63,14 @@ impl ToSql for Key {
 pub(super) struct Slot {
     group: i64,
     key: Key,
-    /// Under which revision its value lies, if that is apart.
-    apart: Option<Revision>,
+    created: i64,
+    /// Its value lies apart.
+    is_apart: bool,
 }
 
 impl Slot {
-    pub(super) fn new(group: i64, key: ValueRef<'_>, apart: Option<Revision>) -> rusqlite::Result<Slot> {
-        Ok(Slot { group, key: Key::column_result(key)?, apart })
+    pub(super) fn new(group: i64, key: ValueRef<'_>, created: i64, is_apart: bool) -> rusqlite::Result<Slot> {
+        Ok(Slot { group, key: Key::column_result(key)?, created, is_apart })
     }
 }
 
@@ -81,14 +84,15 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// Puts the value apart if the row would be large with it; what stands in the row: its size, or itself.
-    fn store_value(&self, conn: &Connection, key: usize) -> Result<(Option<i64>, Option<SqlValue<'_>>)> {
-        let value = SqlValue(self.value);
-        if key + self.content_type.map_or(0, str::len) + self.value.len() <= INLINE {
-            return Ok((None, Some(value)));
-        }
-        conn.prepare_cached(PUT_APART)?.execute(params![self.revision.as_i64(), value])?;
-        Ok((Some(i64::try_from(self.value.len()).unwrap_or(i64::MAX)), None))
+    /// Whether the row would be large with the value in it.
+    fn is_large(&self, key: usize) -> bool {
+        key + self.content_type.map_or(0, str::len) + self.value.len() > INLINE
+    }
+
+    /// What stands in the row of a value that lies apart, or not: its size, or itself.
+    fn columns(&self, is_apart: bool) -> (Option<i64>, Option<SqlValue<'_>>) {
+        let bytes = i64::try_from(self.value.len()).unwrap_or(i64::MAX);
+        if is_apart { (Some(bytes), None) } else { (None, Some(SqlValue(self.value))) }
     }
 }
 
@@ -99,12 +103,11 @@ pub(super) fn find(conn: &Connection, group: i64, key: &str) -> Result<Option<He
     let revision = Revision::from_i64(row.get(0)?)?;
     let value_bytes: Option<i64> = row.get(2)?;
     let damaged = || Reason::Corrupt { what: format!("the entry {key:?} has no value") };
-    let apart = row.get::<_, bool>(3)?.then_some(revision);
     Ok(Some(Head {
         revision,
         deadline: row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis),
         bytes: value_bytes.ok_or_else(damaged)? + i64::try_from(key.len()).unwrap_or(i64::MAX),
-        slot: Slot::new(group, key.into(), apart)?,
+        slot: Slot::new(group, key.into(), row.get(3)?, row.get(4)?)?,
     }))
 }
 
@@ -116,7 +119,11 @@ pub(super) fn insert(
     created: Revision,
     row: &Row<'_>,
 ) -> Result<()> {
-    let (apart, value) = row.store_value(conn, key.len())?;
+    let is_apart = row.is_large(key.len());
+    if is_apart {
+        put_value(conn, created.as_i64(), row.value)?;
+    }
+    let (apart, value) = row.columns(is_apart);
     conn.prepare_cached(INSERT)?.execute(params![
         group,
         key,
@@ -132,8 +139,13 @@ pub(super) fn insert(
 }
 
 pub(super) fn update(conn: &Connection, slot: &Slot, row: &Row<'_>) -> Result<()> {
-    remove_value(conn, slot)?;
-    let (apart, value) = row.store_value(conn, slot.key.bytes.len())?;
+    let is_apart = row.is_large(slot.key.bytes.len());
+    if is_apart {
+        put_value(conn, slot.created, row.value)?;
+    } else {
+        remove_value(conn, slot)?;
+    }
+    let (apart, value) = row.columns(is_apart);
     conn.prepare_cached(UPDATE)?.execute(params![
         slot.group,
         slot.key,
@@ -159,9 +171,14 @@ pub(super) fn remove(conn: &Connection, slot: &Slot) -> Result<()> {
     Ok(())
 }
 
+fn put_value(conn: &Connection, created: i64, value: &Value) -> Result<()> {
+    conn.prepare_cached(PUT_APART)?.execute(params![created, SqlValue(value)])?;
+    Ok(())
+}
+
 fn remove_value(conn: &Connection, slot: &Slot) -> Result<()> {
-    if let Some(revision) = slot.apart {
-        conn.prepare_cached(REMOVE_APART)?.execute([revision.as_i64()])?;
+    if slot.is_apart {
+        conn.prepare_cached(REMOVE_APART)?.execute([slot.created])?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use crate::rules;
 use crate::types::consumer::Force;
 use crate::types::error::Result;
-use crate::types::limits::{SCARCE_PAGES, SWEEP_STEP, TRIM_STEP};
+use crate::types::limits::{CHECKPOINT_LAST_PAGES, CHECKPOINT_PASSES, SCARCE_PAGES, SWEEP_STEP, TRIM_STEP};
 use crate::types::revision::Revision;
 
 use super::writer::Writer;
@@ -58,6 +58,8 @@ impl SqliteEngine {
             self.empty_log(patience)?;
         } else if self.wal.wants_moving() {
             self.checkpoint(patience)?;
+        } else if self.wal.is_idle() {
+            self.empty_log(patience)?;
         }
         if self.pool.with(due::has_dead)? {
             more |= self.exclusively(patience, |conn| due::sweep(conn, SWEEP_STEP))?;
@@ -99,9 +101,16 @@ impl SqliteEngine {
     }
 
     /// Moves the write-ahead log into the file: most of it while others write, the rest in a moment of quiet, after
-    /// which the log begins again from its start.
+    /// which the log begins again from its start. SQLite does not stop a pass part-way, and each leaves what was written
+    /// meanwhile: so passes are made until the last, for which writers wait, is short.
     fn checkpoint(&self, patience: Duration) -> Result<()> {
-        self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+        for _ in 0..CHECKPOINT_PASSES {
+            let before = self.wal.pages();
+            self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+            if self.wal.pages().saturating_sub(before) <= CHECKPOINT_LAST_PAGES {
+                break;
+            }
+        }
         self.with_turn(patience, |writer, _| checkpoint(&writer.conn, "PASSIVE"))?;
         self.wal.was_moved();
         Ok(())
@@ -120,7 +129,12 @@ impl SqliteEngine {
         let growth = whole.unsigned_abs().saturating_sub(self.sizes().0);
         match place::free(place::folder_of(&self.path)) {
             Some(free) if growth > free => Ok(()),
-            _ => checkpoint(conn, "TRUNCATE"),
+            _ => {
+                if checkpoint(conn, "TRUNCATE")? {
+                    self.wal.was_emptied();
+                }
+                Ok(())
+            }
         }
     }
 
@@ -154,9 +168,9 @@ fn mark_trimmed(conn: &Connection, to: Revision) -> Result<()> {
     Ok(())
 }
 
-fn checkpoint(conn: &Connection, mode: &str) -> Result<()> {
-    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
-    Ok(())
+/// Whether nobody was in its way.
+fn checkpoint(conn: &Connection, mode: &str) -> Result<bool> {
+    Ok(conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok(!row.get::<_, bool>(0)?))?)
 }
 
 fn first(conn: &Connection) -> Result<Option<Revision>> {
@@ -207,7 +221,7 @@ mod tests {
     use crate::types::batch::Operation;
     use crate::types::clock::Timestamp;
     use crate::types::error::Error;
-    use crate::types::limits::{CHECKPOINT_RETRY_PAGES, SNAPSHOT_LOG_BYTES};
+    use crate::types::limits::{CHECKPOINT_RETRY_PAGES, SNAPSHOT_LOG_BYTES, WAL_IDLE_LOOKS};
     use crate::types::options::{Durability, Options, Retention};
     use crate::types::writing::SetOptions;
 
@@ -246,6 +260,37 @@ mod tests {
         engine.checkpoint(engine.busy_timeout)?;
         write()?;
         assert!(engine.wal.pages() < 32, "{} pages: it did not begin again", engine.wal.pages());
+        Ok(())
+    }
+
+    #[test]
+    fn the_write_ahead_log_is_emptied_when_nobody_writes_any_more() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().durability(Durability::Relaxed).ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let set = || -> Result<()> {
+            let set = Operation::set("g", "k", vec![0; 3_000].into(), SetOptions::new());
+            let write = Write { author: Author::default(), work: set.into() };
+            engine.write(write, &mut Settled::default()).map(drop)
+        };
+        let look =
+            |times: u32| (0..times).try_for_each(|_| engine.maintenance_step(engine.busy_timeout).map(drop));
+        // Whoever writes in between keeps it.
+        for _ in 0..3 {
+            set()?;
+            look(WAL_IDLE_LOOKS)?;
+            assert!(engine.sizes().1 > 0);
+        }
+        // So does somebody who reads what is in it, as long as that lasts.
+        let held = engine.hold()?;
+        set()?;
+        look(3 * WAL_IDLE_LOOKS)?;
+        assert!(engine.sizes().1 > 0);
+        drop(held);
+        look(1)?;
+        assert_eq!(engine.sizes().1, 0);
+        set()?;
+        assert!(engine.sizes().1 > 0);
         Ok(())
     }
 

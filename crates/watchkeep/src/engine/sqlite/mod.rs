@@ -51,14 +51,16 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{LAST_REAP, Limits, MIN_FREE, POLL, TRIM_STEP, UPKEEP_PATIENCE};
+use crate::types::limits::{
+    LAST_REAP, Limits, MIN_FREE, POLL, TRIM_STEP, UPKEEP_PATIENCE, WRITER_CACHE_PARTS,
+};
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Waking};
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::sync::caught;
 
 use ballast::Ballast;
-use connection::WalLength;
+use connection::{Cache, WalLength};
 use epochs::Home;
 use guard::Guard;
 use pool::Pool;
@@ -113,13 +115,15 @@ impl SqliteEngine {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let sync = open::sync_of(identity.durability);
         let wal = Arc::new(WalLength::default());
-        connection::writer(&mut conn, sync, wal.clone())?;
+        let writing = options.page_cache / WRITER_CACHE_PARTS;
+        connection::writer(&mut conn, sync, Cache::new(writing), wal.clone())?;
         let wake = Wake::new(&path, signal.clone());
         wake.enter()?;
         let guard = Arc::new(Guard::of(&path, file.clone())?);
         // It may have waited long for others, who put another file there meanwhile.
         guard.same_file()?;
         let ballast = Ballast::of(&path, options.ballast);
+        let reading = options.page_cache.saturating_sub(writing);
         let home = Home::of(&path, options.boot_id.as_deref());
         let epochs = epochs::Known::at(&conn)?;
         // Also where others released it: nothing may be set that uses up what they gave back.
@@ -135,7 +139,7 @@ impl SqliteEngine {
             busy_timeout: options.busy_timeout,
             snapshot_age: options.snapshot_age,
             turn: Turn::new(Writer::new(conn, sync, is_closing.clone()), signal.clone()),
-            pool: Pool::new(path.clone(), sync, options.clock.clone(), guard.clone()),
+            pool: Pool::new(path.clone(), sync, reading, options.clock.clone(), guard.clone()),
             feed: Feed::default(),
             floors: Arc::default(),
             signal,

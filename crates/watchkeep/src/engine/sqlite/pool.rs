@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -11,24 +11,49 @@ use crate::engine::reads::answer;
 use crate::engine::{Answer, Ask, Query};
 use crate::types::clock::Clock;
 use crate::types::error::{Reason, Result};
-use crate::types::limits::IDLE_READERS;
+use crate::types::limits::{IDLE_READER, IDLE_READERS};
 use crate::types::sync::{Condvar, Mutex, lock};
 
-use super::connection::{self, Sync};
+use super::connection::{self, Cache, Sync};
 use super::guard::Guard;
 use super::log;
 use super::read::SqliteRead;
 
+/// A connection, and how much it may keep in memory as of its last use.
+struct Reader {
+    conn: Connection,
+    cache: Option<Cache>,
+}
+
 struct State {
-    idle: Vec<Connection>,
+    idle: Vec<Reader>,
     busy: usize,
     closed: bool,
+    /// How many connections were idle at the least since then: so many were not needed.
+    least_idle: usize,
+    least_since: Instant,
+}
+
+impl State {
+    /// Connections that nobody needed for long, but for one.
+    fn unneeded(&mut self) -> Vec<Reader> {
+        if self.least_since.elapsed() < IDLE_READER {
+            return Vec::new();
+        }
+        let all = self.idle.len() + self.busy;
+        // The last of them were used last.
+        let gone = self.idle.drain(..self.least_idle.min(all.saturating_sub(1))).collect();
+        (self.least_idle, self.least_since) = (self.idle.len(), Instant::now());
+        gone
+    }
 }
 
 /// The read connections of a store.
 pub(super) struct Pool {
     path: PathBuf,
     sync: Sync,
+    /// What all connections together keep in memory, in bytes.
+    cache: u64,
     clock: Arc<dyn Clock>,
     guard: Arc<Guard>,
     state: Mutex<State>,
@@ -37,11 +62,19 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(path: PathBuf, sync: Sync, clock: Arc<dyn Clock>, guard: Arc<Guard>) -> Pool {
-        let state = State { idle: Vec::new(), busy: 0, closed: false };
+    pub(super) fn new(
+        path: PathBuf,
+        sync: Sync,
+        cache: u64,
+        clock: Arc<dyn Clock>,
+        guard: Arc<Guard>,
+    ) -> Pool {
+        let state =
+            State { idle: Vec::new(), busy: 0, closed: false, least_idle: 0, least_since: Instant::now() };
         Pool {
             path,
             sync,
+            cache,
             clock,
             guard,
             state: Mutex::new(state),
@@ -59,25 +92,35 @@ impl Pool {
     /// Runs with a connection of its own.
     pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.guard.known()?;
-        let idle = {
+        let (idle, cache) = {
             let mut state = lock(&self.state);
             if state.closed {
                 return Err(Reason::Closed.into());
             }
             state.busy += 1;
-            state.idle.pop()
+            let idle = state.idle.pop();
+            state.least_idle = state.least_idle.min(state.idle.len());
+            (idle, self.share(&state))
         };
-        let mut lease = Lease { pool: self, conn: None };
-        let conn = match idle {
-            Some(conn) => conn,
-            None => self.connect()?,
+        let mut lease = Lease { pool: self, reader: None };
+        let reader = match idle {
+            Some(reader) => reader,
+            None => Reader { conn: self.connect()?, cache: None },
         };
-        let result = f(lease.conn.insert(conn));
+        let reader = lease.reader.insert(reader);
+        reader.keep(cache)?;
+        let result = f(&reader.conn);
         if result.is_err() {
             // It may be the connection that is ill: the next reader gets a fresh one.
-            lease.conn = None;
+            lease.reader = None;
         }
         result
+    }
+
+    /// What each connection may keep in memory, so that all together keep what they may.
+    fn share(&self, state: &State) -> Cache {
+        let connections = (state.idle.len() + state.busy).max(1);
+        Cache::new(self.cache / u64::try_from(connections).unwrap_or(u64::MAX))
     }
 
     /// Answers a query. After the close, where it lingers, on a connection that is closed again at once.
@@ -114,9 +157,11 @@ impl Pool {
         self.held.add(Hold::new(conn, limit, self.clock.clone()))
     }
 
-    /// Ends held reads that are too old.
+    /// Ends held reads that are too old, and lets go of connections that are not needed.
     pub(super) fn end_old(&self) {
         drop(self.held.end_old());
+        let unneeded = lock(&self.state).unneeded();
+        drop(unneeded);
     }
 
     /// Refuses new readers, waits for those that are there, closes the connections.
@@ -128,26 +173,43 @@ impl Pool {
         }
         let idle = std::mem::take(&mut state.idle);
         drop(state);
-        let all = idle.into_iter().chain(self.held.close());
+        let all = idle.into_iter().map(|reader| reader.conn).chain(self.held.close());
         if self.guard.is_lost() { all.for_each(connection::forget) } else { all.for_each(drop) }
+    }
+}
+
+impl Reader {
+    fn keep(&mut self, cache: Cache) -> Result<()> {
+        if self.cache != Some(cache) {
+            cache.set(&self.conn)?;
+            self.cache = Some(cache);
+        }
+        Ok(())
     }
 }
 
 /// A connection on loan: comes back whatever happens, unless it may be ill.
 struct Lease<'p> {
     pool: &'p Pool,
-    conn: Option<Connection>,
+    reader: Option<Reader>,
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        let conn = self.conn.take().filter(Connection::is_autocommit);
+        let mut reader = self.reader.take().filter(|reader| reader.conn.is_autocommit());
         let mut state = lock(&self.pool.state);
+        // Others may have come meanwhile, and then what it may keep is less.
+        let cache = self.pool.share(&state);
+        if reader.as_ref().is_some_and(|reader| reader.cache != Some(cache)) {
+            drop(state);
+            reader = reader.and_then(|mut reader| reader.keep(cache).is_ok().then_some(reader));
+            state = lock(&self.pool.state);
+        }
         state.busy -= 1;
-        if let Some(conn) = conn
+        if let Some(reader) = reader
             && state.idle.len() < IDLE_READERS
         {
-            state.idle.push(conn);
+            state.idle.push(reader);
         }
         drop(state);
         self.pool.returned.notify_all();

@@ -16,7 +16,7 @@ pub(super) const FORMAT: i64 = 1;
 /// of `wk_groups` and notes the id in `wk_dead`; its entries are swept later.
 ///
 /// Entries lie in the order of group and key, so a group is read in one piece. A large value lies apart, under the
-/// revision that set it: in between it would make its neighbours slow to read. What a later release may add has its
+/// revision at which its entry came to be: in between it would make its neighbours slow to read. What a later release may add has its
 /// place already (decision 0020): `flags`, `more` and `replaced`.
 pub(super) const TABLES: &str = "
 CREATE TABLE wk_meta (
@@ -57,8 +57,8 @@ CREATE TABLE wk_entries (
 ) WITHOUT ROWID;
 
 CREATE TABLE wk_values (
-  revision INTEGER PRIMARY KEY,
-  value    NOT NULL
+  created INTEGER PRIMARY KEY,
+  value   NOT NULL
 );
 
 CREATE INDEX wk_deadlines ON wk_entries (deadline, group_id) WHERE deadline IS NOT NULL;
