@@ -413,7 +413,10 @@ Examples:
 
 The lines are those of `watchkeep export`. Entries whose deadline has passed are left
 out and counted; a deadline in the last hours of the year 9999 is none. All lines come
-in or none; with --batch, those of the transactions before a bad line are in.")]
+in or none; with --batch, those of the transactions before a bad line are in.
+
+They are written in the order of their keys, a transaction or 64 MiB at a time; of
+several lines for one key the last stays.")]
 pub(crate) struct Import {
     /// The file of JSON lines; `-` reads standard input
     #[arg(required_unless_present = "from_go_store", conflicts_with = "from_go_store")]

@@ -87,6 +87,41 @@ fn report(summary: Summary, out: &mut Out) -> Result<()> {
     out.line(format_args!("imported {}{left_out}", counted(imported, "entry", "entries")))
 }
 
+/// How many bytes of entries are put in the order of their keys before they are written. In that order they go into the
+/// file several times as fast as in none: neighbours share its pages.
+const SORTED_BYTES: usize = 64 << 20;
+
+/// Entries on their way into the store.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<(Place, Record)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, place: Place, record: Record) {
+        let text =
+            record.group.len() + record.key.len() + record.content_type.as_ref().map_or(0, String::len);
+        self.bytes += size_of::<(Place, Record)>() + text + record.value.len();
+        self.entries.push((place, record));
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= SORTED_BYTES
+    }
+
+    /// In the order of their keys; of several for one key the last stays the last.
+    fn sorted(&mut self) -> &[(Place, Record)] {
+        self.entries.sort_by(|(_, one), (_, next)| (&one.group, &one.key).cmp(&(&next.group, &next.key)));
+        &self.entries
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+}
+
 /// Everything in one transaction. The source is read to its end first: a bad line is found before anything is
 /// written, and no other writer waits for a slow source.
 fn at_once(global: &Global, source: &mut dyn Source) -> Result<Summary> {
@@ -105,10 +140,20 @@ fn at_once(global: &Global, source: &mut dyn Source) -> Result<Summary> {
         progress.reset();
         failure = None;
         let (now, mut summary) = (SystemClock.now(), Summary::default());
+        let mut chunk = Chunk::default();
+        let mut write = |chunk: &mut Chunk| {
+            for (place, record) in chunk.sorted() {
+                progress.inc(1);
+                put(tx, record, now, &mut summary).map_err(|error| refused(error, *place, record))?;
+            }
+            chunk.clear();
+            Ok(())
+        };
         let written = source.each(&mut |place, record| {
-            progress.inc(1);
-            put(tx, &record, now, &mut summary).map_err(|error| refused(error, place, &record))
+            chunk.push(place, record);
+            if chunk.is_full() { write(&mut chunk) } else { Ok(()) }
         });
+        let written = written.and_then(|()| write(&mut chunk));
         written.map(|()| summary).map_err(|error| {
             failure = Some(error);
             Error::abort("the import failed")
@@ -128,19 +173,23 @@ fn at_once(global: &Global, source: &mut dyn Source) -> Result<Summary> {
 fn in_batches(global: &Global, source: &mut dyn Source, size: u64) -> Result<Summary> {
     let store = open(global, Access::Write)?;
     let progress = progress("writing", None);
-    let (mut batch, mut summary, mut through) = (Vec::new(), Summary::default(), None);
-    let mut commit = |batch: &mut Vec<(Place, Record)>| {
-        let Some((last, _)) = batch.last() else { return Ok(()) };
-        write_batch(&store, batch, &mut summary)?;
-        through = Some(*last);
+    let (mut batch, mut summary, mut through) = (Chunk::default(), Summary::default(), None);
+    let mut commit = |batch: &mut Chunk| {
+        let Some(last) = batch.entries.last().map(|(last, _)| *last) else { return Ok(()) };
+        write_batch(&store, batch.sorted(), &mut summary)?;
+        through = Some(last);
         batch.clear();
         Ok(())
     };
     let result = source
         .each(&mut |place, record| {
             progress.inc(1);
-            batch.push((place, record));
-            if u64::try_from(batch.len()).is_ok_and(|len| len >= size) { commit(&mut batch) } else { Ok(()) }
+            batch.push(place, record);
+            if u64::try_from(batch.entries.len()).is_ok_and(|len| len >= size) {
+                commit(&mut batch)
+            } else {
+                Ok(())
+            }
         })
         .and_then(|()| commit(&mut batch));
     progress.finish_and_clear();

@@ -61,6 +61,23 @@ fn an_import_is_one_transaction() {
 }
 
 #[test]
+fn an_import_is_written_in_the_order_of_its_keys_and_the_last_of_each_stays() {
+    for batch in [&["--batch", "100"][..], &[]] {
+        let at = Sandbox::new();
+        let lines = ["z", "b", "m", "b", "a"].iter().enumerate();
+        let line = |(number, key)| format!("{{\"group\":\"g\",\"key\":\"{key}\",\"value\":\"{number}\"}}\n");
+        let first = "{\"group\":\"a\",\"key\":\"z\",\"value\":\"v\"}\n".to_owned();
+        let file = at.file("lines.jsonl", lines.map(line).collect::<String>() + &first);
+        assert_eq!(at.ok(&[&["import", &file], batch].concat()), "imported 6 entries\n");
+        let log = Connection::open(at.path("watchkeep.db")).unwrap();
+        let mut log = log.prepare("SELECT key || value FROM wk_log ORDER BY revision").unwrap();
+        let rows: Vec<String> = log.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(rows, ["zv", "a4", "b1", "b3", "m2", "z0"]);
+        assert_eq!(at.ok(&["get", "g", "b"]), "3");
+    }
+}
+
+#[test]
 fn a_bad_line_names_its_number_and_leaves_nothing_behind() {
     let at = Sandbox::new();
     for (bad, word) in [

@@ -334,8 +334,12 @@ impl<W> Turn<W> {
                 let vital = is_left(queue.vital > 0);
                 let users = is_left(queue.jobs.len() > queue.vital);
                 queue.writer = Some(writer);
+                // Only a close waits for it; to notify costs a system call even where nobody does.
+                let is_awaited = queue.closed;
                 drop(queue);
-                self.idle.notify_all();
+                if is_awaited {
+                    self.idle.notify_all();
+                }
                 if vital {
                     self.signal.raise(Lane::Vital);
                 }

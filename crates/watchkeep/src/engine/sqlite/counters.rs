@@ -12,8 +12,8 @@ use super::columns::count;
 
 const GROUP: &str = "SELECT flags, id, keys, bytes FROM wk_groups WHERE name = ?1";
 const CREATE: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, 0, 0)";
-const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE id = ?1";
-const DROP: &str = "DELETE FROM wk_groups WHERE id = ?1";
+const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE name = ?1";
+const DROP: &str = "DELETE FROM wk_groups WHERE name = ?1";
 const BURY: &str = "INSERT INTO wk_dead (group_id) VALUES (?1)";
 const NEWER: &str = "SELECT flags FROM wk_groups WHERE name = ?1 AND flags <> 0";
 const GROUPS: &str =
@@ -97,16 +97,16 @@ pub(super) fn add(conn: &Connection, group: &Group, name: &str, keys: i64, bytes
         return Ok(());
     }
     if group.keys + keys == 0 {
-        conn.prepare_cached(DROP)?.execute([group.id])?;
+        conn.prepare_cached(DROP)?.execute([name])?;
         return add_usage(conn, name, keys, -1, bytes);
     }
-    conn.prepare_cached(ADD)?.execute(params![group.id, keys, bytes])?;
+    conn.prepare_cached(ADD)?.execute(params![name, keys, bytes])?;
     add_usage(conn, name, keys, 0, bytes)
 }
 
 /// Removes a group's row at constant cost; its entries are swept later.
 pub(super) fn bury(conn: &Connection, group: &Group, name: &str) -> Result<()> {
-    conn.prepare_cached(DROP)?.execute([group.id])?;
+    conn.prepare_cached(DROP)?.execute([name])?;
     conn.prepare_cached(BURY)?.execute([group.id])?;
     add_usage(conn, name, -group.keys, -1, -group.bytes)
 }

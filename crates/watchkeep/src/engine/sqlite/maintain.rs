@@ -61,10 +61,10 @@ impl SqliteEngine {
         } else if self.wal.is_idle() {
             self.empty_log(patience)?;
         }
-        if self.pool.with(due::has_dead)? {
+        if self.pool.for_upkeep(due::has_dead)? {
             more |= self.exclusively(patience, |conn| due::sweep(conn, SWEEP_STEP))?;
         }
-        if self.pool.with(|conn| answers::has_old(conn, self.clock.now()))? {
+        if self.pool.for_upkeep(|conn| answers::has_old(conn, self.clock.now()))? {
             self.exclusively(patience, |conn| answers::drop_old(conn, self.clock.now()))?;
             more = true;
         }
@@ -73,7 +73,7 @@ impl SqliteEngine {
             let needed = self.floors.least().filter(|_| !self.ballast.is_tight());
             rules::cut(conn, &retention::read(conn)?, self.clock.now(), needed)
         };
-        if self.pool.with(find_cut)?.is_some() {
+        if self.pool.for_upkeep(find_cut)?.is_some() {
             // Looked up again with the turn: meanwhile a consumer may have come that needs what lies there.
             self.exclusively(patience, |conn| {
                 find_cut(conn)?.map_or(Ok(()), |cut| mark_trimmed(conn, cut))?;
@@ -81,12 +81,12 @@ impl SqliteEngine {
             })?;
             more = true;
         }
-        if self.pool.with(has_leftovers)? {
+        if self.pool.for_upkeep(has_leftovers)? {
             self.exclusively(patience, |conn| drop_trimmed(conn).map(drop))?;
             more = true;
         }
         let tight = self.ballast.is_tight();
-        if self.pool.with(|conn| wastes_space(conn, tight))? {
+        if self.pool.for_upkeep(|conn| wastes_space(conn, tight))? {
             self.exclusively(patience, give_back)?;
             more = true;
         }
@@ -106,7 +106,7 @@ impl SqliteEngine {
     fn checkpoint(&self, patience: Duration) -> Result<()> {
         for _ in 0..CHECKPOINT_PASSES {
             let before = self.wal.pages();
-            self.pool.with(|conn| checkpoint(conn, "PASSIVE"))?;
+            self.pool.for_upkeep(|conn| checkpoint(conn, "PASSIVE"))?;
             if self.wal.pages().saturating_sub(before) <= CHECKPOINT_LAST_PAGES {
                 break;
             }

@@ -224,7 +224,7 @@ impl SqliteEngine {
         let (begun, groups) = (Instant::now(), NameRange::prefix(""));
         let reap = Write { author: Author::default(), work: Work::Reap { groups: groups.clone() } };
         // A clock of the user's may panic, and a close must come to its end.
-        let due = || caught(|| self.pool.with(|conn| due::is_there(conn, &groups, self.clock.now())));
+        let due = || caught(|| self.pool.for_upkeep(|conn| due::is_there(conn, &groups, self.clock.now())));
         while begun.elapsed() < LAST_REAP && matches!(due(), Some(Ok(true))) {
             writer.is_reaping = true;
             let done = caught(|| self.lead(writer, Own::Write(&reap), begun, settled));
@@ -450,7 +450,8 @@ impl Chores for SqliteEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         // Forgotten first: a deadline that is set while we look raises the signal.
         self.next_deadline.store(i64::MAX, Ordering::Relaxed);
-        let (id, next) = self.pool.with(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
+        let (id, next) =
+            self.pool.for_upkeep(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
         if id != self.id {
             // Its inode is the same, so a look at it tells nothing.
             return Err(self

@@ -11,7 +11,7 @@ use crate::engine::reads::answer;
 use crate::engine::{Answer, Ask, Query};
 use crate::types::clock::Clock;
 use crate::types::error::{Reason, Result};
-use crate::types::limits::{IDLE_READER, IDLE_READERS};
+use crate::types::limits::{IDLE_READER, IDLE_READERS, LEAST_CACHE};
 use crate::types::sync::{Condvar, Mutex, lock};
 
 use super::connection::{self, Cache, Sync};
@@ -25,25 +25,51 @@ struct Reader {
     cache: Option<Cache>,
 }
 
-struct State {
+/// Who reads.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    /// Those who share the page cache.
+    Users,
+    /// The store, which looks after itself now and then, and needs no cache for that.
+    Upkeep,
+}
+
+/// The connections of some who read.
+#[derive(Default)]
+struct Shelf {
     idle: Vec<Reader>,
     busy: usize,
-    closed: bool,
-    /// How many connections were idle at the least since then: so many were not needed.
+    /// How many were idle at the least since a while: so many were not needed.
     least_idle: usize,
-    least_since: Instant,
+}
+
+struct State {
+    users: Shelf,
+    upkeep: Shelf,
+    closed: bool,
+    /// Since when it is counted how many are idle.
+    since: Instant,
 }
 
 impl State {
+    fn shelf(&mut self, who: Who) -> &mut Shelf {
+        match who {
+            Who::Users => &mut self.users,
+            Who::Upkeep => &mut self.upkeep,
+        }
+    }
+
     /// Connections that nobody needed for long, but for one.
     fn unneeded(&mut self) -> Vec<Reader> {
-        if self.least_since.elapsed() < IDLE_READER {
+        if self.since.elapsed() < IDLE_READER {
             return Vec::new();
         }
-        let all = self.idle.len() + self.busy;
+        self.since = Instant::now();
+        let Shelf { idle, busy, least_idle } = &mut self.users;
+        let all = idle.len() + *busy;
         // The last of them were used last.
-        let gone = self.idle.drain(..self.least_idle.min(all.saturating_sub(1))).collect();
-        (self.least_idle, self.least_since) = (self.idle.len(), Instant::now());
+        let gone = idle.drain(..(*least_idle).min(all.saturating_sub(1))).collect();
+        *least_idle = idle.len();
         gone
     }
 }
@@ -70,7 +96,7 @@ impl Pool {
         guard: Arc<Guard>,
     ) -> Pool {
         let state =
-            State { idle: Vec::new(), busy: 0, closed: false, least_idle: 0, least_since: Instant::now() };
+            State { users: Shelf::default(), upkeep: Shelf::default(), closed: false, since: Instant::now() };
         Pool {
             path,
             sync,
@@ -91,18 +117,28 @@ impl Pool {
 
     /// Runs with a connection of its own.
     pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.lend(Who::Users, f)
+    }
+
+    /// The same, for what the store does for itself: it takes nothing of the cache from those who read.
+    pub(super) fn for_upkeep<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.lend(Who::Upkeep, f)
+    }
+
+    fn lend<T>(&self, who: Who, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.guard.known()?;
         let (idle, cache) = {
             let mut state = lock(&self.state);
             if state.closed {
                 return Err(Reason::Closed.into());
             }
-            state.busy += 1;
-            let idle = state.idle.pop();
-            state.least_idle = state.least_idle.min(state.idle.len());
-            (idle, self.share(&state))
+            let shelf = state.shelf(who);
+            shelf.busy += 1;
+            let idle = shelf.idle.pop();
+            shelf.least_idle = shelf.least_idle.min(shelf.idle.len());
+            (idle, self.share(shelf, who))
         };
-        let mut lease = Lease { pool: self, reader: None };
+        let mut lease = Lease { pool: self, who, reader: None };
         let reader = match idle {
             Some(reader) => reader,
             None => Reader { conn: self.connect()?, cache: None },
@@ -118,9 +154,14 @@ impl Pool {
     }
 
     /// What each connection may keep in memory, so that all together keep what they may.
-    fn share(&self, state: &State) -> Cache {
-        let connections = (state.idle.len() + state.busy).max(1);
-        Cache::new(self.cache / u64::try_from(connections).unwrap_or(u64::MAX))
+    fn share(&self, shelf: &Shelf, who: Who) -> Cache {
+        match who {
+            Who::Users => {
+                let connections = (shelf.idle.len() + shelf.busy).max(1);
+                Cache::new(self.cache / u64::try_from(connections).unwrap_or(u64::MAX))
+            }
+            Who::Upkeep => Cache::new(LEAST_CACHE),
+        }
     }
 
     /// Answers a query. After the close, where it lingers, on a connection that is closed again at once.
@@ -168,12 +209,13 @@ impl Pool {
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        while state.busy > 0 {
+        while state.users.busy + state.upkeep.busy > 0 {
             state = self.returned.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        let idle = std::mem::take(&mut state.idle);
+        let users = std::mem::take(&mut state.users.idle);
+        let upkeep = std::mem::take(&mut state.upkeep.idle);
         drop(state);
-        let all = idle.into_iter().map(|reader| reader.conn).chain(self.held.close());
+        let all = users.into_iter().chain(upkeep).map(|reader| reader.conn).chain(self.held.close());
         if self.guard.is_lost() { all.for_each(connection::forget) } else { all.for_each(drop) }
     }
 }
@@ -191,6 +233,7 @@ impl Reader {
 /// A connection on loan: comes back whatever happens, unless it may be ill.
 struct Lease<'p> {
     pool: &'p Pool,
+    who: Who,
     reader: Option<Reader>,
 }
 
@@ -199,20 +242,25 @@ impl Drop for Lease<'_> {
         let mut reader = self.reader.take().filter(|reader| reader.conn.is_autocommit());
         let mut state = lock(&self.pool.state);
         // Others may have come meanwhile, and then what it may keep is less.
-        let cache = self.pool.share(&state);
+        let cache = self.pool.share(state.shelf(self.who), self.who);
         if reader.as_ref().is_some_and(|reader| reader.cache != Some(cache)) {
             drop(state);
             reader = reader.and_then(|mut reader| reader.keep(cache).is_ok().then_some(reader));
             state = lock(&self.pool.state);
         }
-        state.busy -= 1;
+        let shelf = state.shelf(self.who);
+        shelf.busy -= 1;
         if let Some(reader) = reader
-            && state.idle.len() < IDLE_READERS
+            && shelf.idle.len() < IDLE_READERS
         {
-            state.idle.push(reader);
+            shelf.idle.push(reader);
         }
+        // Only a close waits for it; to notify costs a system call even where nobody does.
+        let is_awaited = state.closed;
         drop(state);
-        self.pool.returned.notify_all();
+        if is_awaited {
+            self.pool.returned.notify_all();
+        }
     }
 }
 
