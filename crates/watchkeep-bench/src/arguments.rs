@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Result;
+use crate::layouts;
 use crate::plan::Workload;
 use crate::processes::Role;
 
@@ -19,6 +20,7 @@ Examples:
   scripts/bench fanout --json fanout.jsonl --repeats 9 --resume
   scripts/bench count-syncs
   scripts/bench processes --seconds 5 --repeats 3
+  scripts/bench layouts --entries 100000 --seconds 1 --json layouts.jsonl
   cargo run --release -p watchkeep-bench -- set    without the peers, which take minutes to build
 
 A single cell, for a profiler (the names are in the JSON lines; the folder must exist):
@@ -128,6 +130,8 @@ pub(crate) enum Command {
         #[arg(long, default_values_t = [1, 1_000])]
         count: Vec<usize>,
     },
+    /// Measures how the entries may lie in the file, over raw SQLite; tables in Markdown.
+    Layouts(layouts::Choices),
     /// Plays a part in those: what the program runs itself with.
     #[command(hide = true)]
     Role {

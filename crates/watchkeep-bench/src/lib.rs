@@ -9,6 +9,7 @@
 mod arguments;
 mod contender;
 mod data;
+mod layouts;
 mod machine;
 mod outcome;
 mod plan;
@@ -49,6 +50,9 @@ pub fn main(more: &'static [&'static dyn Contender]) -> ExitCode {
         }
         Some(Command::Stores { count }) => {
             processes::run_stores(&arguments.measure, count).and_then(|text| print(&text))
+        }
+        Some(Command::Layouts(choices)) => {
+            layouts::run(choices, &arguments.measure).and_then(|text| print(&text))
         }
         Some(Command::Role { role }) => processes::play(role).and_then(|text| print(&text)),
         Some(Command::CountSyncs) => syncs::count(&plan, &arguments.measure).and_then(|text| print(&text)),

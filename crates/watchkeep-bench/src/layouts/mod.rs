@@ -1,0 +1,320 @@
+//! How the entries may lie in the file: layouts beside one another, over raw `rusqlite` and tables of their own. The
+//! rounds go over all layouts in turn.
+
+mod cells;
+mod sql;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::arguments::Measure;
+use crate::report::{Unit, show};
+use crate::samples::median;
+use crate::ticks::Ticks;
+
+use cells::Names;
+use sql::{Layout, Sql};
+use store::Store;
+
+/// A measurement during which others took more than this, in percent of one core, is done again, so often.
+const QUIET: f64 = 15.0;
+const AGAIN: usize = 2;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Choices {
+    /// Which layouts: rowid, clustered, apart-BYTES, apart-BYTES-join.
+    #[arg(
+        long = "layout",
+        value_delimiter = ',',
+        default_value = "rowid,clustered,apart-250,apart-500,apart-1000,apart-2000"
+    )]
+    layouts: Vec<Layout>,
+
+    /// How large the values are, in bytes; `mixed` is 90 % of 100 B, 9 % of 1 kB and 1 % of 20 kB.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,mixed")]
+    values: Vec<Values>,
+
+    #[arg(long, default_value_t = 4096)]
+    page_size: u32,
+
+    /// The page cache of each connection; SQLite's own 2 MB unless given.
+    #[arg(long)]
+    cache_mib: Option<u32>,
+
+    /// After how many pages the write-ahead log is moved into the file.
+    #[arg(long, default_value_t = 1_000)]
+    wal_autocheckpoint: u32,
+
+    /// How often each is measured; the tables show medians.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repeats: u32,
+
+    /// How many seconds to wait, before a measurement, for a machine that others use; then it is done anyway.
+    #[arg(long, default_value_t = 20.0)]
+    patience: f64,
+
+    /// Where to add every measurement, one JSON object a line. What is there already is not measured again.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// How large values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    Fixed(usize),
+    Mixed,
+}
+
+impl Values {
+    /// The value of a revision.
+    fn text(self, into: &mut String, revision: i64) -> Result<()> {
+        const FILLER: &str = "keep it, watch it; keep it, watch it; keep it, watch it; ";
+        let size = match self {
+            Values::Fixed(size) => size,
+            Values::Mixed => match fastrand::Rng::with_seed(revision.unsigned_abs()).u8(0..100) {
+                0..90 => 100,
+                90..99 => 1_000,
+                _ => 20_000,
+            },
+        };
+        into.clear();
+        write!(into, "{revision:012} ")?;
+        while into.len() < size {
+            into.push_str(FILLER.get(..size - into.len()).unwrap_or(FILLER));
+        }
+        Ok(())
+    }
+}
+
+impl Display for Values {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Values::Fixed(size) => size.fmt(f),
+            Values::Mixed => f.write_str("mixed"),
+        }
+    }
+}
+
+impl FromStr for Values {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Values, String> {
+        match text.parse() {
+            Ok(size) if size > 12 => Ok(Values::Fixed(size)),
+            _ if text == "mixed" => Ok(Values::Mixed),
+            _ => Err("a number of bytes, at least 13, or `mixed` is wanted".to_owned()),
+        }
+    }
+}
+
+/// A line of the JSON file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    store: String,
+    round: u32,
+    metric: String,
+    value: f64,
+    /// What others took of the machine, in percent of one core.
+    others: f64,
+}
+
+/// What is measured, by store, round and metric.
+#[derive(Debug, Default)]
+struct Record {
+    file: Option<File>,
+    known: BTreeMap<(String, u32, String), f64>,
+}
+
+impl Record {
+    fn open(choices: &Choices) -> Result<Record> {
+        let Some(path) = &choices.json else { return Ok(Record::default()) };
+        let mut record = Record::default();
+        if path.exists() {
+            for line in std::fs::read_to_string(path)?.lines() {
+                let line: Line = serde_json::from_str(line)
+                    .map_err(|error| format!("{path:?} is not of such a run: {error}"))?;
+                record.known.insert((line.store, line.round, line.metric), line.value);
+            }
+        }
+        record.file = Some(OpenOptions::new().append(true).create(true).open(path)?);
+        Ok(record)
+    }
+
+    fn note(&mut self, line: Line) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            writeln!(file, "{}", serde_json::to_string(&line)?)?;
+        }
+        self.known.insert((line.store, line.round, line.metric), line.value);
+        Ok(())
+    }
+
+    /// A metric of a store in all rounds.
+    fn values(&self, store: &str, metric: &str) -> Vec<f64> {
+        let here = |(known, _): &(&(String, u32, String), &f64)| known.0 == store && known.2 == metric;
+        self.known.iter().filter(here).map(|(_, value)| *value).collect()
+    }
+}
+
+/// Measures what is chosen; tables in Markdown.
+pub(crate) fn run(choices: &Choices, measure: &Measure) -> Result<String> {
+    let (mut record, names) = (Record::open(choices)?, Names::of(measure.entries));
+    for round in 0..choices.repeats {
+        for values in &choices.values {
+            let mut layouts = choices.layouts.clone();
+            if round % 2 == 1 {
+                // So that nobody always comes after the same one.
+                layouts.reverse();
+            }
+            for layout in layouts {
+                one(choices, measure, (layout, *values, round), &names, &mut record)?;
+            }
+        }
+    }
+    choices.values.iter().map(|values| table(choices, measure, *values, &record)).collect()
+}
+
+/// The name of a store: all that its figures depend on.
+fn name(choices: &Choices, measure: &Measure, layout: Layout, values: Values) -> String {
+    let cache = choices.cache_mib.map_or_else(|| "default".to_owned(), |mib| mib.to_string());
+    let (page, checkpoint) = (choices.page_size, choices.wal_autocheckpoint);
+    format!("{layout}/{values}/{}/{page}/{cache}/{checkpoint}/{}", measure.entries, measure.seconds)
+}
+
+/// All of a layout, with one kind of values, once.
+fn one(
+    choices: &Choices,
+    measure: &Measure,
+    (layout, values, round): (Layout, Values, u32),
+    names: &Names,
+    record: &mut Record,
+) -> Result<()> {
+    let name = name(choices, measure, layout, values);
+    // The sorted store is the first, and the last metric of the other is the last of all.
+    for (sorted, last) in [(true, "scan-sorted"), (false, "sweep")] {
+        if record.known.contains_key(&(name.clone(), round, last.to_owned())) {
+            continue;
+        }
+        let folder = measure.folder()?;
+        let store = Store {
+            path: folder.path().join("store.db"),
+            layout,
+            page_size: choices.page_size,
+            cache_mib: choices.cache_mib,
+            wal_autocheckpoint: choices.wal_autocheckpoint,
+            sql: Sql::of(layout),
+        };
+        cells::all((&store, names, values), (sorted, measure.window()), &mut |metrics, again, step| {
+            let is_known =
+                |metric: &&str| record.known.contains_key(&(name.clone(), round, (*metric).to_owned()));
+            if again && metrics.iter().all(is_known) {
+                return Ok(());
+            }
+            let mut best: Option<(f64, Vec<f64>)> = None;
+            for _ in 0..=if again { AGAIN } else { 0 } {
+                wait_for_quiet(choices.patience)?;
+                let (before, start) = (Ticks::now()?, Instant::now());
+                let found = step()?;
+                let others = Ticks::now()?.others_since(&before, start.elapsed());
+                if best.as_ref().is_none_or(|(least, _)| others < *least) {
+                    best = Some((others, found));
+                }
+                if others <= QUIET {
+                    break;
+                }
+            }
+            let (others, found) = best.ok_or("nothing was measured")?;
+            for (metric, value) in
+                metrics.iter().zip(found).filter(|(metric, _)| !is_known(metric)).collect::<Vec<_>>()
+            {
+                let (store, metric) = (name.clone(), (*metric).to_owned());
+                record.note(Line { store, round, metric, value, others })?;
+            }
+            Ok(())
+        })?;
+        folder.close()?;
+    }
+    Ok(())
+}
+
+/// Waits until others take less of the machine than is allowed, or patience ends.
+fn wait_for_quiet(patience: f64) -> Result<()> {
+    let (look, begun) = (Duration::from_millis(200), Instant::now());
+    while begun.elapsed().as_secs_f64() < patience {
+        let (before, start) = (Ticks::now()?, Instant::now());
+        while start.elapsed() < look {
+            std::thread::park_timeout(look.saturating_sub(start.elapsed()));
+        }
+        if Ticks::now()?.others_since(&before, start.elapsed()) <= QUIET {
+            break;
+        }
+    }
+    Ok(())
+}
+
+const METRICS: [&str; 19] = [
+    "load-sorted",
+    "load",
+    "bytes-sorted",
+    "bytes",
+    "get",
+    "get-large",
+    "get-beside",
+    "get-writing",
+    "set-read",
+    "scan",
+    "scan-sorted",
+    "keys",
+    "keys-beside",
+    "set",
+    "batch",
+    "sweep",
+    "cold-get",
+    "cold-scan",
+    "cold-scan-sorted",
+];
+
+/// The medians of the first layout, and what the others are to it: more is better, except for bytes.
+fn table(choices: &Choices, measure: &Measure, values: Values, record: &Record) -> Result<String> {
+    let [first, others @ ..] = choices.layouts.as_slice() else { return Err("no layout is chosen".into()) };
+    let titles: String = others.iter().map(|layout| format!(" {layout} |")).collect();
+    let mut text = format!(
+        "\n{} entries of {values} bytes, pages of {} bytes: entries a second (more is better), and bytes\n\n\
+         | | {first} | spread |{titles}\n|---|---:|---:|{}\n",
+        measure.entries,
+        choices.page_size,
+        "---:|".repeat(others.len())
+    );
+    for metric in METRICS {
+        let found = |layout: &Layout| record.values(&name(choices, measure, *layout, values), metric);
+        let (of_first, mut spread) = (median(&found(first)), 0.0);
+        let mut row = String::new();
+        for layout in others {
+            write!(row, " {:.2} |", median(&found(layout)) / of_first)?;
+        }
+        for layout in &choices.layouts {
+            let values = found(layout);
+            let (least, most) = values
+                .iter()
+                .fold((f64::MAX, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
+            spread = f64::max(spread, (most - least) / median(&values));
+        }
+        writeln!(
+            text,
+            "| {metric} | {} | {} |{row}",
+            show(of_first, Unit::Rate),
+            show(100.0 * spread, Unit::Percent)
+        )?;
+    }
+    Ok(text)
+}
