@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Advice, fadvise};
 
 use super::Values;
+use super::meter::{Figure, Meter};
 use super::store::{Entry, KeyInfo, PAGE, Reader, Store, Writer};
 use crate::Result;
 use crate::data::Name;
@@ -81,7 +82,7 @@ fn draw<'n>(random: &mut fastrand::Rng, names: &'n [Name]) -> Result<&'n Name> {
 
 /// What measures: is told the metrics, whether it can be done again, and how; and keeps what comes out.
 pub(super) type Keep<'k> =
-    dyn FnMut(&[&'static str], bool, &mut dyn FnMut() -> Result<Vec<f64>>) -> Result<()> + 'k;
+    dyn FnMut(&[&'static str], bool, &mut dyn FnMut() -> Result<Vec<Figure>>) -> Result<()> + 'k;
 
 /// All that is measured of a store that is loaded in one order. What changes it comes last.
 pub(super) fn all(
@@ -104,6 +105,8 @@ pub(super) fn all(
             })
         })?;
     }
+    // What was cold is warm again.
+    std::io::copy(&mut File::open(&store.path)?, &mut std::io::sink())?;
     let (reader, mut writer, mut random) = (store.reader()?, store.writer()?, random());
     keep(&[scan], true, &mut || rate(window, || scan_group(&reader, &group(random.usize(0..GROUPS)))))?;
     if sorted {
@@ -138,23 +141,28 @@ pub(super) fn all(
 }
 
 /// So many done a second, until the time is up.
-fn rate(window: Duration, mut step: impl FnMut() -> Result<usize>) -> Result<Vec<f64>> {
-    let (start, mut done) = (Instant::now(), 0);
-    while start.elapsed() < window {
-        done += step()?;
-    }
-    Ok(vec![done as f64 / start.elapsed().as_secs_f64()])
+fn rate(window: Duration, mut step: impl FnMut() -> Result<usize>) -> Result<Vec<Figure>> {
+    let (mut meter, start, mut done) = (Meter::default(), Instant::now(), 0);
+    meter.around(|| {
+        while start.elapsed() < window {
+            done += step()?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![meter.figure(done)])
 }
 
-fn load(store: &Store, names: &Names, values: Values, sorted: bool) -> Result<Vec<f64>> {
-    let (names, mut writer, start) = (names.load(sorted), store.writer()?, Instant::now());
-    for part in names.chunks(BATCH) {
-        writer.set(part.iter().copied(), |text, revision| values.text(text, revision))?;
-    }
-    // What is not in the file yet was not done for nothing.
-    writer.checkpoint()?;
-    let rate = names.len() as f64 / start.elapsed().as_secs_f64();
-    Ok(vec![rate, std::fs::metadata(&store.path)?.len() as f64])
+fn load(store: &Store, names: &Names, values: Values, sorted: bool) -> Result<Vec<Figure>> {
+    let (names, mut writer, mut meter) = (names.load(sorted), store.writer()?, Meter::default());
+    meter.around(|| {
+        for part in names.chunks(BATCH) {
+            writer.set(part.iter().copied(), |text, revision| values.text(text, revision))?;
+        }
+        // What is not in the file yet was not done for nothing.
+        writer.checkpoint()
+    })?;
+    let size = Figure { clock: std::fs::metadata(&store.path)?.len() as f64, ..Figure::default() };
+    Ok(vec![meter.figure(names.len()), size])
 }
 
 fn get(reader: &Reader<'_>, name: &Name) -> Result<()> {
@@ -206,23 +214,29 @@ fn both(
     writer: &mut Writer<'_>,
     mut write: impl FnMut(&mut Writer<'_>, &mut fastrand::Rng) -> Result<usize> + Send,
     mut read: impl FnMut(&mut fastrand::Rng) -> Result<()>,
-) -> Result<Vec<f64>> {
+) -> Result<Vec<Figure>> {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let writing = scope.spawn(|| -> Result<f64> {
-            let (mut random, start, mut done) = (random(), Instant::now(), 0);
-            while !ended.load(Ordering::Relaxed) {
-                done += write(writer, &mut random)?;
-            }
-            Ok(done as f64 / start.elapsed().as_secs_f64())
+        let writing = scope.spawn(|| -> Result<Figure> {
+            let (mut random, mut meter, mut done) = (random(), Meter::default(), 0);
+            meter.around(|| {
+                // Once at least, however short the time is.
+                loop {
+                    done += write(writer, &mut random)?;
+                    if ended.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                }
+            })?;
+            Ok(meter.figure(done))
         });
         let mut random = fastrand::Rng::with_seed(7);
         let read = rate(window, || read(&mut random).map(|()| 1));
         ended.store(true, Ordering::Relaxed);
         let written = writing.join().map_err(|_| "the writer panicked")??;
-        let mut rates = read?;
-        rates.push(written);
-        Ok(rates)
+        let mut figures = read?;
+        figures.push(written);
+        Ok(figures)
     })
 }
 
@@ -232,18 +246,16 @@ fn cold_rounds(
     store: &Store,
     window: Duration,
     mut round: impl FnMut(&Reader<'_>, &mut fastrand::Rng) -> Result<usize>,
-) -> Result<Vec<f64>> {
-    let (begun, mut random, mut time, mut done) = (Instant::now(), random(), Duration::ZERO, 0);
+) -> Result<Vec<Figure>> {
+    let (begun, mut random, mut meter, mut done) = (Instant::now(), random(), Meter::default(), 0);
     while begun.elapsed() < window {
         drop_cache(&store.path)?;
         let reader = store.reader()?;
         reader.keys("", "")?;
         reader.get(&Name { group: String::new(), key: String::new() })?;
-        let start = Instant::now();
-        done += round(&reader, &mut random)?;
-        time += start.elapsed();
+        done += meter.around(|| round(&reader, &mut random))?;
     }
-    Ok(vec![done as f64 / time.as_secs_f64()])
+    Ok(vec![meter.figure(done)])
 }
 
 /// Nobody in this process may have the file open: closing it here drops their locks.
@@ -253,14 +265,16 @@ fn drop_cache(path: &Path) -> Result<()> {
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
 }
 
-fn sweep(writer: &mut Writer<'_>, count: usize) -> Result<Vec<f64>> {
-    let (start, mut left, swept) = (Instant::now(), count, group(GROUPS));
-    while left > 0 {
-        match writer.sweep(&swept, BATCH)? {
-            0 => return Err("the group that is swept is not whole".into()),
-            gone => left = left.saturating_sub(gone),
+fn sweep(writer: &mut Writer<'_>, count: usize) -> Result<Vec<Figure>> {
+    let (mut meter, mut left, swept) = (Meter::default(), count, group(GROUPS));
+    meter.around(|| {
+        while left > 0 {
+            match writer.sweep(&swept, BATCH)? {
+                0 => return Err("the group that is swept is not whole".into()),
+                gone => left = left.saturating_sub(gone),
+            }
         }
-    }
-    writer.checkpoint()?;
-    Ok(vec![count as f64 / start.elapsed().as_secs_f64()])
+        writer.checkpoint()
+    })?;
+    Ok(vec![meter.figure(count)])
 }

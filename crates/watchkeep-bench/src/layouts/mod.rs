@@ -2,6 +2,7 @@
 //! rounds go over all layouts in turn.
 
 mod cells;
+mod meter;
 mod sql;
 mod store;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::samples::median;
 use crate::ticks::Ticks;
 
 use cells::Names;
+use meter::Figure;
 use sql::{Layout, Sql};
 use store::Store;
 
@@ -124,7 +126,8 @@ struct Line {
     store: String,
     round: u32,
     metric: String,
-    value: f64,
+    #[serde(flatten)]
+    figure: Figure,
     /// What others took of the machine, in percent of one core.
     others: f64,
 }
@@ -133,7 +136,7 @@ struct Line {
 #[derive(Debug, Default)]
 struct Record {
     file: Option<File>,
-    known: BTreeMap<(String, u32, String), f64>,
+    known: BTreeMap<(String, u32, String), Figure>,
 }
 
 impl Record {
@@ -144,7 +147,7 @@ impl Record {
             for line in std::fs::read_to_string(path)?.lines() {
                 let line: Line = serde_json::from_str(line)
                     .map_err(|error| format!("{path:?} is not of such a run: {error}"))?;
-                record.known.insert((line.store, line.round, line.metric), line.value);
+                record.known.insert((line.store, line.round, line.metric), line.figure);
             }
         }
         record.file = Some(OpenOptions::new().append(true).create(true).open(path)?);
@@ -155,14 +158,14 @@ impl Record {
         if let Some(file) = &mut self.file {
             writeln!(file, "{}", serde_json::to_string(&line)?)?;
         }
-        self.known.insert((line.store, line.round, line.metric), line.value);
+        self.known.insert((line.store, line.round, line.metric), line.figure);
         Ok(())
     }
 
     /// A metric of a store in all rounds.
-    fn values(&self, store: &str, metric: &str) -> Vec<f64> {
-        let here = |(known, _): &(&(String, u32, String), &f64)| known.0 == store && known.2 == metric;
-        self.known.iter().filter(here).map(|(_, value)| *value).collect()
+    fn figures(&self, store: &str, metric: &str, what: fn(&Figure) -> f64) -> Vec<f64> {
+        let here = |(known, _): &(&(String, u32, String), &Figure)| known.0 == store && known.2 == metric;
+        self.known.iter().filter(here).map(|(_, figure)| what(figure)).collect()
     }
 }
 
@@ -181,7 +184,7 @@ pub(crate) fn run(choices: &Choices, measure: &Measure) -> Result<String> {
             }
         }
     }
-    choices.values.iter().map(|values| table(choices, measure, *values, &record)).collect()
+    choices.values.iter().map(|values| tables(choices, measure, *values, &record)).collect()
 }
 
 /// The name of a store: all that its figures depend on.
@@ -220,7 +223,7 @@ fn one(
             if again && metrics.iter().all(is_known) {
                 return Ok(());
             }
-            let mut best: Option<(f64, Vec<f64>)> = None;
+            let mut best: Option<(f64, Vec<Figure>)> = None;
             for _ in 0..=if again { AGAIN } else { 0 } {
                 wait_for_quiet(choices.patience)?;
                 let (before, start) = (Ticks::now()?, Instant::now());
@@ -234,11 +237,11 @@ fn one(
                 }
             }
             let (others, found) = best.ok_or("nothing was measured")?;
-            for (metric, value) in
+            for (metric, figure) in
                 metrics.iter().zip(found).filter(|(metric, _)| !is_known(metric)).collect::<Vec<_>>()
             {
                 let (store, metric) = (name.clone(), (*metric).to_owned());
-                record.note(Line { store, round, metric, value, others })?;
+                record.note(Line { store, round, metric, figure, others })?;
             }
             Ok(())
         })?;
@@ -284,37 +287,58 @@ const METRICS: [&str; 19] = [
     "cold-scan-sorted",
 ];
 
-/// The medians of the first layout, and what the others are to it: more is better, except for bytes.
-fn table(choices: &Choices, measure: &Measure, values: Values, record: &Record) -> Result<String> {
-    let [first, others @ ..] = choices.layouts.as_slice() else { return Err("no layout is chosen".into()) };
-    let titles: String = others.iter().map(|layout| format!(" {layout} |")).collect();
-    let mut text = format!(
-        "\n{} entries of {values} bytes, pages of {} bytes: entries a second (more is better), and bytes\n\n\
-         | | {first} | spread |{titles}\n|---|---:|---:|{}\n",
-        measure.entries,
-        choices.page_size,
-        "---:|".repeat(others.len())
-    );
-    for metric in METRICS {
-        let found = |layout: &Layout| record.values(&name(choices, measure, *layout, values), metric);
-        let (of_first, mut spread) = (median(&found(first)), 0.0);
-        let mut row = String::new();
-        for layout in others {
-            write!(row, " {:.2} |", median(&found(layout)) / of_first)?;
-        }
-        for layout in &choices.layouts {
-            let values = found(layout);
-            let (least, most) = values
-                .iter()
-                .fold((f64::MAX, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
-            spread = f64::max(spread, (most - least) / median(&values));
-        }
+const WRITING: [&str; 5] = ["load-sorted", "load", "set", "batch", "sweep"];
+const COLD: [&str; 3] = ["cold-get", "cold-scan", "cold-scan-sorted"];
+
+/// The tables of one kind of values.
+fn tables(choices: &Choices, measure: &Measure, values: Values, record: &Record) -> Result<String> {
+    let mut text = String::new();
+    let sections: [(&str, &[&str], fn(&Figure) -> f64); 4] = [
+        ("entries a second, and bytes of the file", &METRICS, |figure| figure.clock),
+        ("entries a second of a processor", &METRICS, |figure| figure.cpu),
+        ("bytes written for an entry", &WRITING, |figure| figure.written),
+        ("bytes read from the disk for an entry", &COLD, |figure| figure.read),
+    ];
+    for (title, metrics, what) in sections {
         writeln!(
             text,
-            "| {metric} | {} | {} |{row}",
-            show(of_first, Unit::Rate),
-            show(100.0 * spread, Unit::Percent)
+            "\n{} entries of {values} bytes, pages of {} bytes: {title}\n",
+            measure.entries, choices.page_size
         )?;
+        table(&mut text, choices, metrics, &|layout, metric| {
+            record.figures(&name(choices, measure, layout, values), metric, what)
+        })?;
     }
     Ok(text)
+}
+
+/// The medians of the first layout, what the others are to it, and how far apart the rounds were in the worst one.
+fn table(
+    text: &mut String,
+    choices: &Choices,
+    metrics: &[&str],
+    found: &dyn Fn(Layout, &str) -> Vec<f64>,
+) -> Result<()> {
+    let [first, others @ ..] = choices.layouts.as_slice() else { return Err("no layout is chosen".into()) };
+    let titles: String = others.iter().map(|layout| format!(" {layout} |")).collect();
+    writeln!(text, "| | {first} | spread |{titles}\n|---|---:|---:|{}", "---:|".repeat(others.len()))?;
+    for metric in metrics {
+        let of_first = median(&found(*first, metric));
+        if of_first <= 0.0 {
+            continue;
+        }
+        let mut spread = 0.0;
+        for layout in &choices.layouts {
+            let values = found(*layout, metric);
+            let least = values.iter().copied().fold(f64::MAX, f64::min);
+            let most = values.iter().copied().fold(0.0, f64::max);
+            spread = f64::max(spread, 100.0 * (most - least) / median(&values));
+        }
+        write!(text, "| {metric} | {} | {} |", show(of_first, Unit::Rate), show(spread, Unit::Percent))?;
+        for layout in others {
+            write!(text, " {:.2} |", median(&found(*layout, metric)) / of_first)?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
 }
