@@ -62,7 +62,8 @@ pub(crate) struct Choices {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
 
-    /// How many seconds to wait, before a measurement, for a machine that others use; then it is done anyway.
+    /// How many seconds to wait, before a measurement, for a machine that others use; then it is done anyway. With
+    /// none, nothing is measured again because of others.
     #[arg(long, default_value_t = 20.0)]
     patience: f64,
 
@@ -224,7 +225,7 @@ fn one(
                 return Ok(());
             }
             let mut best: Option<(f64, Vec<Figure>)> = None;
-            for _ in 0..=if again { AGAIN } else { 0 } {
+            for _ in 0..=if again && choices.patience > 0.0 { AGAIN } else { 0 } {
                 wait_for_quiet(choices.patience)?;
                 let (before, start) = (Ticks::now()?, Instant::now());
                 let found = step()?;
@@ -287,13 +288,16 @@ const METRICS: [&str; 19] = [
     "cold-scan-sorted",
 ];
 
+/// A table: its title, its rows, and which figure it shows.
+type Section = (&'static str, &'static [&'static str], fn(&Figure) -> f64);
+
 const WRITING: [&str; 5] = ["load-sorted", "load", "set", "batch", "sweep"];
 const COLD: [&str; 3] = ["cold-get", "cold-scan", "cold-scan-sorted"];
 
 /// The tables of one kind of values.
 fn tables(choices: &Choices, measure: &Measure, values: Values, record: &Record) -> Result<String> {
     let mut text = String::new();
-    let sections: [(&str, &[&str], fn(&Figure) -> f64); 4] = [
+    let sections: [Section; 4] = [
         ("entries a second, and bytes of the file", &METRICS, |figure| figure.clock),
         ("entries a second of a processor", &METRICS, |figure| figure.cpu),
         ("bytes written for an entry", &WRITING, |figure| figure.written),
