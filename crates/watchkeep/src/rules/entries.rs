@@ -179,6 +179,8 @@ impl<R: Rows> Job<'_, R> {
         let names = NameRange::prefix(prefix);
         self.reap_first(names.clone())?;
         let groups = self.rows.groups(&names)?;
+        // All that may be refused comes before the first of them goes.
+        groups.iter().try_for_each(|name| self.rows.group(name).map(drop))?;
         groups.iter().map(|name| self.bury(name)).sum::<Result<u64>>().map(Did::Keys)
     }
 

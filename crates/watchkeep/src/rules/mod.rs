@@ -40,7 +40,11 @@ pub(crate) enum Stop {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
-        Stop::Fault(error)
+        match error.reason() {
+            // Found before anything of the operation is written.
+            Reason::NewerGroup { .. } => Stop::Refused(error),
+            _ => Stop::Fault(error),
+        }
     }
 }
 

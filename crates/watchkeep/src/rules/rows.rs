@@ -119,7 +119,7 @@ pub(crate) struct New<'a> {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) revision: Revision,
-    /// None of a kind that this release does not know.
+    /// None of one that only a newer release knows.
     pub(crate) kind: Option<Kind>,
     pub(crate) group: &'a str,
     pub(crate) key: Option<&'a str>,

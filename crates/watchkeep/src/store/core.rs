@@ -1,5 +1,6 @@
 //! What all handles of a store share, and the one way of a write: commit, deliver, call back, return.
 
+use std::cell::Cell;
 use std::sync::{Arc, PoisonError};
 use std::thread::available_parallelism;
 
@@ -207,11 +208,20 @@ impl Core {
     /// `own`: the lane that does it, if one does. A clock or a waker of the user's that panics on the way leaves nothing
     /// open, and nobody waiting: each step is taken whatever became of the one before.
     fn close_now(&self, own: Option<Lane>) -> Result<()> {
-        let end_writes = || {
+        let panicked = Cell::new(false);
+        let seal = || {
             let mut settled = Settled::default();
-            self.closed.store(true, Ordering::Release);
             self.engine.close(Close::Writes, &mut settled);
             self.complete(None, settled);
+        };
+        let end_writes = || {
+            self.closed.store(true, Ordering::Release);
+            if caught(seal).is_none() {
+                // What waits is failed, and with nothing left to write nobody asks the clock.
+                self.poison(&Reason::ThreadDied.into());
+                seal();
+                panicked.set(true);
+            }
         };
         let announce_all = || match self.hub.newest() {
             Ok(last) => self.announce(Some(last)),
@@ -241,10 +251,12 @@ impl Core {
             &end_watches,
             &end_reads,
         ];
-        let panicked = steps.into_iter().filter(|step| caught(step).is_none()).count();
+        for step in steps {
+            panicked.set(caught(step).is_none() || panicked.get());
+        }
         *lock(&self.closing) = Closing::Done;
         self.closing_done.notify_all();
-        if panicked == 0 { Ok(()) } else { Err(Reason::ThreadDied.into()) }
+        if !panicked.get() { Ok(()) } else { Err(Reason::ThreadDied.into()) }
     }
 }
 
@@ -272,8 +284,10 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::types::batch::Operation;
     use crate::types::clock::Timestamp;
     use crate::types::error::{ErrorKind, Reason};
+    use crate::types::writing::SetOptions;
     use crate::{Options, Store};
 
     /// Panics when it is asked on the thread that it is set for.
@@ -302,6 +316,40 @@ mod tests {
         other.close()?;
         assert!(watcher.recv().is_none());
         assert_eq!(Store::open(&path)?.get("g", "k")?, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_write_that_waits_is_failed_by_a_close_whose_clock_panics() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, clock) = (folder.path().join("store.db"), Arc::new(Trap::default()));
+        let store = Options::new().clock(clock.clone()).ballast(false).open(&path)?;
+        store.set("g", "k", "v")?;
+        let neighbour = rusqlite::Connection::open(&path)?;
+        neighbour.execute_batch("BEGIN IMMEDIATE")?;
+        let (done, told) = std::sync::mpsc::channel();
+        let set = Operation::set("g", "k", "w".into(), SetOptions::new());
+        let write = Write { author: Author::default(), work: set.into() };
+        store
+            .core()
+            .engine
+            .submit(write, Box::new(move |result| done.send(result.map(drop)).expect("a receiver")));
+        *clock.0.lock().expect("a lock") = Some(current().id());
+        let closed = std::thread::scope(|scope| {
+            let is_closed = || store.is_closed();
+            scope.spawn(move || {
+                while !is_closed() {
+                    std::thread::yield_now();
+                }
+                drop(neighbour);
+            });
+            store.close()
+        });
+        // The background may have been faster. Else it is refused, or dropped untold, which its caller hears of as well.
+        let is_written = matches!(told.recv(), Ok(Ok(())));
+        assert!(is_written || closed.is_err());
+        let wal = path.with_extension("db-wal");
+        assert!(!wal.exists(), "connections are open");
         Ok(())
     }
 

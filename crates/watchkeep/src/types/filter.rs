@@ -270,6 +270,11 @@ impl Filter {
         self.parts.iter().any(|part| part.admits(kind, origin) && part.covers(group, key))
     }
 
+    /// Whether it is about a group, or keys in it.
+    pub(crate) fn reaches(&self, group: &str) -> bool {
+        self.parts.iter().any(|part| part.target.ranges().0.contains(group))
+    }
+
     /// Whether a change belongs to the state that a snapshot tells, whoever made it.
     pub(crate) fn concerns_state(&self, change: &Change) -> bool {
         let (kind, key) = (bit(change.kind), change.key.as_deref());

@@ -234,9 +234,10 @@ impl Reader {
         Reason::WorkerDied { what: "a watcher's read" }.into()
     }
 
-    /// After the close, or without the file, nothing gets better by trying again.
+    /// After the close, without the file, or where only a newer release can read on, nothing gets better by trying again.
     fn give_up(&mut self, error: &Error) {
-        self.failed = self.inbox.lock().ended.is_some() || error.kind() == ErrorKind::Replaced;
+        let is_final = matches!(error.kind(), ErrorKind::Replaced | ErrorKind::NewerFormat);
+        self.failed = self.inbox.lock().ended.is_some() || is_final;
     }
 
     /// The revision up to which the log was read.

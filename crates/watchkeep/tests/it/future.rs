@@ -8,8 +8,8 @@ use crate::support::{LIMIT, Result, eventually, file_of};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use watchkeep::{
-    Durability, Error, ErrorKind, Filter, Kind, ListOptions, ManualClock, Options, Revision, Store,
-    WatchOptions,
+    Batch, Condition, Durability, Error, ErrorKind, Filter, Kind, ListOptions, ManualClock, Options,
+    Revision, Store, WatchOptions,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -261,6 +261,79 @@ fn events_that_are_not_known_are_passed_over_and_the_others_arrive() -> Result {
         )?;
     }
     is_sound(&store)
+}
+
+#[test]
+fn what_is_not_known_counts_as_a_change_and_hides_no_damage_elsewhere() -> Result {
+    let (_folder, store) = store(&Arc::default())?;
+    store.set("new", "k", "v")?;
+    store.set("g", "a", "v")?;
+    let since = store.cursor(store.set("g", "b", "v")?);
+    let conn = Connection::open(file_of(&store))?;
+    conn.busy_timeout(LIMIT)?;
+    for row in [Row { kind: 9, ..PLAIN }, Row { key: Some(b"\xff"), is_text: false, ..PLAIN }] {
+        row.append(&conn)?;
+    }
+    // The entry that such an event wrote.
+    conn.execute("UPDATE wk_entries SET revision = (SELECT max(revision) FROM wk_log) WHERE key = 'k'", [])?;
+    let unchanged = |filter| store.apply(Batch::new().require(Condition::unchanged(filter, since))).map(drop);
+    for filter in [Filter::group("new"), Filter::key("new", "k"), Filter::everything()] {
+        assert_eq!(unchanged(filter).map_err(|error| error.kind()), Err(ErrorKind::Conflict));
+    }
+    unchanged(Filter::group("g"))?;
+    is_sound(&store)?;
+    conn.execute_batch(
+        "BEGIN; DELETE FROM wk_entries WHERE key = 'a'; \
+         UPDATE wk_groups SET keys = keys - 1, bytes = bytes - 2 WHERE name = 'g'; COMMIT",
+    )?;
+    assert!(!store.check()?.is_ok(), "a lost entry was not found");
+    Ok(())
+}
+
+#[test]
+fn a_snapshot_over_a_group_of_a_newer_release_ends_the_watch_with_one_error() -> Result {
+    let (_folder, store) = store(&Arc::default())?;
+    store.set("a", "k", "v")?;
+    store.set("new", "k", "v")?;
+    edit(&store, "UPDATE wk_groups SET flags = 8 WHERE name = 'new'")?;
+    let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
+    let error = std::iter::from_fn(|| watcher.recv_timeout(LIMIT)).find_map(|told| told.err());
+    assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::NewerFormat));
+    assert!(watcher.recv_timeout(LIMIT).is_none());
+    Ok(())
+}
+
+#[test]
+fn a_refused_group_spoils_no_transaction_that_looks_away() -> Result {
+    let (_folder, store) = store(&Arc::default())?;
+    store.set("a:new", "k", "v")?;
+    store.set("a:old", "k", "v")?;
+    edit(&store, "UPDATE wk_groups SET flags = 8 WHERE name = 'a:new'")?;
+    store.transaction(|tx| {
+        newer(tx.set("a:new", "k", "w"));
+        newer(tx.delete_prefix("a:"));
+        tx.set("a:old", "k", "w")
+    })?;
+    newer(store.delete_prefix("a:"));
+    assert_eq!(store.get("a:old", "k")?, Some("w".into()));
+    Ok(())
+}
+
+#[test]
+fn a_feature_that_comes_while_the_store_is_open_ends_it() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let (_folder, store) = store(&clock)?;
+    store.set("g", "k", "v")?;
+    let mut watcher = store.watch("*", "*");
+    edit(&store, "UPDATE wk_meta SET value = 'spaces' WHERE name = 'needs_write'")?;
+    // Looked at with the deadlines, whenever others may have changed them.
+    clock.advance(MINUTE);
+    eventually("it is noticed", || Ok(store.set("g", "k", "w").is_err()))?;
+    newer(store.set("g", "k", "w"));
+    newer(store.get("g", "k"));
+    assert!(std::iter::from_fn(|| watcher.recv_timeout(LIMIT)).any(|told| told.is_err()));
+    store.close()?;
+    Ok(())
 }
 
 #[test]

@@ -198,15 +198,17 @@ struct Replay {
     deleted: BTreeMap<String, Revision>,
     /// A row could not be read: what follows from the log is not known.
     broken: bool,
+    /// Groups in which something happened that only a newer release knows.
+    unknown: BTreeSet<String>,
 }
 
 impl Replay {
     fn apply(&mut self, change: &Change) {
+        let group = change.group.to_string();
         if change.kind == Kind::Other {
-            self.broken = true;
+            self.unknown.insert(group);
             return;
         }
-        let group = change.group.to_string();
         let Some(key) = &change.key else {
             self.keys
                 .range_mut((group.clone(), String::new())..)
@@ -280,7 +282,9 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
         let place = (group, entry.key.clone());
         let said = replay.keys.remove(&place);
         let agrees = match said {
-            _ if replay.broken => written_by_its_row(conn, &place, &entry, trimmed),
+            _ if replay.broken || replay.unknown.contains(&place.0) => {
+                written_by_its_row(conn, &place, &entry, trimmed)
+            }
             Some(Some(Said { revision: Some(revision), created, deadline })) => {
                 entry.revision == revision
                     && entry.deadline == deadline
@@ -300,7 +304,7 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
         }
     }
     for ((group, key), said) in replay.keys {
-        if said.is_some() && !replay.broken {
+        if said.is_some() && !replay.broken && !replay.unknown.contains(&group) {
             add(problems, "entry", || {
                 format!("{group:?} {key:?} is missing, the log does not say that it went")
             });
@@ -312,6 +316,7 @@ fn entries(conn: &Connection, problems: &mut Vec<String>, mut replay: Replay) ->
 /// Whether an entry is what the row of its revision wrote: all that can be said when other rows cannot be read.
 fn written_by_its_row(conn: &Connection, place: &(String, String), entry: &Entry, trimmed: Revision) -> bool {
     match log::change(conn, entry.revision) {
+        Ok(Some(change)) if change.kind == Kind::Other => true,
         Ok(Some(change)) => {
             let same_place = *change.group == place.0 && change.key.as_deref() == Some(place.1.as_str());
             same_place && made(&change, entry)

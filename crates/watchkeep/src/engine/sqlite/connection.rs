@@ -13,6 +13,7 @@ use crate::types::error::{Reason, Result};
 use crate::types::limits::{CHECKPOINT_PAGES, CHECKPOINT_RETRY_PAGES, LEAST_CACHE, WAL_IDLE_LOOKS, WAL_KEPT};
 use crate::types::sync::{Mutex, lock};
 
+use super::guard::Stamp;
 use super::open::cannot_open;
 
 /// How many prepared statements a connection keeps.
@@ -103,8 +104,8 @@ pub(super) fn reader(path: &Path, sync: Sync, may_read: impl FnOnce() -> Result<
 pub(super) struct WalLength {
     now: AtomicU64,
     moved: AtomicU64,
-    /// How long it was when it was last looked at, and how often in a row.
-    seen: Mutex<(u64, u32)>,
+    /// What it looked like when it was last looked at, and how often in a row.
+    seen: Mutex<(Option<Stamp>, u32)>,
 }
 
 impl WalLength {
@@ -127,12 +128,13 @@ impl WalLength {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// Looks at it, as is done now and then; whether there is something in it, and nobody has written for some looks.
-    pub(super) fn is_idle(&self) -> bool {
-        let (pages, mut seen) = (self.pages(), lock(&self.seen));
-        let looks = if seen.0 == pages { seen.1.saturating_add(1) } else { 0 };
-        *seen = (pages, looks);
-        pages > 0 && looks >= WAL_IDLE_LOOKS
+    /// Looks at its file, as is done now and then; whether there is something in it, and no process has written for some
+    /// looks.
+    pub(super) fn is_idle(&self, stamp: Option<Stamp>) -> bool {
+        let mut seen = lock(&self.seen);
+        let looks = if seen.0 == stamp { seen.1.saturating_add(1) } else { 0 };
+        *seen = (stamp, looks);
+        looks >= WAL_IDLE_LOOKS && stamp.is_some_and(|stamp| stamp.length > 0)
     }
 
     /// Nothing is left in it.

@@ -33,13 +33,13 @@ pub(super) struct Guard {
 
 /// What tells that a file was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     modified: SystemTime,
-    length: u64,
+    pub(super) length: u64,
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Stamp> {
+    pub(super) fn of(path: &Path) -> Option<Stamp> {
         let file = std::fs::metadata(path).ok()?;
         Some(Stamp { modified: file.modified().ok()?, length: file.len() })
     }

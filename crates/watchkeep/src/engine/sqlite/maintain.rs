@@ -11,6 +11,7 @@ use crate::types::error::Result;
 use crate::types::limits::{CHECKPOINT_LAST_PAGES, CHECKPOINT_PASSES, SCARCE_PAGES, SWEEP_STEP, TRIM_STEP};
 use crate::types::revision::Revision;
 
+use super::guard::Stamp;
 use super::writer::Writer;
 use super::{SqliteEngine, answers, consumers, due, log, place, retention};
 use crate::engine::File;
@@ -58,7 +59,7 @@ impl SqliteEngine {
             self.empty_log(patience)?;
         } else if self.wal.wants_moving() {
             self.checkpoint(patience)?;
-        } else if self.wal.is_idle() {
+        } else if self.wal.is_idle(Stamp::of(&place::beside(&self.path, place::WAL))) {
             self.empty_log(patience)?;
         }
         if self.pool.for_upkeep(due::has_dead)? {

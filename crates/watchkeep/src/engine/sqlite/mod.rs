@@ -450,8 +450,14 @@ impl Chores for SqliteEngine {
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
         // Forgotten first: a deadline that is set while we look raises the signal.
         self.next_deadline.store(i64::MAX, Ordering::Relaxed);
-        let (id, next) =
-            self.pool.for_upkeep(|conn| Ok((open::identity(conn)?, read::next_deadline(conn)?)))?;
+        let (id, newer, next) = self.pool.for_upkeep(|conn| {
+            let newer = open::newer_feature(conn, &self.path)?;
+            Ok((open::identity(conn)?, newer, read::next_deadline(conn)?))
+        })?;
+        if let Some(newer) = newer {
+            // Another process is of a newer release, and did what this one must not write beside.
+            return Err(self.guard.lose(newer));
+        }
         if id != self.id {
             // Its inode is the same, so a look at it tells nothing.
             return Err(self

@@ -136,7 +136,9 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
         }
         _ => return Err(foreign(path, "its table wk_meta names no format").into()),
     }
-    refuse_features(conn, path)?;
+    if let Some(newer) = newer_feature(conn, path)? {
+        return Err(newer.into());
+    }
     let damaged = |what: &str| Error::from(Reason::Corrupt { what: what.to_owned() });
     let id = identity(conn)?;
     let durability: Option<String> = meta(conn, "durability")?;
@@ -151,14 +153,14 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
 /// What a newer release put into the file, by name: who does not know a word of `needs_read` would read it wrong, of
 /// `needs_write` write it wrong, and a store is always opened to be written. Looked at before the tables, of which it may
 /// have more.
-fn refuse_features(conn: &Connection, path: &Path) -> Result<()> {
+pub(super) fn newer_feature(conn: &Connection, path: &Path) -> Result<Option<Reason>> {
     for list in ["needs_read", "needs_write"] {
         let words: Option<String> = meta(conn, list)?;
         if let Some(word) = words.as_deref().unwrap_or_default().split_whitespace().next() {
-            return Err(Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }.into());
+            return Ok(Some(Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Which store it is.

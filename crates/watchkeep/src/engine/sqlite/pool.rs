@@ -250,14 +250,13 @@ impl Drop for Lease<'_> {
         }
         let shelf = state.shelf(self.who);
         shelf.busy -= 1;
-        if let Some(reader) = reader
-            && shelf.idle.len() < IDLE_READERS
-        {
-            shelf.idle.push(reader);
+        if shelf.idle.len() < IDLE_READERS {
+            shelf.idle.extend(reader.take());
         }
         // Only a close waits for it; to notify costs a system call even where nobody does.
         let is_awaited = state.closed;
         drop(state);
+        drop(reader);
         if is_awaited {
             self.pool.returned.notify_all();
         }
