@@ -208,9 +208,9 @@ fn an_iterator_holds_no_read_transaction_so_that_the_log_of_writes_starts_again(
     let mut history = store.history(watchkeep::Filter::everything(), watchkeep::Revision::ZERO);
     let mut watcher = store.watch("*", "*");
     assert!(entries.next().is_some() && groups.next().is_some() && history.next().is_some());
-    for round in 0..60 {
+    for round in 0..30 {
         store.set("h", "k", vec![b'x'; 4 << 20])?;
-        if round % 30 == 29 {
+        if round % 15 == 14 {
             crate::support::eventually("the store's thread moves it into the file", || {
                 store.set("h", "small", "v")?;
                 Ok(store.stats()?.wal_bytes < 160 << 20)
