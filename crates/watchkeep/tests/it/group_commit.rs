@@ -274,36 +274,47 @@ fn a_write_that_takes_the_whole_transaction_with_it_fails_alone() -> Result {
 
 #[test]
 fn a_panic_when_a_transaction_is_run_again_loses_nobody_who_was_taken_along() -> Result {
+    // A leader that was slow takes nobody along, and its transaction is not run again: then it is tried anew.
     within_limit(|| {
-        let folder = tempfile::tempdir()?;
-        let store = Options::new().durability(Durability::Relaxed).open(folder.path().join("app.db"))?;
-        refuse(&store, "wk_entries", "ROLLBACK")?;
-        let asynchronous = store.to_async();
-        let (mut good, mut bad, mut runs) = (Vec::new(), Vec::new(), 0);
-        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            store.transaction(|tx| {
-                runs += 1;
-                if runs == 2 {
-                    std::panic::resume_unwind(Box::new("on purpose"));
-                }
-                elsewhere(|| {
-                    good.push(asynchronous.set("g", "one", "v"));
-                    bad.push(asynchronous.set("g", "bad", "v"));
-                    good.push(asynchronous.set("g", "two", "v"));
-                });
-                tx.set("g", "never", "v")
-            })
-        }));
-        assert!(unwound.is_err() && runs == 2);
-        for writing in good {
-            block_on(writing)?;
-        }
-        for writing in bad {
-            assert!(block_on(writing).is_err());
-        }
-        assert_eq!((store.count("g")?, store.last_revision()?.get()), (2, 2));
+        while !panics_when_run_again()? {}
         Ok(())
     })
+}
+
+/// Whether it was run again.
+fn panics_when_run_again() -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let store = Options::new().durability(Durability::Relaxed).open(folder.path().join("app.db"))?;
+    refuse(&store, "wk_entries", "ROLLBACK")?;
+    let asynchronous = store.to_async();
+    let (mut good, mut bad, mut runs) = (Vec::new(), Vec::new(), 0);
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        store.transaction(|tx| {
+            runs += 1;
+            if runs == 2 {
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }
+            elsewhere(|| {
+                good.push(asynchronous.set("g", "one", "v"));
+                bad.push(asynchronous.set("g", "bad", "v"));
+                good.push(asynchronous.set("g", "two", "v"));
+            });
+            tx.set("g", "never", "v")
+        })
+    }));
+    if unwound.is_ok() {
+        assert_eq!(runs, 1);
+        return Ok(false);
+    }
+    assert_eq!(runs, 2);
+    for writing in good {
+        block_on(writing)?;
+    }
+    for writing in bad {
+        assert!(block_on(writing).is_err());
+    }
+    assert_eq!((store.count("g")?, store.last_revision()?.get()), (2, 2));
+    Ok(true)
 }
 
 #[test]
