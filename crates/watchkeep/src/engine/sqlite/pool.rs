@@ -241,22 +241,22 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let mut reader = self.reader.take().filter(|reader| reader.conn.is_autocommit());
         let mut state = lock(&self.pool.state);
-        // Others may have come meanwhile, and then what it may keep is less.
+        // Others may have come meanwhile, and then what it may keep is less; or more than are kept have come back.
         let cache = self.pool.share(state.shelf(self.who), self.who);
-        if reader.as_ref().is_some_and(|reader| reader.cache != Some(cache)) {
+        let is_kept = state.shelf(self.who).idle.len() < IDLE_READERS;
+        if reader.as_ref().is_some_and(|reader| !is_kept || reader.cache != Some(cache)) {
+            // Both may take long. It counts as busy until it is done: a close waits for it.
             drop(state);
+            reader = reader.filter(|_| is_kept);
             reader = reader.and_then(|mut reader| reader.keep(cache).is_ok().then_some(reader));
             state = lock(&self.pool.state);
         }
         let shelf = state.shelf(self.who);
         shelf.busy -= 1;
-        if shelf.idle.len() < IDLE_READERS {
-            shelf.idle.extend(reader.take());
-        }
-        // Only a close waits for it; to notify costs a system call even where nobody does.
+        shelf.idle.extend(reader);
+        // Only a close waits; to notify costs a system call even where nobody does.
         let is_awaited = state.closed;
         drop(state);
-        drop(reader);
         if is_awaited {
             self.pool.returned.notify_all();
         }
@@ -266,5 +266,105 @@ impl Drop for Lease<'_> {
 impl Ask for Hold<Connection> {
     fn ask(&self, query: &Query<'_>) -> Result<Answer> {
         self.with(|conn| answer(&SqliteRead { conn, now: self.now }, query))
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::driver::Signal;
+    use crate::engine::sqlite::SqliteEngine;
+    use crate::engine::{Close, Engine, Settled};
+    use crate::types::options::Options;
+
+    const MIB: i64 = 1_024;
+
+    /// What a connection may keep, in KiB.
+    fn kept(conn: &Connection) -> Result<i64> {
+        Ok(-conn.query_row("PRAGMA cache_size", [], |row| row.get::<_, i64>(0))?)
+    }
+
+    /// Runs with so many connections at once; what each may keep once all are there.
+    fn at_once(pool: &Pool, readers: usize) -> Result<Vec<i64>> {
+        let Some(others) = readers.checked_sub(1) else { return Ok(Vec::new()) };
+        pool.with(|conn| {
+            let mut all = at_once(pool, others)?;
+            all.push(kept(conn)?);
+            Ok(all)
+        })
+    }
+
+    #[test]
+    fn readers_share_what_may_be_kept_however_many_there_are() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().page_cache(64 << 20).ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let pool = &engine.pool;
+        assert_eq!(at_once(pool, 1)?, [48 * MIB]);
+        for readers in [2, 6, IDLE_READERS, 16] {
+            at_once(pool, readers)?;
+            let kept_idle: i64 = {
+                let state = lock(&pool.state);
+                let sizes = state.users.idle.iter().map(|reader| kept(&reader.conn));
+                sizes.sum::<Result<i64>>()?
+            };
+            assert!(kept_idle <= 48 * MIB, "{readers} readers keep {kept_idle} KiB");
+            assert_eq!(lock(&pool.state).users.idle.len(), readers.min(IDLE_READERS));
+        }
+        // The store itself takes nothing of it.
+        let alone = at_once(pool, 1)?;
+        assert_eq!(pool.for_upkeep(kept)?, MIB);
+        assert_eq!(at_once(pool, 1)?, alone);
+        Ok(())
+    }
+
+    #[test]
+    fn connections_that_nobody_needs_are_let_go_but_for_one() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let long_ago = || {
+            let mut state = lock(&engine.pool.state);
+            state.since = state.since.checked_sub(IDLE_READER).expect("a machine that runs for longer");
+        };
+        at_once(&engine.pool, 5)?;
+        for (used, left) in [(5, 5), (2, 5), (2, 2), (0, 2), (0, 1), (0, 1)] {
+            // What is used in a span stays at its end; what is not, goes.
+            long_ago();
+            engine.pool.end_old();
+            at_once(&engine.pool, used)?;
+            assert_eq!(lock(&engine.pool.state).users.idle.len(), left, "after {used} were used");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_close_leaves_no_connection_open_however_many_readers_come_back_at_once() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().canonicalize().expect("a path").join("app.db");
+        let options = Options::new().ballast(false);
+        for _ in 0..5 {
+            let engine = SqliteEngine::open(&path, &options, Signal::unheard())?;
+            let gate = std::sync::Barrier::new(4 * IDLE_READERS + 1);
+            std::thread::scope(|scope| -> Result<()> {
+                for _ in 0..4 * IDLE_READERS {
+                    scope.spawn(|| {
+                        engine.pool.with(|conn| {
+                            kept(conn)?;
+                            gate.wait();
+                            Ok(())
+                        })
+                    });
+                }
+                gate.wait();
+                engine.close(Close::Writes, &mut Settled::default());
+                engine.close(Close::Reads, &mut Settled::default());
+                let open = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+                let targets = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+                assert_eq!(targets.filter(|target| *target == path).count(), 0);
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 }
