@@ -308,6 +308,18 @@ fn a_group_that_is_there_is_never_swept_whatever_is_noted() -> Result {
 }
 
 #[test]
+fn a_key_that_became_bytes_is_damage_and_no_event_of_a_newer_release() -> Result {
+    let (_folder, store) = store()?;
+    let conn = Connection::open(file_of(&store))?;
+    conn.execute("UPDATE wk_log SET key = CAST(key AS BLOB) WHERE revision = 3", [])?;
+    assert!(store.check()?.problems.iter().any(|it| it.contains("row 3 of wk_log")), "{:?}", store.check()?);
+    let told: Vec<_> = store.history(Filter::everything(), Revision::ZERO).collect();
+    assert_eq!(told.len(), 3, "two events, and then the damage");
+    assert!(told[2].as_ref().is_err_and(|error| error.kind() == watchkeep::ErrorKind::Corrupt));
+    Ok(())
+}
+
+#[test]
 fn an_entry_that_cannot_be_read_hides_no_other() -> Result {
     for damage in ["deadline = 'soon'", "value = 5", "key = x'00ff'", "revision = 'r'"] {
         let (_folder, store) = store()?;

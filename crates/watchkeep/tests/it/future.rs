@@ -163,7 +163,8 @@ impl Row<'_> {
         for text in [Some(group.as_bytes()), self.key, None, None, Some(value)] {
             sized(text);
         }
-        for (column, later) in [(13_i64, self.more), (15, self.replaced)] {
+        let blob = (!self.is_text).then_some(&[][..]);
+        for (column, later) in [(5_i64, blob), (13, self.more), (15, self.replaced)] {
             if let Some(later) = later {
                 bytes.extend_from_slice(&column.to_le_bytes());
                 bytes.extend_from_slice(&signed(later.len()).to_le_bytes());

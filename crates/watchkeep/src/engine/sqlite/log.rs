@@ -94,11 +94,12 @@ struct Raw<'r> {
     kind: i64,
     key: Option<&'r [u8]>,
     /// By the numbers of their columns.
-    later: [(i64, Option<&'r [u8]>); 2],
+    later: [(i64, Option<&'r [u8]>); 3],
 }
 
-/// The numbers of `more` and `replaced` among the columns of the table, counted from one.
-const LATER: [i64; 2] = [13, 15];
+/// The numbers of `key`, `more` and `replaced` among the columns of the table, counted from one. The key is there a second
+/// time, without bytes, where it is a BLOB: a bit that makes one of a TEXT must not make its row a newer release's.
+const LATER: [i64; 3] = [5, 13, 15];
 
 impl<'r> Raw<'r> {
     /// Of a row that we write.
@@ -111,7 +112,7 @@ impl<'r> Raw<'r> {
 /// CRC-32 (IEEE 802.3) over every column but the running total: integers as 8 bytes, little-endian; text and value
 /// as their length, as an integer, then their bytes; NULL as the integer −1. It begins with the file's salt. What a
 /// later release may put into `more`, `replaced` and any further column follows, where it is not NULL: the column's
-/// number and the length, as integers, and the bytes.
+/// number and the length, as integers, and the bytes. Before them, for a key that is a BLOB, its column's number and 0.
 fn checksum(salt: Salt, change: &Change, raw: &Raw<'_>) -> i64 {
     // All but the value in one piece: many small ones cost several times as much.
     let mut head = Vec::with_capacity(256);
@@ -274,9 +275,10 @@ fn decode(salt: Salt, row: &Row<'_>) -> Result<Change> {
 fn columns<'r>(row: &'r Row<'_>) -> Result<(Change, Raw<'r>)> {
     let bytes = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_bytes_or_null()?);
     let (previous, value): (Option<i64>, _) = (row.get(7)?, row.get_ref(11)?);
-    let [more, replaced] = LATER;
-    let raw = Raw { kind: row.get(2)?, key: bytes(4)?, later: [(more, bytes(12)?), (replaced, bytes(13)?)] };
     let is_text = !matches!(row.get_ref(4)?, ValueRef::Blob(_));
+    let ([key, more, replaced], is_blob) = (LATER, (!is_text).then_some(&[][..]));
+    let later = [(key, is_blob), (more, bytes(12)?), (replaced, bytes(13)?)];
+    let raw = Raw { kind: row.get(2)?, key: bytes(4)?, later };
     let change = Change {
         revision: Revision::from_i64(row.get(0)?)?,
         commit: Revision::from_i64(row.get(1)?)?,
