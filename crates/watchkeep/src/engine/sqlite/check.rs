@@ -12,18 +12,19 @@ use crate::types::limits::PAGE_ENTRIES;
 use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
-use super::columns::{entry_columns, payload, read_entry, value_column};
+use super::columns::{entry_columns, payload, read_entry, value_bytes, value_column};
 use super::schema;
 use super::{consumers, epochs, log, retention};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
 
-const GROUPS: &str = "
-SELECT g.name, g.keys, g.bytes, g.flags,
-       (SELECT count(*) FROM wk_entries e WHERE e.group_id = g.id),
-       (SELECT coalesce(sum(octet_length(e.key) + coalesce(e.apart, octet_length(e.value))), 0) FROM wk_entries e WHERE e.group_id = g.id)
-FROM wk_groups g";
+const GROUPS: &str = concat!(
+    "SELECT g.name, g.keys, g.bytes, g.flags, (SELECT count(*) FROM wk_entries e WHERE e.group_id = g.id), \
+     (SELECT coalesce(sum(octet_length(e.key) + ",
+    value_bytes!(),
+    "), 0) FROM wk_entries e WHERE e.group_id = g.id) FROM wk_groups g"
+);
 const SETTINGS: &str = "SELECT name, typeof(value) = 'integer' AND value >= 0 FROM wk_meta";
 const NAMESPACES: &str =
     "SELECT name, keys, groups, bytes, min(max_keys, max_groups, max_bytes) FROM wk_namespaces";

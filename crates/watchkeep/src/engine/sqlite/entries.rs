@@ -18,10 +18,11 @@ const FIND: &str = concat!(
     value_bytes!(),
     ", e.created, e.apart IS NOT NULL FROM wk_entries e WHERE e.group_id = ?1 AND e.key = ?2"
 );
-const INSERT: &str = "INSERT INTO wk_entries (group_id, key, revision, created, updated, deadline, content_type, apart, value) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const UPDATE: &str = "UPDATE wk_entries SET revision = ?3, updated = ?4, deadline = ?5, content_type = ?6, apart = ?7, value = ?8 \
-     WHERE group_id = ?1 AND key = ?2";
+/// Over one that is there; `created` and `more` stay as they are then.
+const PUT: &str = "INSERT INTO wk_entries (group_id, key, created, revision, updated, deadline, content_type, apart, value) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+     ON CONFLICT (group_id, key) DO UPDATE SET revision = excluded.revision, updated = excluded.updated, \
+     deadline = excluded.deadline, content_type = excluded.content_type, apart = excluded.apart, value = excluded.value";
 const SET_DEADLINE: &str = "UPDATE wk_entries SET deadline = ?3 WHERE group_id = ?1 AND key = ?2";
 const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
 const PUT_APART: &str = "INSERT INTO wk_values (created, value) VALUES (?1, ?2) \
@@ -72,6 +73,12 @@ impl Slot {
     pub(super) fn new(group: i64, key: ValueRef<'_>, created: i64, is_apart: bool) -> rusqlite::Result<Slot> {
         Ok(Slot { group, key: Key::column_result(key)?, created, is_apart })
     }
+
+    /// Of an entry that comes to be at this revision.
+    pub(super) fn fresh(group: i64, key: &str, created: Revision) -> Slot {
+        let key = Key { bytes: key.as_bytes().into(), is_text: true };
+        Slot { group, key, created: created.as_i64(), is_apart: false }
+    }
 }
 
 /// What an entry says besides its place.
@@ -81,19 +88,6 @@ pub(super) struct Row<'a> {
     pub(super) deadline: Option<Timestamp>,
     pub(super) content_type: Option<&'a str>,
     pub(super) value: &'a Value,
-}
-
-impl Row<'_> {
-    /// Whether the row would be large with the value in it.
-    fn is_large(&self, key: usize) -> bool {
-        key + self.content_type.map_or(0, str::len) + self.value.len() > INLINE
-    }
-
-    /// What stands in the row of a value that lies apart, or not: its size, or itself.
-    fn columns(&self, is_apart: bool) -> (Option<i64>, Option<SqlValue<'_>>) {
-        let bytes = i64::try_from(self.value.len()).unwrap_or(i64::MAX);
-        if is_apart { (Some(bytes), None) } else { (None, Some(SqlValue(self.value))) }
-    }
 }
 
 pub(super) fn find(conn: &Connection, group: i64, key: &str) -> Result<Option<Head<Slot>>> {
@@ -111,44 +105,20 @@ pub(super) fn find(conn: &Connection, group: i64, key: &str) -> Result<Option<He
     }))
 }
 
-/// `created` is the revision at which the key came to be.
-pub(super) fn insert(
-    conn: &Connection,
-    group: i64,
-    key: &str,
-    created: Revision,
-    row: &Row<'_>,
-) -> Result<()> {
-    let is_apart = row.is_large(key.len());
-    if is_apart {
-        put_value(conn, created.as_i64(), row.value)?;
-    }
-    let (apart, value) = row.columns(is_apart);
-    conn.prepare_cached(INSERT)?.execute(params![
-        group,
-        key,
-        row.revision.as_i64(),
-        created.as_i64(),
-        row.updated.as_millis(),
-        row.deadline.map(Timestamp::as_millis),
-        row.content_type,
-        apart,
-        value,
-    ])?;
-    Ok(())
-}
-
-pub(super) fn update(conn: &Connection, slot: &Slot, row: &Row<'_>) -> Result<()> {
-    let is_apart = row.is_large(slot.key.bytes.len());
-    if is_apart {
-        put_value(conn, slot.created, row.value)?;
+/// Writes an entry: over the one in this slot, or a new one.
+pub(super) fn put(conn: &Connection, slot: &Slot, row: &Row<'_>) -> Result<()> {
+    let size = slot.key.bytes.len() + row.content_type.map_or(0, str::len) + row.value.len();
+    let (apart, value) = if size > INLINE {
+        conn.prepare_cached(PUT_APART)?.execute(params![slot.created, SqlValue(row.value)])?;
+        (Some(i64::try_from(row.value.len()).unwrap_or(i64::MAX)), None)
     } else {
         remove_value(conn, slot)?;
-    }
-    let (apart, value) = row.columns(is_apart);
-    conn.prepare_cached(UPDATE)?.execute(params![
+        (None, Some(SqlValue(row.value)))
+    };
+    conn.prepare_cached(PUT)?.execute(params![
         slot.group,
         slot.key,
+        slot.created,
         row.revision.as_i64(),
         row.updated.as_millis(),
         row.deadline.map(Timestamp::as_millis),
@@ -168,11 +138,6 @@ pub(super) fn set_deadline(conn: &Connection, slot: &Slot, deadline: Option<Time
 pub(super) fn remove(conn: &Connection, slot: &Slot) -> Result<()> {
     remove_value(conn, slot)?;
     conn.prepare_cached(REMOVE)?.execute(params![slot.group, slot.key])?;
-    Ok(())
-}
-
-fn put_value(conn: &Connection, created: i64, value: &Value) -> Result<()> {
-    conn.prepare_cached(PUT_APART)?.execute(params![created, SqlValue(value)])?;
     Ok(())
 }
 

@@ -53,7 +53,8 @@ impl Image {
             content_type: entry.content_type.as_deref(),
             value: &entry.value,
         };
-        entries::insert(&self.conn, signed(group), &entry.key, entry.created, &row)
+        let slot = entries::Slot::fresh(signed(group), &entry.key, entry.created);
+        entries::put(&self.conn, &slot, &row)
     }
 
     pub(crate) fn namespace(&self, name: &str, usage: Usage, quota: Quota) -> Result<()> {

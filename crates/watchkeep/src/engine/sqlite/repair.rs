@@ -7,12 +7,16 @@ use rusqlite::{Connection, params};
 use crate::types::error::{Reason, Result};
 use crate::types::name::namespace_of;
 
+use super::columns::value_bytes;
 use super::counters::DROP_USAGE;
 use super::{check, epochs};
 
 const GROUPS: &str = "SELECT id, name, keys, bytes, flags FROM wk_groups";
-const ENTRIES: &str = "SELECT count(*), coalesce(sum(octet_length(key) + coalesce(apart, octet_length(value))), 0) \
-     FROM wk_entries WHERE group_id = ?1";
+const ENTRIES: &str = concat!(
+    "SELECT count(*), coalesce(sum(octet_length(e.key) + ",
+    value_bytes!(),
+    "), 0) FROM wk_entries e WHERE e.group_id = ?1"
+);
 const NAMESPACES: &str = "SELECT name, keys, groups, bytes FROM wk_namespaces";
 /// A quota stays.
 const SET_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) VALUES (?1, ?2, ?3, ?4) \

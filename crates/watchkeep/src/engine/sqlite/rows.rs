@@ -181,8 +181,8 @@ impl Rows for SqliteRows<'_> {
         let New { updated, deadline, content_type, value, .. } = *new;
         let row = entries::Row { revision, updated, deadline, content_type, value };
         match over {
-            Some(slot) => entries::update(self.conn, slot, &row)?,
-            None => entries::insert(self.conn, group, key, revision, &row)?,
+            Some(slot) => entries::put(self.conn, slot, &row)?,
+            None => entries::put(self.conn, &Slot::fresh(group, key, revision), &row)?,
         }
         self.note_deadline(deadline);
         Ok(())
