@@ -282,6 +282,15 @@ mod tests {
             look(WAL_IDLE_LOOKS)?;
             assert!(engine.sizes().1 > 0);
         }
+        // So does another store on the file, as another process has it.
+        let other = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        for _ in 0..3 {
+            let set = Operation::set("g", "other", vec![0; 300_000].into(), SetOptions::new());
+            other.write(Write { author: Author::default(), work: set.into() }, &mut Settled::default())?;
+            look(WAL_IDLE_LOOKS)?;
+            assert!(engine.sizes().1 > 0);
+        }
+        drop(other);
         // So does somebody who reads what is in it, as long as that lasts.
         let held = engine.hold()?;
         set()?;
