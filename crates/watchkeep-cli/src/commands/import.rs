@@ -356,3 +356,31 @@ impl Source for Lines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_sorted_in_pieces_of_a_bounded_size() {
+        let record = |key: u64| Record {
+            group: "g".to_owned(),
+            key: format!("{:02}", key % 3),
+            value: "v".repeat(1 << 20).into(),
+            deadline: None,
+            content_type: None,
+        };
+        let (mut chunk, mut pieces) = (Chunk::default(), Vec::new());
+        for number in 0..70 {
+            chunk.push(Place { noun: "line", number }, record(70 - number));
+            if chunk.is_full() {
+                let places: Vec<_> =
+                    chunk.sorted().iter().map(|(place, record)| (record.key.clone(), place.number)).collect();
+                assert!(places.is_sorted(), "in the order of keys, and of lines where they are the same");
+                pieces.push(places.len());
+                chunk.clear();
+            }
+        }
+        assert_eq!((pieces, chunk.entries.len()), (vec![64], 6));
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::support::{Result, eventually, file_of};
+use crate::support::{Result, eventually, file_of, rows};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use watchkeep::{
@@ -408,17 +408,7 @@ fn counters_are_rebuilt_from_the_entries_and_nothing_else_is() -> Result {
     let (_folder, store) = store()?;
     store.set("plain", "k", "v")?;
     let file = || Connection::open(file_of(&store));
-    let contents = |table: &str| -> Result<Vec<String>> {
-        let conn = file()?;
-        let mut statement = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))?;
-        let columns = statement.column_count();
-        let row = |row: &rusqlite::Row<'_>| {
-            (0..columns)
-                .map(|n| row.get_ref(n).map(|value| format!("{value:?}")))
-                .collect::<rusqlite::Result<_>>()
-        };
-        Ok(statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
-    };
+    let contents = |table: &str| rows(&store, &format!("SELECT * FROM {table} ORDER BY 1"));
     assert_eq!(store.repair_counters()?, Vec::<String>::new());
     let tables = ["wk_meta", "wk_groups", "wk_namespaces", "wk_entries", "wk_values", "wk_dead", "wk_log"];
     let before = tables.map(contents);

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{LIMIT, Result, eventually, file_of};
+use crate::support::{LIMIT, Result, eventually, file_of, rows};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use watchkeep::{
@@ -25,19 +25,6 @@ fn edit(store: &Store, sql: &str) -> Result {
     let conn = Connection::open(file_of(store))?;
     conn.busy_timeout(LIMIT)?;
     Ok(conn.execute_batch(sql)?)
-}
-
-/// The rows that a query gives, as text.
-fn rows(store: &Store, sql: &str) -> Result<Vec<String>> {
-    let conn = Connection::open(file_of(store))?;
-    let mut statement = conn.prepare(sql)?;
-    let columns = statement.column_count();
-    let row = |row: &rusqlite::Row<'_>| {
-        (0..columns)
-            .map(|n| row.get_ref(n).map(|value| format!("{value:?}")))
-            .collect::<rusqlite::Result<_>>()
-    };
-    Ok(statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
 }
 
 fn is_sound(store: &Store) -> Result {

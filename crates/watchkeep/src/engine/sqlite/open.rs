@@ -18,6 +18,9 @@ use super::retention;
 use super::schema::{self, APPLICATION_ID, FORMAT, TABLES};
 use crate::engine::nesting::FileKey;
 
+const NEEDS: &str =
+    "SELECT value FROM wk_meta WHERE name IN ('needs_read', 'needs_write') AND trim(value) <> '' LIMIT 1";
+
 /// What the file says about itself.
 pub(super) struct Identity {
     pub(super) id: StoreId,
@@ -154,13 +157,9 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
 /// `needs_write` write it wrong, and a store is always opened to be written. Looked at before the tables, of which it may
 /// have more.
 pub(super) fn newer_feature(conn: &Connection, path: &Path) -> Result<Option<Reason>> {
-    for list in ["needs_read", "needs_write"] {
-        let words: Option<String> = meta(conn, list)?;
-        if let Some(word) = words.as_deref().unwrap_or_default().split_whitespace().next() {
-            return Ok(Some(Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }));
-        }
-    }
-    Ok(None)
+    let words: Option<String> = conn.prepare_cached(NEEDS)?.query_row([], |row| row.get(0)).optional()?;
+    let word = words.as_deref().unwrap_or_default().split_whitespace().next();
+    Ok(word.map(|word| Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }))
 }
 
 /// Which store it is.

@@ -64,6 +64,19 @@ pub(crate) fn file_of(store: &Store) -> &Path {
     store.path().expect("it is in memory")
 }
 
+/// The rows that a query of a store's file gives, as text.
+pub(crate) fn rows(store: &Store, sql: &str) -> Result<Vec<String>> {
+    let conn = rusqlite::Connection::open(file_of(store))?;
+    let mut statement = conn.prepare(sql)?;
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| {
+        (0..columns)
+            .map(|n| row.get_ref(n).map(|value| format!("{value:?}")))
+            .collect::<rusqlite::Result<_>>()
+    };
+    Ok(statement.query_map([], row)?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// How often a test tries something that hits seldom, times what `WATCHKEEP_TEST_SCALE` says.
 pub(crate) fn scaled(times: u64) -> Result<u64> {
     let scale = std::env::var_os("WATCHKEEP_TEST_SCALE").unwrap_or_else(|| "1".into());
