@@ -32,7 +32,17 @@ fn stores(cell: &Cell) -> bool {
     use Workload::*;
     matches!(
         cell.workload,
-        Set | Get | GetZipf | Scan | ImportSorted | ImportRandom | DeleteGroup | Open | Growth
+        Set | Get
+            | GetZipf
+            | GetBusy
+            | GetCold
+            | Batch
+            | Scan
+            | ImportSorted
+            | ImportRandom
+            | DeleteGroup
+            | Open
+            | Growth
     )
 }
 

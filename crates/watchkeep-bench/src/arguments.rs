@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::Result;
+use crate::data::Values;
 use crate::layouts;
 use crate::plan::Workload;
 use crate::processes::Role;
@@ -18,6 +19,7 @@ Examples:
   scripts/bench set get --repeats 3 --seconds 2
   scripts/bench fanout --json fanout.jsonl
   scripts/bench fanout --json fanout.jsonl --repeats 9 --resume
+  scripts/bench get scan --entries 1000000 --values mixed --contenders watchkeep,rusqlite
   scripts/bench count-syncs
   scripts/bench processes --seconds 5 --repeats 3
   scripts/bench layouts --entries 100000 --seconds 1 --json layouts.jsonl
@@ -39,6 +41,10 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) measure: Measure,
+
+    /// Whom to measure; everybody unless named. What is compared with stands in the tables only if it is named as well.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) contenders: Vec<String>,
 
     /// How often each cell is measured; the tables show medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -84,6 +90,10 @@ pub(crate) struct Measure {
     /// How many entries the large stores hold.
     #[arg(long, default_value_t = 1_000_000, global = true)]
     pub(crate) entries: usize,
+
+    /// How large values are: a number of bytes, or `mixed`: 90 of 100 have 100 bytes, 9 have 1,000, and one has 20,000.
+    #[arg(long, default_value = "100", global = true)]
+    pub(crate) values: Values,
 
     /// In which folder the data lies, in a fresh folder that is removed afterwards; the build's own unless named.
     /// It must be on a disk.
@@ -145,6 +155,9 @@ pub(crate) enum Command {
         name: String,
         /// An empty folder.
         folder: PathBuf,
+        /// Where stores that several cells read are kept between them; they are loaded anew without it.
+        #[arg(long)]
+        kept: Option<PathBuf>,
     },
 }
 

@@ -33,6 +33,7 @@ pub use watchkeep::Durability;
 
 use arguments::{Arguments, Command};
 use plan::Plan;
+use workload::Place;
 
 /// Whatever goes wrong ends the run, with a sentence that says what to do.
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
@@ -41,9 +42,11 @@ pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>
 pub fn main(more: &'static [&'static dyn Contender]) -> ExitCode {
     let arguments = Arguments::read();
     let plan = Plan::new(more, arguments.measure.entries);
+    data::choose(arguments.measure.values);
     let done = match &arguments.command {
-        Some(Command::Cell { name, folder }) => {
-            workload::cell(&plan, name, folder, arguments.measure.window()).and_then(|text| print(&text))
+        Some(Command::Cell { name, folder, kept }) => {
+            let place = Place { folder, kept: kept.as_deref().unwrap_or(folder) };
+            workload::cell(&plan, name, &place, arguments.measure.window()).and_then(|text| print(&text))
         }
         Some(Command::Processes { repeats }) => {
             processes::run(&arguments.measure, *repeats).and_then(|text| print(&text))

@@ -17,7 +17,10 @@ pub enum Workload {
     Pipelined,
     Get,
     GetZipf,
+    GetBusy,
+    GetCold,
     Scan,
+    Batch,
     ImportSorted,
     ImportRandom,
     Latency,
@@ -39,7 +42,10 @@ impl Workload {
         Workload::Pipelined,
         Workload::Get,
         Workload::GetZipf,
+        Workload::GetBusy,
+        Workload::GetCold,
         Workload::Scan,
+        Workload::Batch,
         Workload::ImportSorted,
         Workload::ImportRandom,
         Workload::Latency,
@@ -61,6 +67,9 @@ impl Workload {
             Workload::Pipelined => "pipelined",
             Workload::Get => "get",
             Workload::GetZipf => "get-zipf",
+            Workload::GetBusy => "get-busy",
+            Workload::GetCold => "get-cold",
+            Workload::Batch => "batch",
             Workload::Scan => "scan",
             Workload::ImportSorted => "import-sorted",
             Workload::ImportRandom => "import-random",
@@ -86,6 +95,9 @@ impl Workload {
             Workload::GetZipf => {
                 "single reads from all entries by 1 and 2 threads, few keys most of the time"
             }
+            Workload::GetBusy => "the same by 1 and 2 threads beside one that sets 1,000 keys a second",
+            Workload::GetCold => "the first single reads of a store of which nothing is in memory",
+            Workload::Batch => "transactions of 1,000 sets, in no order, over all entries",
             Workload::Scan => "a group of 10,000 entries, read in order",
             Workload::ImportSorted => "many entries written at once, in the order of their keys",
             Workload::ImportRandom => "many entries written at once, in no order",
@@ -107,8 +119,9 @@ impl Workload {
         let most = |sizes: &[usize]| sizes.iter().copied().filter(|size| *size <= entries).collect();
         match self {
             Workload::Floor | Workload::Set => vec![1, 16, 64],
-            Workload::Get | Workload::GetZipf => vec![1, 2],
-            Workload::Latency => vec![1],
+            Workload::Get | Workload::GetZipf | Workload::GetBusy => vec![1, 2],
+            Workload::Latency | Workload::GetCold => vec![1],
+            Workload::Batch => vec![1_000],
             Workload::FanOut => most(&[1, 100, 10_000, 100_000]),
             Workload::Selectivity => most(&[1, 1_000, 100_000, 1_000_000]),
             Workload::CatchUp | Workload::History => vec![LOGGED.min(entries)],
@@ -130,6 +143,9 @@ impl Workload {
             self,
             Workload::Get
                 | Workload::GetZipf
+                | Workload::GetBusy
+                | Workload::GetCold
+                | Workload::Batch
                 | Workload::ImportSorted
                 | Workload::ImportRandom
                 | Workload::DeleteGroup
@@ -200,6 +216,11 @@ impl Plan {
             }
         }
         cells
+    }
+
+    /// Whether there is a contender of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.contenders.iter().any(|known| known.name() == name)
     }
 
     /// The cell of this name, of any size, if there is one.

@@ -44,6 +44,9 @@ pub(crate) struct Results {
 #[derive(Serialize, Deserialize)]
 struct Line {
     cell: String,
+    /// Of the store, where it is large.
+    entries: usize,
+    values: String,
     round: u32,
     kept: bool,
     #[serde(flatten)]
@@ -54,6 +57,8 @@ struct Line {
 #[derive(Default)]
 struct Record {
     file: Option<File>,
+    entries: usize,
+    values: String,
     known: BTreeMap<(u32, String), Outcome>,
     thrown_away: u32,
 }
@@ -61,11 +66,19 @@ struct Record {
 impl Record {
     fn open(arguments: &Arguments) -> Result<Record> {
         let Some(path) = &arguments.json else { return Ok(Record::default()) };
-        let mut record = Record::default();
+        let (entries, values) = (arguments.measure.entries, arguments.measure.values.to_string());
+        let mut record = Record { entries, values, ..Record::default() };
         if arguments.resume && path.exists() {
             for line in std::fs::read_to_string(path)?.lines() {
                 let line: Line = serde_json::from_str(line)
                     .map_err(|error| format!("{path:?} is not of a run: {error}"))?;
+                if line.entries != record.entries || line.values != record.values {
+                    return Err(format!(
+                        "{path:?} is of a run with --entries {} --values {}; give the same, or another file",
+                        line.entries, line.values
+                    )
+                    .into());
+                }
                 match line.kept {
                     true => drop(record.known.insert((line.round, line.cell), line.outcome)),
                     false => record.thrown_away += 1,
@@ -80,7 +93,8 @@ impl Record {
 
     fn note(&mut self, cell: &Cell, round: u32, kept: bool, outcome: &Outcome) -> Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
-        let line = Line { cell: cell.name(), round, kept, outcome: outcome.clone() };
+        let (entries, values) = (self.entries, self.values.clone());
+        let line = Line { cell: cell.name(), entries, values, round, kept, outcome: outcome.clone() };
         Ok(writeln!(file, "{}", serde_json::to_string(&line)?)?)
     }
 }
@@ -88,7 +102,19 @@ impl Record {
 /// Measures what is chosen; the report.
 pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
     let (began, start) = (jiff::Timestamp::now(), Instant::now());
-    let cells = plan.cells(&arguments.chosen());
+    let mut cells = plan.cells(&arguments.chosen());
+    for name in &arguments.contenders {
+        if !plan.has(name) {
+            return Err(format!(
+                "there is no contender {name:?}; the tables of docs/benchmarks.md name them"
+            )
+            .into());
+        }
+    }
+    cells.retain(|cell| {
+        let named = arguments.contenders.iter().any(|name| name == cell.contender.name());
+        named || arguments.contenders.is_empty()
+    });
     let folder = arguments.measure.folder()?;
     let mut results = Results {
         machine: Machine::look(folder.path()),
@@ -99,6 +125,7 @@ pub(crate) fn run(plan: &Plan, arguments: &Arguments) -> Result<String> {
         syncs: None,
         cells,
     };
+    std::fs::create_dir(folder.path().join("kept"))?;
     let mut record = Record::open(arguments)?;
     results.thrown_away = record.thrown_away;
     let stopped = stop_flag()?;
@@ -176,7 +203,10 @@ fn in_process(measure: &Measure, cell: &Cell, folder: &Path) -> Result<Outcome> 
     let output = Command::new(std::env::current_exe()?)
         .args(["cell", &cell.name()])
         .arg(fresh.path())
+        .arg("--kept")
+        .arg(folder.join("kept"))
         .args(["--seconds", &measure.seconds.to_string(), "--entries", &measure.entries.to_string()])
+        .args(["--values", &measure.values.to_string()])
         .output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

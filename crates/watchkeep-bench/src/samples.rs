@@ -19,6 +19,11 @@ impl Samples {
         self.0.extend(other.0);
     }
 
+    /// In nanoseconds; 0 when there are none.
+    pub(crate) fn mean(&self) -> f64 {
+        self.0.iter().sum::<u64>() as f64 / self.0.len().max(1) as f64
+    }
+
     /// The time below which this many of a thousand lie, in nanoseconds; 0 when there are none.
     pub(crate) fn permille(&mut self, permille: usize) -> f64 {
         let place = self.0.len().saturating_sub(1) * permille.min(1000) / 1000;
@@ -48,6 +53,7 @@ mod tests {
         let mut samples = Samples::default();
         assert!(samples.permille(500).abs() < f64::EPSILON);
         (1..=1001).rev().for_each(|time| samples.add(Duration::from_nanos(time)));
+        assert!((samples.mean() - 501.0).abs() < f64::EPSILON);
         for (permille, expected) in [(0, 1.0), (500, 501.0), (990, 991.0), (1000, 1001.0)] {
             assert!((samples.permille(permille) - expected).abs() < f64::EPSILON, "{permille}");
         }

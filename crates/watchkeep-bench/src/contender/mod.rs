@@ -17,6 +17,7 @@ use crate::plan::{Cell, Workload};
 /// Those of this crate. The first that takes a cell is what the others are compared with, unless it is ours.
 pub(crate) const OURS: &[&dyn Contender] = &[
     &watchkeep::Watchkeep,
+    &watchkeep::Importing,
     &watchkeep::Callbacks,
     &raw::PLAIN,
     &raw::CACHE,

@@ -34,28 +34,32 @@ const CHECKSUM: i64 = 0x9e37_79b9;
 const DUE: &str = "SELECT e.group_id, g.name, e.key FROM wk_entries e JOIN wk_groups g ON g.id = e.group_id \
      WHERE e.deadline <= 2 ORDER BY e.deadline LIMIT ?1";
 const REMOVE: &str = "DELETE FROM wk_entries WHERE group_id = ?1 AND key = ?2";
-const SCAN: &str = "SELECT e.key, e.value, e.deadline FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
-     WHERE g.name = ?1 ORDER BY e.key";
+const SCAN: &str = "SELECT e.key, e.revision, e.created, e.updated, e.deadline, e.content_type, e.value \
+     FROM wk_groups g JOIN wk_entries e ON e.group_id = g.id \
+     WHERE g.name = ?1 AND e.key > ?2 ORDER BY e.key LIMIT ?3";
+const PAGE: i64 = 256;
 const BATCH: usize = 2_000;
 
-/// What a store of ours keeps in all, and the length of the write-ahead log at which it is moved into the file.
-const CACHE_MIB: u32 = 64;
+/// What a store of ours keeps for its writer, and for all readers together; and the length of the write-ahead log at which
+/// it is moved into the file.
+const WRITER_MIB: u32 = 16;
+const READERS_MIB: u32 = 48;
 const CHECKPOINT_PAGES: u32 = 16_000;
 
 /// Raw `rusqlite`.
 #[derive(Debug)]
 pub(crate) struct Raw {
     name: &'static str,
-    /// The page cache of each connection.
-    cache_mib: u32,
+    /// The page cache of each connection, where it has more than ours.
+    cache_mib: Option<u32>,
     /// Whether a set writes its log row.
     log: bool,
 }
 
-pub(crate) static PLAIN: Raw = Raw { name: "rusqlite", cache_mib: CACHE_MIB, log: true };
-pub(crate) static CACHE: Raw = Raw { name: "rusqlite-cache", cache_mib: 256, log: true };
+pub(crate) static PLAIN: Raw = Raw { name: "rusqlite", cache_mib: None, log: true };
+pub(crate) static CACHE: Raw = Raw { name: "rusqlite-cache", cache_mib: Some(256), log: true };
 /// What the peers write: the entry alone.
-pub(crate) static NO_LOG: Raw = Raw { name: "rusqlite-no-log", cache_mib: 256, log: false };
+pub(crate) static NO_LOG: Raw = Raw { name: "rusqlite-no-log", cache_mib: None, log: false };
 
 impl Contender for Raw {
     fn name(&self) -> &'static str {
@@ -64,17 +68,16 @@ impl Contender for Raw {
 
     fn about(&self) -> String {
         match self.cache_mib {
-            CACHE_MIB => format!(
+            _ if !self.log => "as rusqlite, without the row of the log: what the peers write".to_owned(),
+            None => format!(
                 "rusqlite {} with SQLite {}: the entry and its log row in one transaction, the same tables and indices; \
-                 cached statements that stay prepared; no checks of pages; WAL, automatic checkpoints at {CHECKPOINT_PAGES} pages, a page cache of {CACHE_MIB} MiB; one writing connection behind a mutex, one reading \
+                 cached statements that stay prepared; no checks of pages; WAL, automatic checkpoints at {CHECKPOINT_PAGES} pages, a page cache of {WRITER_MIB} MiB for the writer \
+                 and {READERS_MIB} MiB for all readers; one writing connection behind a mutex, one reading \
                  connection a thread, the value copied out; its watch is a hash map of `sync_channel(16)`",
                 version_of("rusqlite"),
                 rusqlite::version()
             ),
-            _ if !self.log => {
-                "as rusqlite-cache, without the row of the log: what the peers write".to_owned()
-            }
-            mib => format!("as rusqlite, with a page cache of {mib} MiB"),
+            Some(mib) => format!("as rusqlite, with a page cache of {mib} MiB for each connection"),
         }
     }
 
@@ -87,8 +90,9 @@ impl Contender for Raw {
             Workload::Floor => false,
             Workload::Set => true,
             Workload::Get | Workload::GetZipf => self.log,
+            Workload::Batch => self.cache_mib.is_none(),
             Workload::ImportSorted | Workload::ImportRandom => true,
-            _ => self.log && self.cache_mib == CACHE_MIB,
+            _ => self.log && self.cache_mib.is_none(),
         }
     }
 
@@ -99,11 +103,19 @@ impl Contender for Raw {
             drop(super::watchkeep::open(folder, cell.durability)?);
         }
         let sync = if cell.durability == Durability::Full { "FULL" } else { "NORMAL" };
-        let settings = format!(
-            "PRAGMA synchronous = {sync}; PRAGMA cache_size = -{}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};",
-            self.cache_mib * 1_024
-        );
-        let conn = connect(&path, &settings)?;
+        let settings = |mib: u32| {
+            format!(
+                "PRAGMA synchronous = {sync}; PRAGMA cache_size = -{}; \
+                 PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};",
+                self.cache_mib.unwrap_or(mib) * 1_024
+            )
+        };
+        let readers = match cell.workload {
+            Workload::Get | Workload::GetZipf | Workload::GetBusy => u32::try_from(cell.size)?,
+            _ => 1,
+        };
+        let conn = connect(&path, &settings(WRITER_MIB))?;
+        let settings = settings(READERS_MIB / readers);
         let groups = groups(&conn)?;
         let revision =
             conn.query_row("SELECT coalesce(max(revision), 0) FROM wk_log", [], |row| row.get(0))?;
@@ -335,6 +347,33 @@ impl Logged {
     }
 }
 
+/// An entry of a page, with all that it says.
+#[derive(Debug)]
+#[expect(dead_code, reason = "what a reader wants of an entry is read, whether or not it is looked at")]
+struct Scanned {
+    key: String,
+    revision: i64,
+    created: i64,
+    updated: i64,
+    deadline: Option<i64>,
+    content_type: Option<String>,
+    value: Vec<u8>,
+}
+
+impl Scanned {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Scanned> {
+        Ok(Scanned {
+            key: row.get(0)?,
+            revision: row.get(1)?,
+            created: row.get(2)?,
+            updated: row.get(3)?,
+            deadline: row.get(4)?,
+            content_type: row.get(5)?,
+            value: row.get_ref(6)?.as_bytes()?.to_vec(),
+        })
+    }
+}
+
 struct Thread<'o> {
     open: &'o Open,
     /// Opened by the first read.
@@ -372,14 +411,16 @@ impl Session for Thread<'_> {
     }
 
     fn scan(&mut self, group: &str, value: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let mut statement = self.reader()?.prepare_cached(SCAN)?;
-        let mut rows = statement.query([group])?;
-        while let Some(row) = rows.next()? {
-            let (key, _deadline): (String, Option<i64>) = (row.get(0)?, row.get(2)?);
-            std::hint::black_box(key);
-            let found: Vec<u8> = row.get_ref(1)?.as_bytes()?.to_vec();
-            value(&found);
+        let (reader, mut after) = (self.reader()?, String::new());
+        loop {
+            let mut statement = reader.prepare_cached(SCAN)?;
+            let rows = statement.query_map(params![group, after, PAGE], Scanned::read)?;
+            let page: Vec<Scanned> = rows.collect::<rusqlite::Result<_>>()?;
+            page.iter().for_each(|entry| value(&entry.value));
+            match page.into_iter().next_back() {
+                Some(last) => after = last.key,
+                None => return Ok(()),
+            }
         }
-        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Ours.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,17 +17,24 @@ use watchkeep::{
 use super::limits::Counted;
 use super::{Contender, Peer, Replayed, Session, Watch};
 use crate::Result;
-use crate::data::{Name, value};
+use crate::data::{Name, value, value_bytes};
 use crate::plan::{Cell, Workload};
 
 /// How many entries are loaded in one transaction.
 const BATCH: usize = 2_000;
+/// How much `watchkeep import` sorts at once, in bytes, and what an entry of it takes besides its value.
+const IMPORT_BYTES: usize = 64 << 20;
+const IMPORT_OVERHEAD: usize = 160;
 /// How long what expires lives, by a clock that is moved.
 const TTL: Duration = Duration::from_secs(3600);
 
 /// The library, with its watchers.
 #[derive(Debug)]
 pub(crate) struct Watchkeep;
+
+/// The library, as `watchkeep import` fills it.
+#[derive(Debug)]
+pub(crate) struct Importing;
 
 /// The library, with callbacks in place of watchers.
 #[derive(Debug)]
@@ -58,7 +66,32 @@ impl Contender for Watchkeep {
         if cell.workload == Workload::Expiry {
             options = options.clock(clock.clone());
         }
-        Ok(Box::new(Open { store: options.open(folder.join("store.db"))?, clock, callbacks: false }))
+        let store = options.open(folder.join("store.db"))?;
+        Ok(Box::new(Open { clock, ..Open::new(store) }))
+    }
+}
+
+impl Contender for Importing {
+    fn name(&self) -> &'static str {
+        "watchkeep-import"
+    }
+
+    fn about(&self) -> String {
+        "as watchkeep; sorts the entries 64 MiB at a time before it writes them, as `watchkeep import` does"
+            .to_owned()
+    }
+
+    fn rows(&self) -> u32 {
+        2
+    }
+
+    fn takes(&self, cell: &Cell) -> bool {
+        cell.workload == Workload::ImportRandom
+    }
+
+    fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
+        let store = open(folder, cell.durability)?;
+        Ok(Box::new(Open { sorts: true, ..Open::new(store) }))
     }
 }
 
@@ -76,8 +109,7 @@ impl Contender for Callbacks {
     }
 
     fn open(&self, folder: &Path, cell: &Cell) -> Result<Box<dyn Peer>> {
-        let clock = Arc::new(ManualClock::new(SystemClock.now()));
-        Ok(Box::new(Open { store: open(folder, cell.durability)?, clock, callbacks: true }))
+        Ok(Box::new(Open { callbacks: true, ..Open::new(open(folder, cell.durability)?) }))
     }
 }
 
@@ -90,14 +122,37 @@ struct Open {
     /// Its time, where it matters.
     clock: Arc<ManualClock>,
     callbacks: bool,
+    /// Whether a load sorts what it writes.
+    sorts: bool,
 }
 
 impl Open {
+    fn new(store: Store) -> Open {
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        Open { store, clock, callbacks: false, sorts: false }
+    }
+
+    /// The serial numbers of the next transaction of a load.
+    fn batch(&self, names: &[Name], serials: &mut Range<usize>) -> Vec<usize> {
+        if !self.sorts {
+            return serials.take(BATCH).collect();
+        }
+        let (number, mut bytes) = (|serial: usize| serial % names.len().max(1), 0);
+        let fits = |serial: &usize| {
+            bytes += IMPORT_OVERHEAD + value_bytes(number(*serial));
+            bytes < IMPORT_BYTES
+        };
+        let mut batch: Vec<usize> = serials.clone().take_while(fits).collect();
+        *serials = serials.start + batch.len()..serials.end;
+        batch.sort_by_key(|serial| names.get(number(*serial)).map(|name| (&name.group, &name.key)));
+        batch
+    }
+
     fn load_with(&self, names: &[Name], count: usize, ttl: Option<Duration>) -> Result<()> {
         let mut text = String::new();
         let mut serials = 0..count;
         while !serials.is_empty() {
-            let batch: Vec<usize> = serials.by_ref().take(BATCH).collect();
+            let batch = self.batch(names, &mut serials);
             self.store.transaction(|tx| {
                 for serial in &batch {
                     let number = serial % names.len().max(1);

@@ -1,17 +1,14 @@
 //! What is measured of a layout.
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Advice, fadvise};
-
-use super::Values;
 use super::meter::{Figure, Meter};
 use super::store::{Entry, KeyInfo, PAGE, Reader, Store, Writer};
 use crate::Result;
-use crate::data::Name;
+use crate::data::{Name, Values};
+use crate::machine::drop_cache;
 
 const GROUPS: usize = 100;
 /// How many entries a transaction of a load, of a batch and of a sweep has.
@@ -256,13 +253,6 @@ fn cold_rounds(
         done += meter.around(|| round(&reader, &mut random))?;
     }
     Ok(vec![meter.figure(done)])
-}
-
-/// Nobody in this process may have the file open: closing it here drops their locks.
-fn drop_cache(path: &Path) -> Result<()> {
-    let file = File::open(path)?;
-    file.sync_all()?;
-    Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
 }
 
 fn sweep(writer: &mut Writer<'_>, count: usize) -> Result<Vec<Figure>> {

@@ -9,17 +9,17 @@ mod store;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::arguments::Measure;
+use crate::data::Values;
 use crate::report::{Unit, show};
 use crate::samples::median;
 use crate::ticks::Ticks;
@@ -70,55 +70,6 @@ pub(crate) struct Choices {
     /// Where to add every measurement, one JSON object a line. What is there already is not measured again.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-}
-
-/// How large values are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Values {
-    Fixed(usize),
-    Mixed,
-}
-
-impl Values {
-    /// The value of a revision.
-    fn text(self, into: &mut String, revision: i64) -> Result<()> {
-        const FILLER: &str = "keep it, watch it; keep it, watch it; keep it, watch it; ";
-        let size = match self {
-            Values::Fixed(size) => size,
-            Values::Mixed => match fastrand::Rng::with_seed(revision.unsigned_abs()).u8(0..100) {
-                0..90 => 100,
-                90..99 => 1_000,
-                _ => 20_000,
-            },
-        };
-        into.clear();
-        write!(into, "{revision:012} ")?;
-        while into.len() < size {
-            into.push_str(FILLER.get(..size - into.len()).unwrap_or(FILLER));
-        }
-        Ok(())
-    }
-}
-
-impl Display for Values {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self {
-            Values::Fixed(size) => size.fmt(f),
-            Values::Mixed => f.write_str("mixed"),
-        }
-    }
-}
-
-impl FromStr for Values {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Values, String> {
-        match text.parse() {
-            Ok(size) if size > 12 => Ok(Values::Fixed(size)),
-            _ if text == "mixed" => Ok(Values::Mixed),
-            _ => Err("a number of bytes, at least 13, or `mixed` is wanted".to_owned()),
-        }
-    }
 }
 
 /// A line of the JSON file.

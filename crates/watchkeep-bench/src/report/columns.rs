@@ -107,14 +107,26 @@ const SCAN: Columns = &[
     ("time × rusqlite", What::Times("p50", RAW)),
     ("others", What::Others),
 ];
+const BATCH: Columns = &[
+    ("rows a set", What::Rows),
+    ("a transaction", What::Median("mean", Unit::Time)),
+    ("least ... most", What::Spread("mean", Unit::Time)),
+    ("p50", What::Median("p50", Unit::Time)),
+    ("p99", What::Median("p99", Unit::Time)),
+    ("time × rusqlite", What::Times("mean", RAW)),
+    ("time × rusqlite-no-log", What::Times("mean", Other::Contender("rusqlite-no-log"))),
+    ("others", What::Others),
+];
 const IMPORT: Columns = &[
     ("rows an entry", What::Rows),
     ("took", What::Median("took", Unit::Time)),
     ("entries/s", What::Median("rate", Unit::Rate)),
     ("least ... most", What::Spread("rate", Unit::Rate)),
-    ("rate × rusqlite", What::Times("rate", RAW)),
-    ("rate × rusqlite-no-log", What::Times("rate", Other::Contender("rusqlite-no-log"))),
-    ("file × names and values", What::Median("size", Unit::Rate)),
+    ("time × rusqlite", What::Times("took", RAW)),
+    ("time × rusqlite-no-log", What::Times("took", Other::Contender("rusqlite-no-log"))),
+    ("file × rusqlite-no-log", What::Times("logged size", Other::Contender("rusqlite-no-log"))),
+    ("trimmed", What::Times("trimmed size", Other::Contender("rusqlite-no-log"))),
+    ("trimmed × names and values", What::Median("size", Unit::Rate)),
     ("others", What::Others),
 ];
 const DISTURB: Columns = &[
@@ -162,6 +174,9 @@ impl Workload {
             Workload::Pipelined => "Sets on their way together, from one thread",
             Workload::Get => "Get, warm, each key as often",
             Workload::GetZipf => "Get, warm, few keys most of the time (Zipf, 0.99)",
+            Workload::GetBusy => "Get, warm, beside a writer",
+            Workload::GetCold => "Get, cold",
+            Workload::Batch => "Transactions of many sets",
             Workload::Scan => "Scan of a group",
             Workload::ImportSorted => "Import in the order of the keys",
             Workload::ImportRandom => "Import in random order",
@@ -181,6 +196,8 @@ impl Workload {
     pub(super) const fn size_title(self) -> &'static str {
         match self {
             Workload::Floor | Workload::Set | Workload::Get | Workload::GetZipf => "threads",
+            Workload::GetBusy | Workload::GetCold => "threads",
+            Workload::Batch => "sets",
             Workload::Latency | Workload::FanOut | Workload::Selectivity => "watchers",
             Workload::Lagging => "watchers",
             Workload::CatchUp | Workload::History => "events",
@@ -202,12 +219,23 @@ impl Workload {
                  that still grows is nearer to `disk-append`."
             }
             Workload::Set => {
-                "Random keys of 100,000 in 10 groups, from an empty store; names of 20 bytes, values of 100. Each \
+                "Random keys of 100,000 in 10 groups, from an empty store; names of 20 bytes. Each \
                  thread waits for its set before the next. Where a set writes two rows, the second is the log's; stores that keep no \
                  log write one, beside `rusqlite-no-log`. Checked: the log's length, and 2,000 values read back."
             }
             Workload::Get | Workload::GetZipf => {
                 "Random keys; every value is looked at. The write-ahead log is empty."
+            }
+            Workload::GetBusy => {
+                "As above, while another thread sets a random key every millisecond: after each commit a reader of \
+                 SQLite begins with an empty page cache."
+            }
+            Workload::GetCold => {
+                "2,000 random keys, the first reads after the store was opened; nothing of its files is in the system's \
+                 memory at first."
+            }
+            Workload::Batch => {
+                "Random keys of all, in a store of as many; one transaction after the other. Redb syncs at each."
             }
             Workload::Latency => {
                 "One watcher on another thread, asleep when the set begins; the writer waits for each event. The rival \
@@ -227,11 +255,13 @@ impl Workload {
                  their own. `rusqlite` has no such thing: it sets one after the other."
             }
             Workload::Scan => {
-                "All values of a group in the order of its keys, each copied out, from a store of ten such groups."
+                "All entries of a group with all their columns, in the order of its keys and in pages of 256, from a store of \
+                 ten such groups. Peers read their values in one go."
             }
             Workload::ImportSorted | Workload::ImportRandom => {
-                "Into an empty store, in transactions of 2,000. The file is measured after the log was trimmed and the \
-                 store closed, as the disk counts it. Checked: 2,000 values read back."
+                "Into an empty store, in transactions of 2,000; `watchkeep-import` sorts 64 MiB at a time, and each is a \
+                 transaction. The files are measured as the disk counts them after the store was closed, and again after \
+                 the log was trimmed. Checked: 2,000 values read back."
             }
             Workload::Lagging => {
                 "All begin at the start of a log of 5,000 events and are read in turn by one thread. The rival reads the \
@@ -264,7 +294,8 @@ impl Workload {
         match self {
             Workload::Floor => FLOOR,
             Workload::Set | Workload::Pipelined => SET,
-            Workload::Get | Workload::GetZipf => GET,
+            Workload::Get | Workload::GetZipf | Workload::GetBusy | Workload::GetCold => GET,
+            Workload::Batch => BATCH,
             Workload::Latency => LATENCY,
             Workload::FanOut => FAN_OUT,
             Workload::Selectivity => SELECTIVITY,

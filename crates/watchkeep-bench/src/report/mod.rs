@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::Result;
 use crate::arguments::Arguments;
+use crate::data::Values;
 use crate::plan::Workload;
 use crate::run::Results;
 use crate::samples::median;
@@ -61,12 +62,23 @@ fn how(results: &Results, arguments: &Arguments) -> String {
     let names = if names.len() == Workload::ALL.len() { "all".to_owned() } else { names.join(" ") };
     let (repeats, seconds) = (arguments.repeats, arguments.measure.seconds);
     let (heavy, entries) = (arguments.heavy_repeats, arguments.measure.entries);
+    let mut others = String::new();
+    if !arguments.contenders.is_empty() {
+        others = format!(" --contenders {}", arguments.contenders.join(","));
+    }
+    let values = arguments.measure.values;
+    let of_them = if values == Values::Mixed {
+        " sizes: of 100, 90 have 100 bytes, 9 have 1,000, and one has 20,000"
+    } else {
+        " bytes"
+    };
     text.push_str(&format!(
-        "Again:\n\n```text\nscripts/bench {names} --repeats {repeats} --heavy-repeats {heavy} --seconds {seconds} --entries {entries} \
+        "Again:\n\n```text\nscripts/bench {names} --repeats {repeats} --heavy-repeats {heavy} --seconds {seconds} --entries {entries} --values {values}{others} \
          --report docs/benchmarks.md\nscripts/bench count-syncs\n```\n\n"
     ));
     text.push_str(&format!(
-        "- Each *cell* (workload, durability, size, contender) is a process of its own on fresh files, {seconds} s \
+        "- Names have 20 bytes; values have {values}{of_them}.\n\
+         - Each *cell* (workload, durability, size, contender) is a process of its own on fresh files, {seconds} s \
          long after preparation and warm-up, {repeats} times; {heavy} times where a store of {entries} entries is \
          prepared. The rounds go over all cells, every other one backwards, \
          so that drift hits all alike. Shown are medians over the rounds, and the least and the most.\n\

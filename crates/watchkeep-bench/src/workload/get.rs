@@ -1,19 +1,26 @@
-//! Single reads, warm: each key as often as any other, or few of them most of the time.
+//! Single reads: each key as often as any other, or few of them most of the time, beside a writer, or with nothing in
+//! memory.
 
-use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::together;
+use super::{Place, joined, together};
 use crate::Result;
-use crate::contender::Session;
-use crate::data::{Name, is_value, names};
-use crate::outcome::Outcome;
+use crate::contender::{Peer, Session};
+use crate::data::{Name, is_value, names, value};
+use crate::machine::drop_cache;
+use crate::outcome::{Outcome, Section};
 use crate::plan::{Cell, Workload};
 use crate::samples::Samples;
 
 const WARM_UP: usize = 20_000;
 /// How many choices are made beforehand; then they come again.
 const DRAWN: usize = 500_000;
+
+/// How many keys are read of a store of which nothing is in memory.
+const COLD: usize = 2_000;
+/// From one set to the next of the writer beside the readers.
+const PACE: Duration = Duration::from_millis(1);
 
 /// Which key is read next.
 struct Pick {
@@ -42,45 +49,80 @@ impl Pick {
     }
 }
 
-pub(super) fn get(cell: &Cell, folder: &Path, window: Duration, entries: usize) -> Result<Outcome> {
+/// By as many threads as the cell's size says; beside a writer where the workload has one.
+pub(super) fn get(cell: &Cell, place: &Place<'_>, window: Duration, entries: usize) -> Result<Outcome> {
     let (names, zipf) = (names(entries), cell.workload == Workload::GetZipf);
     let pick = Pick::new(entries, zipf);
-    // Opened again after the load, so that the write-ahead log is in the file.
-    cell.contender.open(folder, cell)?.load(&names, entries)?;
-    let peer = cell.contender.open(folder, cell)?;
-    let mut outcome = Outcome::default();
-    let (took, read) = together(cell.size, &mut outcome, |thread, wait| {
-        let mut random = fastrand::Rng::with_seed(thread as u64 + 1);
-        let mut numbers = (0..DRAWN).map(|_| pick.next(&mut random)).collect::<Vec<_>>().into_iter().cycle();
-        let mut next = || numbers.next().unwrap_or_default();
-        let ready = peer.session().and_then(|mut session| {
-            for _ in 0..WARM_UP {
-                one(&mut *session, &names, next())?;
+    let peer = cell.contender.open(&place.loaded(cell, &names)?, cell)?;
+    let (mut outcome, done) = (Outcome::default(), AtomicBool::new(false));
+    let (took, read) = std::thread::scope(|scope| {
+        let writer =
+            (cell.workload == Workload::GetBusy).then(|| scope.spawn(|| write(&*peer, &names, &done)));
+        let read = together(cell.size, &mut outcome, |thread, wait| {
+            let mut random = fastrand::Rng::with_seed(thread as u64 + 1);
+            let drawn: Vec<_> = (0..DRAWN).map(|_| pick.next(&mut random)).collect();
+            let mut numbers = drawn.into_iter().cycle();
+            let mut next = || numbers.next().unwrap_or_default();
+            let ready = peer.session().and_then(|mut session| {
+                for _ in 0..WARM_UP {
+                    one(&mut *session, &names, next())?;
+                }
+                Ok(session)
+            });
+            wait();
+            let (mut session, mut samples, mut right) = (ready?, Samples::default(), 0);
+            let mut begun = Instant::now();
+            let until = begun + window;
+            while begun < until {
+                right += one(&mut *session, &names, next())?;
+                let done = Instant::now();
+                samples.add(done - begun);
+                begun = done;
             }
-            Ok(session)
+            Ok((samples, right))
         });
-        wait();
-        let (mut session, mut samples, mut right) = (ready?, Samples::default(), 0);
-        let mut begun = Instant::now();
-        let until = begun + window;
-        while begun < until {
-            right += one(&mut *session, &names, next())?;
-            let done = Instant::now();
-            samples.add(done - begun);
-            begun = done;
-        }
-        Ok((samples, right))
+        done.store(true, Ordering::Relaxed);
+        writer.map_or(Ok(()), joined)?;
+        read
     })?;
     let (mut samples, mut right) = (Samples::default(), 0);
     for (of_thread, right_of_thread) in read {
         samples.extend(of_thread);
         right += right_of_thread;
     }
+    figures(samples, took, right, &mut outcome);
+    Ok(outcome)
+}
+
+/// The first reads of a store that was opened with nothing of it in memory.
+pub(super) fn cold(cell: &Cell, place: &Place<'_>, entries: usize) -> Result<Outcome> {
+    let names = names(entries);
+    let folder = place.loaded(cell, &names)?;
+    for file in std::fs::read_dir(&folder)? {
+        let path = file?.path();
+        if path.is_file() {
+            drop_cache(&path)?;
+        }
+    }
+    let peer = cell.contender.open(&folder, cell)?;
+    let (mut session, mut random) = (peer.session()?, fastrand::Rng::with_seed(1));
+    let (mut outcome, mut samples, mut right) = (Outcome::default(), Samples::default(), 0);
+    let section = Section::begin()?;
+    for _ in 0..COLD {
+        let begun = Instant::now();
+        right += one(&mut *session, &names, random.usize(..entries))?;
+        samples.add(begun.elapsed());
+    }
+    let took = section.end(&mut outcome)?;
+    figures(samples, took, right, &mut outcome);
+    Ok(outcome)
+}
+
+fn figures(mut samples: Samples, took: Duration, right: u64, outcome: &mut Outcome) {
     outcome.metric("rate", samples.len() as f64 / took.as_secs_f64());
     outcome.metric("p50", samples.permille(500));
     outcome.metric("p99", samples.permille(990));
     outcome.check("values read", right, samples.len() as u64);
-    Ok(outcome)
 }
 
 /// One read; 1 if it was right.
@@ -89,4 +131,26 @@ fn one(session: &mut dyn Session, names: &[Name], number: usize) -> Result<u64> 
     let name = names.get(number).ok_or("no such name")?;
     session.get(name, &mut |read| right = u64::from(is_value(read, number, None)))?;
     Ok(right)
+}
+
+/// Sets random keys at an even pace.
+fn write(peer: &dyn Peer, names: &[Name], done: &AtomicBool) -> Result<()> {
+    let (mut session, mut random) = (peer.session()?, fastrand::Rng::with_seed(0));
+    let (mut text, mut next) = (String::new(), Instant::now());
+    for serial in 0.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let number = random.usize(..names.len());
+        value(&mut text, number, serial)?;
+        session.set(names.get(number).ok_or("no such name")?, &text)?;
+        next += PACE;
+        pause(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the pace of the writer is a wait and nothing else")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

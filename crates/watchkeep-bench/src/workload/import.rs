@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::Result;
-use crate::data::{VALUE_BYTES, is_value, names};
+use crate::data::{is_value, names, value_bytes};
 use crate::outcome::{Outcome, Section};
 use crate::plan::{Cell, Workload};
 
@@ -28,12 +28,17 @@ pub(super) fn import(cell: &Cell, folder: &Path) -> Result<Outcome> {
     }
     outcome.check("values read back", right, names.len().div_ceil(step) as u64);
     drop(session);
+    drop(peer);
+    outcome.metric("logged size", allocated(folder)?);
+    let peer = cell.contender.open(folder, cell)?;
     peer.trim()?;
     drop(peer);
-    let entry = names.first().map_or(0, |name| name.group.len() + name.key.len()) + VALUE_BYTES;
+    let entries = names.iter().enumerate();
+    let bytes = entries.map(|(number, name)| name.group.len() + name.key.len() + value_bytes(number));
     outcome.metric("rate", names.len() as f64 / took.as_secs_f64());
     outcome.metric("took", took.as_secs_f64() * 1e9);
-    outcome.metric("size", allocated(folder)? / (names.len() * entry) as f64);
+    outcome.metric("trimmed size", allocated(folder)?);
+    outcome.metric("size", allocated(folder)? / bytes.sum::<usize>() as f64);
     Ok(outcome)
 }
 

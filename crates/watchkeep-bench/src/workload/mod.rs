@@ -1,5 +1,6 @@
 //! The workloads: what a cell does, in a process and a folder of its own.
 
+mod batch;
 mod disturb;
 mod fanout;
 mod get;
@@ -13,18 +14,44 @@ mod scan;
 mod selectivity;
 mod set;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use crate::Result;
+use crate::data::Name;
 use crate::machine::refuse_memory;
 use crate::outcome::{Outcome, Section};
-use crate::plan::{Plan, Workload};
+use crate::plan::{Cell, Plan, Workload};
 
-/// Measures one cell in an empty folder; its outcome as JSON.
-pub(crate) fn cell(plan: &Plan, name: &str, folder: &Path, window: Duration) -> Result<String> {
+/// Where a cell has its files.
+pub(crate) struct Place<'a> {
+    /// Its own folder, empty.
+    pub(crate) folder: &'a Path,
+    /// For the stores that several cells read: loading them takes longer than the cells.
+    pub(crate) kept: &'a Path,
+}
+
+impl Place<'_> {
+    /// The folder of a store of this contender that holds all these names, loaded unless an earlier cell did so.
+    fn loaded(&self, cell: &Cell, names: &[Name]) -> Result<PathBuf> {
+        let folder = self.kept.join(cell.contender.name());
+        let mark = self.kept.join(format!("{}-is-loaded", cell.contender.name()));
+        if !mark.exists() {
+            std::fs::create_dir_all(&folder)?;
+            cell.contender.open(&folder, cell)?.load(names, names.len())?;
+            // Opened and closed again, so that the write-ahead log is in the file.
+            drop(cell.contender.open(&folder, cell)?);
+            std::fs::write(mark, "")?;
+        }
+        Ok(folder)
+    }
+}
+
+/// Measures one cell; its outcome as JSON.
+pub(crate) fn cell(plan: &Plan, name: &str, place: &Place<'_>, window: Duration) -> Result<String> {
+    let folder = place.folder;
     let cell = plan.named(name).ok_or_else(|| {
         format!("there is no cell {name:?}; cells are called like set/relaxed/16/watchkeep, see the JSON lines of a run")
     })?;
@@ -32,7 +59,9 @@ pub(crate) fn cell(plan: &Plan, name: &str, folder: &Path, window: Duration) -> 
     let outcome = match cell.workload {
         Workload::Floor => set::floor(&cell, folder, window),
         Workload::Set => set::set(&cell, folder, window),
-        Workload::Get | Workload::GetZipf => get::get(&cell, folder, window, plan.entries),
+        Workload::Get | Workload::GetZipf | Workload::GetBusy => get::get(&cell, place, window, plan.entries),
+        Workload::GetCold => get::cold(&cell, place, plan.entries),
+        Workload::Batch => batch::batch(&cell, place, window, plan.entries),
         Workload::Latency => latency::latency(&cell, folder, window),
         Workload::FanOut => fanout::fan_out(&cell, folder, window),
         Workload::Selectivity => selectivity::selectivity(&cell, folder, window),
