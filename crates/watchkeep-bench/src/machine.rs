@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 
@@ -13,6 +14,14 @@ pub(crate) fn drop_cache(path: &Path) -> Result<()> {
     let file = File::open(path)?;
     file.sync_all()?;
     Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pace of what is measured, or a look at it, is a wait and nothing else"
+)]
+pub(crate) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// What the report says of it.

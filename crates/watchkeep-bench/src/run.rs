@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::arguments::{Arguments, Measure};
-use crate::machine::Machine;
+use crate::machine::{Machine, pause};
 use crate::outcome::Outcome;
 use crate::plan::{Cell, Plan, Workload};
 use crate::report;
@@ -230,11 +230,6 @@ fn wait_for_quiet(arguments: &Arguments, stopped: &AtomicBool) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the machine is looked at over a time in which we do nothing")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
 
 /// Raised by SIGINT and SIGTERM, so that the data is removed.

@@ -18,6 +18,7 @@ use super::limits::Counted;
 use super::{Contender, Peer, Replayed, Session, Watch};
 use crate::Result;
 use crate::data::{Name, value, value_bytes};
+use crate::machine::pause;
 use crate::plan::{Cell, Workload};
 
 /// How many entries are loaded in one transaction.
@@ -25,6 +26,9 @@ const BATCH: usize = 2_000;
 /// How much `watchkeep import` sorts at once, in bytes, and what an entry of it takes besides its value.
 const IMPORT_BYTES: usize = 64 << 20;
 const IMPORT_OVERHEAD: usize = 160;
+/// How long free pages may take to be given back, and how long a file that does not shrink has given back all.
+const GIVEN_BACK: Duration = Duration::from_secs(120);
+const SETTLED: Duration = Duration::from_secs(2);
 /// How long what expires lives, by a clock that is moved.
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -196,7 +200,17 @@ impl Peer for Open {
 
     fn trim(&self) -> Result<()> {
         self.store.compact(self.store.last_revision()?)?;
-        Ok(())
+        // What is free is given back in the background, a step at a time.
+        let path = self.store.path().ok_or("it is in memory")?;
+        let (mut before, until) = (u64::MAX, Instant::now() + GIVEN_BACK);
+        loop {
+            let size = std::fs::metadata(path)?.len();
+            if size == before || Instant::now() > until {
+                return Ok(());
+            }
+            before = size;
+            pause(SETTLED);
+        }
     }
 
     fn pipeline(

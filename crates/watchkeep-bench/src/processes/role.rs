@@ -11,6 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use watchkeep::{Durability, Options, Retention, Revision, Store};
 
 use crate::Result;
+use crate::machine::pause;
 
 /// A part in a measurement.
 #[derive(Debug, Subcommand)]
@@ -238,9 +239,4 @@ impl Meter {
 pub(super) fn nanos(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the spacing of what is measured is a wait and nothing else")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

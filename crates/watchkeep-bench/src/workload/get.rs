@@ -8,7 +8,7 @@ use super::{Place, joined, together};
 use crate::Result;
 use crate::contender::{Peer, Session};
 use crate::data::{Name, is_value, names, value};
-use crate::machine::drop_cache;
+use crate::machine::{drop_cache, pause};
 use crate::outcome::{Outcome, Section};
 use crate::plan::{Cell, Workload};
 use crate::samples::Samples;
@@ -148,9 +148,4 @@ fn write(peer: &dyn Peer, names: &[Name], done: &AtomicBool) -> Result<()> {
         pause(next.saturating_duration_since(Instant::now()));
     }
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pace of the writer is a wait and nothing else")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }
