@@ -81,6 +81,11 @@ impl Query<'_> {
         matches!(self, Value { .. } | Entry { .. } | Count { .. } | Quota { .. } | Last)
     }
 
+    /// Whether it is about the log and not about entries.
+    pub(super) fn is_of_log(&self) -> bool {
+        matches!(self, Query::Last | Query::Bounds { .. } | Query::Log { .. } | Query::Change { .. })
+    }
+
     /// Whether it is answered after the close.
     pub(super) fn lingers(&self) -> bool {
         matches!(self, Query::Log { .. } | Query::Change { .. })

@@ -346,7 +346,7 @@ impl Engine for SqliteEngine {
         if let Some(cursor) = self.epochs.cursor(self.id, revision) {
             return cursor;
         }
-        let look = || self.pool.with(|conn| self.epochs.look_again(conn));
+        let look = || self.pool.for_upkeep(|conn| self.epochs.look_again(conn));
         // The second time on another connection.
         if let Err(error) = look().or_else(|_| look()) {
             tracing::warn!(%error, %revision, "the epochs could not be read; a cursor is given that will be refused");

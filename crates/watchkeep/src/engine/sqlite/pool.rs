@@ -28,9 +28,9 @@ struct Reader {
 /// Who reads.
 #[derive(Debug, Clone, Copy)]
 enum Who {
-    /// Those who share the page cache.
+    /// Those who read entries: they share the page cache.
     Users,
-    /// The store, which looks after itself now and then, and needs no cache for that.
+    /// Those who read the log, page after page, and the store, which looks after itself: a cache is of no use to them.
     Upkeep,
 }
 
@@ -59,17 +59,19 @@ impl State {
         }
     }
 
-    /// Connections that nobody needed for long, but for one.
+    /// Connections that nobody needed for long, but for one of each kind.
     fn unneeded(&mut self) -> Vec<Reader> {
         if self.since.elapsed() < IDLE_READER {
             return Vec::new();
         }
         self.since = Instant::now();
-        let Shelf { idle, busy, least_idle } = &mut self.users;
-        let all = idle.len() + *busy;
-        // The last of them were used last.
-        let gone = idle.drain(..(*least_idle).min(all.saturating_sub(1))).collect();
-        *least_idle = idle.len();
+        let mut gone = Vec::new();
+        for Shelf { idle, busy, least_idle } in [&mut self.users, &mut self.upkeep] {
+            let all = idle.len() + *busy;
+            // The last of them were used last.
+            gone.extend(idle.drain(..(*least_idle).min(all.saturating_sub(1))));
+            *least_idle = idle.len();
+        }
         gone
     }
 }
@@ -120,7 +122,7 @@ impl Pool {
         self.lend(Who::Users, f)
     }
 
-    /// The same, for what the store does for itself: it takes nothing of the cache from those who read.
+    /// The same, for what needs no cache: it takes nothing of that from those who read entries.
     pub(super) fn for_upkeep<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.lend(Who::Upkeep, f)
     }
@@ -166,10 +168,11 @@ impl Pool {
 
     /// Answers a query. After the close, where it lingers, on a connection that is closed again at once.
     pub(super) fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        let who = if query.is_of_log() { Who::Upkeep } else { Who::Users };
         if query.is_glance() {
-            return self.with(|conn| answer(&SqliteRead { conn, now: self.clock.now() }, query));
+            return self.lend(who, |conn| answer(&SqliteRead { conn, now: self.clock.now() }, query));
         }
-        match self.with(|conn| self.ask_on(conn, query)) {
+        match self.lend(who, |conn| self.ask_on(conn, query)) {
             // The close may come at any moment, also between a look and the read.
             Err(error) if query.lingers() && matches!(error.reason(), Reason::Closed) => {
                 self.ask_on(&self.connect()?, query)
@@ -276,6 +279,7 @@ mod tests {
     use crate::engine::sqlite::SqliteEngine;
     use crate::engine::{Close, Engine, Settled};
     use crate::types::options::Options;
+    use crate::types::revision::Revision;
 
     const MIB: i64 = 1_024;
 
@@ -311,11 +315,27 @@ mod tests {
             assert!(kept_idle <= 48 * MIB, "{readers} readers keep {kept_idle} KiB");
             assert_eq!(lock(&pool.state).users.idle.len(), readers.min(IDLE_READERS));
         }
-        // The store itself takes nothing of it.
+        // The store itself takes nothing of it, and who reads the log does not, either.
         let alone = at_once(pool, 1)?;
         assert_eq!(pool.for_upkeep(kept)?, MIB);
         assert_eq!(at_once(pool, 1)?, alone);
-        Ok(())
+        let all = |pool: &Pool| {
+            let state = lock(&pool.state);
+            state.users.idle.len() + state.users.busy
+        };
+        let before = all(pool);
+        pool.with(|_| {
+            for query in [
+                Query::Last,
+                Query::Bounds { after: None },
+                Query::Log { after: Revision::ZERO },
+                Query::Change { revision: Revision::new(1) },
+            ] {
+                pool.ask(&query)?;
+                assert_eq!(all(pool), before, "{query:?} reads among those who read entries");
+            }
+            Ok(())
+        })
     }
 
     #[test]
