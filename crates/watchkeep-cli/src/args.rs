@@ -60,7 +60,7 @@ Examples:
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The store's file
+    /// The store's file, or a store in a cluster: etcd://HOST,HOST,HOST/PREFIX
     #[arg(long, global = true, value_name = "FILE", env = "WATCHKEEP_STORE", hide_env_values = true)]
     #[arg(default_value = "watchkeep.db")]
     pub(crate) store: PathBuf,

@@ -176,7 +176,7 @@ impl Access {
                 keep_private(&path).map_err(Error::abort)?;
                 credentials
             }
-            None => options.open_in_memory()?,
+            None => open_elsewhere(store, options)?,
         };
         let live = Arc::new(Live::default());
         let told = live.clone();
@@ -290,6 +290,20 @@ impl Access {
     pub fn is_guarded(&self) -> bool {
         self.live.is_guarded()
     }
+}
+
+/// The credentials of a store without a file: beside it in its cluster, or in memory.
+#[cfg(feature = "etcd")]
+fn open_elsewhere(store: &Store, options: Options) -> Result<Store, Error> {
+    match store.address() {
+        Some(address) => options.connect(&format!("{address}.access")),
+        None => options.open_in_memory(),
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+fn open_elsewhere(_: &Store, options: Options) -> Result<Store, Error> {
+    options.open_in_memory()
 }
 
 /// The file of the credentials of a store.

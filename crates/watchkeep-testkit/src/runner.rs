@@ -268,6 +268,12 @@ impl Runner {
         let quiet = self.model.due(self.now()) == 0;
         let before = self.model.newest(keep);
         let (held, cut) = (self.model.held().len(), self.model.cut(before));
+        if !self.site.capabilities().trims {
+            return match self.surface.compact(before) {
+                Ok(gone) => Err(format!("{gone} events are gone of a log that cannot be trimmed")),
+                Err(_) => Ok(()),
+            };
+        }
         let said_gone = self.surface.compact(before).map_err(said)?;
         self.follow_none()?;
         self.observe_trimming()?;

@@ -90,6 +90,18 @@ fn no_file(path: &Path) -> Failure {
     Failure::new(NOT_FOUND, format!("{path:?} is not there; `watchkeep set` makes it, --store names another"))
 }
 
+/// Opens a store in a cluster.
+#[cfg(feature = "etcd")]
+fn connect(options: Options, address: &str) -> Result<Store> {
+    Ok(options.connect(address)?)
+}
+
+#[cfg(not(feature = "etcd"))]
+fn connect(_: Options, _: &str) -> Result<Store> {
+    let what = "this watchkeep knows no clusters; build it with `--features etcd`, or name a file";
+    Err(Failure::new(USAGE, what))
+}
+
 /// Opens the store that the command line names.
 fn open(global: &Global, access: Access) -> Result<Store> {
     open_with(global, access, Options::new())
@@ -105,10 +117,14 @@ fn open_with(global: &Global, access: Access, options: Options) -> Result<Store>
     if let Some(origin) = &global.origin {
         options = options.origin(origin);
     }
-    let store = options.open(&global.store).map_err(|error| match error.kind() {
-        ErrorKind::NotFound if access != Access::Write => no_file(&global.store),
-        _ => error.into(),
-    })?;
+    let store = if name.starts_with("etcd://") || name.starts_with("etcds://") {
+        connect(options, &name)?
+    } else {
+        options.open(&global.store).map_err(|error| match error.kind() {
+            ErrorKind::NotFound if access != Access::Write => no_file(&global.store),
+            _ => error.into(),
+        })?
+    };
     match &global.namespace {
         Some(namespace) => store.scoped(namespace).map_err(Failure::from),
         None => Ok(store),

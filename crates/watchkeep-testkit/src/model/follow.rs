@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use watchkeep::{Kind, Revision, Timestamp};
 
 use super::{Model, PROVISIONAL, Prediction};
-use crate::ops::{Outcome, Refusal};
-use crate::record::{Seen, Want};
+use crate::ops::{Listed, Outcome, Refusal};
+use crate::record::{Cell, Seen, Want};
 
 impl Model {
     /// Takes new rows of the log in, which a step brought for which this was predicted; what it must have given,
@@ -182,7 +182,9 @@ pub fn agree(expected: &Outcome, actual: &Outcome, before: Revision, after: Revi
         }
         (Outcome::Committed(expected, commit), Outcome::Committed(actual, revision)) => {
             let nothing_logged = *commit == Revision::ZERO;
-            all(expected, actual) && if nothing_logged { meanwhile(revision) } else { commit == revision }
+            let pairs = expected.iter().zip(actual).map(|(expected, actual)| made(expected, actual));
+            let actual: Vec<_> = pairs.chain(actual.iter().skip(expected.len()).cloned()).collect();
+            all(expected, &actual) && if nothing_logged { meanwhile(revision) } else { commit == revision }
         }
         (Outcome::Entries(expected, None), Outcome::Entries(actual, Some(next))) => {
             expected == actual && actual.last().is_some_and(|entry| entry.key == *next)
@@ -192,5 +194,36 @@ pub fn agree(expected: &Outcome, actual: &Outcome, before: Revision, after: Revi
             Outcome::Refused(Refusal::Conflict(Some(actual))),
         ) => expected == actual || (expected.get() >= PROVISIONAL && *actual > before),
         (expected, actual) => expected == actual,
+    }
+}
+
+/// The first revision of a commit that is not made yet, where an engine learns only by the commit which it is. No store
+/// comes that far.
+const OPEN: u64 = 1 << 52;
+
+/// What a transaction was given, with the revisions of its own commit as they came to be.
+fn made(expected: &Outcome, actual: &Outcome) -> Outcome {
+    let of_cell = |expected: &Cell, actual: &Cell| {
+        let real =
+            |expected: Revision, actual: Revision| if actual.get() >= OPEN { expected } else { actual };
+        Cell {
+            revision: real(expected.revision, actual.revision),
+            created: real(expected.created, actual.created),
+            ..actual.clone()
+        }
+    };
+    match (expected, actual) {
+        (Outcome::Entry(Some(expected)), Outcome::Entry(Some(actual))) => {
+            Outcome::Entry(Some(of_cell(expected, actual)))
+        }
+        (Outcome::Entries(expected, _), Outcome::Entries(actual, next)) => {
+            let pairs = expected.iter().zip(actual);
+            let made = pairs.map(|(expected, actual)| Listed {
+                cell: of_cell(&expected.cell, &actual.cell),
+                ..actual.clone()
+            });
+            Outcome::Entries(made.chain(actual.iter().skip(expected.len()).cloned()).collect(), next.clone())
+        }
+        _ => actual.clone(),
     }
 }

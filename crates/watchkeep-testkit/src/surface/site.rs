@@ -21,6 +21,8 @@ pub struct Capabilities {
     pub callbacks: bool,
     /// A callback may write: it does not wait for another thread by that.
     pub callbacks_write: bool,
+    /// Its log can be trimmed. Where it cannot, that is refused.
+    pub trims: bool,
 }
 
 /// Opens stores for the suites.
@@ -84,7 +86,7 @@ impl File {
 
 impl Site for File {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { restarts: true, callbacks: true, callbacks_write: !self.asynchronous }
+        Capabilities { restarts: true, callbacks: true, callbacks_write: !self.asynchronous, trims: true }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
@@ -98,11 +100,46 @@ pub struct Memory;
 
 impl Site for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { restarts: false, callbacks: true, callbacks_write: true }
+        Capabilities { restarts: false, callbacks: true, callbacks_write: true, trims: true }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
         let store = options.clock(clock.clone()).sparse_revisions(true).open_in_memory()?;
+        Ok(Arc::new(Library::new(store, clock, false)))
+    }
+}
+
+/// A store in a cluster, under a prefix of its own.
+#[cfg(feature = "etcd")]
+#[derive(Debug)]
+pub struct Cluster {
+    address: String,
+}
+
+/// The variable that names the members of a cluster, as `scripts/cluster` sets it.
+#[cfg(feature = "etcd")]
+pub const CLUSTER: &str = "WATCHKEEP_TEST_ETCD";
+
+#[cfg(feature = "etcd")]
+impl Cluster {
+    /// A prefix that nobody has, in the cluster whose members stand in [`CLUSTER`]; none where there is no cluster.
+    pub fn new() -> Option<Cluster> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        let members = std::env::var(CLUSTER).ok()?;
+        let number = STORES.fetch_add(1, Ordering::Relaxed);
+        Some(Cluster { address: format!("etcd://{members}/kit/{}-{number}", std::process::id()) })
+    }
+}
+
+#[cfg(feature = "etcd")]
+impl Site for Cluster {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { restarts: true, callbacks: true, callbacks_write: true, trims: false }
+    }
+
+    fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
+        let store = options.clock(clock.clone()).connect(&self.address)?;
         Ok(Arc::new(Library::new(store, clock, false)))
     }
 }

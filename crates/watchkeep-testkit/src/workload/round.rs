@@ -80,8 +80,10 @@ pub fn round(site: &dyn Site, plan: &Plan) -> Result<Round, Fault> {
         let handles =
             (0..handles).map(|_| site.open(options.clone(), clock.clone())).collect::<Result<_, _>>()?;
         let writing_back = site.capabilities().callbacks_write;
+        let keep = plan.keep.filter(|_| site.capabilities().trims);
         let stage = Arc::new(Stage::new(ticker.clone(), clock.clone(), handles, number * plan.handles));
-        (known, evidence.floor) = life(&stage, plan, number, watchers, known, writing_back, &mut dice)?;
+        (known, evidence.floor) =
+            life(&stage, plan, (number, watchers), (known, keep), writing_back, &mut dice)?;
         evidence.quiet.extend(stage.quiet());
         evidence.latest = evidence.latest.max(stage.latest());
         let records = std::mem::take(&mut *stage.records());
@@ -110,9 +112,8 @@ pub fn round(site: &dyn Site, plan: &Plan) -> Result<Round, Fault> {
 fn life(
     stage: &Arc<Stage>,
     plan: &Plan,
-    number: usize,
-    watchers: &[WatchPlan],
-    known: Revision,
+    (number, watchers): (usize, &[WatchPlan]),
+    (known, keep): (Revision, Option<u64>),
     writing_back: bool,
     dice: &mut Dice,
 ) -> Result<(Revision, Revision), Fault> {
@@ -126,7 +127,7 @@ fn life(
 
     std::thread::scope(|scope| {
         let mut scribes_dice = dice.split();
-        let scribe = scope.spawn(move || scribe::run(stage, known, plan.keep, &mut scribes_dice));
+        let scribe = scope.spawn(move || scribe::run(stage, known, keep, &mut scribes_dice));
         let desks: Vec<_> = (0..DESKS)
             .map(|desk_number| {
                 let plans: Vec<_> = served.iter().skip(desk_number).step_by(DESKS).cloned().collect();

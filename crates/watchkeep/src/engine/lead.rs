@@ -57,6 +57,25 @@ impl<'e, P: Pen> Lead<'e, P> {
         self.pen.as_mut().map_or_else(|| Err(Reason::Closed.into()), f)
     }
 
+    /// Gives back those that were taken along last, but for so many: together they are too much.
+    #[cfg(feature = "etcd")]
+    pub(super) fn shed(&mut self, kept: usize) {
+        let gone = self.taken.split_off(kept.min(self.taken.len()));
+        self.turn.give_back(gone.into_iter().map(|taken| taken.job));
+    }
+
+    /// Whether one of those that were taken along was refused.
+    #[cfg(feature = "etcd")]
+    pub(super) fn has_refused(&self) -> bool {
+        self.taken.iter().any(|taken| matches!(taken.result, Some(Err(_))))
+    }
+
+    /// What became of those that were taken along.
+    #[cfg(feature = "etcd")]
+    pub(super) fn results(&mut self) -> impl Iterator<Item = &mut Result<Receipt>> {
+        self.taken.iter_mut().filter_map(|taken| taken.result.as_mut())
+    }
+
     /// Nothing was committed: what was refused stays refused, what was applied fails with the transaction.
     pub(super) fn fail(&mut self, own: &mut Option<Result<OwnDone>>, error: &Error) {
         if !matches!(own, Some(Err(_))) {

@@ -2,6 +2,8 @@
 //! of its commits and reads the change log back.
 
 pub(crate) mod epochs;
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 pub(crate) mod feed;
 pub(crate) mod floors;
 mod hold;
@@ -197,6 +199,22 @@ pub(crate) trait Engine: Ask + Send + Sync + 'static {
     fn chores(&self) -> Option<&dyn Chores>;
     /// What is done with a store as a whole, where its rows are at hand.
     fn whole(&self) -> Option<&dyn Whole>;
+
+    /// Where a store in a cluster is.
+    #[cfg(feature = "etcd")]
+    fn address(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether the store may still be used here. Once it may not, it never may.
+    fn usable(&self) -> Result<()> {
+        self.file().map_or(Ok(()), File::stand)
+    }
+
+    /// The last revision, as far as anybody here has heard of it. Must not wait for another machine.
+    fn heard(&self) -> Result<Revision> {
+        Query::Last.ask(self)
+    }
 
     /// Asks without waiting. An engine that can only block does so on one of the readers.
     #[cfg(feature = "async")]

@@ -10,7 +10,7 @@ use crate::types::filter::Filter;
 use crate::types::name::{SEPARATOR, namespace_of};
 use crate::types::revision::Revision;
 
-use super::{Act, ConsumerRow, Job, Past, Result, Rows, refuse};
+use super::{Act, ConsumerRow, Job, Lag, Result, Rows, refuse};
 
 impl<R: Rows> Job<'_, R> {
     /// What is refused is refused before the first change.
@@ -183,7 +183,7 @@ pub(crate) fn describe(
     name: String,
     row: ConsumerRow,
     filter: Filter,
-    log: &impl Past,
+    log: &impl Lag,
     now: Timestamp,
 ) -> Result<ConsumerInfo, Error> {
     let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = row;

@@ -24,7 +24,7 @@ pub(crate) use rows::{
 };
 #[cfg(test)]
 pub(crate) use trim::by_age;
-pub(crate) use trim::{LogRow, Past, cut, search, whole_transactions};
+pub(crate) use trim::{Lag, LogRow, Past, cut, search, whole_transactions};
 pub(crate) use write::{Act, Author, Did, Effect, Work, Write};
 
 /// Why a write does not go on.

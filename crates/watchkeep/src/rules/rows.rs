@@ -168,8 +168,8 @@ pub(crate) trait Rows {
     fn make_group(&mut self, name: &str, stamp: Stamp) -> Result<GroupRow<Self::Group>>;
     /// Counts a change of a group's entries; the group goes with its last key.
     fn count(&mut self, group: &GroupRow<Self::Group>, name: &str, keys: i64, bytes: i64) -> Result<()>;
-    /// Removes a group at constant cost, with all that it holds.
-    fn bury(&mut self, group: &GroupRow<Self::Group>, name: &str) -> Result<()>;
+    /// Removes a group at constant cost, with all that it holds; how many keys that are.
+    fn bury(&mut self, group: &GroupRow<Self::Group>, name: &str) -> Result<u64>;
     /// Gives a namespace a quota, or takes it away.
     fn set_quota(&mut self, namespace: &str, quota: Quota) -> Result<()>;
 

@@ -17,8 +17,8 @@ pub(crate) struct LogRow {
     pub(crate) timestamp: Timestamp,
 }
 
-/// What tells how old and how large a log is.
-pub(crate) trait Past {
+/// What tells how far somebody is behind.
+pub(crate) trait Lag {
     /// Everything up to this revision is trimmed.
     fn trimmed(&self) -> Result<Revision>;
     /// The last revision, and the running total there.
@@ -27,6 +27,10 @@ pub(crate) trait Past {
     fn first_after(&self, revision: Revision) -> Result<Option<(LogRow, i64)>>;
     /// How many events come after a revision.
     fn events_after(&self, revision: Revision) -> Result<u64>;
+}
+
+/// What tells how old and how large a log is.
+pub(crate) trait Past: Lag {
     /// The revision after which the newest so many events lie.
     fn before_newest(&self, count: u64) -> Result<Revision>;
     /// The revision that comes so many events after another, whether or not it was given yet.

@@ -5,9 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::{self, Signal};
-use crate::engine::memory::MemoryEngine;
-use crate::engine::sqlite::SqliteEngine;
 use crate::engine::{Bounds, File, Query, Receipt, Transact};
 use crate::rules::{Author, Work, Write};
 use crate::types::batch::{Applied, Batch, Operation};
@@ -24,41 +21,6 @@ use super::core::{Core, Life};
 use super::list::{Entries, Groups};
 use super::transaction::{Committed, Transaction};
 use super::view::{Snapshot, Source, View};
-
-impl Options {
-    /// Opens the file, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// `NotFound` when the file or its folder is missing, `ForeignFile` when it is something else, `NewerFormat`,
-    /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, lies where a store
-    /// cannot be, or has too long a name; `Full`, `Busy`, `Io`.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        let signal = new_signal()?;
-        let engine = SqliteEngine::open(path.as_ref(), &self, signal.clone())?;
-        Store::start(Core::start(Arc::new(engine), self, signal)?)
-    }
-
-    /// A store of its own that is gone when it closes: in memory, where no other process has it. It keeps all promises
-    /// but those of files and processes, and takes what [`memory_limit`](Options::memory_limit) allows.
-    ///
-    /// # Errors
-    ///
-    /// `Io` when the operating system has no descriptor or thread left for it.
-    pub fn open_in_memory(self) -> Result<Store> {
-        let signal = new_signal()?;
-        let engine = MemoryEngine::open(&self, signal.clone())?;
-        Store::start(Core::start(Arc::new(engine), self, signal)?)
-    }
-}
-
-fn new_signal() -> Result<Arc<Signal>> {
-    let failed = |cause| {
-        let what = "no thread or descriptor is left for what a store does in the background".to_owned();
-        Reason::Io { what, cause }
-    };
-    Ok(driver::of_this_process().map_err(failed)?)
-}
 
 /// An open store: cheap to clone, and to share between threads.
 ///
@@ -90,6 +52,16 @@ impl Store {
     /// As [`Options::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::new().open(path)
+    }
+
+    /// Opens a store in an etcd cluster, or makes it, with the default [`Options`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::connect`].
+    #[cfg(feature = "etcd")]
+    pub fn connect(address: &str) -> Result<Store> {
+        Options::new().connect(address)
     }
 
     /// A store of its own that is gone when it closes.
@@ -508,6 +480,12 @@ impl Store {
         }
         let author = Author { scope: Scope::namespace(namespace)?, ..self.author.clone() };
         Ok(Store { life: self.life.clone(), author })
+    }
+
+    /// Where the store is, if it is in a cluster: what it was [connected](Options::connect) with.
+    #[cfg(feature = "etcd")]
+    pub fn address(&self) -> Option<&str> {
+        self.core().engine.address()
     }
 
     /// The namespace that this handle is scoped to.

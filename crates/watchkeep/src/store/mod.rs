@@ -11,6 +11,7 @@ mod history;
 pub mod json;
 mod lease;
 mod list;
+mod opening;
 #[cfg(feature = "async")]
 mod pending;
 mod quota;

@@ -147,7 +147,7 @@ fn net(core: &Core, hears: bool) -> Duration {
 
 /// Whether the store may be used, as far as its files tell; if not, watchers are told.
 fn stands(core: &Core) -> bool {
-    let Some(Err(error)) = core.engine.file().map(File::stand) else { return true };
+    let Err(error) = core.engine.usable() else { return true };
     core.hub.fail(&error);
     false
 }
@@ -274,7 +274,7 @@ fn note_deadline(core: &Core) {
 fn look(core: &Core, unsignalled: bool) -> Duration {
     let fault = &core.background.look;
     let told = core.hub.last();
-    let looked = core.hub.newest();
+    let looked = core.engine.heard();
     if let Err(error) = &looked
         && matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io)
         && fault.lasts() >= BLIND

@@ -85,6 +85,10 @@ pub enum ErrorKind {
     Json,
     /// The operating system refused something: see the source.
     Io,
+    /// No member of the cluster answers: see that it is up, and try again.
+    Unavailable,
+    /// The cluster does not let us in: see to user, password and certificates.
+    Forbidden,
     /// It is not known whether the write is in the file: read it back, or write with a condition.
     UnknownOutcome,
     /// A write, or what is done for the store in the background, failed in a way that makes it unsafe to go on: close the store, and open it
@@ -119,6 +123,8 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::Template, 1, 422),
     (ErrorKind::Json, 1, 422),
     (ErrorKind::Io, 1, 500),
+    (ErrorKind::Unavailable, 1, 503),
+    (ErrorKind::Forbidden, 1, 500),
     (ErrorKind::UnknownOutcome, 1, 500),
     (ErrorKind::Poisoned, 1, 503),
 ];

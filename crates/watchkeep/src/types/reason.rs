@@ -221,6 +221,38 @@ pub(crate) enum Reason {
     Sqlite(#[source] rusqlite::Error),
     #[error("the commit failed half way, so it may or may not be in the file; read it back before going on")]
     UnknownOutcome(#[source] rusqlite::Error),
+    #[cfg(feature = "etcd")]
+    #[error("no member of the cluster answers ({said}); see that they are up, and can be reached")]
+    Unreachable { said: String },
+    #[cfg(feature = "etcd")]
+    #[error("the cluster does not let us in ({said}); see to user, password and certificates")]
+    Forbidden { said: String },
+    #[cfg(feature = "etcd")]
+    #[error(
+        "there is no store under {prefix:?} in the cluster; create it by opening it for writing, or correct the address"
+    )]
+    NoStoreThere { prefix: String },
+    #[cfg(feature = "etcd")]
+    #[error(
+        "the cluster has no space left, and takes no values; compact and defragment it, or raise its quota"
+    )]
+    ClusterFull,
+    #[cfg(feature = "etcd")]
+    #[error("what is asked for is compacted in the cluster; read what is there now")]
+    HistoryGone,
+    #[cfg(feature = "etcd")]
+    #[error("it is too much for one transaction of the cluster ({said}); split it")]
+    TooLargeForEtcd { said: String },
+    #[cfg(feature = "etcd")]
+    #[error(
+        "the store was {what} in the cluster while it was open; close it, see to the cluster, and open it again"
+    )]
+    FeedReplaced { what: &'static str },
+    #[cfg(feature = "etcd")]
+    #[error(
+        "the answer to a commit was lost ({said}), and whether it is made cannot be found out; read it back before going on"
+    )]
+    UnknownCommit { said: String },
     #[error(
         "an earlier write failed in a way that makes it unsafe to go on; close the store and open it again"
     )]
@@ -333,6 +365,22 @@ impl Reason {
             | Reason::OldSqlite { .. }
             | Reason::CallDied
             | Reason::WorkerDied { .. } => ErrorKind::Io,
+            #[cfg(feature = "etcd")]
+            Reason::Unreachable { .. } => ErrorKind::Unavailable,
+            #[cfg(feature = "etcd")]
+            Reason::Forbidden { .. } => ErrorKind::Forbidden,
+            #[cfg(feature = "etcd")]
+            Reason::NoStoreThere { .. } => ErrorKind::NotFound,
+            #[cfg(feature = "etcd")]
+            Reason::ClusterFull => ErrorKind::Full,
+            #[cfg(feature = "etcd")]
+            Reason::HistoryGone => ErrorKind::SnapshotTooOld,
+            #[cfg(feature = "etcd")]
+            Reason::TooLargeForEtcd { .. } => ErrorKind::TooLarge,
+            #[cfg(feature = "etcd")]
+            Reason::FeedReplaced { .. } => ErrorKind::Replaced,
+            #[cfg(feature = "etcd")]
+            Reason::UnknownCommit { .. } => ErrorKind::UnknownOutcome,
             Reason::Poisoned | Reason::ThreadDied => ErrorKind::Poisoned,
             Reason::UnknownOutcome(_) | Reason::LongAgo { .. } => ErrorKind::UnknownOutcome,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::LogPage;
 use crate::engine::query::Totals;
 use crate::engine::reads::Reads;
-use crate::rules::{Past as _, describe};
+use crate::rules::{Lag as _, describe};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::{Entry, KeyInfo};

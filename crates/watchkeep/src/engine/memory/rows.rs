@@ -243,14 +243,14 @@ impl Rows for MemoryRows {
         Ok(())
     }
 
-    fn bury(&mut self, group: &GroupRow<GroupId>, name: &str) -> Result<()> {
+    fn bury(&mut self, group: &GroupRow<GroupId>, name: &str) -> Result<u64> {
         self.with(|state| {
             (state.keys, state.bytes) = (state.keys - group.keys, state.bytes - group.bytes);
             state.groups.remove_cow(&group.id);
             state.names.remove_cow(&Arc::from(name));
         });
         self.use_more(name, -group.keys, -1, -group.bytes);
-        Ok(())
+        Ok(u64::try_from(group.keys).unwrap_or(0))
     }
 
     fn set_quota(&mut self, namespace: &str, quota: Quota) -> Result<()> {

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::engine::epochs::Epochs;
-use crate::rules::{Answer, ConsumerRow, LogRow, Past, search, whole_transactions};
+use crate::rules::{Answer, ConsumerRow, Lag, LogRow, Past, search, whole_transactions};
 use crate::types::batch::Outcome;
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -290,7 +290,7 @@ pub(super) fn bounds(names: &NameRange) -> (Bound<&str>, Bound<&str>) {
     (from, names.to.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
 }
 
-impl Past for State {
+impl Lag for State {
     fn trimmed(&self) -> Result<Revision> {
         Ok(self.trimmed)
     }
@@ -307,7 +307,9 @@ impl Past for State {
     fn events_after(&self, revision: Revision) -> Result<u64> {
         Ok(self.spacing.events(revision, self.last()))
     }
+}
 
+impl Past for State {
     fn before_newest(&self, count: u64) -> Result<Revision> {
         Ok(self.spacing.before_newest(self.last(), count))
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
-use crate::rules::{LogRow, Past};
+use crate::rules::{Lag, LogRow, Past};
 use crate::types::clock::Timestamp;
 use crate::types::error::Result;
 use crate::types::revision::Revision;
@@ -25,7 +25,7 @@ const LAST_BEFORE: &str = "SELECT revision FROM wk_log WHERE revision > ?1 AND r
 const LAST_END: &str = "SELECT revision FROM wk_log WHERE revision > ?1 AND revision <= ?2 AND revision = commit_revision \
      ORDER BY revision DESC LIMIT 1";
 
-impl Past for Connection {
+impl Lag for Connection {
     fn trimmed(&self) -> Result<Revision> {
         log::trimmed(self)
     }
@@ -43,7 +43,9 @@ impl Past for Connection {
     fn events_after(&self, revision: Revision) -> Result<u64> {
         Ok(log::end(self)?.0.get().saturating_sub(revision.get()))
     }
+}
 
+impl Past for Connection {
     fn before_newest(&self, count: u64) -> Result<Revision> {
         Ok(Revision::new(log::end(self)?.0.get().saturating_sub(count)))
     }

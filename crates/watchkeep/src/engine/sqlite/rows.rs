@@ -163,9 +163,10 @@ impl Rows for SqliteRows<'_> {
     }
 
     /// Its entries are swept later.
-    fn bury(&mut self, group: &GroupRow<i64>, name: &str) -> Result<()> {
+    fn bury(&mut self, group: &GroupRow<i64>, name: &str) -> Result<u64> {
         self.has_buried = true;
-        counters::bury(self.conn, group, name)
+        counters::bury(self.conn, group, name)?;
+        Ok(u64::try_from(group.keys).unwrap_or(0))
     }
 
     fn set_quota(&mut self, namespace: &str, quota: Quota) -> Result<()> {

@@ -34,7 +34,8 @@ pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Se
     }
 }
 
-/// An empty store: in memory, or in a file of the folder that `WATCHKEEP_TEST_FOLDER` names.
+/// An empty store: in memory, in a file of the folder that `WATCHKEEP_TEST_FOLDER` names, or in the cluster whose members
+/// stand in `WATCHKEEP_TEST_ETCD`.
 pub(crate) fn anywhere() -> watchkeep::Result<Store> {
     Options::new().anywhere()
 }
@@ -47,6 +48,11 @@ pub(crate) trait Anywhere {
 impl Anywhere for Options {
     fn anywhere(self) -> watchkeep::Result<Store> {
         static FILES: AtomicU64 = AtomicU64::new(0);
+        #[cfg(feature = "etcd")]
+        if let Ok(members) = std::env::var("WATCHKEEP_TEST_ETCD") {
+            let number = FILES.fetch_add(1, Ordering::Relaxed);
+            return self.connect(&format!("etcd://{members}/tests/{}-{number}", std::process::id()));
+        }
         match std::env::var_os("WATCHKEEP_TEST_FOLDER") {
             None => self.open_in_memory(),
             Some(folder) => {

@@ -1,0 +1,350 @@
+//! What a transaction reads and writes before it is sent: what it reads becomes compares, what it writes becomes puts. A
+//! read sees what was written here, and all that it reads of the cluster is of one revision.
+
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::types::error::{Reason, Result};
+use crate::types::revision::Revision;
+
+use super::cluster::Cluster;
+use super::stored::{Row, damaged, end_of};
+use super::wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp};
+
+/// How many keys the first page of a range has, and how many any; and how many bytes are enough for one.
+const FIRST_PAGE: i64 = 16;
+const LARGEST_PAGE: i64 = 1_000;
+const ENOUGH: usize = 256 << 10;
+
+/// A row as the cluster has it.
+#[derive(Debug, Clone)]
+struct Stood {
+    /// Zero where there is none.
+    modified: i64,
+    value: Bytes,
+}
+
+/// A row that was found in a range.
+#[derive(Clone)]
+pub(super) enum Found {
+    Stands { modified: i64, value: Bytes },
+    Written(Rc<dyn Wrapped>),
+}
+
+/// A row that is written here.
+pub(super) trait Wrapped: Any {
+    fn bytes(&self, events: u64) -> Bytes;
+}
+
+impl<R: Row + 'static> Wrapped for R {
+    fn bytes(&self, events: u64) -> Bytes {
+        self.encode(events)
+    }
+}
+
+impl Found {
+    pub(super) fn row<R: Row + Clone + 'static>(&self, key: &[u8]) -> Result<R> {
+        let row = match self {
+            Found::Stands { modified, value } => R::decode(value, *modified),
+            Found::Written(row) => {
+                let row: &dyn Any = &**row;
+                row.downcast_ref::<R>().cloned()
+            }
+        };
+        row.ok_or_else(|| damaged(R::WHAT, key))
+    }
+}
+
+/// What is read of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Keys,
+    Rows,
+}
+
+/// A page of a range.
+pub(super) struct PageOf {
+    pub(super) rows: Vec<(Bytes, Found)>,
+    /// Where the next one begins, if there may be one.
+    pub(super) next: Option<Bytes>,
+}
+
+/// What is written, by key; none for what is removed.
+type Written = BTreeMap<Bytes, Option<Rc<dyn Wrapped>>>;
+
+/// See the module.
+pub(super) struct Buffer {
+    pub(super) cluster: Arc<Cluster>,
+    /// The cluster's revision of all that is read; zero until the first read.
+    at: i64,
+    /// Whether the first read is linearizable: it sees whatever was acknowledged before.
+    linear: bool,
+    stood: HashMap<Bytes, Stood>,
+    written: Written,
+    marked: Option<Written>,
+    /// Ranges of which nothing may have changed.
+    ranges: Vec<(Bytes, Bytes)>,
+    /// Where the feed stands, once that was asked for.
+    feed: Option<(i64, i64)>,
+    page: i64,
+}
+
+impl Buffer {
+    pub(super) fn new(cluster: Arc<Cluster>, linear: bool) -> Buffer {
+        Buffer {
+            cluster,
+            at: 0,
+            linear,
+            stood: HashMap::new(),
+            written: Written::new(),
+            marked: None,
+            ranges: Vec::new(),
+            feed: None,
+            page: FIRST_PAGE,
+        }
+    }
+
+    /// As of a revision of the cluster.
+    pub(super) fn pinned(cluster: Arc<Cluster>, at: i64) -> Buffer {
+        Buffer { at, ..Buffer::new(cluster, false) }
+    }
+
+    /// The cluster's revision of all that was read.
+    pub(super) fn at(&self) -> i64 {
+        self.at
+    }
+
+    /// The rows of one kind that are written, with their keys.
+    pub(super) fn written<R: Row + 'static>(&self) -> impl Iterator<Item = (&Bytes, &R)> {
+        self.written.iter().filter_map(|(key, row)| {
+            let row: &dyn Any = &**row.as_ref()?;
+            Some((key, row.downcast_ref::<R>()?))
+        })
+    }
+
+    /// Whether it has read anything that may be old.
+    pub(super) fn may_be_old(&self) -> bool {
+        !self.linear && self.at > 0
+    }
+
+    /// Asks the cluster, as of the revision of all reads.
+    fn range(&mut self, request: RangeRequest) -> Result<super::wire::RangeResponse> {
+        let (first, known) = (self.at == 0, self.cluster.tail.link().modified);
+        let serializable = !first || !self.linear;
+        let asked = RangeRequest { revision: self.at, serializable, ..request.clone() };
+        let answer = self.cluster.client.range(asked, self.cluster.patience)?;
+        if first {
+            let at = answer.header.as_ref().map_or(0, |header| header.revision);
+            // What this process has seen is never unseen: where a member is behind, all are asked.
+            if at < known {
+                if self.linear {
+                    let said = "it answers with what is over".to_owned();
+                    return Err(Reason::Unreachable { said }.into());
+                }
+                self.linear = true;
+                return self.range(request);
+            }
+            self.at = at;
+        }
+        Ok(answer)
+    }
+
+    /// The row of a key, if it is there.
+    pub(super) fn row<R: Row + Clone + 'static>(&mut self, key: &Bytes) -> Result<Option<R>> {
+        match self.written.get(key) {
+            Some(Some(row)) => return Found::Written(row.clone()).row(key).map(Some),
+            Some(None) => return Ok(None),
+            None => {}
+        }
+        let Stood { modified, value } = self.stood(key)?;
+        if modified == 0 {
+            return Ok(None);
+        }
+        R::decode(&value, modified).map(Some).ok_or_else(|| damaged(R::WHAT, key))
+    }
+
+    fn stood(&mut self, key: &Bytes) -> Result<Stood> {
+        if let Some(stood) = self.stood.get(key) {
+            return Ok(stood.clone());
+        }
+        let answer = self.range(RangeRequest { key: key.clone(), ..RangeRequest::default() })?;
+        let kv = answer.kvs.into_iter().next();
+        let stood = kv.map_or(Stood { modified: 0, value: Bytes::new() }, |kv| Stood {
+            modified: kv.mod_revision,
+            value: kv.value,
+        });
+        self.stood.insert(key.clone(), stood.clone());
+        Ok(stood)
+    }
+
+    pub(super) fn put<R: Row + 'static>(&mut self, key: Bytes, row: R) {
+        self.written.insert(key, Some(Rc::new(row)));
+    }
+
+    pub(super) fn remove(&mut self, key: Bytes) {
+        // What was made here and nowhere else leaves nothing to remove.
+        if self.stood.get(&key).is_some_and(|stood| stood.modified == 0) {
+            self.written.remove(&key);
+        } else {
+            self.written.insert(key, None);
+        }
+    }
+
+    /// A page of a range, with what is written here.
+    pub(super) fn page(&mut self, (from, to): (&Bytes, &Bytes), of: Of, limit: usize) -> Result<PageOf> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX).max(1);
+        let limit = limit.min(if of == Of::Keys { LARGEST_PAGE } else { self.page });
+        let answer = self.range(RangeRequest {
+            key: from.clone(),
+            range_end: to.clone(),
+            limit,
+            keys_only: of == Of::Keys,
+            ..RangeRequest::default()
+        })?;
+        let last = answer.kvs.last().map(|kv| [&kv.key[..], b"\0"].concat().into());
+        let next: Option<Bytes> = last.filter(|_| answer.more);
+        let read: usize = answer.kvs.iter().map(|kv| kv.value.len()).sum();
+        if of == Of::Rows {
+            self.page =
+                if read < ENOUGH { self.page * 2 } else { self.page / 2 }.clamp(FIRST_PAGE, LARGEST_PAGE);
+        }
+        let mut rows: BTreeMap<Bytes, Found> = answer
+            .kvs
+            .into_iter()
+            .map(|kv| (kv.key, Found::Stands { modified: kv.mod_revision, value: kv.value }))
+            .collect();
+        let upto = next.as_ref().unwrap_or(to);
+        if from < upto {
+            for (key, row) in self.written.range(from.clone()..upto.clone()) {
+                match row {
+                    Some(row) => drop(rows.insert(key.clone(), Found::Written(row.clone()))),
+                    None => drop(rows.remove(key)),
+                }
+            }
+        }
+        Ok(PageOf { rows: rows.into_iter().collect(), next })
+    }
+
+    /// Hands on the rows of a range in their order, until told to stop; whether it came to the end.
+    pub(super) fn each(
+        &mut self,
+        (from, to): (Bytes, Bytes),
+        of: Of,
+        mut each: impl FnMut(&mut Buffer, &Bytes, &Found) -> Result<bool>,
+    ) -> Result<bool> {
+        let mut from = from;
+        loop {
+            let page = self.page((&from, &to), of, usize::MAX)?;
+            for (key, found) in &page.rows {
+                if !each(self, key, found)? {
+                    return Ok(false);
+                }
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// How many keys a range has.
+    pub(super) fn count(&mut self, (from, to): (&Bytes, &Bytes)) -> Result<u64> {
+        if from >= to {
+            return Ok(0);
+        }
+        let request = RangeRequest {
+            key: from.clone(),
+            range_end: to.clone(),
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let mut count = self.range(request)?.count;
+        let written: Vec<_> = self
+            .written
+            .range(from.clone()..to.clone())
+            .map(|(key, row)| (key.clone(), row.is_some()))
+            .collect();
+        for (key, is_there) in written {
+            let was_there = self.stood(&key)?.modified > 0;
+            count += i64::from(is_there) - i64::from(was_there);
+        }
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Where the log ends, as of all reads.
+    pub(super) fn end(&mut self) -> Result<Revision> {
+        let (version, modified) = self.feed()?;
+        // The first says that the store was made, and nothing else.
+        Ok(if version > 1 { end_of(modified) } else { Revision::ZERO })
+    }
+
+    /// The feed's version, and when it was written.
+    fn feed(&mut self) -> Result<(i64, i64)> {
+        if let Some(feed) = self.feed {
+            return Ok(feed);
+        }
+        let key = self.cluster.keys.feed();
+        let answer = self.range(RangeRequest { key, keys_only: true, ..RangeRequest::default() })?;
+        let feed = answer.kvs.first().map_or((0, 0), |kv| (kv.version, kv.mod_revision));
+        self.feed = Some(feed);
+        Ok(feed)
+    }
+
+    /// Whatever anybody commits first, this is not committed: it has looked at everything.
+    pub(super) fn hold_everything(&mut self) -> Result<()> {
+        let (key, (_, modified)) = (self.cluster.keys.feed(), self.feed()?);
+        self.stood.insert(key, Stood { modified, value: Bytes::new() });
+        Ok(())
+    }
+
+    /// Nothing may be put into a range before this is committed.
+    pub(super) fn hold_range(&mut self, range: (Bytes, Bytes)) {
+        if !self.ranges.contains(&range) {
+            self.ranges.push(range);
+        }
+    }
+
+    pub(super) fn mark(&mut self) {
+        self.marked = Some(self.written.clone());
+    }
+
+    pub(super) fn unmark(&mut self) {
+        self.marked = None;
+    }
+
+    pub(super) fn undo(&mut self) {
+        if let Some(marked) = self.marked.take() {
+            self.written = marked;
+        }
+    }
+
+    /// How many compares and how many puts it will take, about.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.stood.len() + self.ranges.len(), self.written.len())
+    }
+
+    /// What has to hold for it to be committed.
+    pub(super) fn compares(&self) -> Vec<Compare> {
+        let rows = self.stood.iter().map(|(key, stood)| Compare::modified(key.clone(), stood.modified));
+        let ranges = self.ranges.iter();
+        let ranges = ranges.map(|(from, to)| Compare::unwritten_since(from.clone(), to.clone(), self.at));
+        rows.chain(ranges).collect()
+    }
+
+    /// What it writes, in a commit of so many events.
+    pub(super) fn puts(&self, events: u64) -> Vec<RequestOp> {
+        let write = |(key, row): (&Bytes, &Option<Rc<dyn Wrapped>>)| match row {
+            Some(row) => {
+                Request::Put(PutRequest { key: key.clone(), value: row.bytes(events), lease: 0 }).into()
+            }
+            None => {
+                Request::DeleteRange(DeleteRangeRequest { key: key.clone(), range_end: Bytes::new() }).into()
+            }
+        };
+        self.written.iter().map(write).collect()
+    }
+}

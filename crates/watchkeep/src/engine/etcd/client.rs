@@ -1,0 +1,396 @@
+//! The connection to a cluster: one call at a time on one member, on another when that one does not answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::tokio_stream::Stream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::types::error::{Error, Reason, Result};
+use crate::types::sync::{Mutex, lock};
+
+use super::address::{Access, Address};
+use super::wire::{
+    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    WatchCreateRequest, WatchRequest, WatchResponse, WatchWhat,
+};
+
+/// How long a member may take to connect, and to answer a call.
+const CONNECT_TIME: Duration = Duration::from_secs(2);
+pub(super) const CALL_TIME: Duration = Duration::from_secs(5);
+/// How often a connection is asked for a sign of life, and how long that may take: a member that died in silence closes
+/// nothing.
+const PING: Duration = Duration::from_secs(3);
+const PING_TIME: Duration = Duration::from_secs(3);
+/// The largest message that is read. etcd limits a range by its keys and not by its bytes.
+const MESSAGE: usize = 64 << 20;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+pub(super) const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+pub(super) const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
+pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+
+/// What came of a call.
+pub(super) type Called<T> = std::result::Result<T, Status>;
+
+/// The members of a cluster, and what runs the calls.
+pub(super) struct Client {
+    // Shut down first.
+    runtime: Option<tokio::runtime::Runtime>,
+    members: Arc<Members>,
+}
+
+/// The members, and the one that is asked.
+pub(super) struct Members {
+    channels: Vec<Channel>,
+    current: AtomicUsize,
+    access: Access,
+    token: Mutex<Option<String>>,
+}
+
+impl Client {
+    pub(super) fn new(address: &Address) -> Result<Client> {
+        let failed = |cause| {
+            let what = "no thread is left for the connection to the cluster".to_owned();
+            Error::from(Reason::Io { what, cause })
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("watchkeep-etcd")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let channels = {
+            let _inside = runtime.enter();
+            address.members.iter().map(|member| connect(member, &address.access)).collect::<Result<_>>()?
+        };
+        let members = Members {
+            channels,
+            current: AtomicUsize::new(0),
+            access: address.access.clone(),
+            token: Mutex::default(),
+        };
+        Ok(Client { runtime: Some(runtime), members: Arc::new(members) })
+    }
+
+    pub(super) fn members(&self) -> Arc<Members> {
+        self.members.clone()
+    }
+
+    /// Runs something beside the caller.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(task);
+        }
+    }
+
+    /// Waits for something. The caller may be inside of another runtime, which must not notice.
+    pub(super) fn wait<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Called<T>> + Send + 'static,
+    ) -> Called<T> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.spawn(async move { drop(done.send(task.await)) });
+        result.recv().unwrap_or_else(|_| Err(Status::cancelled("the store is closed")))
+    }
+
+    /// A call that may be repeated, on one member after the other until one answers.
+    fn ask<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        let members = self.members();
+        let answer = self.wait(async move { members.ask(path, request, patience).await });
+        answer.map_err(|status| refused(&status))
+    }
+
+    /// Reads a range; with `serializable`, as one member has it.
+    pub(super) fn range(&self, request: RangeRequest, patience: Duration) -> Result<RangeResponse> {
+        self.ask(RANGE, request, patience)
+    }
+
+    /// A transaction that only reads.
+    pub(super) fn look(&self, request: TxnRequest, patience: Duration) -> Result<TxnResponse> {
+        self.ask(TXN, request, patience)
+    }
+
+    /// A transaction that writes, once.
+    pub(super) fn commit(&self, request: TxnRequest) -> Called<TxnResponse> {
+        let members = self.members();
+        self.wait(async move { members.call(TXN, request, CALL_TIME).await })
+    }
+
+    /// Something else that may be repeated.
+    pub(super) fn other<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        self.ask(path, request, patience)
+    }
+
+    /// Ends all calls.
+    pub(super) fn close(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Members {
+    fn current(&self) -> (usize, Option<Channel>) {
+        let current = self.current.load(Ordering::Relaxed);
+        (current, self.channels.get(current % self.channels.len().max(1)).cloned())
+    }
+
+    /// The member that was asked does not answer.
+    fn leave(&self, member: usize) {
+        let next = member.wrapping_add(1);
+        // Whoever noticed first has gone on already.
+        let _ = self.current.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn client(&self) -> Called<(usize, Grpc<Channel>)> {
+        let (member, channel) = self.current();
+        let channel = channel.ok_or_else(|| Status::unavailable("there is no member"))?;
+        Ok((member, Grpc::new(channel).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE)))
+    }
+
+    fn request<Q>(&self, request: Q) -> Called<Request<Q>> {
+        let mut request = Request::new(request);
+        if let Some(token) = &*lock(&self.token) {
+            let token = MetadataValue::try_from(token.as_str());
+            let token = token.map_err(|_| Status::unauthenticated("the cluster's token is no text"))?;
+            request.metadata_mut().insert("token", token);
+        }
+        Ok(request)
+    }
+
+    /// One call, on one member.
+    pub(super) async fn call<Q, A>(&self, path: &'static str, request: Q, limit: Duration) -> Called<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        let (member, grpc) = self.client()?;
+        let mut answer = self.call_on(grpc.clone(), path, request.clone(), limit).await;
+        if answer.as_ref().is_err_and(is_unauthenticated) && self.access.user.is_some() {
+            // What was refused was not done: it may be sent again.
+            answer = match self.authenticate(grpc.clone(), limit).await {
+                Ok(()) => self.call_on(grpc, path, request, limit).await,
+                Err(error) => Err(error),
+            };
+        }
+        if answer.as_ref().is_err_and(is_no_answer) {
+            self.leave(member);
+        }
+        answer
+    }
+
+    async fn call_on<Q, A>(
+        &self,
+        mut grpc: Grpc<Channel>,
+        path: &'static str,
+        request: Q,
+        limit: Duration,
+    ) -> Called<A>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        let request = self.request(request)?;
+        let call = async {
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            grpc.unary(request, PathAndQuery::from_static(path), codec).await
+        };
+        match tokio::time::timeout(limit, call).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("the member did not answer in time")),
+        }
+    }
+
+    async fn authenticate(&self, grpc: Grpc<Channel>, limit: Duration) -> Called<()> {
+        let Some((name, password)) = self.access.user.clone() else { return Ok(()) };
+        *lock(&self.token) = None;
+        let request = AuthenticateRequest { name, password };
+        let answer: AuthenticateResponse = self.call_on(grpc, AUTHENTICATE, request, limit).await?;
+        *lock(&self.token) = Some(answer.token);
+        Ok(())
+    }
+
+    /// A call that may be repeated: asks one member after the other, for so long.
+    pub(super) async fn ask<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Called<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let answer = self.call(path, request.clone(), left.min(CALL_TIME)).await;
+            match answer {
+                Err(status) if is_no_answer(&status) && !left.is_zero() => {
+                    tokio::time::sleep(AGAIN.min(left)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// One message on a stream, and the first that comes back.
+    pub(super) async fn once<Q, A>(&self, path: &'static str, request: Q) -> Called<A>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        let (_, mut grpc) = self.client()?;
+        let request = self.request(First(Some(request)))?;
+        let call = async {
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let codec = ProstCodec::<Q, A>::default();
+            let mut answers =
+                grpc.streaming(request, PathAndQuery::from_static(path), codec).await?.into_inner();
+            answers.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
+        };
+        match tokio::time::timeout(CALL_TIME, call).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded("the member did not answer in time")),
+        }
+    }
+
+    pub(super) async fn range(&self, request: RangeRequest, patience: Duration) -> Called<RangeResponse> {
+        self.ask(RANGE, request, patience).await
+    }
+
+    /// Watches one key from a revision of the cluster on.
+    pub(super) async fn watch(&self, key: bytes::Bytes, from: i64) -> Called<Streaming<WatchResponse>> {
+        let (member, mut grpc) = self.client()?;
+        // What was just read shows whether the token still holds; the watch takes the same.
+        let create = WatchCreateRequest { key, start_revision: from, fragment: true };
+        let first = WatchRequest { what: Some(WatchWhat::Create(create)) };
+        let mut request = self.request(First(Some(first)))?;
+        // A member that is cut off from the others ends its watches.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let call = async {
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
+            grpc.streaming(request, PathAndQuery::from_static(WATCH), codec).await
+        };
+        let answer = match tokio::time::timeout(CALL_TIME, call).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded("the member did not answer in time")),
+        };
+        if answer.is_err() {
+            self.leave(member);
+        }
+        answer
+    }
+
+    /// The member that is asked is of no use.
+    pub(super) fn leave_current(&self) {
+        self.leave(self.current.load(Ordering::Relaxed));
+    }
+}
+
+/// How long after a member that did not answer the next one is asked.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// One message, and then nothing, for ever: a watch ends with its requests.
+struct First<Q>(Option<Q>);
+
+impl<Q> Unpin for First<Q> {}
+
+impl<Q> Stream for First<Q> {
+    type Item = Q;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Q>> {
+        match self.0.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+fn connect(member: &str, access: &Access) -> Result<Channel> {
+    let scheme = if access.tls.is_some() { "https" } else { "http" };
+    let bad = |cause: tonic::transport::Error| {
+        let what = format!("{member:?} is no address of a member ({cause}); one looks like 10.0.0.1:2379");
+        Error::from(Reason::Invalid { what })
+    };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}")).map_err(bad)?;
+    if let Some(tls) = &access.tls {
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca));
+        if let Some((certificate, key)) = &tls.identity {
+            config = config.identity(Identity::from_pem(certificate, key));
+        }
+        let wrong = |cause: tonic::transport::Error| {
+            let what =
+                format!("the certificates for the cluster are of no use ({cause}); see to their files");
+            Error::from(Reason::Invalid { what })
+        };
+        endpoint = endpoint.tls_config(config).map_err(wrong)?;
+    }
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIME)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_TIME)
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_lazy())
+}
+
+/// Whether another member may know more.
+pub(super) fn is_no_answer(status: &Status) -> bool {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => true,
+        // A member that is behind was asked for a revision that it has not seen yet.
+        Code::OutOfRange => status.message().contains("future revision"),
+        _ => false,
+    }
+}
+
+/// Whether the revision that was asked for is compacted.
+pub(super) fn is_compacted(status: &Status) -> bool {
+    status.code() == Code::OutOfRange && status.message().contains("compacted")
+}
+
+fn is_unauthenticated(status: &Status) -> bool {
+    status.code() == Code::Unauthenticated
+        || status.message().contains("user name is empty")
+        || status.message().contains("revision of auth store is old")
+}
+
+/// What a user is told of a call that failed.
+pub(super) fn refused(status: &Status) -> Error {
+    let said = status.message().to_owned();
+    match status.code() {
+        Code::ResourceExhausted if said.contains("space") => Reason::ClusterFull.into(),
+        Code::OutOfRange if is_compacted(status) => Reason::HistoryGone.into(),
+        Code::PermissionDenied | Code::Unauthenticated => Reason::Forbidden { said }.into(),
+        Code::InvalidArgument if said.contains("too large") || said.contains("too many") => {
+            Reason::TooLargeForEtcd { said }.into()
+        }
+        _ => Reason::Unreachable { said }.into(),
+    }
+}

@@ -1,0 +1,219 @@
+//! A store in a cluster: where it is, who it is, and what is known of its log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::driver::Signal;
+use crate::engine::LogPage;
+use crate::types::error::{Error, Reason, Result};
+use crate::types::event::Change;
+use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
+use crate::types::sync::Mutex;
+
+use super::address::Address;
+use super::client::{Client, refused};
+use super::commit::Sessions;
+use super::follow::Follower;
+use super::keys::Keys;
+use super::stored::{Record, Row, Text, end_of};
+use super::tail::{Link, Tail};
+use super::wire::{
+    Compare, KeyValue, PutRequest, RangeRequest, Request, RequestOp, Response, TxnRequest, TxnResponse,
+};
+
+/// See the module.
+pub(super) struct Cluster {
+    pub(super) client: Client,
+    pub(super) keys: Keys,
+    pub(super) tail: Arc<Tail>,
+    follower: Arc<Follower>,
+    /// For how long a read asks one member after the other.
+    pub(super) patience: Duration,
+    pub(super) id: StoreId,
+    epoch: Epoch,
+    /// When the feed came to be: another one is another store.
+    pub(super) created: i64,
+    /// The cluster takes no values any more.
+    pub(super) full: AtomicBool,
+    pub(super) sessions: Sessions,
+    /// Up to where the answers were looked through for old ones.
+    pub(super) swept: Mutex<Option<Bytes>>,
+}
+
+/// What says that a store is there: its identity, and its feed.
+struct There {
+    id: StoreId,
+    feed: KeyValue,
+    cluster: u64,
+}
+
+impl Cluster {
+    /// Finds the store at an address, or makes it where that may be.
+    pub(super) fn open(
+        address: &Address,
+        create: bool,
+        patience: Duration,
+        signal: Arc<Signal>,
+    ) -> Result<Cluster> {
+        let (client, keys) = (Client::new(address)?, Keys::new(address.prefix.clone()));
+        let there = match find(&client, &keys, patience)? {
+            Some(there) => there,
+            None if create => make(&client, &keys, patience)?,
+            None => return Err(Reason::NoStoreThere { prefix: address.prefix.clone() }.into()),
+        };
+        let There { id, feed, cluster } = there;
+        let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
+        let created = feed.create_revision;
+        let follower =
+            Follower { members: client.members(), tail: tail.clone(), feed: keys.feed(), created, cluster };
+        let follower = Arc::new(follower);
+        if feed.version > 1 {
+            // Whether the first commits are compacted.
+            let reader = follower.clone();
+            client.wait(async move { reader.find_floor().await }).map_err(|status| refused(&status))?;
+        }
+        client.spawn(follower.clone().run());
+        let epoch = epoch_of(cluster, created)?;
+        let (full, sessions) = (AtomicBool::new(false), Sessions::default());
+        let swept = Mutex::default();
+        Ok(Cluster { client, keys, tail, follower, patience, id, epoch, created, full, sessions, swept })
+    }
+
+    pub(super) fn cursor(&self, revision: Revision) -> Cursor {
+        Cursor::new(self.id, self.epoch, revision)
+    }
+
+    /// Refuses a cursor of this store whose event is not here.
+    pub(super) fn refuse_lost(&self, cursor: Cursor, end: Revision) -> Result<()> {
+        if cursor.revision() <= end && cursor.epoch() == self.epoch {
+            Ok(())
+        } else {
+            Err(Reason::LostCursor { cursor }.into())
+        }
+    }
+
+    /// Whether values are refused: the cluster said so.
+    pub(super) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// A page of the log after a revision.
+    pub(super) fn log(&self, after: Revision) -> Result<LogPage> {
+        if let Some(page) = self.tail.page(after.max(self.tail.trimmed())) {
+            return Ok(page);
+        }
+        let follower = self.follower.clone();
+        self.client.wait(async move { follower.page(after).await }).map_err(|status| refused(&status))
+    }
+
+    /// One event, if it is kept.
+    pub(super) fn change(&self, revision: Revision) -> Result<Option<Arc<Change>>> {
+        if let Some(found) = self.tail.change(revision) {
+            return Ok(found);
+        }
+        if revision <= self.tail.trimmed() || revision > self.tail.end() {
+            return Ok(None);
+        }
+        let before = Revision::new(revision.get().saturating_sub(1));
+        let page = self.log(before)?;
+        Ok(page.changes.into_iter().find(|change| change.revision == revision))
+    }
+
+    /// Waits until what was committed up to a revision of the feed is known here.
+    pub(super) fn wait(&self, version: i64, limit: Duration) -> Result<()> {
+        self.tail.wait(version, Instant::now() + limit)
+    }
+
+    /// Lets some time pass.
+    pub(super) fn pause(&self, time: Duration) {
+        let slept = self.client.wait(async move {
+            tokio::time::sleep(time).await;
+            Ok(())
+        });
+        drop(slept);
+    }
+
+    /// Why nothing can be done any more.
+    pub(super) fn stand(&self) -> Result<()> {
+        self.tail.broken().map_or(Ok(()), Err)
+    }
+}
+
+/// The chain's place at a version of the feed. The first says that the store was made, and nothing else.
+pub(super) fn link_of(feed: &KeyValue) -> Link {
+    let modified = if feed.version > 1 { feed.mod_revision } else { 0 };
+    Link { version: feed.version, modified }
+}
+
+fn range(key: Bytes, keys_only: bool) -> RequestOp {
+    Request::Range(RangeRequest { key, keys_only, ..RangeRequest::default() }).into()
+}
+
+/// The first rows of the answers to ranges.
+pub(super) fn rows_of(answer: TxnResponse) -> Vec<Option<KeyValue>> {
+    let row = |response: Option<Response>| match response {
+        Some(Response::Range(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    };
+    answer.responses.into_iter().map(|op| row(op.response)).collect()
+}
+
+fn find(client: &Client, keys: &Keys, patience: Duration) -> Result<Option<There>> {
+    let both = vec![range(keys.meta(), false), range(keys.feed(), true)];
+    let answer = client.look(TxnRequest { success: both, ..TxnRequest::default() }, patience)?;
+    there(answer)
+}
+
+fn there(answer: TxnResponse) -> Result<Option<There>> {
+    let cluster = answer.header.as_ref().map_or(0, |header| header.cluster_id);
+    let [meta, feed] = rows_of(answer).try_into().unwrap_or([None, None]);
+    match (meta, feed) {
+        (Some(meta), Some(feed)) => {
+            let id = Text::decode(&meta.value, 0).and_then(|Text(text)| text.parse().ok());
+            let id = id.ok_or_else(|| super::stored::damaged("identity", &meta.key))?;
+            Ok(Some(There { id, feed, cluster }))
+        }
+        (None, None) => Ok(None),
+        _ => Err(Reason::Corrupt { what: "half of the store's own rows are gone".to_owned() }.into()),
+    }
+}
+
+/// Makes a store. Of two who do so at once one makes it, and both find it.
+fn make(client: &Client, keys: &Keys, patience: Duration) -> Result<There> {
+    let put = |key: Bytes, value: Bytes| Request::Put(PutRequest { key, value, lease: 0 }).into();
+    let id = StoreId::random()?;
+    let first = Record { id: 0, changes: Vec::new() }.encode(|_| None);
+    let request = TxnRequest {
+        compare: vec![Compare::modified(keys.meta(), 0), Compare::modified(keys.feed(), 0)],
+        success: vec![put(keys.meta(), Text(id.to_string()).encode(0)), put(keys.feed(), first)],
+        failure: Vec::new(),
+    };
+    // Whatever came of it: it is there then, or could not be made.
+    let made = client.commit(request);
+    match find(client, keys, patience)? {
+        Some(there) => Ok(there),
+        None => Err(made.err().map_or_else(
+            || Error::from(Reason::Unreachable { said: "it made no store".to_owned() }),
+            |status| refused(&status),
+        )),
+    }
+}
+
+/// Six letters that stand for a cluster and a feed in it: a cluster that is restored is another.
+fn epoch_of(cluster: u64, created: i64) -> Result<Epoch> {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let mixed = (cluster ^ created.unsigned_abs().rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let letter = |place: u32| {
+        let at = usize::try_from(mixed >> (34 + 5 * place) & 31).unwrap_or(0);
+        LETTERS.get(at).copied().map_or('0', char::from)
+    };
+    (0..6).map(letter).collect::<String>().parse()
+}
+
+/// The last revision of the commit with this `mod_revision`.
+pub(super) fn last_of(modified: i64) -> Revision {
+    end_of(modified)
+}

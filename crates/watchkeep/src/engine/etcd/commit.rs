@@ -1,0 +1,263 @@
+//! Sends a transaction, once, and finds out what became of it whatever happens on the way.
+//!
+//! Each process has a session: a key of its own, which every transaction compares. What came of a transaction whose answer
+//! was lost is found out by a fence: one transaction removes the session, puts another under a new name, and reads the
+//! feed. After that the lost one is in the feed up to there, or it never will be.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tonic::Status;
+
+use crate::types::error::{Reason, Result};
+use crate::types::event::Change;
+use crate::types::revision::random;
+use crate::types::sync::{Mutex, lock};
+
+use super::buffer::Buffer;
+use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, refused};
+use super::cluster::{Cluster, link_of, rows_of};
+use super::stored::{EntryRow, Made, Record, settled};
+use super::tail::Link;
+use super::wire::{
+    Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, RangeRequest, Request,
+    RequestOp, TxnRequest, TxnResponse,
+};
+
+/// How many compares, and how many puts, a transaction may have: of a server's 128, some for our own.
+const COMPARES: usize = 120;
+const PUTS: usize = 120;
+/// How many bytes: of a server's 1.5 MiB.
+const BYTES: usize = 1_400 << 10;
+/// From how many bytes on a value stands in the feed by its place.
+const INLINE: usize = 4 << 10;
+/// How long a session outlives its process, in seconds.
+const SESSION: i64 = 60;
+
+/// The session of this process.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    id: u128,
+    created: i64,
+    lease: i64,
+    renewed: Instant,
+}
+
+/// The session at hand, if there is one, and what is not known yet.
+#[derive(Default)]
+pub(super) struct Sessions {
+    current: Mutex<Option<Session>>,
+}
+
+/// What became of a transaction.
+pub(super) enum Sent {
+    /// It is made, and known to the tail.
+    Made(Made),
+    /// Something that it had read has changed: it is run again.
+    Again,
+    /// It has too much for one transaction.
+    TooLarge,
+}
+
+impl Cluster {
+    /// Sends what a buffer holds, with its events.
+    pub(super) fn send(&self, buffer: &Buffer, changes: Vec<Change>) -> Result<Sent> {
+        let (compares, puts) = buffer.size();
+        if compares + 2 > COMPARES || puts + 1 > PUTS {
+            return Ok(Sent::TooLarge);
+        }
+        let session = self.session()?;
+        let record = Record { id: u128::from_be_bytes(random()?), changes };
+        let request = self.request(buffer, &record, session);
+        if request.encoded_len() > BYTES {
+            return Ok(Sent::TooLarge);
+        }
+        let answer = match self.client.commit(request) {
+            Ok(answer) if !answer.succeeded => return self.refusal(answer),
+            Ok(answer) => answer,
+            Err(status) if is_no_answer(&status) => return self.find_out(session, record, &status),
+            Err(status) => {
+                let error = refused(&status);
+                if matches!(error.reason(), Reason::ClusterFull) {
+                    self.full.store(true, Ordering::Relaxed);
+                }
+                return Err(error);
+            }
+        };
+        let feed = rows_of(answer).pop().flatten();
+        let feed =
+            feed.ok_or_else(|| Reason::Unreachable { said: "it does not say what it wrote".to_owned() })?;
+        self.full.store(false, Ordering::Relaxed);
+        self.made(record, Link { version: feed.version, modified: feed.mod_revision })
+    }
+
+    fn request(&self, buffer: &Buffer, record: &Record, session: Session) -> TxnRequest {
+        let mut compare = buffer.compares();
+        compare.push(Compare::created(self.keys.feed(), self.created));
+        compare.push(Compare::created(self.keys.session(session.id), session.created));
+        let mut success = buffer.puts(record.changes.len() as u64);
+        if !record.changes.is_empty() {
+            let value = record.encode(|number| self.apart(buffer, record.changes.get(number)?));
+            success.push(Request::Put(PutRequest { key: self.keys.feed(), value, lease: 0 }).into());
+        }
+        let look = |key| {
+            let range = RangeRequest { key, keys_only: true, ..RangeRequest::default() };
+            RequestOp::from(Request::Range(range))
+        };
+        success.push(look(self.keys.feed()));
+        let failure = vec![look(self.keys.session(session.id)), look(self.keys.feed())];
+        TxnRequest { compare, success, failure }
+    }
+
+    /// Where the value of an event stands, if not in the feed: in its entry, when that is what the commit leaves there.
+    fn apart(&self, buffer: &Buffer, change: &Change) -> Option<bytes::Bytes> {
+        change.value.as_ref().filter(|value| value.len() > INLINE)?;
+        buffer
+            .written::<EntryRow>()
+            .find(|(_, row)| row.revision == change.revision)
+            .map(|(key, _)| key.clone())
+    }
+
+    /// A compare did not hold: of ours, or of what was read.
+    fn refusal(&self, answer: TxnResponse) -> Result<Sent> {
+        let [session, feed] = rows_of(answer).try_into().unwrap_or([None, None]);
+        match feed {
+            Some(feed) if feed.create_revision == self.created => {}
+            _ => return Err(Reason::FeedReplaced { what: "removed or made anew" }.into()),
+        }
+        if session.is_none() {
+            // Nobody renewed it in time. What bears it is refused for ever, so another is safe.
+            *lock(&self.sessions.current) = None;
+        }
+        Ok(Sent::Again)
+    }
+
+    fn made(&self, record: Record, link: Link) -> Result<Sent> {
+        let made = Made { modified: link.modified, events: record.changes.len() as u64 };
+        if record.changes.is_empty() {
+            return Ok(Sent::Made(Made { modified: self.tail.link().modified, events: 0 }));
+        }
+        let changes: Vec<_> =
+            record.changes.into_iter().map(|change| Arc::new(settled(change, made))).collect();
+        // The commits of others before it come by the watch, which mends what it left out.
+        if let Err(error) = self.tail.commit(record.id, link, &changes, 2 * CALL_TIME) {
+            tracing::warn!(%error, "a commit is made, and those before it do not come yet");
+        }
+        Ok(Sent::Made(made))
+    }
+
+    /// The answer was lost: fences the transaction, and looks whether it is in the feed.
+    fn find_out(&self, session: Session, record: Record, status: &Status) -> Result<Sent> {
+        tracing::debug!(%status, "what became of a commit is not known; its session is ended to find out");
+        let unknown = || Reason::UnknownCommit { said: status.message().to_owned() }.into();
+        let until = Instant::now() + self.patience.max(CALL_TIME);
+        let known = self.tail.link().version;
+        let feed = loop {
+            match self.fence(session) {
+                Ok(feed) => break feed,
+                Err(status) if is_no_answer(&status) && Instant::now() < until => {}
+                // Whoever writes next needs a session that is not this one.
+                Err(_) => {
+                    *lock(&self.sessions.current) = None;
+                    return Err(unknown());
+                }
+            }
+        };
+        if record.changes.is_empty() {
+            // Nothing tells whether it is in.
+            return Err(unknown());
+        }
+        self.wait(feed.version, 2 * CALL_TIME).map_err(|_| unknown())?;
+        match self.tail.find(record.id) {
+            Some(link) => self.made(record, link),
+            None if self.tail.knows_after(known) => Ok(Sent::Again),
+            None => Err(unknown()),
+        }
+    }
+
+    /// Ends a session and begins another, under a new name: over the same one, a put would fence nothing. Where the feed was
+    /// then.
+    fn fence(&self, session: Session) -> std::result::Result<Link, Status> {
+        let (lease, id) = self.new_session().map_err(|error| Status::unavailable(error.to_string()))?;
+        let begin =
+            Request::Put(PutRequest { key: self.keys.session(id), value: bytes::Bytes::new(), lease });
+        let look = Request::Range(RangeRequest {
+            key: self.keys.feed(),
+            keys_only: true,
+            ..RangeRequest::default()
+        });
+        let end = Request::DeleteRange(DeleteRangeRequest {
+            key: self.keys.session(session.id),
+            range_end: bytes::Bytes::new(),
+        });
+        let request = TxnRequest {
+            compare: Vec::new(),
+            success: vec![end.into(), begin.into(), look.into()],
+            failure: Vec::new(),
+        };
+        let answer = self.client.commit(request)?;
+        let created = answer.header.as_ref().map_or(0, |header| header.revision);
+        let feed = rows_of(answer).pop().flatten();
+        *lock(&self.sessions.current) = Some(Session { id, created, lease, renewed: Instant::now() });
+        feed.map(|feed| link_of(&feed)).ok_or_else(|| Status::data_loss("the feed is gone"))
+    }
+
+    fn new_session(&self) -> Result<(i64, u128)> {
+        let grant = LeaseGrantRequest { ttl: SESSION };
+        let granted: LeaseGrantResponse = self.client.other(GRANT, grant, self.patience)?;
+        Ok((granted.id, u128::from_be_bytes(random()?)))
+    }
+
+    /// The session at hand; begins one where there is none.
+    fn session(&self) -> Result<Session> {
+        let current = *lock(&self.sessions.current);
+        if let Some(session) = current {
+            return Ok(session);
+        }
+        let (lease, id) = self.new_session()?;
+        let key = self.keys.session(id);
+        let put = Request::Put(PutRequest { key, value: bytes::Bytes::new(), lease });
+        let request = TxnRequest { success: vec![put.into()], ..TxnRequest::default() };
+        let answer = self.client.commit(request).map_err(|status| refused(&status))?;
+        let created = answer.header.map_or(0, |header| header.revision);
+        let session = Session { id, created, lease, renewed: Instant::now() };
+        *lock(&self.sessions.current) = Some(session);
+        Ok(session)
+    }
+
+    /// Renews the session now and then.
+    pub(super) fn keep_session(&self) {
+        let Some(session) = *lock(&self.sessions.current) else { return };
+        if session.renewed.elapsed() < Duration::from_secs(SESSION.unsigned_abs() / 4) {
+            return;
+        }
+        let members = self.client.members();
+        let renewed = self.client.wait(async move {
+            let request = LeaseKeepAliveRequest { id: session.lease };
+            let kept: LeaseKeepAliveResponse = members.once(KEEP_ALIVE, request).await?;
+            Ok(kept.ttl)
+        });
+        match renewed {
+            Ok(_) => {
+                if let Some(current) = lock(&self.sessions.current).as_mut().filter(|it| it.id == session.id)
+                {
+                    current.renewed = Instant::now();
+                }
+            }
+            Err(status) => tracing::debug!(%status, "the session in the cluster could not be renewed"),
+        }
+    }
+
+    /// Ends the session.
+    pub(super) fn end_session(&self) {
+        let Some(session) = lock(&self.sessions.current).take() else { return };
+        let end = LeaseRevokeRequest { id: session.lease };
+        let ended: Result<LeaseRevokeResponse> = self.client.other(REVOKE, end, CALL_TIME);
+        if let Err(error) = ended {
+            tracing::debug!(%error, "the session in the cluster ends by its lease");
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Follows the feed of the cluster, and mends what the watch of a server gets wrong: events that come twice, that come
+//! back, or that never come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use crate::engine::LogPage;
+use crate::types::error::{Error, Reason};
+use crate::types::event::Change;
+use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
+use crate::types::revision::Revision;
+use crate::types::value::Value;
+
+use super::client::{CALL_TIME, Called, Members, is_compacted};
+use super::stored::{Record, commit_of, damaged, end_of};
+use super::tail::{Link, Offered, Tail};
+use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
+
+/// How long a watch may say nothing before the feed is read: that shows whether it is alive, and whether the feed is the
+/// same.
+const SILENCE: Duration = Duration::from_secs(2);
+/// From one try to the next while no member answers.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// A store's feed in its cluster.
+pub(super) struct Follower {
+    pub(super) members: Arc<Members>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) feed: Bytes,
+    /// When the feed came to be: another one is another store.
+    pub(super) created: i64,
+    pub(super) cluster: u64,
+}
+
+/// How a watch ended.
+enum Ended {
+    /// Begin anew, after this revision of the cluster at the least.
+    Again(i64),
+    /// Never again.
+    Broken(Error),
+}
+
+/// What a watch of the past says.
+enum Past {
+    Said(Vec<(u128, Link, Vec<Arc<Change>>)>),
+    /// What it was asked for is gone, up to this revision of the cluster.
+    Compacted(i64),
+}
+
+impl Follower {
+    /// Follows until the feed is gone.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut bookmark = 0;
+        loop {
+            match self.watch(bookmark).await {
+                Ok(Ended::Again(seen)) => bookmark = seen.max(bookmark),
+                Ok(Ended::Broken(error)) => return self.tail.fail(&error),
+                Err(status) => {
+                    tracing::debug!(%status, "the cluster's feed cannot be watched; it is tried again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Watches until something is wrong.
+    async fn watch(&self, bookmark: i64) -> Called<Ended> {
+        // A feed that was made anew, or a cluster that was restored, must not be taken for this one.
+        let mut seen = match self.look().await? {
+            Ok((_, seen)) => seen,
+            Err(error) => return Ok(Ended::Broken(error)),
+        };
+        let from = self.tail.link().modified.max(bookmark) + 1;
+        let mut stream = self.members.watch(self.feed.clone(), from).await?;
+        let (mut parts, mut was_behind) = (Vec::new(), false);
+        loop {
+            let message = match tokio::time::timeout(SILENCE, stream.message()).await {
+                Ok(message) => message?,
+                Err(_) => {
+                    let link = match self.look().await? {
+                        Ok((link, at)) => {
+                            seen = at;
+                            link
+                        }
+                        Err(error) => return Ok(Ended::Broken(error)),
+                    };
+                    let is_behind = self.tail.link().version < link.version;
+                    if is_behind && was_behind {
+                        // It is silent, and should not be.
+                        self.members.leave_current();
+                        return Ok(Ended::Again(0));
+                    }
+                    was_behind = is_behind;
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(Ended::Again(0)) };
+            was_behind = false;
+            if message.canceled {
+                return self.canceled(&message, seen).await;
+            }
+            let is_part = message.fragment;
+            parts.extend(message.events);
+            if is_part {
+                continue;
+            }
+            for event in parts.drain(..) {
+                let Some(kv) = event.kv else { continue };
+                if event.kind == i32::from(EventType::Delete) {
+                    // Whether it is gone, the next look tells.
+                    return Ok(Ended::Again(0));
+                }
+                if kv.mod_revision < from || kv.create_revision != self.created {
+                    continue;
+                }
+                if self.take(&kv).await? == Offered::Ahead {
+                    self.heal(&kv).await?;
+                }
+            }
+        }
+    }
+
+    /// Where the feed is at a linearizable point, and the cluster's revision there; an error when it is another.
+    async fn look(&self) -> Called<Result<(Link, i64), Error>> {
+        let request = RangeRequest { key: self.feed.clone(), keys_only: true, ..RangeRequest::default() };
+        let answer = self.members.range(request, CALL_TIME).await?;
+        let header = answer.header.unwrap_or_default();
+        let known = self.tail.link();
+        let Some(kv) = answer.kvs.first() else { return Ok(Err(replaced("removed"))) };
+        let what = if header.cluster_id != self.cluster {
+            "moved to another cluster"
+        } else if kv.create_revision != self.created {
+            "made anew"
+        } else if kv.version < known.version || header.revision < known.modified {
+            "set back, as by a backup"
+        } else {
+            return Ok(Ok((Link { version: kv.version, modified: kv.mod_revision }, header.revision)));
+        };
+        Ok(Err(replaced(what)))
+    }
+
+    /// Hands a version of the feed to the tail.
+    async fn take(&self, kv: &KeyValue) -> Called<Offered> {
+        let link = Link { version: kv.version, modified: kv.mod_revision };
+        if link.version <= self.tail.link().version {
+            return Ok(Offered::Known);
+        }
+        let (id, changes) = self.read(kv).await?;
+        Ok(self.tail.offer(id, link, changes))
+    }
+
+    /// What a version of the feed says, with the values that lie apart.
+    async fn read(&self, kv: &KeyValue) -> Called<(u128, Vec<Arc<Change>>)> {
+        let Some((id, told)) = Record::decode(&kv.value, kv.mod_revision) else {
+            return Err(Status::data_loss(damaged("event", &kv.key).to_string()));
+        };
+        let mut changes = Vec::with_capacity(told.len());
+        for mut told in told {
+            if let Some(key) = told.apart {
+                let request = RangeRequest {
+                    key,
+                    revision: kv.mod_revision,
+                    serializable: true,
+                    ..RangeRequest::default()
+                };
+                let found = self.members.range(request, CALL_TIME).await?;
+                let row = found.kvs.first().and_then(|kv| {
+                    <super::stored::EntryRow as super::stored::Row>::decode(&kv.value, kv.mod_revision)
+                });
+                told.change.value = row.map(|row| row.value).or(Some(Value::default()));
+            }
+            changes.push(Arc::new(told.change));
+        }
+        Ok((id, changes))
+    }
+
+    /// Finds what lies between the tail and a version of the feed, and takes all of it: backwards, by the revision before
+    /// each. A watch that left it out once may do so again.
+    async fn heal(&self, next: &KeyValue) -> Called<()> {
+        let known = self.tail.link().version;
+        tracing::warn!(known, next = next.version, "the cluster's watch left out events; they are read back");
+        let mut missing = vec![next.clone()];
+        while let Some(first) = missing.last().filter(|first| first.version > known + 1) {
+            let request = RangeRequest {
+                key: self.feed.clone(),
+                revision: first.mod_revision - 1,
+                serializable: true,
+                ..RangeRequest::default()
+            };
+            match self.members.range(request, CALL_TIME).await {
+                Ok(answer) => match answer.kvs.into_iter().next() {
+                    Some(kv) if kv.version < first.version => missing.push(kv),
+                    _ => return Err(Status::data_loss("the feed's versions have a hole")),
+                },
+                Err(status) if is_compacted(&status) => {
+                    let (id, changes) = self.read(first).await?;
+                    let link = Link { version: first.version, modified: first.mod_revision };
+                    self.tail.jump(id, link, changes);
+                    break;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        for kv in missing.iter().rev() {
+            self.take(kv).await?;
+        }
+        Ok(())
+    }
+
+    /// The server ended the watch. Where it says that its start is compacted, an idle store has lost nothing.
+    async fn canceled(&self, message: &WatchResponse, seen: i64) -> Called<Ended> {
+        if message.compact_revision == 0 {
+            tracing::debug!(reason = message.cancel_reason, "the cluster ended the watch");
+            self.members.leave_current();
+            return Err(Status::unavailable(message.cancel_reason.clone()));
+        }
+        let (link, at) = match self.look().await? {
+            Ok(looked) => looked,
+            Err(error) => return Ok(Ended::Broken(error)),
+        };
+        let known = self.tail.link();
+        if link.version == known.version {
+            return Ok(Ended::Again(at));
+        }
+        // The last version before the compaction is the first that can still be read.
+        match self.at(message.compact_revision).await? {
+            Some(kv) if kv.version <= known.version => Ok(Ended::Again(message.compact_revision - 1)),
+            Some(kv) if kv.version == known.version + 1 => {
+                self.take(&kv).await?;
+                Ok(Ended::Again(message.compact_revision))
+            }
+            Some(kv) => {
+                // It can still be read; what came before it, and after the last known, cannot.
+                let (id, changes) = self.read(&kv).await?;
+                let link = Link { version: kv.version, modified: kv.mod_revision };
+                self.tail.jump(id, link, changes);
+                Ok(Ended::Again(message.compact_revision))
+            }
+            None => Ok(Ended::Again(seen)),
+        }
+    }
+
+    /// The feed as of a revision of the cluster.
+    async fn at(&self, revision: i64) -> Called<Option<KeyValue>> {
+        let request = RangeRequest { key: self.feed.clone(), revision, ..RangeRequest::default() };
+        Ok(self.members.range(request, CALL_TIME).await?.kvs.into_iter().next())
+    }
+
+    /// Finds out up to where the log is compacted.
+    pub(super) async fn find_floor(&self) -> Called<()> {
+        if let Past::Compacted(upto) = self.past(self.created).await? {
+            self.floor(upto).await?;
+        }
+        Ok(())
+    }
+
+    /// The last commit up to a revision of the cluster that everything before is compacted to: it can still be read, so what
+    /// is trimmed ends before its first event. None where the store was made later.
+    async fn floor(&self, upto: i64) -> Called<Option<(i64, Vec<Arc<Change>>)>> {
+        let Some(kv) = self.at(upto).await? else { return Ok(None) };
+        let (_, changes) = self.read(&kv).await?;
+        if let Some(first) = changes.first() {
+            self.tail.note_trimmed(Revision::new(first.revision.get().saturating_sub(1)));
+        }
+        Ok(Some((kv.mod_revision, changes)))
+    }
+
+    /// A page of the log that begins before the tail, and ends there at the latest.
+    pub(super) async fn page(&self, after: Revision) -> Called<LogPage> {
+        // The commit of a revision itself: it may have more events after it.
+        let (mut after, mut from) = (after.max(self.tail.trimmed()), None);
+        loop {
+            if let Some(page) = self.tail.page(after) {
+                return Ok(page);
+            }
+            let changes = match self.past(from.unwrap_or(commit_of(after).max(self.created))).await? {
+                Past::Said(commits) => commits.into_iter().flat_map(|(_, _, changes)| changes).collect(),
+                Past::Compacted(upto) => {
+                    // Between that commit and the compaction there is none.
+                    from = Some(upto + 1);
+                    let floor = self.floor(upto).await?;
+                    after = after.max(self.tail.trimmed());
+                    match floor {
+                        Some((modified, changes)) if end_of(modified) > after => changes,
+                        _ => continue,
+                    }
+                }
+            };
+            let changes: Vec<_> = changes.into_iter().filter(|change| change.revision > after).collect();
+            if changes.is_empty() {
+                return Err(Status::data_loss("the log ends before its end"));
+            }
+            return Ok(LogPage { trimmed: self.tail.trimmed(), end: self.tail.end(), changes });
+        }
+    }
+
+    /// What the feed said from a revision of the cluster on: a page of it, or up to the tail.
+    async fn past(&self, from: i64) -> Called<Past> {
+        let upto = self.tail.link();
+        let mut stream = self.members.watch(self.feed.clone(), from).await?;
+        let (mut commits, mut events, mut bytes) = (Vec::new(), 0, 0);
+        let mut parts = Vec::new();
+        loop {
+            let message = match tokio::time::timeout(CALL_TIME, stream.message()).await {
+                Ok(message) => message?.ok_or_else(|| Status::unavailable("the watch ended"))?,
+                Err(_) => return Err(Status::deadline_exceeded("the past does not come")),
+            };
+            if message.canceled && message.compact_revision > 0 {
+                return Ok(Past::Compacted(message.compact_revision));
+            }
+            if message.canceled {
+                return Err(Status::unavailable(message.cancel_reason));
+            }
+            parts.extend(message.events);
+            if message.fragment {
+                continue;
+            }
+            for kv in parts.drain(..).filter_map(|event| event.kv) {
+                if kv.mod_revision < from || kv.create_revision != self.created {
+                    continue;
+                }
+                let link = Link { version: kv.version, modified: kv.mod_revision };
+                match commits.last().map(|(_, last, _): &(u128, Link, Vec<Arc<Change>>)| last.version) {
+                    Some(last) if link.version <= last => continue,
+                    Some(last) if link.version > last + 1 => {
+                        return Err(Status::unavailable("the watch of the past has a hole"));
+                    }
+                    _ => {}
+                }
+                let (id, changes) = self.read(&kv).await?;
+                events += changes.len();
+                bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
+                commits.push((id, link, changes));
+                // The first may hold nothing new.
+                let is_full = commits.len() > 1 && (events >= PAGE_ENTRIES || bytes >= PAGE_BYTES);
+                if is_full || link.version >= upto.version {
+                    return Ok(Past::Said(commits));
+                }
+            }
+        }
+    }
+}
+
+fn replaced(what: &'static str) -> Error {
+    Reason::FeedReplaced { what }.into()
+}

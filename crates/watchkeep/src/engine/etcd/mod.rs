@@ -1,0 +1,586 @@
+//! The engine on an etcd cluster: the same rules over rows that stand there. What a transaction reads becomes compares,
+//! what it writes becomes puts; whoever finds that something has changed meanwhile runs it again.
+
+mod address;
+mod buffer;
+mod check;
+mod client;
+mod cluster;
+mod commit;
+mod follow;
+mod keys;
+mod past;
+mod read;
+mod rows;
+mod stored;
+mod sweep;
+mod tail;
+mod wire;
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::driver::{Lane, Signal};
+use crate::engine::feed::Feed;
+use crate::engine::floors::Floors;
+use crate::engine::hold::{Hold, Holds};
+use crate::engine::job::{self, Clear};
+use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
+use crate::engine::reads::answer;
+use crate::engine::turn::{Admission, Turn};
+use crate::engine::upkeep::Upkeep;
+use crate::engine::{
+    Answer, Ask, Chores, Close, Completion, Done, Engine, File, Held, Query, Receipt, Sealed, Settled,
+    Transact, Wait, Whole, mixed_up, nesting,
+};
+use crate::rules::{Author, Moment, Write};
+use crate::types::backup::{Backup, BackupOptions};
+use crate::types::batch::{Outcome, Unmet};
+use crate::types::clock::{Clock, Timestamp};
+use crate::types::consumer::Force;
+use crate::types::error::{Error, ErrorKind, Reason, Result};
+use crate::types::limits::{Limits, POLL};
+use crate::types::name::NameRange;
+use crate::types::options::Options;
+use crate::types::revision::{Cursor, Revision, StoreId};
+use crate::types::sync::atomic::{AtomicBool, Ordering};
+use crate::types::sync::{Mutex, lock};
+
+use address::Address;
+use buffer::{Buffer, Of};
+use cluster::{Cluster, last_of};
+use commit::Sent;
+use read::EtcdRead;
+use rows::EtcdRows;
+use stored::Made;
+
+/// How many writes a leader takes along at the most: each takes a few compares, of which there are not many.
+const TAKES_ALONG: usize = 64;
+/// From one try of a transaction to the next, when others came between; it doubles up to the second of these.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+
+/// What is handed from writer to writer: nothing but the turn.
+#[derive(Debug)]
+struct Token;
+
+impl Pen for Token {
+    fn roll_back(&self) {}
+}
+
+/// The engine on a cluster.
+pub(crate) struct EtcdEngine {
+    address: String,
+    cluster: Arc<Cluster>,
+    turn: Turn<Token>,
+    floors: Arc<Floors>,
+    signal: Arc<Signal>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+    busy_timeout: Duration,
+    snapshot_age: Duration,
+    upkeep: Upkeep,
+    /// The earliest deadline, as far as it is known: none once it has to be asked for again.
+    next_deadline: Mutex<Option<Option<Timestamp>>>,
+    held: Holds<i64>,
+    closed: AtomicBool,
+    /// Whose it is: a forked child has a copy, and nobody who works for it.
+    process: u32,
+}
+
+/// What became of one try of a transaction.
+enum Tried {
+    /// It is all done.
+    Done,
+    /// Once more, at once.
+    Next,
+    /// Once more, as of a linearizable point.
+    Confirm,
+    /// Others came between.
+    Conflict,
+    /// It is too much for one: with fewer that are taken along.
+    Less,
+}
+
+/// What became of the leader's own write so far.
+#[derive(Default)]
+struct Progress {
+    done: Option<Result<OwnDone>>,
+    /// It failed by itself, and is not run again.
+    has_failed: bool,
+}
+
+impl EtcdEngine {
+    /// Opens a store in a cluster. The signal is raised when there is something to do for it in the background.
+    pub(crate) fn open(address: &str, options: &Options, signal: Arc<Signal>) -> Result<EtcdEngine> {
+        let place = Address::parse(address, |name| std::env::var(name).ok())?;
+        let cluster = Cluster::open(&place, options.create, options.busy_timeout, signal.clone())?;
+        Ok(EtcdEngine {
+            address: address.to_owned(),
+            cluster: Arc::new(cluster),
+            turn: Turn::new(Token, signal.clone()),
+            floors: Arc::default(),
+            signal,
+            clock: options.clock.clone(),
+            limits: options.limits,
+            busy_timeout: options.busy_timeout,
+            snapshot_age: options.snapshot_age,
+            upkeep: Upkeep::default(),
+            next_deadline: Mutex::new(None),
+            held: Holds::default(),
+            closed: AtomicBool::new(false),
+            process: std::process::id(),
+        })
+    }
+
+    /// Refuses a forked child.
+    fn known(&self) -> Result<()> {
+        if self.process != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
+    }
+
+    fn refuse_closed(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { Ok(()) }
+    }
+
+    fn refuse_own_turn(&self) -> Result<()> {
+        nesting::refuse_turn(self.turn.address())
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.clock.now(), limits: self.limits, is_tight: false }
+    }
+
+    /// Commits the leader's own write and what can be taken along, then passes the turn.
+    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
+        let mut lead = Lead::new(&self.turn, token);
+        let mut outcome = Progress::default();
+        let (mut linear, mut takes, mut pause) = (false, TAKES_ALONG, AGAIN.0);
+        let until = Instant::now() + self.busy_timeout;
+        loop {
+            match self.attempt(&mut lead, &mut own, &mut outcome, linear, takes) {
+                Ok(Tried::Done) => break,
+                Ok(Tried::Next) => {}
+                Ok(Tried::Confirm) => linear = true,
+                Ok(Tried::Conflict) if Instant::now() >= until => {
+                    let error = Error::from(Reason::Busy { waited: self.busy_timeout });
+                    lead.fail(&mut outcome.done, &error);
+                    break;
+                }
+                Ok(Tried::Conflict) => {
+                    linear = true;
+                    self.cluster.pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+                    pause = (pause * 2).min(AGAIN.1);
+                }
+                Ok(Tried::Less) => {
+                    takes = lead.taken.len() / 2;
+                    lead.shed(takes);
+                }
+                Err(error) => {
+                    lead.fail(&mut outcome.done, &error);
+                    break;
+                }
+            }
+        }
+        if lead.announced.is_some() && matches!(outcome.done, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise(Lane::Work);
+        }
+        lead.finish(outcome.done, settled, |_| {})
+    }
+
+    /// One transaction.
+    fn attempt(
+        &self,
+        lead: &mut Lead<'_, Token>,
+        own: &mut Own<'_>,
+        outcome: &mut Progress,
+        linear: bool,
+        takes: usize,
+    ) -> Result<Tried> {
+        self.cluster.stand()?;
+        let mut rows = EtcdRows::begin(Buffer::new(self.cluster.clone(), linear));
+        let mut is_reaping = false;
+        if !outcome.has_failed {
+            match self.apply(&mut rows, lead, own) {
+                Ok(Clear::Done(done)) => outcome.done = Some(done),
+                Ok(Clear::NotYet) => is_reaping = true,
+                Err(error) => {
+                    *outcome = Progress { done: Some(Err(error)), has_failed: true };
+                    return Ok(Tried::Next);
+                }
+            }
+        }
+        // What others wrote waits behind what is in the way of the leader's own.
+        if !is_reaping {
+            let along = TakesAlong(takes);
+            if along.apply(&self.turn, &mut lead.taken, &mut rows, || self.moment()).is_err() {
+                return Ok(Tried::Next);
+            }
+        }
+        self.send(lead, outcome, rows, is_reaping)
+    }
+
+    fn apply(
+        &self,
+        rows: &mut EtcdRows,
+        lead: &mut Lead<'_, Token>,
+        own: &mut Own<'_>,
+    ) -> Result<Clear<OwnDone>> {
+        let moment = self.moment();
+        match own {
+            Own::Write(write) => {
+                let done = job::apply(rows, moment, write, &mut lead.in_the_way)?;
+                Ok(done.map(OwnDone::Write))
+            }
+            Own::Closure { author, f } => {
+                let buffer = rows.buffer.clone();
+                let f = |tx: &dyn Transact| nesting::inside(None, self.turn.address(), || f(tx));
+                let read = |query: &Query<'_>| {
+                    answer(&EtcdRead { buffer: &buffer, now: moment.now, holds: true }, query)
+                };
+                let sealed = job::close_over(rows, moment, author, &read, &mut lead.in_the_way, f)?;
+                Ok(sealed.map(OwnDone::Closure))
+            }
+            Own::Others => Ok(Clear::Done(Ok(OwnDone::Others))),
+        }
+    }
+
+    fn send(
+        &self,
+        lead: &mut Lead<'_, Token>,
+        outcome: &mut Progress,
+        rows: EtcdRows,
+        is_reaping: bool,
+    ) -> Result<Tried> {
+        let EtcdRows { buffer, sealed, has_deadline, has_buried, .. } = rows;
+        let buffer = buffer.borrow();
+        let (_, puts) = buffer.size();
+        let is_refused = matches!(outcome.done, Some(Err(_))) || lead.has_refused();
+        // What is refused, or finds nothing to do, says something of what is there now.
+        if buffer.may_be_old() && (is_refused || puts == 0) {
+            return Ok(Tried::Confirm);
+        }
+        if puts == 0 {
+            return Ok(Tried::Done);
+        }
+        match self.cluster.send(&buffer, sealed)? {
+            Sent::Made(made) => {
+                self.settle_receipts(lead, outcome, made);
+                if has_deadline {
+                    *lock(&self.next_deadline) = None;
+                    self.signal.raise(Lane::Vital);
+                }
+                if has_buried {
+                    self.upkeep.want();
+                    self.signal.raise(Lane::Work);
+                }
+                Ok(if is_reaping { Tried::Next } else { Tried::Done })
+            }
+            Sent::Again => Ok(Tried::Conflict),
+            Sent::TooLarge if !lead.taken.is_empty() => Ok(Tried::Less),
+            Sent::TooLarge => {
+                let said = "at most 120 reads and 120 writes, and 1.4 MB".to_owned();
+                Err(Reason::TooLargeForEtcd { said }.into())
+            }
+        }
+    }
+
+    /// Makes the revisions real that were given before the commit.
+    fn settle_receipts(&self, lead: &mut Lead<'_, Token>, outcome: &mut Progress, made: Made) {
+        for result in lead.results() {
+            match result {
+                Ok(receipt) => settle_receipt(receipt, made),
+                Err(error) => settle_error(error, made),
+            }
+        }
+        match &mut outcome.done {
+            Some(Err(error)) => settle_error(error, made),
+            Some(Ok(OwnDone::Write(receipt))) => settle_receipt(receipt, made),
+            Some(Ok(OwnDone::Closure(sealed))) => {
+                sealed.revision = made.real(sealed.revision);
+                sealed.announced = sealed.announced.map(|announced| made.real(announced));
+            }
+            _ => {}
+        }
+        if made.events > 0 {
+            lead.announced = Some(last_of(made.modified));
+        }
+    }
+
+    /// Commits some of what was submitted; whether there was any.
+    fn lead_background(&self, settled: &mut Settled) -> bool {
+        let Some((token, _)) = self.turn.lead_for_background(settled) else { return false };
+        if let Err(error) = self.lead(token, Own::Others, settled) {
+            tracing::warn!(%error, "writes in the background could not be committed");
+        }
+        true
+    }
+
+    /// Refuses new writes, and commits those that wait.
+    fn seal(&self, settled: &mut Settled) {
+        self.turn.refuse(settled);
+        loop {
+            while self.lead_background(settled) {}
+            if self.turn.close().is_some() {
+                return;
+            }
+        }
+    }
+
+    /// The last revision at a linearizable point.
+    fn newest(&self) -> Result<Revision> {
+        Buffer::new(self.cluster.clone(), true).end()
+    }
+}
+
+fn settle_receipt(receipt: &mut Receipt, made: Made) {
+    receipt.revision = made.real(receipt.revision);
+    receipt.announced = receipt.announced.map(|announced| made.real(announced));
+    if let Done::Batch(outcomes) = &mut receipt.done {
+        for outcome in outcomes {
+            if let Outcome::Set(revision) = outcome {
+                *revision = made.real(*revision);
+            }
+        }
+    }
+}
+
+/// What was refused because of another write of the same commit names that one's revision.
+fn settle_error(error: &mut Error, made: Made) {
+    let real = |current: &Option<Revision>| current.map(|current| made.real(current));
+    match error.reason() {
+        Reason::Conflict { group, key, current } => {
+            *error =
+                Reason::Conflict { group: group.clone(), key: key.clone(), current: real(current) }.into();
+        }
+        Reason::Unmet(unmet) => {
+            let unmet = unmet.iter().map(|it| Unmet { current: real(&it.current), ..*it });
+            *error = Reason::Unmet(unmet.collect()).into();
+        }
+        Reason::Ahead { revision, last } => {
+            *error = Reason::Ahead { revision: *revision, last: made.real(*last) }.into();
+        }
+        _ => {}
+    }
+}
+
+impl Ask for EtcdEngine {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        self.known()?;
+        if !query.lingers() {
+            self.refuse_closed()?;
+        }
+        match query {
+            Query::Log { after } => Ok(self.cluster.log(*after)?.into()),
+            Query::Change { revision } => Ok(self.cluster.change(*revision)?.into()),
+            Query::Last => Ok(self.newest()?.into()),
+            _ => {
+                let buffer = RefCell::new(Buffer::new(self.cluster.clone(), true));
+                answer(&EtcdRead { buffer: &buffer, now: self.clock.now(), holds: false }, query)
+            }
+        }
+    }
+}
+
+/// A moment that is held: a revision of the cluster.
+struct HeldAt {
+    cluster: Arc<Cluster>,
+    hold: Arc<Hold<i64>>,
+}
+
+impl Ask for HeldAt {
+    fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        let at = self.hold.with(|at| Ok(*at))?;
+        let buffer = RefCell::new(Buffer::pinned(self.cluster.clone(), at));
+        answer(&EtcdRead { buffer: &buffer, now: self.hold.now, holds: false }, query)
+    }
+}
+
+impl Engine for EtcdEngine {
+    fn id(&self) -> StoreId {
+        self.cluster.id
+    }
+
+    fn cursor(&self, revision: Revision) -> Cursor {
+        self.cluster.cursor(revision)
+    }
+
+    fn file(&self) -> Option<&dyn File> {
+        None
+    }
+
+    fn chores(&self) -> Option<&dyn Chores> {
+        Some(self)
+    }
+
+    fn whole(&self) -> Option<&dyn Whole> {
+        Some(self)
+    }
+
+    fn address(&self) -> Option<&str> {
+        Some(&self.address)
+    }
+
+    fn usable(&self) -> Result<()> {
+        self.cluster.stand()
+    }
+
+    fn heard(&self) -> Result<Revision> {
+        Ok(self.cluster.tail.end())
+    }
+
+    fn hold(&self) -> Result<Held> {
+        self.known()?;
+        self.refuse_closed()?;
+        let mut buffer = Buffer::new(self.cluster.clone(), true);
+        buffer.end()?;
+        let hold = self.held.add(Hold::new(buffer.at(), self.snapshot_age, self.clock.clone()))?;
+        Ok(Arc::new(HeldAt { cluster: self.cluster.clone(), hold }))
+    }
+
+    fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
+        self.known()?;
+        self.refuse_own_turn()?;
+        match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
+            Admission::Done(result) => result,
+            Admission::Lead(token) => match self.lead(token, Own::Write(&write), settled)? {
+                OwnDone::Write(receipt) => Ok(receipt),
+                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+
+    fn transact(
+        &self,
+        author: &Author,
+        f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
+        settled: &mut Settled,
+    ) -> Result<Sealed> {
+        self.known()?;
+        self.refuse_own_turn()?;
+        match self.turn.enter(|| None, self.busy_timeout)? {
+            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
+            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f }, settled)? {
+                OwnDone::Closure(sealed) => Ok(sealed),
+                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
+            },
+        }
+    }
+
+    fn submit(&self, write: Write, done: Completion) {
+        match self.known().and_then(|()| self.refuse_own_turn()) {
+            Ok(()) => self.turn.submit(write, self.busy_timeout, done),
+            Err(error) => done(Err(error)),
+        }
+    }
+
+    fn settle(&self, settled: &mut Settled) -> Option<Duration> {
+        let has_led = self.lead_background(settled);
+        // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
+        self.turn.has_background().then_some(if has_led { Duration::ZERO } else { POLL })
+    }
+
+    fn has_vital(&self) -> bool {
+        self.turn.has_vital()
+    }
+
+    fn feed(&self) -> &Feed {
+        &self.cluster.tail.feed
+    }
+
+    fn distance(&self, from: Revision, to: Revision) -> u64 {
+        self.cluster.tail.distance(from, to)
+    }
+
+    fn may_wait(&self, _: Wait) -> Result<()> {
+        self.known()?;
+        self.refuse_own_turn()
+    }
+
+    fn close(&self, how: Close<'_>, settled: &mut Settled) {
+        match how {
+            Close::Poisoned(error) => self.turn.poison(error, settled),
+            Close::Writes => self.seal(settled),
+            Close::Reads => {
+                self.closed.store(true, Ordering::Release);
+                drop(self.held.close());
+                self.cluster.end_session();
+            }
+        }
+    }
+}
+
+impl Chores for EtcdEngine {
+    /// Asked of the cluster only where it may have come, or where a write of this process may have changed it.
+    fn next_deadline(&self) -> Result<Option<Timestamp>> {
+        let soonest = self.cluster.tail.take_soonest();
+        let mut known = lock(&self.next_deadline);
+        if let Some(next) = *known
+            && next.is_none_or(|next| next > self.clock.now())
+        {
+            let next = next.into_iter().chain(soonest).min();
+            *known = Some(next);
+            return Ok(next);
+        }
+        drop(known);
+        let mut buffer = Buffer::new(self.cluster.clone(), false);
+        let keys = self.cluster.keys.clone();
+        let (from, to) = keys.all_deadlines();
+        let page = buffer.page((&from, &to), Of::Keys, 1)?;
+        let first =
+            page.rows.first().and_then(|(key, _)| keys.deadline_of(key)).map(|(deadline, ..)| deadline);
+        *lock(&self.next_deadline) = Some(first);
+        Ok(first)
+    }
+
+    fn maintain(&self) -> Result<bool> {
+        if !self.upkeep.is_due() {
+            return Ok(false);
+        }
+        drop(self.held.end_old());
+        self.cluster.keep_session();
+        match sweep::step(&self.cluster, self.clock.now()) {
+            // The next round is soon enough.
+            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => Ok(false),
+            Ok(true) => {
+                self.upkeep.want();
+                Ok(true)
+            }
+            done => done,
+        }
+    }
+
+    fn floors(&self) -> &Arc<Floors> {
+        &self.floors
+    }
+
+    fn trim(&self, _: Revision, _: Force) -> Result<u64> {
+        let what = "the history of a cluster is kept until somebody compacts it, for all who use it; run `etcdctl compact`"
+            .to_owned();
+        Err(Reason::Invalid { what }.into())
+    }
+}
+
+impl Whole for EtcdEngine {
+    fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
+        self.refuse_closed()?;
+        check::check(&mut Buffer::new(self.cluster.clone(), true))
+    }
+
+    /// Nothing is counted that could be counted wrong, but for namespaces with a quota.
+    fn repair(&self) -> Result<Vec<String>> {
+        self.refuse_closed()?;
+        Ok(Vec::new())
+    }
+
+    fn backup(&self, _: &Path, _: &mut BackupOptions) -> Result<Backup> {
+        let what = "a store in a cluster is saved with the cluster, by `etcdctl snapshot save`; or export its entries";
+        Err(Reason::Invalid { what: what.to_owned() }.into())
+    }
+}
+
+/// All names.
+fn everything() -> NameRange {
+    NameRange::prefix("")
+}
