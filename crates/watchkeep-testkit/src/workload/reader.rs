@@ -178,8 +178,11 @@ fn begin(
     let stream = match stream {
         Ok(stream) => stream,
         Err(fault) => {
-            // Who comes when the store closes is refused for that, and stays with the stream that it has.
-            let is_closed = fault.to_string().contains("the store is closed");
+            // Who comes when the store closes is refused for that, and stays with the stream that it has. Over a wire the
+            // stream may just end.
+            let fault_says = fault.to_string();
+            let is_closed =
+                ["the store is closed", "it does not begin: End"].iter().any(|it| fault_says.contains(it));
             if !(is_closed && stage.phase() == Phase::Closed) {
                 stage.fault(format!("{name} is refused: {fault}"));
             }

@@ -2,6 +2,8 @@
 //! `scripts/cluster cargo test -p watchkeep-testkit --all-features --test cluster`.
 
 mod machines;
+#[cfg(unix)]
+mod members;
 
 use std::time::Duration;
 

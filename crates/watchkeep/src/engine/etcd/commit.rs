@@ -217,13 +217,21 @@ impl Cluster {
         if let Some(session) = current {
             return Ok(session);
         }
-        let (lease, id) = self.new_session()?;
-        let key = self.keys.session(id);
-        let put = Request::Put(PutRequest { key, value: bytes::Bytes::new(), lease });
-        let request = TxnRequest { success: vec![put.into()], ..TxnRequest::default() };
-        let answer = self.client.commit(request).map_err(|status| refused(&status))?;
-        let created = answer.header.map_or(0, |header| header.revision);
-        let session = Session { id, created, lease, renewed: Instant::now() };
+        let until = Instant::now() + self.patience;
+        let session = loop {
+            // Another name each time: one that is put twice does not tell when it came to be.
+            let (lease, id) = self.new_session()?;
+            let put = PutRequest { key: self.keys.session(id), value: bytes::Bytes::new(), lease };
+            let request = TxnRequest { success: vec![Request::Put(put).into()], ..TxnRequest::default() };
+            match self.client.commit(request) {
+                Ok(answer) => {
+                    let created = answer.header.map_or(0, |header| header.revision);
+                    break Session { id, created, lease, renewed: Instant::now() };
+                }
+                Err(status) if is_no_answer(&status) && Instant::now() < until => {}
+                Err(status) => return Err(refused(&status)),
+            }
+        };
         *lock(&self.sessions.current) = Some(session);
         Ok(session)
     }
