@@ -1,5 +1,5 @@
 //! The suites on a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
-//! `scripts/cluster cargo test -p watchkeep-testkit --all-features --test cluster`.
+//! `scripts/cluster cargo test --all-features --test cluster`.
 
 mod machines;
 #[cfg(unix)]
