@@ -64,6 +64,14 @@ impl<'e, P: Pen> Lead<'e, P> {
         self.turn.give_back(gone.into_iter().map(|taken| taken.job));
     }
 
+    /// Forgets what came of those that were taken along: all is run again.
+    #[cfg(feature = "etcd")]
+    pub(super) fn start_again(&mut self) {
+        for taken in &mut self.taken {
+            (taken.result, taken.failed) = (None, false);
+        }
+    }
+
     /// Whether one of those that were taken along was refused.
     #[cfg(feature = "etcd")]
     pub(super) fn has_refused(&self) -> bool {

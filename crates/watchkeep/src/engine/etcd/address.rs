@@ -50,7 +50,7 @@ impl Address {
             _ => return wrong("an address of a cluster begins with etcd:// or etcds://"),
         };
         let (members, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        if members.contains('@') {
+        if rest.contains('@') {
             return wrong(
                 "an address holds no password, for it ends up in logs; set WATCHKEEP_ETCD_USER and WATCHKEEP_ETCD_PASSWORD",
             );
@@ -139,6 +139,12 @@ mod tests {
         {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        assert!(
+            parse("etcd://root:se/cret@a/app")
+                .expect_err("a secret")
+                .to_string()
+                .contains("WATCHKEEP_ETCD_PASSWORD")
+        );
         let with_secret = parse("etcd://root:secret@a/app").expect_err("a secret").to_string();
         assert!(with_secret.contains("WATCHKEEP_ETCD_PASSWORD") && !with_secret.contains("secret@"));
         Ok(())

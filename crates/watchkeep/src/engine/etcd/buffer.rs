@@ -91,6 +91,8 @@ pub(super) struct Buffer {
     /// Where the feed stands, once that was asked for.
     feed: Option<(i64, i64)>,
     page: i64,
+    /// Somebody compacted what it reads.
+    gone: bool,
 }
 
 impl Buffer {
@@ -105,6 +107,7 @@ impl Buffer {
             ranges: Vec::new(),
             feed: None,
             page: FIRST_PAGE,
+            gone: false,
         }
     }
 
@@ -116,6 +119,16 @@ impl Buffer {
     /// The cluster's revision of all that was read.
     pub(super) fn at(&self) -> i64 {
         self.at
+    }
+
+    /// Whether it reads of a revision that is compacted: nothing that came of it counts.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// What it reads of the log is gone.
+    pub(super) fn note_gone(&mut self) {
+        self.gone = true;
     }
 
     /// The rows of one kind that are written, with their keys.
@@ -136,7 +149,9 @@ impl Buffer {
         let (first, known) = (self.at == 0, self.cluster.tail.link().modified);
         let serializable = !first || !self.linear;
         let asked = RangeRequest { revision: self.at, serializable, ..request.clone() };
-        let answer = self.cluster.client.range(asked, self.cluster.patience)?;
+        let answer = self.cluster.client.range(asked, self.cluster.patience).inspect_err(|error| {
+            self.gone |= matches!(error.reason(), Reason::HistoryGone);
+        })?;
         if first {
             let at = answer.header.as_ref().map_or(0, |header| header.revision);
             // What this process has seen is never unseen: where a member is behind, all are asked.
@@ -290,6 +305,8 @@ impl Buffer {
         let key = self.cluster.keys.feed();
         let answer = self.range(RangeRequest { key, keys_only: true, ..RangeRequest::default() })?;
         let feed = answer.kvs.first().map_or((0, 0), |kv| (kv.version, kv.mod_revision));
+        // Nobody here is told of an end that the log does not reach yet.
+        self.cluster.wait(feed.0, self.cluster.patience)?;
         self.feed = Some(feed);
         Ok(feed)
     }

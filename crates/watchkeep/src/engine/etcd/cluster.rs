@@ -1,7 +1,6 @@
 //! A store in a cluster: where it is, who it is, and what is known of its log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use crate::engine::LogPage;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
-use crate::types::sync::Mutex;
+use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
 use super::client::{Client, refused};
@@ -23,6 +22,9 @@ use super::tail::{Link, Tail};
 use super::wire::{
     Compare, KeyValue, PutRequest, RangeRequest, Request, RequestOp, Response, TxnRequest, TxnResponse,
 };
+
+/// For how long values are refused once the cluster was full.
+const FULL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Cluster {
@@ -36,8 +38,8 @@ pub(super) struct Cluster {
     epoch: Epoch,
     /// When the feed came to be: another one is another store.
     pub(super) created: i64,
-    /// The cluster takes no values any more.
-    pub(super) full: AtomicBool,
+    /// When the cluster said that it takes nothing any more, if it did.
+    pub(super) full: Mutex<Option<Instant>>,
     pub(super) sessions: Sessions,
     /// Up to where the answers were looked through for old ones.
     pub(super) swept: Mutex<Option<Bytes>>,
@@ -77,7 +79,7 @@ impl Cluster {
         }
         client.spawn(follower.clone().run());
         let epoch = epoch_of(cluster, created)?;
-        let (full, sessions) = (AtomicBool::new(false), Sessions::default());
+        let (full, sessions) = (Mutex::default(), Sessions::default());
         let swept = Mutex::default();
         Ok(Cluster { client, keys, tail, follower, patience, id, epoch, created, full, sessions, swept })
     }
@@ -97,7 +99,8 @@ impl Cluster {
 
     /// Whether values are refused: the cluster said so.
     pub(super) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        // Then it is asked again.
+        lock(&self.full).is_some_and(|since| since.elapsed() < FULL)
     }
 
     /// A page of the log after a revision.

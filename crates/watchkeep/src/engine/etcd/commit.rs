@@ -5,7 +5,6 @@
 //! feed. After that the lost one is in the feed up to there, or it never will be.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use prost::Message;
@@ -19,7 +18,7 @@ use crate::types::sync::{Mutex, lock};
 use super::buffer::Buffer;
 use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, refused};
 use super::cluster::{Cluster, link_of, rows_of};
-use super::stored::{EntryRow, Made, Record, settled};
+use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
 use super::tail::Link;
 use super::wire::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
@@ -66,10 +65,12 @@ impl Cluster {
     /// Sends what a buffer holds, with its events.
     pub(super) fn send(&self, buffer: &Buffer, changes: Vec<Change>) -> Result<Sent> {
         let (compares, puts) = buffer.size();
-        if compares + 2 > COMPARES || puts + 1 > PUTS {
+        if compares + 2 > COMPARES || puts + 1 > PUTS || changes.len() as u64 > PER_COMMIT {
             return Ok(Sent::TooLarge);
         }
         let session = self.session()?;
+        // Before it is sent: what comes of it comes after this.
+        let known = self.tail.link().version;
         let record = Record { id: u128::from_be_bytes(random()?), changes };
         let request = self.request(buffer, &record, session);
         if request.encoded_len() > BYTES {
@@ -78,11 +79,11 @@ impl Cluster {
         let answer = match self.client.commit(request) {
             Ok(answer) if !answer.succeeded => return self.refusal(answer),
             Ok(answer) => answer,
-            Err(status) if is_no_answer(&status) => return self.find_out(session, record, &status),
+            Err(status) if is_no_answer(&status) => return self.find_out(session, record, known, &status),
             Err(status) => {
                 let error = refused(&status);
                 if matches!(error.reason(), Reason::ClusterFull) {
-                    self.full.store(true, Ordering::Relaxed);
+                    *lock(&self.full) = Some(Instant::now());
                 }
                 return Err(error);
             }
@@ -90,7 +91,7 @@ impl Cluster {
         let feed = rows_of(answer).pop().flatten();
         let feed =
             feed.ok_or_else(|| Reason::Unreachable { said: "it does not say what it wrote".to_owned() })?;
-        self.full.store(false, Ordering::Relaxed);
+        *lock(&self.full) = None;
         self.made(record, Link { version: feed.version, modified: feed.mod_revision })
     }
 
@@ -150,11 +151,10 @@ impl Cluster {
     }
 
     /// The answer was lost: fences the transaction, and looks whether it is in the feed.
-    fn find_out(&self, session: Session, record: Record, status: &Status) -> Result<Sent> {
+    fn find_out(&self, session: Session, record: Record, known: i64, status: &Status) -> Result<Sent> {
         tracing::debug!(%status, "what became of a commit is not known; its session is ended to find out");
         let unknown = || Reason::UnknownCommit { said: status.message().to_owned() }.into();
         let until = Instant::now() + self.patience.max(CALL_TIME);
-        let known = self.tail.link().version;
         let feed = loop {
             match self.fence(session) {
                 Ok(feed) => break feed,

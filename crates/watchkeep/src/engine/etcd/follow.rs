@@ -12,10 +12,9 @@ use crate::types::error::{Error, Reason};
 use crate::types::event::Change;
 use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::revision::Revision;
-use crate::types::value::Value;
 
 use super::client::{CALL_TIME, Called, Members, is_compacted};
-use super::stored::{Record, commit_of, damaged, end_of};
+use super::stored::{EntryRow, Record, Row as _, commit_of, damaged, end_of};
 use super::tail::{Link, Offered, Tail};
 use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
 
@@ -69,10 +68,9 @@ impl Follower {
     /// Watches until something is wrong.
     async fn watch(&self, bookmark: i64) -> Called<Ended> {
         // A feed that was made anew, or a cluster that was restored, must not be taken for this one.
-        let mut seen = match self.look().await? {
-            Ok((_, seen)) => seen,
-            Err(error) => return Ok(Ended::Broken(error)),
-        };
+        if let Err(error) = self.look().await? {
+            return Ok(Ended::Broken(error));
+        }
         let from = self.tail.link().modified.max(bookmark) + 1;
         let mut stream = self.members.watch(self.feed.clone(), from).await?;
         let (mut parts, mut was_behind) = (Vec::new(), false);
@@ -81,10 +79,7 @@ impl Follower {
                 Ok(message) => message?,
                 Err(_) => {
                     let link = match self.look().await? {
-                        Ok((link, at)) => {
-                            seen = at;
-                            link
-                        }
+                        Ok((link, _)) => link,
                         Err(error) => return Ok(Ended::Broken(error)),
                     };
                     let is_behind = self.tail.link().version < link.version;
@@ -100,7 +95,7 @@ impl Follower {
             let Some(message) = message else { return Ok(Ended::Again(0)) };
             was_behind = false;
             if message.canceled {
-                return self.canceled(&message, seen).await;
+                return self.canceled(&message).await;
             }
             let is_part = message.fragment;
             parts.extend(message.events);
@@ -125,10 +120,22 @@ impl Follower {
 
     /// Where the feed is at a linearizable point, and the cluster's revision there; an error when it is another.
     async fn look(&self) -> Called<Result<(Link, i64), Error>> {
+        match self.look_once().await? {
+            // A member that was paused may answer with what is over.
+            Err(_) => {
+                self.members.leave_current();
+                self.look_once().await
+            }
+            there => Ok(there),
+        }
+    }
+
+    async fn look_once(&self) -> Called<Result<(Link, i64), Error>> {
+        // What this process commits meanwhile may be missing from the answer.
+        let known = self.tail.link();
         let request = RangeRequest { key: self.feed.clone(), keys_only: true, ..RangeRequest::default() };
         let answer = self.members.range(request, CALL_TIME).await?;
         let header = answer.header.unwrap_or_default();
-        let known = self.tail.link();
         let Some(kv) = answer.kvs.first() else { return Ok(Err(replaced("removed"))) };
         let what = if header.cluster_id != self.cluster {
             "moved to another cluster"
@@ -148,12 +155,17 @@ impl Follower {
         if link.version <= self.tail.link().version {
             return Ok(Offered::Known);
         }
-        let (id, changes) = self.read(kv).await?;
-        Ok(self.tail.offer(id, link, changes))
+        Ok(match self.read(kv).await? {
+            (id, Some(changes)) => self.tail.offer(id, link, changes),
+            (id, None) => {
+                self.tail.jump(id, link, Vec::new());
+                Offered::Next
+            }
+        })
     }
 
-    /// What a version of the feed says, with the values that lie apart.
-    async fn read(&self, kv: &KeyValue) -> Called<(u128, Vec<Arc<Change>>)> {
+    /// What a version of the feed says, with the values that lie apart; no events where one of those is compacted.
+    async fn read(&self, kv: &KeyValue) -> Called<(u128, Option<Vec<Arc<Change>>>)> {
         let Some((id, told)) = Record::decode(&kv.value, kv.mod_revision) else {
             return Err(Status::data_loss(damaged("event", &kv.key).to_string()));
         };
@@ -166,15 +178,17 @@ impl Follower {
                     serializable: true,
                     ..RangeRequest::default()
                 };
-                let found = self.members.range(request, CALL_TIME).await?;
-                let row = found.kvs.first().and_then(|kv| {
-                    <super::stored::EntryRow as super::stored::Row>::decode(&kv.value, kv.mod_revision)
-                });
-                told.change.value = row.map(|row| row.value).or(Some(Value::default()));
+                let found = match self.members.range(request, CALL_TIME).await {
+                    Err(status) if is_compacted(&status) => return Ok((id, None)),
+                    found => found?,
+                };
+                let row = found.kvs.first().and_then(|kv| EntryRow::decode(&kv.value, kv.mod_revision));
+                let row = row.ok_or_else(|| Status::data_loss("a value of the feed is not where it says"))?;
+                told.change.value = Some(row.value);
             }
             changes.push(Arc::new(told.change));
         }
-        Ok((id, changes))
+        Ok((id, Some(changes)))
     }
 
     /// Finds what lies between the tail and a version of the feed, and takes all of it: backwards, by the revision before
@@ -198,7 +212,7 @@ impl Follower {
                 Err(status) if is_compacted(&status) => {
                     let (id, changes) = self.read(first).await?;
                     let link = Link { version: first.version, modified: first.mod_revision };
-                    self.tail.jump(id, link, changes);
+                    self.tail.jump(id, link, changes.unwrap_or_default());
                     break;
                 }
                 Err(status) => return Err(status),
@@ -211,7 +225,7 @@ impl Follower {
     }
 
     /// The server ended the watch. Where it says that its start is compacted, an idle store has lost nothing.
-    async fn canceled(&self, message: &WatchResponse, seen: i64) -> Called<Ended> {
+    async fn canceled(&self, message: &WatchResponse) -> Called<Ended> {
         if message.compact_revision == 0 {
             tracing::debug!(reason = message.cancel_reason, "the cluster ended the watch");
             self.members.leave_current();
@@ -236,10 +250,11 @@ impl Follower {
                 // It can still be read; what came before it, and after the last known, cannot.
                 let (id, changes) = self.read(&kv).await?;
                 let link = Link { version: kv.version, modified: kv.mod_revision };
-                self.tail.jump(id, link, changes);
+                self.tail.jump(id, link, changes.unwrap_or_default());
                 Ok(Ended::Again(message.compact_revision))
             }
-            None => Ok(Ended::Again(seen)),
+            // The store was made later.
+            None => Ok(Ended::Again(message.compact_revision - 1)),
         }
     }
 
@@ -262,10 +277,15 @@ impl Follower {
     async fn floor(&self, upto: i64) -> Called<Option<(i64, Vec<Arc<Change>>)>> {
         let Some(kv) = self.at(upto).await? else { return Ok(None) };
         let (_, changes) = self.read(&kv).await?;
-        if let Some(first) = changes.first() {
-            self.tail.note_trimmed(Revision::new(first.revision.get().saturating_sub(1)));
+        match changes.as_ref().map(|changes| changes.first()) {
+            Some(Some(first)) => {
+                self.tail.note_trimmed(Revision::new(first.revision.get().saturating_sub(1)));
+            }
+            // The first version says that the store was made, and nothing else.
+            Some(None) => {}
+            None => self.tail.note_trimmed(end_of(kv.mod_revision)),
         }
-        Ok(Some((kv.mod_revision, changes)))
+        Ok(Some((kv.mod_revision, changes.unwrap_or_default())))
     }
 
     /// A page of the log that begins before the tail, and ends there at the latest.
@@ -331,6 +351,7 @@ impl Follower {
                     _ => {}
                 }
                 let (id, changes) = self.read(&kv).await?;
+                let changes = changes.ok_or_else(|| Status::unavailable("it is being compacted"))?;
                 events += changes.len();
                 bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
                 commits.push((id, link, changes));

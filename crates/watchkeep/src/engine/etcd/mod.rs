@@ -50,6 +50,7 @@ use crate::types::sync::{Mutex, lock};
 
 use address::Address;
 use buffer::{Buffer, Of};
+use client::CALL_TIME;
 use cluster::{Cluster, last_of};
 use commit::Sent;
 use read::EtcdRead;
@@ -60,6 +61,9 @@ use stored::Made;
 const TAKES_ALONG: usize = 64;
 /// From one try of a transaction to the next, when others came between; it doubles up to the second of these.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+
+/// Longer than anybody waits.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is handed from writer to writer: nothing but the turn.
 #[derive(Debug)]
@@ -115,7 +119,9 @@ impl EtcdEngine {
     /// Opens a store in a cluster. The signal is raised when there is something to do for it in the background.
     pub(crate) fn open(address: &str, options: &Options, signal: Arc<Signal>) -> Result<EtcdEngine> {
         let place = Address::parse(address, |name| std::env::var(name).ok())?;
-        let cluster = Cluster::open(&place, options.create, options.busy_timeout, signal.clone())?;
+        // Whoever waits for no other writer still waits for the network.
+        let patience = options.busy_timeout.clamp(CALL_TIME, LONGEST);
+        let cluster = Cluster::open(&place, options.create, patience, signal.clone())?;
         Ok(EtcdEngine {
             address: address.to_owned(),
             cluster: Arc::new(cluster),
@@ -156,7 +162,7 @@ impl EtcdEngine {
         let mut lead = Lead::new(&self.turn, token);
         let mut outcome = Progress::default();
         let (mut linear, mut takes, mut pause) = (false, TAKES_ALONG, AGAIN.0);
-        let until = Instant::now() + self.busy_timeout;
+        let until = Instant::now() + self.busy_timeout.min(LONGEST);
         loop {
             match self.attempt(&mut lead, &mut own, &mut outcome, linear, takes) {
                 Ok(Tried::Done) => break,
@@ -171,6 +177,11 @@ impl EtcdEngine {
                     linear = true;
                     self.cluster.pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
                     pause = (pause * 2).min(AGAIN.1);
+                }
+                // It is the one that is too much.
+                Ok(Tried::Less) if matches!(own, Own::Others) && lead.taken.len() == 1 => {
+                    lead.fail(&mut outcome.done, &too_large());
+                    break;
                 }
                 Ok(Tried::Less) => {
                     takes = lead.taken.len() / 2;
@@ -205,6 +216,7 @@ impl EtcdEngine {
             match self.apply(&mut rows, lead, own) {
                 Ok(Clear::Done(done)) => outcome.done = Some(done),
                 Ok(Clear::NotYet) => is_reaping = true,
+                Err(_) if rows.buffer.borrow().is_gone() => return Ok(Tried::Conflict),
                 Err(error) => {
                     *outcome = Progress { done: Some(Err(error)), has_failed: true };
                     return Ok(Tried::Next);
@@ -214,9 +226,16 @@ impl EtcdEngine {
         // What others wrote waits behind what is in the way of the leader's own.
         if !is_reaping {
             let along = TakesAlong(takes);
-            if along.apply(&self.turn, &mut lead.taken, &mut rows, || self.moment()).is_err() {
+            let applied = along.apply(&self.turn, &mut lead.taken, &mut rows, || self.moment());
+            if applied.is_err() && !rows.buffer.borrow().is_gone() {
                 return Ok(Tried::Next);
             }
+        }
+        if rows.buffer.borrow().is_gone() {
+            // Somebody compacted what was being read: it is read anew.
+            *outcome = Progress::default();
+            lead.start_again();
+            return Ok(Tried::Conflict);
         }
         self.send(lead, outcome, rows, is_reaping)
     }
@@ -279,32 +298,30 @@ impl EtcdEngine {
             }
             Sent::Again => Ok(Tried::Conflict),
             Sent::TooLarge if !lead.taken.is_empty() => Ok(Tried::Less),
-            Sent::TooLarge => {
-                let said = "at most 120 reads and 120 writes, and 1.4 MB".to_owned();
-                Err(Reason::TooLargeForEtcd { said }.into())
-            }
+            Sent::TooLarge => Err(too_large()),
         }
     }
 
     /// Makes the revisions real that were given before the commit.
     fn settle_receipts(&self, lead: &mut Lead<'_, Token>, outcome: &mut Progress, made: Made) {
+        let end = self.cluster.tail.end();
         for result in lead.results() {
             match result {
-                Ok(receipt) => settle_receipt(receipt, made),
+                Ok(receipt) => settle_receipt(receipt, made, end),
                 Err(error) => settle_error(error, made),
             }
         }
         match &mut outcome.done {
             Some(Err(error)) => settle_error(error, made),
-            Some(Ok(OwnDone::Write(receipt))) => settle_receipt(receipt, made),
+            Some(Ok(OwnDone::Write(receipt))) => settle_receipt(receipt, made, end),
             Some(Ok(OwnDone::Closure(sealed))) => {
                 sealed.revision = made.real(sealed.revision);
-                sealed.announced = sealed.announced.map(|announced| made.real(announced));
+                sealed.announced = sealed.announced.map(|announced| made.real(announced).min(end));
             }
             _ => {}
         }
         if made.events > 0 {
-            lead.announced = Some(last_of(made.modified));
+            lead.announced = Some(last_of(made.modified).min(end));
         }
     }
 
@@ -334,10 +351,17 @@ impl EtcdEngine {
     }
 }
 
-fn settle_receipt(receipt: &mut Receipt, made: Made) {
+fn too_large() -> Error {
+    let said = "at most 120 reads and 120 writes, 4,096 events and 1.4 MB".to_owned();
+    Reason::TooLargeForEtcd { said }.into()
+}
+
+/// `end`: of what is known here. What comes after it is announced once it is known.
+fn settle_receipt(receipt: &mut Receipt, made: Made, end: Revision) {
     receipt.revision = made.real(receipt.revision);
-    receipt.announced = receipt.announced.map(|announced| made.real(announced));
-    if let Done::Batch(outcomes) = &mut receipt.done {
+    receipt.announced = receipt.announced.map(|announced| made.real(announced).min(end));
+    // The second of two equal batches in one commit is a repetition.
+    if let Done::Batch(outcomes) | Done::Repeated(outcomes) = &mut receipt.done {
         for outcome in outcomes {
             if let Outcome::Set(revision) = outcome {
                 *revision = made.real(*revision);
@@ -376,8 +400,15 @@ impl Ask for EtcdEngine {
             Query::Change { revision } => Ok(self.cluster.change(*revision)?.into()),
             Query::Last => Ok(self.newest()?.into()),
             _ => {
-                let buffer = RefCell::new(Buffer::new(self.cluster.clone(), true));
-                answer(&EtcdRead { buffer: &buffer, now: self.clock.now(), holds: false }, query)
+                let read = || {
+                    let buffer = RefCell::new(Buffer::new(self.cluster.clone(), true));
+                    answer(&EtcdRead { buffer: &buffer, now: self.clock.now(), holds: false }, query)
+                };
+                match read() {
+                    // Somebody compacted it between two reads.
+                    Err(error) if matches!(error.reason(), Reason::HistoryGone) => read(),
+                    answer => answer,
+                }
             }
         }
     }
@@ -387,10 +418,14 @@ impl Ask for EtcdEngine {
 struct HeldAt {
     cluster: Arc<Cluster>,
     hold: Arc<Hold<i64>>,
+    process: u32,
 }
 
 impl Ask for HeldAt {
     fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        if self.process != std::process::id() {
+            return Err(Reason::Forked.into());
+        }
         let at = self.hold.with(|at| Ok(*at))?;
         let buffer = RefCell::new(Buffer::pinned(self.cluster.clone(), at));
         answer(&EtcdRead { buffer: &buffer, now: self.hold.now, holds: false }, query)
@@ -436,7 +471,7 @@ impl Engine for EtcdEngine {
         let mut buffer = Buffer::new(self.cluster.clone(), true);
         buffer.end()?;
         let hold = self.held.add(Hold::new(buffer.at(), self.snapshot_age, self.clock.clone()))?;
-        Ok(Arc::new(HeldAt { cluster: self.cluster.clone(), hold }))
+        Ok(Arc::new(HeldAt { cluster: self.cluster.clone(), hold, process: self.process }))
     }
 
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
@@ -523,6 +558,7 @@ impl Chores for EtcdEngine {
             *known = Some(next);
             return Ok(next);
         }
+        let before = *known;
         drop(known);
         let mut buffer = Buffer::new(self.cluster.clone(), false);
         let keys = self.cluster.keys.clone();
@@ -530,7 +566,10 @@ impl Chores for EtcdEngine {
         let page = buffer.page((&from, &to), Of::Keys, 1)?;
         let first =
             page.rows.first().and_then(|(key, _)| keys.deadline_of(key)).map(|(deadline, ..)| deadline);
-        *lock(&self.next_deadline) = Some(first);
+        let mut known = lock(&self.next_deadline);
+        // Another may have asked meanwhile, later than this did.
+        let first = if *known == before { first } else { first.into_iter().chain(known.flatten()).min() };
+        *known = Some(first);
         Ok(first)
     }
 
@@ -564,6 +603,7 @@ impl Chores for EtcdEngine {
 
 impl Whole for EtcdEngine {
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
+        self.known()?;
         self.refuse_closed()?;
         check::check(&mut Buffer::new(self.cluster.clone(), true))
     }

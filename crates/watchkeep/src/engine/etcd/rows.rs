@@ -488,6 +488,11 @@ impl Rows for EtcdRows {
         let (mut looked_at, mut at) = (0, after);
         while at < end && looked_at < limit {
             let page = cluster.log(at)?;
+            if page.trimmed > at {
+                // Run again, it is known that it is trimmed.
+                self.buffer().note_gone();
+                return Err(Reason::HistoryGone.into());
+            }
             let Some(last) = page.changes.last().map(|last| last.revision) else { break };
             for change in &page.changes {
                 if looked_at >= limit || change.revision > end {

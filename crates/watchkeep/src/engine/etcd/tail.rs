@@ -115,8 +115,12 @@ impl Tail {
 
     /// A commit that the cluster told of.
     pub(super) fn offer(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
+        let has_deadline = changes.iter().any(|change| change.deadline.is_some());
         let offered = self.add(id, link, changes, false);
         if offered == Offered::Next {
+            if has_deadline {
+                self.signal.raise(Lane::Vital);
+            }
             self.signal.raise(Lane::Work);
         }
         offered
@@ -206,9 +210,12 @@ impl Tail {
         state.ids.clear();
         let gone = std::mem::take(&mut state.window);
         let cut = state.push(id, link, changes);
+        // What is lost may have brought any deadline: the cluster is asked.
+        state.soonest = Some(Timestamp::default());
         drop(state);
         drop((gone, cut));
         self.changed.notify_all();
+        self.signal.raise(Lane::Vital);
         self.signal.raise(Lane::Work);
     }
 
@@ -257,7 +264,9 @@ impl Tail {
         let place = |revision| state.window.partition_point(|change| change.revision <= revision);
         let here = place(to).saturating_sub(place(from));
         let before = commit_of(state.base.min(to)).saturating_sub(commit_of(from)).max(0);
-        u64::try_from(here).unwrap_or(u64::MAX).saturating_add(before.unsigned_abs())
+        // There are no more commits than versions of the feed.
+        let before = before.min(state.link.version).unsigned_abs();
+        u64::try_from(here).unwrap_or(u64::MAX).saturating_add(before)
     }
 
     /// Goes through what is here after a revision, until told to stop; whether all of it is here.
