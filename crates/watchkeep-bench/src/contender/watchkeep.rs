@@ -28,7 +28,7 @@ const IMPORT_BYTES: usize = 64 << 20;
 const IMPORT_OVERHEAD: usize = 160;
 /// How long free pages may take to be given back, and how long a file that does not shrink has given back all.
 const GIVEN_BACK: Duration = Duration::from_secs(120);
-const SETTLED: Duration = Duration::from_secs(2);
+const SETTLED: Duration = Duration::from_secs(15);
 /// How long what expires lives, by a clock that is moved.
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -200,17 +200,17 @@ impl Peer for Open {
 
     fn trim(&self) -> Result<()> {
         self.store.compact(self.store.last_revision()?)?;
-        // What is free is given back in the background, a step at a time.
+        // The rows go in the background, and then the pages, a step at a time.
         let path = self.store.path().ok_or("it is in memory")?;
-        let (mut before, until) = (u64::MAX, Instant::now() + GIVEN_BACK);
-        loop {
+        let (mut before, mut since, until) = (u64::MAX, Instant::now(), Instant::now() + GIVEN_BACK);
+        while since.elapsed() < SETTLED && Instant::now() < until {
             let size = std::fs::metadata(path)?.len();
-            if size == before || Instant::now() > until {
-                return Ok(());
+            if size != before {
+                (before, since) = (size, Instant::now());
             }
-            before = size;
-            pause(SETTLED);
+            pause(Duration::from_millis(200));
         }
+        Ok(())
     }
 
     fn pipeline(
