@@ -4,6 +4,7 @@
 mod address;
 mod buffer;
 mod check;
+mod chores;
 mod client;
 mod cluster;
 mod commit;
@@ -18,7 +19,6 @@ mod tail;
 mod wire;
 
 use std::cell::RefCell;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,11 +36,9 @@ use crate::engine::{
     Transact, Wait, Whole, mixed_up, nesting,
 };
 use crate::rules::{Author, Moment, Write};
-use crate::types::backup::{Backup, BackupOptions};
 use crate::types::batch::{Outcome, Unmet};
 use crate::types::clock::{Clock, Timestamp};
-use crate::types::consumer::Force;
-use crate::types::error::{Error, ErrorKind, Reason, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::limits::{Limits, POLL};
 use crate::types::name::NameRange;
 use crate::types::options::Options;
@@ -49,7 +47,7 @@ use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
 
 use address::Address;
-use buffer::{Buffer, Of};
+use buffer::Buffer;
 use client::CALL_TIME;
 use cluster::{Cluster, last_of};
 use commit::Sent;
@@ -543,80 +541,6 @@ impl Engine for EtcdEngine {
                 self.cluster.end_session();
             }
         }
-    }
-}
-
-impl Chores for EtcdEngine {
-    /// Asked of the cluster only where it may have come, or where a write of this process may have changed it.
-    fn next_deadline(&self) -> Result<Option<Timestamp>> {
-        let soonest = self.cluster.tail.take_soonest();
-        let mut known = lock(&self.next_deadline);
-        if let Some(next) = *known
-            && next.is_none_or(|next| next > self.clock.now())
-        {
-            let next = next.into_iter().chain(soonest).min();
-            *known = Some(next);
-            return Ok(next);
-        }
-        let before = *known;
-        drop(known);
-        let mut buffer = Buffer::new(self.cluster.clone(), false);
-        let keys = self.cluster.keys.clone();
-        let (from, to) = keys.all_deadlines();
-        let page = buffer.page((&from, &to), Of::Keys, 1)?;
-        let first =
-            page.rows.first().and_then(|(key, _)| keys.deadline_of(key)).map(|(deadline, ..)| deadline);
-        let mut known = lock(&self.next_deadline);
-        // Another may have asked meanwhile, later than this did.
-        let first = if *known == before { first } else { first.into_iter().chain(known.flatten()).min() };
-        *known = Some(first);
-        Ok(first)
-    }
-
-    fn maintain(&self) -> Result<bool> {
-        if !self.upkeep.is_due() {
-            return Ok(false);
-        }
-        drop(self.held.end_old());
-        self.cluster.keep_session();
-        match sweep::step(&self.cluster, self.clock.now()) {
-            // The next round is soon enough.
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => Ok(false),
-            Ok(true) => {
-                self.upkeep.want();
-                Ok(true)
-            }
-            done => done,
-        }
-    }
-
-    fn floors(&self) -> &Arc<Floors> {
-        &self.floors
-    }
-
-    fn trim(&self, _: Revision, _: Force) -> Result<u64> {
-        let what = "the history of a cluster is kept until somebody compacts it, for all who use it; run `etcdctl compact`"
-            .to_owned();
-        Err(Reason::Invalid { what }.into())
-    }
-}
-
-impl Whole for EtcdEngine {
-    fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
-        self.known()?;
-        self.refuse_closed()?;
-        check::check(&mut Buffer::new(self.cluster.clone(), true))
-    }
-
-    /// Nothing is counted that could be counted wrong, but for namespaces with a quota.
-    fn repair(&self) -> Result<Vec<String>> {
-        self.refuse_closed()?;
-        Ok(Vec::new())
-    }
-
-    fn backup(&self, _: &Path, _: &mut BackupOptions) -> Result<Backup> {
-        let what = "a store in a cluster is saved with the cluster, by `etcdctl snapshot save`; or export its entries";
-        Err(Reason::Invalid { what: what.to_owned() }.into())
     }
 }
 
