@@ -1,7 +1,7 @@
 //! Members of the cluster that stop, and that die, while others write and watch.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use watchkeep::{ErrorKind, Filter, Options, Revision, Store, WatchOptions};
@@ -11,6 +11,8 @@ const WRITERS: u64 = 4;
 const WRITES: u64 = 60;
 /// How long a member stops: longer than calls take, and than a session's fence.
 const STOPPED: Duration = Duration::from_secs(6);
+
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Sends a signal to a member.
 fn signal(member: usize, what: rustix::process::Signal) -> Result<(), Fault> {
@@ -33,7 +35,7 @@ struct Written {
     refused: BTreeSet<String>,
 }
 
-fn write(store: &Store, writer: u64, made: &AtomicU64) -> Written {
+fn write(store: &Store, writer: u64, made: &Sender<()>) -> Written {
     let mut written = Written::default();
     for number in 0..WRITES {
         let key = format!("{writer}-{number}");
@@ -42,26 +44,20 @@ fn write(store: &Store, writer: u64, made: &AtomicU64) -> Written {
             Err(error) if error.kind() == ErrorKind::UnknownOutcome => drop(written.unknown.insert(key)),
             Err(_) => drop(written.refused.insert(key)),
         }
-        made.fetch_add(1, Ordering::SeqCst);
+        // Nobody counts any more once all faults are done.
+        let _ = made.send(());
     }
     written
 }
 
-/// Waits until the writers have come so far.
-fn until(made: &AtomicU64, count: u64) -> Result<(), Fault> {
-    let (_never, pause) = std::sync::mpsc::channel::<()>();
-    for _ in 0..60_000 {
-        if made.load(Ordering::SeqCst) >= count {
-            return Ok(());
-        }
-        // Nothing is ever sent: this only lets others run.
-        let _ = pause.recv_timeout(Duration::from_millis(5));
-    }
-    Err("the writers do not get on".into())
+/// Waits until the writers have made so many more.
+fn wait_for(made: &Receiver<()>, count: u64) -> Result<(), Fault> {
+    (0..count).try_for_each(|_| made.recv_timeout(LIMIT)).map_err(|_| "the writers do not get on".into())
 }
 
+/// The fault itself: how long it lasts.
 fn pause(time: Duration) {
-    let (_never, pause) = std::sync::mpsc::channel::<()>();
+    let (_never, pause) = channel::<()>();
     let _ = pause.recv_timeout(time);
 }
 
@@ -72,22 +68,22 @@ fn members_that_stop_and_die_take_nothing_that_was_acknowledged() -> Result<(), 
     let observer = open(&place)?;
     let from_the_start = || WatchOptions::new().after(Revision::ZERO);
     let mut watcher = observer.watch_with(Filter::everything(), from_the_start())?;
-    let made = AtomicU64::new(0);
+    let (counter, made) = channel();
     let written: Vec<Written> = std::thread::scope(|scope| -> Result<_, Fault> {
         let writers: Vec<_> = (0..WRITERS)
             .zip(stores.iter().cycle())
             .map(|(writer, store)| {
-                let made = &made;
-                scope.spawn(move || write(store, writer, made))
+                let counter = counter.clone();
+                scope.spawn(move || write(store, writer, &counter))
             })
             .collect();
         let all = WRITERS * WRITES;
-        until(&made, all / 4)?;
+        wait_for(&made, all / 4)?;
         // Whoever asks this one hears nothing, and its connections stay open.
         signal(0, rustix::process::Signal::STOP)?;
         pause(STOPPED);
         signal(0, rustix::process::Signal::CONT)?;
-        until(&made, all / 2)?;
+        wait_for(&made, all / 4)?;
         // With two of three away nobody commits; with one of them back, they go on.
         signal(1, rustix::process::Signal::STOP)?;
         signal(2, rustix::process::Signal::STOP)?;

@@ -108,7 +108,7 @@ impl Client {
     }
 
     /// A call that may be repeated, on one member after the other until one answers.
-    fn ask<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A>
+    pub(super) fn ask<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A>
     where
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Default + Send + 'static,
@@ -132,15 +132,6 @@ impl Client {
     pub(super) fn commit(&self, request: TxnRequest) -> Called<TxnResponse> {
         let members = self.members();
         self.wait(async move { members.call(TXN, request, CALL_TIME).await })
-    }
-
-    /// Something else that may be repeated.
-    pub(super) fn other<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A>
-    where
-        Q: Message + Clone + Send + Sync + 'static,
-        A: Message + Default + Send + 'static,
-    {
-        self.ask(path, request, patience)
     }
 
     /// Ends all calls.

@@ -17,7 +17,7 @@ use super::client::{Client, refused};
 use super::commit::Sessions;
 use super::follow::Follower;
 use super::keys::Keys;
-use super::stored::{Record, Row, Text, end_of};
+use super::stored::{Record, Row, Text};
 use super::tail::{Link, Tail};
 use super::wire::{
     Compare, KeyValue, PutRequest, RangeRequest, Request, RequestOp, Response, TxnRequest, TxnResponse,
@@ -214,9 +214,4 @@ fn epoch_of(cluster: u64, created: i64) -> Result<Epoch> {
         LETTERS.get(at).copied().map_or('0', char::from)
     };
     (0..6).map(letter).collect::<String>().parse()
-}
-
-/// The last revision of the commit with this `mod_revision`.
-pub(super) fn last_of(modified: i64) -> Revision {
-    end_of(modified)
 }

@@ -207,7 +207,7 @@ impl Cluster {
 
     fn new_session(&self) -> Result<(i64, u128)> {
         let grant = LeaseGrantRequest { ttl: SESSION };
-        let granted: LeaseGrantResponse = self.client.other(GRANT, grant, self.patience)?;
+        let granted: LeaseGrantResponse = self.client.ask(GRANT, grant, self.patience)?;
         Ok((granted.id, u128::from_be_bytes(random()?)))
     }
 
@@ -263,7 +263,7 @@ impl Cluster {
     pub(super) fn end_session(&self) {
         let Some(session) = lock(&self.sessions.current).take() else { return };
         let end = LeaseRevokeRequest { id: session.lease };
-        let ended: Result<LeaseRevokeResponse> = self.client.other(REVOKE, end, CALL_TIME);
+        let ended: Result<LeaseRevokeResponse> = self.client.ask(REVOKE, end, CALL_TIME);
         if let Err(error) = ended {
             tracing::debug!(%error, "the session in the cluster ends by its lease");
         }

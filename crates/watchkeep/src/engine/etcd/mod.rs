@@ -49,11 +49,11 @@ use crate::types::sync::{Mutex, lock};
 use address::Address;
 use buffer::Buffer;
 use client::CALL_TIME;
-use cluster::{Cluster, last_of};
+use cluster::Cluster;
 use commit::Sent;
 use read::EtcdRead;
 use rows::EtcdRows;
-use stored::Made;
+use stored::{Made, end_of};
 
 /// How many writes a leader takes along at the most: each takes a few compares, of which there are not many.
 const TAKES_ALONG: usize = 64;
@@ -319,7 +319,7 @@ impl EtcdEngine {
             _ => {}
         }
         if made.events > 0 {
-            lead.announced = Some(last_of(made.modified).min(end));
+            lead.announced = Some(end_of(made.modified).min(end));
         }
     }
 

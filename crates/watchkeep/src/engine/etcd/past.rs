@@ -16,12 +16,7 @@ impl Past {
     pub(super) fn extent(&self, last: Revision) -> Result<(Revision, u64, u64)> {
         let trimmed = self.trimmed()?;
         let first = self.first_after(trimmed)?.map_or(last, |(row, _)| row.revision);
-        let mut bytes = 0;
-        self.0.tail.each_after(self.0.tail.begin(), |change| {
-            bytes += change.payload() as u64;
-            true
-        });
-        Ok((first, self.events_after(trimmed)?, bytes))
+        Ok((first, self.events_after(trimmed)?, self.0.tail.payload()))
     }
 }
 

@@ -25,10 +25,9 @@ pub(super) fn step(cluster: &Arc<Cluster>, now: Timestamp) -> Result<bool> {
 fn sweep_answers(cluster: &Arc<Cluster>, now: Timestamp) -> Result<bool> {
     let mut buffer = Buffer::new(cluster.clone(), false);
     let (first, to) = cluster.keys.all_answers();
-    let mut from = lock(&cluster.swept);
-    let page = buffer.page((from.as_ref().unwrap_or(&first), &to), Of::Rows, STEP)?;
-    from.clone_from(&page.next);
-    drop(from);
+    let from = lock(&cluster.swept).take().unwrap_or(first);
+    let page = buffer.page((&from, &to), Of::Rows, STEP)?;
+    lock(&cluster.swept).clone_from(&page.next);
     let is_old = |row: &AnswerRow| now.since(row.at) > ANSWER_TIME;
     for (key, row) in &page.rows {
         if row.row::<AnswerRow>(key).is_ok_and(|row| is_old(&row)) {

@@ -93,9 +93,9 @@ impl Tail {
         end_of(self.link().modified)
     }
 
-    /// Before the first event that is here.
-    pub(super) fn begin(&self) -> Revision {
-        lock(&self.state).base
+    /// How many bytes of names and values the events have that are here.
+    pub(super) fn payload(&self) -> u64 {
+        lock(&self.state).window.iter().map(|change| change.payload() as u64).sum()
     }
 
     /// The earliest deadline that came since this was last asked.
@@ -267,19 +267,6 @@ impl Tail {
         // There are no more commits than versions of the feed.
         let before = before.min(state.link.version).unsigned_abs();
         u64::try_from(here).unwrap_or(u64::MAX).saturating_add(before)
-    }
-
-    /// Goes through what is here after a revision, until told to stop; whether all of it is here.
-    pub(super) fn each_after(&self, after: Revision, mut each: impl FnMut(&Change) -> bool) -> bool {
-        let mut at = after;
-        loop {
-            let Some(page) = self.page(at) else { return false };
-            let Some(last) = page.changes.last().map(|last| last.revision) else { return true };
-            if !page.changes.iter().all(|change| each(change)) {
-                return true;
-            }
-            at = last;
-        }
     }
 }
 
