@@ -10,6 +10,7 @@
 //!
 //! * [`witness`]: whether what concurrent callers were told of single keys is linearizable.
 //! * [`availability`]: whether every call is answered, and what was acknowledged is told, in time.
+//! * `proxy`: stands between a store and a member of its cluster, and lies; with the feature `etcd`.
 //! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
 //!
 //! The first two talk to a [`surface::Surface`], which a [`surface::Site`] opens. The library is one, on files and in memory,
@@ -37,6 +38,8 @@ pub mod ops;
 #[cfg(unix)]
 pub mod processes;
 pub mod promises;
+#[cfg(feature = "etcd")]
+pub mod proxy;
 pub mod record;
 pub mod runner;
 pub mod size;

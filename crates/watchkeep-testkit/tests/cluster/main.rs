@@ -1,9 +1,11 @@
 //! The suites on a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
+mod lies;
 mod machines;
 #[cfg(unix)]
 mod members;
+mod scene;
 
 use std::time::Duration;
 
