@@ -1,14 +1,19 @@
 //! What a watch may get wrong, and what a network may: a proxy lies to every store, and nothing is lost, doubled or out of
 //! order.
 
-use watchkeep::{ErrorKind, Event, Kind, SetOptions, Watcher};
-use watchkeep_testkit::proxy::{Lie, Opening};
+use watchkeep::{ErrorKind, Event, Kind, SetOptions, Store, Watcher};
+use watchkeep_testkit::faults::Row;
+use watchkeep_testkit::proxy::{Lie, Opening, Proxy};
+use watchkeep_testkit::size::scaled;
 use watchkeep_testkit::surface::Fault;
 
-use crate::scene::{LIMIT, Scene, from_the_start, open, told};
+use crate::scene::{LIMIT, Scene, from_the_start, open, through, told};
 
 /// How often each store is lied to in a course.
 const TIMES: usize = 3;
+/// How often each proxy is asked for a lie, where all of them are mixed, and after how many others at the most.
+const MIXED: usize = 12;
+const APART: usize = 6;
 
 fn followed(lie: Lie, times: usize) -> Result<(), Fault> {
     let scene = Scene::new()?;
@@ -40,6 +45,11 @@ fn a_watch_that_goes_back_in_time_tells_nothing_again() -> Result<(), Fault> {
 #[test]
 fn a_watch_that_falls_silent_is_left() -> Result<(), Fault> {
     followed(Lie::Silence, 1)
+}
+
+#[test]
+fn a_watch_that_says_nothing_but_notices_is_left() -> Result<(), Fault> {
+    followed(Lie::Notices, 1)
 }
 
 #[test]
@@ -110,8 +120,71 @@ fn the_last_event_that_is_dropped_is_missed() -> Result<(), Fault> {
     Ok(())
 }
 
+/// A store with some past, and one behind a proxy that comes to it late.
+struct Past {
+    writer: Store,
+    late: Store,
+    proxy: Proxy,
+}
+
+const EVENTS: usize = 20;
+
+impl Past {
+    fn new() -> Result<Past, Fault> {
+        let scene = Scene::new()?;
+        let writer = open(&scene.place)?;
+        (0..EVENTS).try_for_each(|number| writer.set("g", &number.to_string(), "x").map(drop))?;
+        let (proxy, through) = through(&scene.place, 0)?;
+        let late = open(&through)?;
+        Ok(Past { writer, late, proxy })
+    }
+
+    /// All of the past, and one event more that comes when the lie is told.
+    fn read(&self, lies: usize) -> Result<(), Fault> {
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| -> Result<_, Fault> {
+                // It asks for all that is there, and for what comes.
+                let mut watcher = from_the_start(&self.late)?;
+                let mut events = Vec::new();
+                while events.len() <= EVENTS {
+                    events.push(next(&mut watcher)?);
+                }
+                Ok(events)
+            });
+            self.proxy.wait_told(lies)?;
+            self.writer.set("g", &EVENTS.to_string(), "x")?;
+            let events = reader.join().map_err(|_| "the reader panicked")??;
+            let keys: Vec<_> =
+                events.iter().map(|event| event.key().unwrap_or_default().to_owned()).collect();
+            assert_eq!(keys, (0..=EVENTS).map(|number| number.to_string()).collect::<Vec<_>>());
+            Ok(())
+        })
+    }
+}
+
 fn next(watcher: &mut Watcher) -> Result<Event, Fault> {
     Ok(watcher.recv_timeout(LIMIT).ok_or("no event within the limit")??)
+}
+
+fn lied_about(lie: Lie) -> Result<(), Fault> {
+    let past = Past::new()?;
+    past.proxy.next_watch(lie);
+    // Of two that change places one has to come first.
+    past.read(usize::from(lie != Lie::Swap)).map_err(|fault| format!("{lie:?}: {fault}").into())
+}
+
+#[test]
+fn a_past_that_is_lied_about_comes_whole() -> Result<(), Fault> {
+    std::thread::scope(|scope| {
+        let all = Lie::ALL.map(|lie| scope.spawn(move || lied_about(lie)));
+        let faults: Vec<_> = all
+            .into_iter()
+            .filter_map(|one| one.join().unwrap_or_else(|_| Err("it panicked".into())).err())
+            .map(|fault| fault.to_string())
+            .collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+        Ok(())
+    })
 }
 
 #[test]
@@ -246,5 +319,39 @@ fn a_lease_that_is_said_to_be_kept_and_is_gone_costs_no_write() -> Result<(), Fa
     proxy.wait_told(1)?;
     let last = store.set("g", "last", "x")?;
     assert_eq!(told(&mut watcher, last)?.len(), 2);
+    Ok(())
+}
+
+/// Draws lies of all kinds for a proxy.
+fn mix(proxy: &Proxy, random: &mut fastrand::Rng) {
+    for _ in 0..MIXED {
+        match random.u8(0..8) {
+            0 => proxy.next_opening(Opening::Below),
+            1 => proxy.next_opening(Opening::Compacted),
+            2 | 3 => proxy.lose_answer_after(random.usize(0..APART)),
+            _ => {
+                let lie = random.choice(Lie::ALL).unwrap_or(Lie::Drop);
+                proxy.watch_after(random.usize(0..APART), lie);
+            }
+        }
+    }
+}
+
+#[test]
+fn lies_of_all_kinds_at_once_cost_no_write_and_no_event() -> Result<(), Fault> {
+    let mut row = Row::default();
+    for seed in 800..800 + scaled(1) {
+        let (scene, mut random) = (Scene::new()?, fastrand::Rng::with_seed(seed));
+        scene.proxies.iter().for_each(|proxy| mix(proxy, &mut random));
+        match scene.run(0) {
+            Ok(_) => row.fine([]),
+            Err(fault) => row.wrong(seed, fault.to_string()),
+        }
+        let told: usize = scene.proxies.iter().map(Proxy::told).sum();
+        row.note("lies", told as u64);
+    }
+    row.print("lies");
+    assert!(row.problem().is_none(), "{:?}", row.problem());
+    assert!(row.count("lies") > 0, "no lie was told");
     Ok(())
 }

@@ -13,9 +13,9 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{Client, refused};
+use super::client::{CALL_TIME, Client, is_no_answer, refused};
 use super::commit::Sessions;
-use super::follow::Follower;
+use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
 use super::stored::{Record, Row, Text};
 use super::tail::{Link, Tail};
@@ -108,8 +108,21 @@ impl Cluster {
         if let Some(page) = self.tail.page(after.max(self.tail.trimmed())) {
             return Ok(page);
         }
-        let follower = self.follower.clone();
-        self.client.wait(async move { follower.page(after).await }).map_err(|status| refused(&status))
+        // What a watch gets wrong, another may get right.
+        let (follower, patience) = (self.follower.clone(), self.patience.max(2 * CALL_TIME));
+        let page = self.client.wait(async move {
+            let until = tokio::time::Instant::now() + patience;
+            loop {
+                match follower.page(after).await {
+                    Err(status) if is_no_answer(&status) && tokio::time::Instant::now() < until => {
+                        tracing::debug!(%status, "a page of the cluster's feed does not come; it is asked for again");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    page => return page,
+                }
+            }
+        });
+        page.map_err(|status| refused(&status))
     }
 
     /// One event, if it is kept.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::engine::LogPage;
@@ -22,7 +23,7 @@ use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
 /// same.
 const SILENCE: Duration = Duration::from_secs(2);
 /// From one try to the next while no member answers.
-const AGAIN: Duration = Duration::from_millis(100);
+pub(super) const AGAIN: Duration = Duration::from_millis(100);
 
 /// A store's feed in its cluster.
 pub(super) struct Follower {
@@ -74,8 +75,9 @@ impl Follower {
         let from = self.tail.link().modified.max(bookmark) + 1;
         let mut stream = self.members.watch(self.feed.clone(), from).await?;
         let (mut parts, mut was_behind) = (Vec::new(), false);
+        let mut until = Instant::now() + SILENCE;
         loop {
-            let message = match tokio::time::timeout(SILENCE, stream.message()).await {
+            let message = match tokio::time::timeout_at(until, stream.message()).await {
                 Ok(message) => message?,
                 Err(_) => {
                     let link = match self.look().await? {
@@ -89,13 +91,17 @@ impl Follower {
                         return Ok(Ended::Again(0));
                     }
                     was_behind = is_behind;
+                    until = Instant::now() + SILENCE;
                     continue;
                 }
             };
             let Some(message) = message else { return Ok(Ended::Again(0)) };
-            was_behind = false;
             if message.canceled {
                 return self.canceled(&message).await;
+            }
+            // Notices are no sign of life: they may come where events do not.
+            if !message.events.is_empty() {
+                (until, was_behind) = (Instant::now() + SILENCE, false);
             }
             let is_part = message.fragment;
             parts.extend(message.events);
@@ -239,22 +245,14 @@ impl Follower {
         if link.version == known.version {
             return Ok(Ended::Again(at));
         }
-        // The last version before the compaction is the first that can still be read.
+        // The last version before the compaction can still be read; of those before it, what can be is read back.
         match self.at(message.compact_revision).await? {
-            Some(kv) if kv.version <= known.version => Ok(Ended::Again(message.compact_revision - 1)),
-            Some(kv) if kv.version == known.version + 1 => {
-                self.take(&kv).await?;
+            Some(kv) if kv.version > known.version => {
+                self.heal(&kv).await?;
                 Ok(Ended::Again(message.compact_revision))
             }
-            Some(kv) => {
-                // It can still be read; what came before it, and after the last known, cannot.
-                let (id, changes) = self.read(&kv).await?;
-                let link = Link { version: kv.version, modified: kv.mod_revision };
-                self.tail.jump(id, link, changes.unwrap_or_default());
-                Ok(Ended::Again(message.compact_revision))
-            }
-            // The store was made later.
-            None => Ok(Ended::Again(message.compact_revision - 1)),
+            // The store was made later, or nothing happened since.
+            _ => Ok(Ended::Again(message.compact_revision - 1)),
         }
     }
 
@@ -317,22 +315,46 @@ impl Follower {
         }
     }
 
+    /// That a watch from a revision of the cluster on begins with the first version from there: nothing before it in the
+    /// watch tells.
+    async fn refuse_hole(&self, first: &KeyValue, from: i64) -> Called<()> {
+        match self.at(first.mod_revision - 1).await {
+            Ok(Some(before)) if before.mod_revision >= from || before.version + 1 != first.version => {
+                Err(hole())
+            }
+            Ok(_) => Ok(()),
+            Err(status) if is_compacted(&status) => Err(Status::unavailable("it is being compacted")),
+            Err(status) => Err(status),
+        }
+    }
+
     /// What the feed said from a revision of the cluster on: a page of it, or up to the tail.
     async fn past(&self, from: i64) -> Called<Past> {
         let upto = self.tail.link();
         let mut stream = self.members.watch(self.feed.clone(), from).await?;
         let (mut commits, mut events, mut bytes) = (Vec::new(), 0, 0);
-        let mut parts = Vec::new();
+        let (mut parts, mut until) = (Vec::new(), Instant::now() + CALL_TIME);
         loop {
-            let message = match tokio::time::timeout(CALL_TIME, stream.message()).await {
+            let message = match tokio::time::timeout_at(until, stream.message()).await {
                 Ok(message) => message?.ok_or_else(|| Status::unavailable("the watch ended"))?,
-                Err(_) => return Err(Status::deadline_exceeded("the past does not come")),
+                Err(_) => {
+                    self.members.leave_current();
+                    return Err(Status::deadline_exceeded("the past does not come"));
+                }
             };
             if message.canceled && message.compact_revision > 0 {
-                return Ok(Past::Compacted(message.compact_revision));
+                return match self.at(from).await {
+                    Err(status) if is_compacted(&status) => Ok(Past::Compacted(message.compact_revision)),
+                    Err(status) => Err(status),
+                    // It would be told as lost, and is there.
+                    Ok(_) => Err(Status::unavailable("the watch takes for compacted what is not")),
+                };
             }
             if message.canceled {
                 return Err(Status::unavailable(message.cancel_reason));
+            }
+            if !message.events.is_empty() {
+                until = Instant::now() + CALL_TIME;
             }
             parts.extend(message.events);
             if message.fragment {
@@ -343,10 +365,13 @@ impl Follower {
                     continue;
                 }
                 let link = Link { version: kv.version, modified: kv.mod_revision };
+                if commits.is_empty() && kv.mod_revision > from {
+                    self.refuse_hole(&kv, from).await?;
+                }
                 match commits.last().map(|(_, last, _): &(u128, Link, Vec<Arc<Change>>)| last.version) {
                     Some(last) if link.version <= last => continue,
                     Some(last) if link.version > last + 1 => {
-                        return Err(Status::unavailable("the watch of the past has a hole"));
+                        return Err(hole());
                     }
                     _ => {}
                 }
@@ -363,6 +388,11 @@ impl Follower {
             }
         }
     }
+}
+
+/// What a reader of the past tells of versions that are missing.
+fn hole() -> Status {
+    Status::unavailable("the watch of the past has a hole")
 }
 
 fn replaced(what: &'static str) -> Error {
