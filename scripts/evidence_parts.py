@@ -134,15 +134,15 @@ def evidence_lines(output):
     return rounds, wrong, dict(counts)
 
 
-def tests(target, name, package="watchkeep-testkit"):
-    """The tests of that name, at the size of the unit. A unit that fails has not been done."""
-    program = (*RELEASE, package, "--test", target)
+def tests(target, name, package="watchkeep-testkit", features=(), within=()):
+    """The tests of that name, at the size of the unit, within another command. A unit that fails has not been done."""
+    program = (*RELEASE, package, *features, "--test", target)
 
     def run(unit):
         unit.prepare(*program, "--no-run")
         # Without this the tests print no line of figures.
         scale = {"WATCHKEEP_TEST_SCALE": str(unit.size)}
-        code, output = unit.run(*program, "--", name, "--nocapture", "--test-threads=1", **scale)
+        code, output = unit.run(*within, *program, "--", name, "--nocapture", "--test-threads=1", **scale)
         rounds, wrong, counts = evidence_lines(output)
         passed = re.search(r"^test result: ok\. ([1-9]\d*) passed", output, re.MULTILINE)
         if not code and not passed:
@@ -401,6 +401,11 @@ def parts(root):
         Part(
             "hub", "clients of a hub that stall, are cut off and come back, over both wires",
             50, "times the usual size", 1, 10, tests("it", "promises::clients_that_"),
+        ),
+        Part(
+            "lies", "a cluster whose members lie to three stores at once, in every way",
+            200, "seeds", 2, 10,
+            tests("cluster", "lies_of_all_kinds", features=("--features", "etcd"), within=("scripts/cluster",)),
         ),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),
