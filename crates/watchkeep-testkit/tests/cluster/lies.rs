@@ -130,11 +130,13 @@ struct Past {
 const EVENTS: usize = 20;
 
 impl Past {
-    fn new() -> Result<Past, Fault> {
+    /// With a lie to whoever opens it.
+    fn new(at_opening: Option<Lie>) -> Result<Past, Fault> {
         let scene = Scene::new()?;
         let writer = open(&scene.place)?;
         (0..EVENTS).try_for_each(|number| writer.set("g", &number.to_string(), "x").map(drop))?;
         let (proxy, through) = through(&scene.place, 0)?;
+        at_opening.into_iter().for_each(|lie| proxy.next_watch(lie));
         let late = open(&through)?;
         Ok(Past { writer, late, proxy })
     }
@@ -167,7 +169,7 @@ fn next(watcher: &mut Watcher) -> Result<Event, Fault> {
 }
 
 fn lied_about(lie: Lie) -> Result<(), Fault> {
-    let past = Past::new()?;
+    let past = Past::new(None)?;
     past.proxy.next_watch(lie);
     // Of two that change places one has to come first.
     past.read(usize::from(lie != Lie::Swap)).map_err(|fault| format!("{lie:?}: {fault}").into())
@@ -185,6 +187,15 @@ fn a_past_that_is_lied_about_comes_whole() -> Result<(), Fault> {
         assert!(faults.is_empty(), "{faults:#?}");
         Ok(())
     })
+}
+
+#[test]
+fn a_store_that_is_lied_to_while_it_is_opened_knows_all_of_its_past() -> Result<(), Fault> {
+    for lie in [Lie::End, Lie::Half, Lie::Compacted, Lie::Notice] {
+        let past = Past::new(Some(lie)).map_err(|fault| format!("{lie:?}: {fault}"))?;
+        past.read(1).map_err(|fault| format!("{lie:?}: {fault}"))?;
+    }
+    Ok(())
 }
 
 #[test]

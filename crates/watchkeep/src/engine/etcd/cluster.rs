@@ -13,7 +13,7 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{CALL_TIME, Client, is_no_answer, refused};
+use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
@@ -75,7 +75,8 @@ impl Cluster {
         if feed.version > 1 {
             // Whether the first commits are compacted.
             let reader = follower.clone();
-            client.wait(async move { reader.find_floor().await }).map_err(|status| refused(&status))?;
+            let found = client.wait(async move { insist(patience, || reader.find_floor()).await });
+            found.map_err(|status| refused(&status))?;
         }
         client.spawn(follower.clone().run());
         let epoch = epoch_of(cluster, created)?;
@@ -108,20 +109,8 @@ impl Cluster {
         if let Some(page) = self.tail.page(after.max(self.tail.trimmed())) {
             return Ok(page);
         }
-        // What a watch gets wrong, another may get right.
-        let (follower, patience) = (self.follower.clone(), self.patience.max(2 * CALL_TIME));
-        let page = self.client.wait(async move {
-            let until = tokio::time::Instant::now() + patience;
-            loop {
-                match follower.page(after).await {
-                    Err(status) if is_no_answer(&status) && tokio::time::Instant::now() < until => {
-                        tracing::debug!(%status, "a page of the cluster's feed does not come; it is asked for again");
-                        tokio::time::sleep(AGAIN).await;
-                    }
-                    page => return page,
-                }
-            }
-        });
+        let (follower, patience) = (self.follower.clone(), self.patience);
+        let page = self.client.wait(async move { insist(patience, || follower.page(after)).await });
         page.map_err(|status| refused(&status))
     }
 
@@ -155,6 +144,20 @@ impl Cluster {
     /// Why nothing can be done any more.
     pub(super) fn stand(&self) -> Result<()> {
         self.tail.broken().map_or(Ok(()), Err)
+    }
+}
+
+/// Reads the past again, where a watch got it wrong: another may get it right.
+async fn insist<T, F: Future<Output = Called<T>>>(patience: Duration, read: impl Fn() -> F) -> Called<T> {
+    let until = Instant::now() + patience.max(2 * CALL_TIME);
+    loop {
+        match read().await {
+            Err(status) if is_no_answer(&status) && Instant::now() < until => {
+                tracing::debug!(%status, "the past of the cluster's feed does not come; it is asked for again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            done => return done,
+        }
     }
 }
 
