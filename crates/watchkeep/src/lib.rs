@@ -77,6 +77,8 @@ pub use types::limits::{
     Limits, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_FILTER_PARTS,
     MAX_LABEL, MAX_REVISION, MAX_UNCHANGED_EVENTS,
 };
+#[cfg(feature = "etcd")]
+pub use types::options::Compaction;
 pub use types::options::{Durability, Options, Retention, Waking};
 pub use types::quota::{Quota, QuotaExceeded, QuotaLimit};
 pub use types::revision::{Cursor, Epoch, Revision, StoreId};

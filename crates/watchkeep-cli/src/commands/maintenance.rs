@@ -18,14 +18,10 @@ pub(super) fn stats(global: &Global, out: &mut Out) -> Result<()> {
 }
 
 fn for_people(stats: &Stats) -> Vec<(&'static str, String)> {
-    let mut rows = vec![(
-        "store",
-        format!(
-            "{} ({})",
-            output::visible(&stats.path.clone().unwrap_or_default().to_string_lossy()),
-            stats.store
-        ),
-    )];
+    let path = stats.path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let place = path.or_else(|| stats.address.clone()).unwrap_or_default();
+    let mut rows = vec![("store", format!("{} ({})", output::visible(&place), stats.store))];
+    rows.extend(stats.server.as_ref().map(|server| ("server", output::visible(server).to_string())));
     if let Some(namespace) = &stats.namespace {
         rows.push(("namespace", namespace.clone()));
     }

@@ -1,8 +1,8 @@
 //! Several processes on one store, as from several machines: here, several stores of one process that share nothing but
 //! the cluster.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use watchkeep::{ErrorKind, Event, Filter, Options, SetOptions, Store, WatchOptions};
@@ -10,15 +10,18 @@ use watchkeep_testkit::surface::{CLUSTER, Fault};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Who has everybody's history, to compact it.
+pub(crate) static HISTORY: Mutex<()> = Mutex::new(());
+
 /// A place in the cluster where nothing is yet.
-fn place() -> Result<String, Fault> {
+pub(crate) fn place() -> Result<String, Fault> {
     static PLACES: AtomicU64 = AtomicU64::new(0);
     let members = std::env::var(CLUSTER).map_err(|_| "no cluster: run this by scripts/cluster")?;
     let number = PLACES.fetch_add(1, Ordering::Relaxed);
     Ok(format!("etcd://{members}/machines/{}-{number}", std::process::id()))
 }
 
-fn next(watcher: &mut watchkeep::Watcher) -> Result<Event, Fault> {
+pub(crate) fn next(watcher: &mut watchkeep::Watcher) -> Result<Event, Fault> {
     Ok(watcher.recv_timeout(LIMIT).ok_or("no event within the limit")??)
 }
 
@@ -143,6 +146,7 @@ fn a_store_that_is_removed_and_made_anew_ends_every_watch_and_is_never_taken_for
 
 #[test]
 fn compaction_by_others_takes_nothing_from_an_idle_store() -> Result<(), Fault> {
+    let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
     let place = place()?;
     let store = Store::connect(&place)?;
     let first = store.cursor(store.set("g", "k", "1")?);

@@ -1,10 +1,12 @@
 //! The suites on a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
+mod compaction;
 mod lies;
 mod machines;
 #[cfg(unix)]
 mod members;
+mod room;
 mod scene;
 
 use std::time::Duration;

@@ -201,8 +201,12 @@ pub(crate) trait Engine: Ask + Send + Sync + 'static {
     fn whole(&self) -> Option<&dyn Whole>;
 
     /// Where a store in a cluster is.
-    #[cfg(feature = "etcd")]
     fn address(&self) -> Option<&str> {
+        None
+    }
+
+    /// Which version of etcd the cluster runs, as far as it is known.
+    fn server(&self) -> Option<&str> {
         None
     }
 

@@ -76,7 +76,7 @@ impl<R: Rows> Job<'_, R> {
             Ttl::Until(deadline) => Some(checked(now.ahead(deadline))?),
         };
         if self.moment.is_tight || self.rows.is_full(len(set.key) + len(set.value))? {
-            return refuse(Reason::Tight);
+            return refuse(self.rows.why_full());
         }
         self.need_room(set, room, &spot)?;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::types::batch::{BatchId, Outcome};
 use crate::types::clock::Timestamp;
-use crate::types::error::{Error, Result};
+use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::filter::Filter;
 use crate::types::name::NameRange;
@@ -189,6 +189,11 @@ pub(crate) trait Rows {
 
     /// Whether so many bytes more, in an entry and in the log, are more than there is room for, as far as the rows know.
     fn is_full(&mut self, bytes: i64) -> Result<bool>;
+
+    /// What is said then.
+    fn why_full(&mut self) -> Reason {
+        Reason::Tight
+    }
 
     fn log(&mut self, event: Logged<'_>) -> Result<Stamp>;
     /// The last revision, with what this write has logged.

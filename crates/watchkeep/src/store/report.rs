@@ -21,6 +21,10 @@ pub struct Stats {
     pub store: StoreId,
     /// The file.
     pub path: Option<PathBuf>,
+    /// The cluster, as it was connected to.
+    pub address: Option<String>,
+    /// What the member of the cluster runs that was asked first, as in `etcd 3.5.28`, if it said so.
+    pub server: Option<String>,
     /// The namespace that the handle is scoped to.
     pub namespace: Option<String>,
     /// The file's durability.
@@ -123,6 +127,8 @@ impl Store {
         let (file_bytes, wal_bytes) = file.map_or((0, 0), File::sizes);
         Stats {
             store: self.id(),
+            address: core.engine.address().map(str::to_owned),
+            server: core.engine.server().map(|version| format!("etcd {version}")),
             path: self.path().map(Path::to_path_buf),
             namespace: self.namespace().map(str::to_owned),
             durability: self.durability(),

@@ -108,6 +108,23 @@ impl Default for Retention {
     }
 }
 
+/// Who compacts the history of the etcd cluster that a store lies in. A property of the store, kept in the cluster:
+/// whoever has it open keeps to it.
+///
+/// etcd keeps every former value of every key until it is told to compact, and a compaction takes from *all* who use the
+/// cluster.
+#[cfg(feature = "etcd")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compaction {
+    /// Whoever else does: an operator, or the servers, as they are started. The store keeps no history back.
+    #[default]
+    Never,
+    /// The store, by its [retention](Options::retention), as a file is trimmed: one of the processes that have it open does
+    /// so in the background. For clusters whose history nobody else needs. At least the last two minutes stay.
+    Own,
+}
+
 /// How a store is opened.
 ///
 /// ```
@@ -131,6 +148,8 @@ pub struct Options {
     pub(crate) ballast: bool,
     pub(crate) durability: Option<Durability>,
     pub(crate) retention: Option<Retention>,
+    #[cfg(feature = "etcd")]
+    pub(crate) compaction: Option<Compaction>,
     pub(crate) memory_limit: u64,
     pub(crate) page_cache: u64,
     pub(crate) sparse_revisions: bool,
@@ -151,6 +170,8 @@ impl Default for Options {
             ballast: true,
             durability: None,
             retention: None,
+            #[cfg(feature = "etcd")]
+            compaction: None,
             memory_limit: MEMORY_LIMIT,
             page_cache: PAGE_CACHE,
             sparse_revisions: false,
@@ -217,6 +238,27 @@ impl Options {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Options {
         self.retention = Some(retention);
+        self
+    }
+
+    /// Who compacts the history of the cluster, from now on, whoever has the store open. Unless set, a new store has
+    /// [`Compaction::Never`], and an existing one keeps what it has. Nothing else looks at it.
+    ///
+    /// With [`Compaction::Own`] the history of the *whole* cluster goes by this store's retention: other stores' watchers
+    /// that are behind, and other users of the cluster, lose what they have not read.
+    ///
+    /// ```no_run
+    /// use watchkeep::{Compaction, Options, Retention};
+    /// let store = Options::new()
+    ///     .compaction(Compaction::Own)
+    ///     .retention(Retention::events(100_000))
+    ///     .connect("etcd://10.0.0.1,10.0.0.2,10.0.0.3/app")?;
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    #[cfg(feature = "etcd")]
+    #[must_use]
+    pub fn compaction(mut self, compaction: Compaction) -> Options {
+        self.compaction = Some(compaction);
         self
     }
 

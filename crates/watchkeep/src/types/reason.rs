@@ -238,6 +238,19 @@ pub(crate) enum Reason {
     )]
     ClusterFull,
     #[cfg(feature = "etcd")]
+    #[error(
+        "the cluster is almost full and takes no more values, so that deleting still works: a member uses {in_use} bytes, \
+         in a file of {size}, of a quota of {quota}; delete what is not needed, compact the cluster, and defragment its \
+         members; or raise their quota, and set WATCHKEEP_ETCD_QUOTA to it"
+    )]
+    ClusterTight { in_use: u64, size: u64, quota: u64 },
+    #[cfg(feature = "etcd")]
+    #[error(
+        "the history of the cluster belongs to all who use it, and this store does not compact it; run `etcdctl compact`, \
+         or, where nobody else needs that history, open the store with `Options::compaction(Compaction::Own)`"
+    )]
+    NotOurHistory,
+    #[cfg(feature = "etcd")]
     #[error("what is asked for is compacted in the cluster; read what is there now")]
     HistoryGone,
     #[cfg(feature = "etcd")]
@@ -372,7 +385,9 @@ impl Reason {
             #[cfg(feature = "etcd")]
             Reason::NoStoreThere { .. } => ErrorKind::NotFound,
             #[cfg(feature = "etcd")]
-            Reason::ClusterFull => ErrorKind::Full,
+            Reason::ClusterFull | Reason::ClusterTight { .. } => ErrorKind::Full,
+            #[cfg(feature = "etcd")]
+            Reason::NotOurHistory => ErrorKind::InvalidArgument,
             #[cfg(feature = "etcd")]
             Reason::HistoryGone => ErrorKind::SnapshotTooOld,
             #[cfg(feature = "etcd")]

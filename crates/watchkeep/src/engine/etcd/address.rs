@@ -15,6 +15,8 @@ pub(super) struct Address {
     /// Ends with a slash.
     pub(super) prefix: String,
     pub(super) access: Access,
+    /// How many bytes a member may take, where that is said.
+    pub(super) quota: Option<u64>,
 }
 
 /// How one gets in. Never shown.
@@ -67,7 +69,18 @@ impl Address {
             return wrong("an address names at least one member, as in etcd://10.0.0.1:2379/app");
         }
         let access = Access { user: user(&variable)?, tls: tls(is_tls, &variable)? };
-        Ok(Address { members, prefix: format!("{prefix}/"), access })
+        let quota = quota(variable("WATCHKEEP_ETCD_QUOTA"))?;
+        Ok(Address { members, prefix: format!("{prefix}/"), access, quota })
+    }
+}
+
+fn quota(said: Option<String>) -> Result<Option<u64>> {
+    let Some(said) = said else { return Ok(None) };
+    match said.trim().parse() {
+        Ok(bytes) if bytes > 0 => Ok(Some(bytes)),
+        _ => wrong(
+            "WATCHKEEP_ETCD_QUOTA is a number of bytes, the same that etcd is started with as --quota-backend-bytes",
+        ),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::types::revision::Revision;
 use crate::types::sync::lock;
 
 use super::buffer::{Buffer, Of};
+use super::retain::{self, Need};
 use super::{EtcdEngine, check, sweep};
 
 impl Chores for EtcdEngine {
@@ -48,6 +49,18 @@ impl Chores for EtcdEngine {
         }
         drop(self.held.end_old());
         self.cluster.keep_session();
+        self.cluster.look_for_room();
+        let need =
+            Need { now: self.clock.now(), floor: self.floors.least(), snapshot_age: self.snapshot_age };
+        if let Err(error) = retain::step(&self.cluster, &need) {
+            // What is not compacted now is compacted later.
+            match error.kind() {
+                ErrorKind::Busy | ErrorKind::Unavailable => {
+                    tracing::debug!(%error, "the cluster could not be compacted");
+                }
+                _ => tracing::warn!(%error, "the cluster could not be compacted; its history grows"),
+            }
+        }
         match sweep::step(&self.cluster, self.clock.now()) {
             // The next round is soon enough.
             Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::Unavailable) => Ok(false),
@@ -63,10 +76,10 @@ impl Chores for EtcdEngine {
         &self.floors
     }
 
-    fn trim(&self, _: Revision, _: Force) -> Result<u64> {
-        let what = "the history of a cluster is kept until somebody compacts it, for all who use it; run `etcdctl compact`"
-            .to_owned();
-        Err(Reason::Invalid { what }.into())
+    fn trim(&self, before: Revision, force: Force) -> Result<u64> {
+        self.known()?;
+        self.refuse_closed()?;
+        retain::trim(&self.cluster, before, force)
     }
 }
 

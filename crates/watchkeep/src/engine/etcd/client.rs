@@ -21,13 +21,16 @@ use crate::types::sync::{Mutex, lock};
 
 use super::address::{Access, Address};
 use super::wire::{
-    AuthenticateRequest, AuthenticateResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse,
-    WatchCreateRequest, WatchRequest, WatchResponse, WatchWhat,
+    AuthenticateRequest, AuthenticateResponse, CompactionRequest, CompactionResponse, RangeRequest,
+    RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
+    WatchResponse, WatchWhat,
 };
 
 /// How long a member may take to connect, and to answer a call.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 pub(super) const CALL_TIME: Duration = Duration::from_secs(5);
+/// How long a member may take to say how it is: whoever asks does not need to know.
+const STATUS_TIME: Duration = Duration::from_secs(1);
 /// How often a connection is asked for a sign of life, and how long that may take: a member that died in silence closes
 /// nothing.
 const PING: Duration = Duration::from_secs(3);
@@ -39,6 +42,8 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+const COMPACT: &str = "/etcdserverpb.KV/Compact";
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(super) const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 pub(super) const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
@@ -132,6 +137,24 @@ impl Client {
     pub(super) fn commit(&self, request: TxnRequest) -> Called<TxnResponse> {
         let members = self.members();
         self.wait(async move { members.call(TXN, request, CALL_TIME).await })
+    }
+
+    /// Compacts everybody's history up to a revision of the cluster, which itself can still be read.
+    pub(super) fn compact(&self, revision: i64, patience: Duration) -> Result<()> {
+        let request = CompactionRequest { revision };
+        self.ask(COMPACT, request, patience).map(|_: CompactionResponse| ())
+    }
+
+    /// How the member is that is asked at present.
+    pub(super) fn status(&self) -> Called<StatusResponse> {
+        let members = self.members();
+        self.wait(async move { members.call(STATUS, StatusRequest {}, STATUS_TIME).await })
+    }
+
+    /// How those members are that say so in time.
+    pub(super) fn statuses(&self) -> Called<Vec<StatusResponse>> {
+        let members = self.members();
+        self.wait(async move { Ok(members.statuses().await) })
     }
 
     /// Ends all calls.
@@ -247,6 +270,24 @@ impl Members {
                 answer => return answer,
             }
         }
+    }
+
+    async fn statuses(self: Arc<Self>) -> Vec<StatusResponse> {
+        let asked: Vec<_> = self
+            .channels
+            .iter()
+            .map(|channel| {
+                let (members, grpc) = (self.clone(), Grpc::new(channel.clone()));
+                tokio::spawn(
+                    async move { members.call_on(grpc, STATUS, StatusRequest {}, STATUS_TIME).await },
+                )
+            })
+            .collect();
+        let mut said = Vec::with_capacity(asked.len());
+        for status in asked {
+            said.extend(status.await.ok().and_then(Called::ok));
+        }
+        said
     }
 
     /// One message on a stream, and the first that comes back.

@@ -9,6 +9,7 @@ use crate::driver::Signal;
 use crate::engine::LogPage;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
+use crate::types::options::Options;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
@@ -17,11 +18,14 @@ use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
+use super::retain::Keeper;
+use super::space::Space;
 use super::stored::{Record, Row, Text};
 use super::tail::{Link, Tail};
 use super::wire::{
     Compare, KeyValue, PutRequest, RangeRequest, Request, RequestOp, Response, TxnRequest, TxnResponse,
 };
+use super::{server, settings};
 
 /// For how long values are refused once the cluster was full.
 const FULL: Duration = Duration::from_secs(1);
@@ -40,6 +44,10 @@ pub(super) struct Cluster {
     pub(super) created: i64,
     /// When the cluster said that it takes nothing any more, if it did.
     pub(super) full: Mutex<Option<Instant>>,
+    pub(super) space: Space,
+    pub(super) keeper: Keeper,
+    /// Which version of etcd the member runs that was asked first, if it said so.
+    pub(super) version: Option<String>,
     pub(super) sessions: Sessions,
     /// Up to where the answers were looked through for old ones.
     pub(super) swept: Mutex<Option<Bytes>>,
@@ -50,23 +58,30 @@ struct There {
     id: StoreId,
     feed: KeyValue,
     cluster: u64,
+    settings: Option<KeyValue>,
 }
 
 impl Cluster {
     /// Finds the store at an address, or makes it where that may be.
     pub(super) fn open(
         address: &Address,
-        create: bool,
+        options: &Options,
         patience: Duration,
         signal: Arc<Signal>,
     ) -> Result<Cluster> {
         let (client, keys) = (Client::new(address)?, Keys::new(address.prefix.clone()));
         let there = match find(&client, &keys, patience)? {
             Some(there) => there,
-            None if create => make(&client, &keys, patience)?,
+            None if options.create => make(&client, &keys, patience)?,
             None => return Err(Reason::NoStoreThere { prefix: address.prefix.clone() }.into()),
         };
-        let There { id, feed, cluster } = there;
+        let There { id, feed, cluster, settings } = there;
+        let keeper = Keeper::new(settings::apply(&client, &keys, options, settings)?)?;
+        // Whoever may not ask for it does without.
+        let status = client.status().ok();
+        let space = Space::new(address.quota, status.as_ref());
+        let version = status.map(|status| status.version).filter(|version| !version.is_empty());
+        server::warn(version.as_deref().unwrap_or_default());
         let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
         let created = feed.create_revision;
         let follower =
@@ -82,7 +97,22 @@ impl Cluster {
         let epoch = epoch_of(cluster, created)?;
         let (full, sessions) = (Mutex::default(), Sessions::default());
         let swept = Mutex::default();
-        Ok(Cluster { client, keys, tail, follower, patience, id, epoch, created, full, sessions, swept })
+        Ok(Cluster {
+            client,
+            keys,
+            tail,
+            follower,
+            patience,
+            id,
+            epoch,
+            created,
+            full,
+            space,
+            keeper,
+            version,
+            sessions,
+            swept,
+        })
     }
 
     pub(super) fn cursor(&self, revision: Revision) -> Cursor {
@@ -98,10 +128,19 @@ impl Cluster {
         }
     }
 
-    /// Whether values are refused: the cluster said so.
-    pub(super) fn is_full(&self) -> bool {
+    /// Why values are refused, if they are: the cluster said so, or soon will.
+    pub(super) fn full(&self) -> Option<Reason> {
         // Then it is asked again.
-        lock(&self.full).is_some_and(|since| since.elapsed() < FULL)
+        let said = lock(&self.full).is_some_and(|since| since.elapsed() < FULL);
+        if said { Some(Reason::ClusterFull) } else { self.space.refusal() }
+    }
+
+    /// The log was compacted up to a revision of the cluster: what is trimmed by that.
+    pub(super) fn find_floor(&self, upto: i64) -> Result<Revision> {
+        let follower = self.follower.clone();
+        let found = self.client.wait(async move { follower.floor(upto).await.map(drop) });
+        found.map_err(|status| refused(&status))?;
+        Ok(self.tail.trimmed())
     }
 
     /// A page of the log after a revision.
@@ -181,19 +220,19 @@ pub(super) fn rows_of(answer: TxnResponse) -> Vec<Option<KeyValue>> {
 }
 
 fn find(client: &Client, keys: &Keys, patience: Duration) -> Result<Option<There>> {
-    let both = vec![range(keys.meta(), false), range(keys.feed(), true)];
-    let answer = client.look(TxnRequest { success: both, ..TxnRequest::default() }, patience)?;
+    let rows = vec![range(keys.meta(), false), range(keys.feed(), true), range(keys.settings(), false)];
+    let answer = client.look(TxnRequest { success: rows, ..TxnRequest::default() }, patience)?;
     there(answer)
 }
 
 fn there(answer: TxnResponse) -> Result<Option<There>> {
     let cluster = answer.header.as_ref().map_or(0, |header| header.cluster_id);
-    let [meta, feed] = rows_of(answer).try_into().unwrap_or([None, None]);
+    let [meta, feed, settings] = rows_of(answer).try_into().unwrap_or([None, None, None]);
     match (meta, feed) {
         (Some(meta), Some(feed)) => {
             let id = Text::decode(&meta.value, 0).and_then(|Text(text)| text.parse().ok());
             let id = id.ok_or_else(|| super::stored::damaged("identity", &meta.key))?;
-            Ok(Some(There { id, feed, cluster }))
+            Ok(Some(There { id, feed, cluster, settings }))
         }
         (None, None) => Ok(None),
         _ => Err(Reason::Corrupt { what: "half of the store's own rows are gone".to_owned() }.into()),

@@ -73,7 +73,8 @@ impl Cluster {
         let known = self.tail.link().version;
         let record = Record { id: u128::from_be_bytes(random()?), changes };
         let request = self.request(buffer, &record, session);
-        if request.encoded_len() > BYTES {
+        let bytes = request.encoded_len();
+        if bytes > BYTES {
             return Ok(Sent::TooLarge);
         }
         let answer = match self.client.commit(request) {
@@ -92,6 +93,7 @@ impl Cluster {
         let feed =
             feed.ok_or_else(|| Reason::Unreachable { said: "it does not say what it wrote".to_owned() })?;
         *lock(&self.full) = None;
+        self.wrote(bytes);
         self.made(record, Link { version: feed.version, modified: feed.mod_revision })
     }
 
@@ -234,6 +236,11 @@ impl Cluster {
         };
         *lock(&self.sessions.current) = Some(session);
         Ok(session)
+    }
+
+    /// The lease of the session.
+    pub(super) fn lease(&self) -> Result<i64> {
+        Ok(self.session()?.lease)
     }
 
     /// Renews the session now and then.

@@ -272,7 +272,7 @@ impl Follower {
 
     /// The last commit up to a revision of the cluster that everything before is compacted to: it can still be read, so what
     /// is trimmed ends before its first event. None where the store was made later.
-    async fn floor(&self, upto: i64) -> Called<Option<(i64, Vec<Arc<Change>>)>> {
+    pub(super) async fn floor(&self, upto: i64) -> Called<Option<(i64, Vec<Arc<Change>>)>> {
         let Some(kv) = self.at(upto).await? else { return Ok(None) };
         let (_, changes) = self.read(&kv).await?;
         match changes.as_ref().map(|changes| changes.first()) {

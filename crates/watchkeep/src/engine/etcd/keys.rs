@@ -12,6 +12,8 @@
 //! | `n/<namespace>` | quota and usage, where there is a quota |
 //! | `c/<consumer>` | a named consumer |
 //! | `a/<client>/<sequence>` | the answer to a batch |
+//! | `settings` | what holds for the store as a whole: how much of the past it keeps, and who compacts |
+//! | `keeper` | the process that compacts, while it lives |
 //! | `fences` | the number of the last taking of a consumer |
 //! | `s/<session>` | a process that has the store open |
 
@@ -66,6 +68,14 @@ impl Keys {
 
     pub(super) fn fences(&self) -> Bytes {
         self.key(format_args!("fences"))
+    }
+
+    pub(super) fn settings(&self) -> Bytes {
+        self.key(format_args!("settings"))
+    }
+
+    pub(super) fn keeper(&self) -> Bytes {
+        self.key(format_args!("keeper"))
     }
 
     pub(super) fn group(&self, name: &str) -> Bytes {

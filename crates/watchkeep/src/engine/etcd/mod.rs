@@ -10,9 +10,14 @@ mod cluster;
 mod commit;
 mod follow;
 mod keys;
+mod ledger;
 mod past;
 mod read;
+mod retain;
 mod rows;
+mod server;
+mod settings;
+mod space;
 mod stored;
 mod sweep;
 mod tail;
@@ -119,7 +124,7 @@ impl EtcdEngine {
         let place = Address::parse(address, |name| std::env::var(name).ok())?;
         // Whoever waits for no other writer still waits for the network.
         let patience = options.busy_timeout.clamp(CALL_TIME, LONGEST);
-        let cluster = Cluster::open(&place, options.create, patience, signal.clone())?;
+        let cluster = Cluster::open(&place, options, patience, signal.clone())?;
         Ok(EtcdEngine {
             address: address.to_owned(),
             cluster: Arc::new(cluster),
@@ -288,7 +293,7 @@ impl EtcdEngine {
                     *lock(&self.next_deadline) = None;
                     self.signal.raise(Lane::Vital);
                 }
-                if has_buried {
+                if has_buried || self.cluster.keeper.wants(self.cluster.tail.counted()) {
                     self.upkeep.want();
                     self.signal.raise(Lane::Work);
                 }
@@ -453,6 +458,10 @@ impl Engine for EtcdEngine {
 
     fn address(&self) -> Option<&str> {
         Some(&self.address)
+    }
+
+    fn server(&self) -> Option<&str> {
+        self.cluster.version.as_deref()
     }
 
     fn usable(&self) -> Result<()> {

@@ -24,6 +24,7 @@ use super::buffer::{Buffer, Of};
 use super::keys::Generation;
 use super::past::Past;
 use super::rows::{generation, holds};
+use super::settings::Settings;
 use super::stored::{EntryRow, GroupRow, NamedRow, NamespaceRow};
 
 /// Reads through a buffer, and what it writes if it writes something.
@@ -253,7 +254,8 @@ impl Reads for EtcdRead<'_> {
     }
 
     fn retention(&self) -> Result<Retention> {
-        // Whoever compacts the cluster decides.
-        Ok(Retention::FOREVER)
+        let mut buffer = self.buffer();
+        let key = buffer.cluster.keys.settings();
+        Ok(buffer.row::<Settings>(&key)?.unwrap_or_default().kept())
     }
 }

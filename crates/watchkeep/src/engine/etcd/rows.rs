@@ -448,7 +448,11 @@ impl Rows for EtcdRows {
     }
 
     fn is_full(&mut self, _: i64) -> Result<bool> {
-        Ok(self.buffer().cluster.is_full())
+        Ok(self.buffer().cluster.full().is_some())
+    }
+
+    fn why_full(&mut self) -> Reason {
+        self.buffer().cluster.full().unwrap_or(Reason::Tight)
     }
 
     fn log(&mut self, event: Logged<'_>) -> Result<Stamp> {

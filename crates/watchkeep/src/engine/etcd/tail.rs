@@ -17,6 +17,7 @@ use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::revision::Revision;
 use crate::types::sync::{Condvar, Mutex, lock};
 
+use super::ledger::Ledger;
 use super::stored::{commit_of, end_of};
 
 /// How many events are kept, and of what weight.
@@ -51,6 +52,7 @@ struct State {
     base: Revision,
     /// Everything up to this revision is compacted, as far as that is known.
     trimmed: Revision,
+    ledger: Ledger,
     /// The last commits: their ids, and where they are.
     ids: VecDeque<(u128, Link)>,
     /// The earliest deadline that came since it was last asked for.
@@ -77,6 +79,7 @@ impl Tail {
             bytes: 0,
             base: end_of(link.modified),
             trimmed,
+            ledger: Ledger::new(link.modified),
             ids: VecDeque::new(),
             soonest: None,
             broken: None,
@@ -111,6 +114,21 @@ impl Tail {
     pub(super) fn note_trimmed(&self, trimmed: Revision) {
         let mut state = lock(&self.state);
         state.trimmed = state.trimmed.max(trimmed);
+        state.ledger.forget(commit_of(trimmed));
+    }
+
+    /// How many events came in since the store was opened here, and how many bytes of them.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        lock(&self.state).ledger.totals()
+    }
+
+    /// The last commit after which so many events came, or so many bytes, if they came since the store was opened here.
+    pub(super) fn before_events(&self, count: u64) -> Option<i64> {
+        lock(&self.state).ledger.before_events(count)
+    }
+
+    pub(super) fn before_bytes(&self, bytes: u64) -> Option<i64> {
+        lock(&self.state).ledger.before_bytes(bytes)
     }
 
     /// A commit that the cluster told of.
@@ -208,6 +226,7 @@ impl Tail {
         (state.base, state.bytes) = (before.unwrap_or(end_of(link.modified)), 0);
         state.trimmed = state.trimmed.max(state.base);
         state.ids.clear();
+        state.ledger.jump(link.modified.saturating_sub(1));
         let gone = std::mem::take(&mut state.window);
         let cut = state.push(id, link, changes);
         // What is lost may have brought any deadline: the cluster is asked.
@@ -279,6 +298,8 @@ impl State {
             self.ids.pop_front();
         }
         self.bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
+        let payload = changes.iter().map(|change| change.payload() as u64).sum();
+        self.ledger.add(link.modified, changes.len() as u64, payload);
         let deadlines = changes.iter().filter(|change| change.kind != Kind::Expire);
         self.soonest = self.soonest.into_iter().chain(deadlines.filter_map(|change| change.deadline)).min();
         self.window.extend(changes);

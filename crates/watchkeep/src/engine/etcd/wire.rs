@@ -285,6 +285,36 @@ pub(super) struct LeaseKeepAliveResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct CompactionRequest {
+    #[prost(int64, tag = "1")]
+    pub(super) revision: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CompactionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StatusRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct StatusResponse {
+    #[prost(string, tag = "2")]
+    pub(super) version: String,
+    /// Of the member's file, which a compaction does not shrink.
+    #[prost(int64, tag = "3")]
+    pub(super) db_size: i64,
+    /// Without the pages that are free in it.
+    #[prost(int64, tag = "9")]
+    pub(super) db_size_in_use: i64,
+    /// Since etcd 3.6.
+    #[prost(int64, tag = "12")]
+    pub(super) db_size_quota: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct AuthenticateRequest {
     #[prost(string, tag = "1")]
     pub(super) name: String,

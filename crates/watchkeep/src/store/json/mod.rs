@@ -139,6 +139,8 @@ pub fn stats(stats: &Stats) -> Json {
     json!({
         "store": stats.store.as_str(),
         "path": stats.path.as_ref().map(|path| path.to_string_lossy()),
+        "address": stats.address,
+        "server": stats.server,
         "namespace": stats.namespace,
         "durability": stats.durability.as_str(),
         "entries": stats.entries,

@@ -1,0 +1,273 @@
+//! Compacting the cluster, where the store is set to do so: up to where its retention lets go, by one process at a time.
+//!
+//! A compaction to the revision of a commit leaves that commit readable, and all that come after it. So whoever has seen
+//! a commit loses nothing by a compaction to it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::types::clock::Timestamp;
+use crate::types::consumer::Force;
+use crate::types::error::{Reason, Result};
+use crate::types::limits::{SNAPSHOT_LOG_BYTES, SNAPSHOT_LOG_EVENTS};
+use crate::types::options::{Compaction, Retention};
+use crate::types::revision::{Revision, random};
+use crate::types::sync::{Mutex, lock};
+
+use super::buffer::{Buffer, Of};
+use super::client::refused;
+use super::cluster::{Cluster, rows_of};
+use super::everything;
+use super::settings::{self, Settings};
+use super::stored::{NamedRow, Record, commit_of};
+use super::wire::{Compare, KeyValue, PutRequest, RangeRequest, Request, TxnRequest};
+
+/// How old history is at the least that goes by itself, whatever retention says: those who follow from other machines,
+/// and hold snapshots there, are behind by less.
+const MARGIN: Duration = Duration::from_secs(120);
+/// How often it is looked whether something may go, unless much was written.
+const LOOK: Duration = Duration::from_secs(300);
+/// How often at the most: a compaction costs the servers a look at all that they hold.
+const SOONEST: Duration = Duration::from_secs(2);
+/// Which part of what is kept is much.
+const PART: u64 = 8;
+
+/// What this process knows of compacting.
+pub(super) struct Keeper {
+    /// Drawn at random: who it is.
+    name: u128,
+    state: Mutex<State>,
+    /// Up to which revision of the cluster this process knows it to be compacted.
+    compacted: AtomicI64,
+}
+
+struct State {
+    settings: Settings,
+    looked: Instant,
+    /// How many events, and how many bytes of them, had been seen then.
+    seen: (u64, u64),
+}
+
+impl Keeper {
+    pub(super) fn new(settings: Settings) -> Result<Keeper> {
+        // A process that lives for a moment does not compact.
+        let state = State { settings, looked: Instant::now(), seen: (0, 0) };
+        let name = u128::from_be_bytes(random()?);
+        Ok(Keeper { name, state: Mutex::new(state), compacted: AtomicI64::new(0) })
+    }
+
+    /// Whether so much was written that it is time to look, once so many events and bytes were seen.
+    pub(super) fn wants(&self, seen: (u64, u64)) -> bool {
+        lock(&self.state).wants(seen)
+    }
+
+    /// Whether to look; then it is noted that somebody does.
+    fn is_due(&self, seen: (u64, u64)) -> bool {
+        let mut state = lock(&self.state);
+        let is_due = state.looked.elapsed() >= LOOK || state.wants(seen);
+        if is_due {
+            (state.looked, state.seen) = (Instant::now(), seen);
+        }
+        is_due
+    }
+}
+
+impl State {
+    fn wants(&self, (events, bytes): (u64, u64)) -> bool {
+        let Settings { compaction, retention } = self.settings;
+        let is_much = |since: u64, kept: u64| since >= (kept / PART).max(1);
+        compaction == Compaction::Own
+            && self.looked.elapsed() >= SOONEST
+            && (is_much(events.saturating_sub(self.seen.0), retention.max_events)
+                || is_much(bytes.saturating_sub(self.seen.1), retention.max_bytes))
+    }
+}
+
+/// What a look at what to keep needs to know.
+pub(super) struct Need {
+    pub(super) now: Timestamp,
+    /// What comes after it is read by somebody of this process who began with a snapshot.
+    pub(super) floor: Option<Revision>,
+    /// How old a snapshot of this process may become.
+    pub(super) snapshot_age: Duration,
+}
+
+/// Compacts what may go, if it is time to look, and ours to do.
+pub(super) fn step(cluster: &Arc<Cluster>, need: &Need) -> Result<()> {
+    let keeper = &cluster.keeper;
+    if !keeper.is_due(cluster.tail.counted()) {
+        return Ok(());
+    }
+    let settings = settings::read(&cluster.client, &cluster.keys, cluster.patience)?;
+    lock(&keeper.state).settings = settings;
+    if settings.compaction != Compaction::Own || !is_keeper(cluster)? {
+        return Ok(());
+    }
+    match cut(cluster, &settings.retention, need)? {
+        Some(to) => compact(cluster, to).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Trims the log before a revision, now; how many events went.
+pub(super) fn trim(cluster: &Arc<Cluster>, before: Revision, force: Force) -> Result<u64> {
+    if settings::read(&cluster.client, &cluster.keys, cluster.patience)?.compaction != Compaction::Own {
+        return Err(Reason::NotOurHistory.into());
+    }
+    // The last commit always stays.
+    let last = commit_of(before).min(cluster.tail.link().modified).saturating_sub(1);
+    let Some(to) = at(cluster, last, true)?.filter(|feed| feed.version > 1) else { return Ok(0) };
+    if force == Force::No
+        && let Some((name, after)) = least_acknowledged(cluster)?
+        && commit_of(after) < to.mod_revision
+    {
+        return Err(Reason::Needed { name, after }.into());
+    }
+    compact(cluster, to.mod_revision)
+}
+
+/// Compacts the cluster; how many events of this store went.
+fn compact(cluster: &Cluster, to: i64) -> Result<u64> {
+    let before = cluster.tail.trimmed();
+    match cluster.client.compact(to, cluster.patience) {
+        Err(error) if !matches!(error.reason(), Reason::HistoryGone) => return Err(error),
+        Err(_) => {}
+        Ok(()) => tracing::debug!(to, "the cluster's history is compacted"),
+    }
+    cluster.keeper.compacted.fetch_max(to, Ordering::Relaxed);
+    let after = cluster.find_floor(to)?;
+    Ok(if after > before { cluster.tail.distance(before, after) } else { 0 })
+}
+
+/// Whether this process is the one that compacts; it becomes that when nobody is. Two at once would do no harm.
+fn is_keeper(cluster: &Cluster) -> Result<bool> {
+    let key = cluster.keys.keeper();
+    let ours: Bytes = cluster.keeper.name.to_be_bytes().to_vec().into();
+    let look = || RangeRequest { key: key.clone(), ..RangeRequest::default() };
+    if let Some(there) = cluster.client.range(look(), cluster.patience)?.kvs.first() {
+        return Ok(there.value == ours);
+    }
+    // It goes with our session.
+    let put = PutRequest { key: key.clone(), value: ours.clone(), lease: cluster.lease()? };
+    let request = TxnRequest {
+        compare: vec![Compare::modified(key.clone(), 0)],
+        success: vec![Request::Put(put).into()],
+        failure: vec![Request::Range(look()).into()],
+    };
+    let answer = cluster.client.commit(request).map_err(|status| refused(&status))?;
+    let is_ours = |row: &KeyValue| row.value == ours;
+    Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours))
+}
+
+/// Which consumer has acknowledged least.
+fn least_acknowledged(cluster: &Arc<Cluster>) -> Result<Option<(String, Revision)>> {
+    let mut least: Option<(String, Revision)> = None;
+    let keys = cluster.keys.clone();
+    Buffer::new(cluster.clone(), true).each(keys.consumers(&everything()), Of::Rows, |_, key, row| {
+        let NamedRow { row, .. } = row.row(key)?;
+        if let Some(acked) = row.acked
+            && least.as_ref().is_none_or(|(_, least)| acked < *least)
+        {
+            least = keys.consumer_of(key).map(|name| (name.to_owned(), acked));
+        }
+        Ok(true)
+    })?;
+    Ok(least)
+}
+
+/// The commit to which retention compacts now: all that come after it stay.
+fn cut(cluster: &Arc<Cluster>, keep: &Retention, need: &Need) -> Result<Option<i64>> {
+    let log = Log { cluster, now: need.now };
+    let by_count = log.before_events(keep.max_events)?;
+    let by_size = by_count.max(log.before_bytes(keep.max_bytes));
+    let wanted = by_size.max(log.older_than(keep.max_age)?).min(log.before_events(keep.min_events)?);
+    let known = cluster.keeper.compacted.load(Ordering::Relaxed).max(commit_of(cluster.tail.trimmed()));
+    if wanted <= known {
+        return Ok(None);
+    }
+    let mut to = wanted.min(log.older_than(MARGIN.max(need.snapshot_age.saturating_mul(2)))?);
+    if let Some((_, acked)) = least_acknowledged(cluster)?.filter(|(_, acked)| commit_of(*acked) < to) {
+        let ceiling = log.before_bytes(keep.consumer_bytes).max(log.older_than(keep.consumer_age)?);
+        to = to.min(ceiling.max(commit_of(acked)));
+    }
+    if let Some(floor) = need.floor.map(commit_of).filter(|floor| *floor < to) {
+        let ceiling = log.before_bytes(SNAPSHOT_LOG_BYTES).max(log.before_events(SNAPSHOT_LOG_EVENTS)?);
+        to = to.min(ceiling.max(floor));
+    }
+    Ok((to > known).then_some(to))
+}
+
+/// The log as far as it can be read: each answer is a commit, or zero where there is none.
+struct Log<'c> {
+    cluster: &'c Cluster,
+    now: Timestamp,
+}
+
+impl Log<'_> {
+    /// The last commit after which at least so many events came.
+    fn before_events(&self, count: u64) -> Result<i64> {
+        if let Some(known) = self.cluster.tail.before_events(count) {
+            return Ok(known);
+        }
+        // What came before the store was opened here is not counted: a commit has at least one.
+        let version = self.cluster.tail.link().version;
+        match version.checked_sub_unsigned(count).filter(|first| *first > 1) {
+            Some(upto) => self.last(true, |feed| feed.version <= upto),
+            None => Ok(0),
+        }
+    }
+
+    /// The last commit after which so many bytes came, as far as they came since the store was opened here.
+    fn before_bytes(&self, bytes: u64) -> i64 {
+        self.cluster.tail.before_bytes(bytes).unwrap_or(0)
+    }
+
+    /// The last commit that is older. One that is dated in the future is as young as any.
+    fn older_than(&self, age: Duration) -> Result<i64> {
+        if age == Duration::MAX {
+            return Ok(0);
+        }
+        self.last(false, |feed| match Record::decode(&feed.value, feed.mod_revision) {
+            Some((_, told)) => told.first().is_none_or(|told| self.now.since(told.change.timestamp) > age),
+            None => false,
+        })
+    }
+
+    /// The last commit of which this is so, where it is so of all before it: halves the revisions of the cluster.
+    fn last(&self, keys_only: bool, is_so: impl Fn(&KeyValue) -> bool) -> Result<i64> {
+        let cluster = self.cluster;
+        let (mut low, mut high) = (0, cluster.tail.link().modified);
+        let known = cluster.keeper.compacted.load(Ordering::Relaxed);
+        // Mostly nothing of what can be read is to go.
+        let mut middle = known.max(cluster.created).max(commit_of(cluster.tail.trimmed()));
+        let (mut found, mut is_first) = (0, true);
+        while low < high {
+            match at(cluster, middle, keys_only)? {
+                // Nothing before it can be read.
+                Some(feed) if is_first && !is_so(&feed) => return Ok(0),
+                Some(feed) if !is_so(&feed) => high = feed.mod_revision - 1,
+                Some(feed) => (low, found) = (middle, feed.mod_revision),
+                // It is compacted: what can be read comes after it.
+                None => low = middle,
+            }
+            (middle, is_first) = (low + (high - low + 1) / 2, false);
+        }
+        Ok(found)
+    }
+}
+
+/// The feed as of a revision of the cluster, if that can still be read.
+fn at(cluster: &Cluster, revision: i64, keys_only: bool) -> Result<Option<KeyValue>> {
+    if revision < cluster.created {
+        return Ok(None);
+    }
+    let key = cluster.keys.feed();
+    let request = RangeRequest { key, revision, keys_only, serializable: true, ..RangeRequest::default() };
+    match cluster.client.range(request, cluster.patience) {
+        Err(error) if matches!(error.reason(), Reason::HistoryGone) => Ok(None),
+        answer => Ok(answer?.kvs.into_iter().next()),
+    }
+}
