@@ -296,7 +296,8 @@ impl Access {
 #[cfg(feature = "etcd")]
 fn open_elsewhere(store: &Store, options: Options) -> Result<Store, Error> {
     match store.address() {
-        Some(address) => options.connect(&format!("{address}.access")),
+        // However it is written: another server of this store finds the same tokens.
+        Some(address) => options.connect(&format!("{}.access", address.trim_end_matches('/'))),
         None => options.open_in_memory(),
     }
 }

@@ -39,6 +39,22 @@ pub trait Site: Send + Sync + fmt::Debug {
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault>;
 }
 
+impl<S: Site + ?Sized> Site for Arc<S> {
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
+        (**self).open(options, clock)
+    }
+}
+
+/// A site whose stores others can be built upon.
+pub(super) trait Shelf: Site {
+    /// As [`Site::open`], as a library.
+    fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault>;
+}
+
 /// A store in a file of its own, in a folder that goes with this value.
 #[derive(Debug)]
 pub struct File {
@@ -77,8 +93,8 @@ impl File {
     }
 }
 
-impl File {
-    pub(super) fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault> {
+impl Shelf for File {
+    fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault> {
         let store = options.clock(clock.clone()).open(&self.path)?;
         Ok(Library::new(store, clock, self.asynchronous))
     }
@@ -133,13 +149,20 @@ impl Cluster {
 }
 
 #[cfg(feature = "etcd")]
+impl Shelf for Cluster {
+    fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault> {
+        let store = options.clock(clock.clone()).connect(&self.address)?;
+        Ok(Library::new(store, clock, false))
+    }
+}
+
+#[cfg(feature = "etcd")]
 impl Site for Cluster {
     fn capabilities(&self) -> Capabilities {
         Capabilities { restarts: true, callbacks: true, callbacks_write: true, trims: false }
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
-        let store = options.clock(clock.clone()).connect(&self.address)?;
-        Ok(Arc::new(Library::new(store, clock, false)))
+        Ok(Arc::new(self.library(options, clock)?))
     }
 }

@@ -102,6 +102,20 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The same over so many handles, each with writers and watchers.
+    #[must_use]
+    pub fn over(self, handles: usize) -> Plan {
+        let handles = handles.max(1);
+        let mut plan =
+            Plan { handles, writers: (0..self.writers.len()).map(|place| place % handles).collect(), ..self };
+        for watchers in &mut plan.lives {
+            watchers.iter_mut().enumerate().for_each(|(place, watcher)| watcher.handle = place % handles);
+        }
+        plan
+    }
+}
+
 /// A filter that meets what the writers do, since most of them are narrow.
 fn watched(draw: &mut Draw<'_>) -> Want {
     let want = match draw.below(3) {

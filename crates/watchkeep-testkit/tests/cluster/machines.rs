@@ -139,6 +139,10 @@ fn a_store_that_is_removed_and_made_anew_ends_every_watch_and_is_never_taken_for
         store.set("g", "k", "lost").expect_err("a write into another store").kind(),
         ErrorKind::Replaced
     );
+    let reads = [store.get("g", "k").err(), store.last_revision().err(), store.stats().err()];
+    for read in reads {
+        assert_eq!(read.ok_or("a read of another store")?.kind(), ErrorKind::Replaced);
+    }
     let refused = other.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor));
     assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::ForeignCursor));
     Ok(())

@@ -3,6 +3,7 @@
 
 mod compaction;
 mod lies;
+mod hub;
 mod machines;
 #[cfg(unix)]
 mod members;

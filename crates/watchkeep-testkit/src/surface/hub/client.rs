@@ -9,6 +9,7 @@ use watchkeep::Revision;
 
 use super::connection::{Came, Connection, Message, Query, Wire};
 use super::message::{Said, revision};
+use super::servers::Servers;
 use super::weather::{Course, Weather};
 use crate::record::{Beginning, Note};
 use crate::surface::{Fault, Next, Stream, Wait};
@@ -24,7 +25,9 @@ const CUTS: usize = 20;
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) wire: Wire,
-    pub(super) address: SocketAddr,
+    /// The handle's, whose server its clients go to unless they have faults.
+    pub(super) number: u64,
+    pub(super) servers: Arc<Servers>,
     pub(super) weather: Arc<Weather>,
 }
 
@@ -35,6 +38,8 @@ pub(super) struct Client {
     fields: Vec<(&'static str, String)>,
     connection: Box<dyn Connection>,
     course: Option<Course>,
+    /// Where it is connected.
+    at: SocketAddr,
     /// Came with the connection, and is not looked at yet.
     first: Option<Message>,
     /// What it goes on from, if it has to.
@@ -58,12 +63,13 @@ impl Client {
         now: Revision,
     ) -> Result<Client, Fault> {
         let mut course = place.weather.client();
-        let (connection, first) = connect(&place, &fields, None, &mut course)?;
+        let (at, connection, first) = connect(&place, &fields, None, &mut course)?;
         let mut client = Client {
             place,
             fields,
             connection,
             course,
+            at,
             first: None,
             bookmark: None,
             resumes_at: None,
@@ -117,6 +123,10 @@ impl Client {
                 self.ended = true;
                 Note::Closed
             }
+            // Its server ended, and others are there.
+            Said::Bye if self.course.is_some() && !self.place.servers.has(self.at) && self.may_return() => {
+                return self.come_back(None);
+            }
             Said::Bye => {
                 self.ended = true;
                 return Some(Next::Ended);
@@ -124,6 +134,10 @@ impl Client {
         };
         self.tries = 0;
         Some(Next::Note(note))
+    }
+
+    fn may_return(&self) -> bool {
+        self.place.weather.way_back().is_some()
     }
 
     /// The connection is at its end: cut off, or dropped by the server. What is told when nobody comes back.
@@ -151,7 +165,10 @@ impl Client {
         }
         weather.came_back();
         match connect(&self.place, &self.fields, self.bookmark.as_deref(), &mut self.course) {
-            Ok((connection, first)) => {
+            Ok((at, connection, first)) => {
+                if std::mem::replace(&mut self.at, at) != at {
+                    weather.moved();
+                }
                 (self.connection, self.first) = (connection, Some(first));
                 self.resumes_at = self.bookmark.as_deref().and_then(revision);
                 None
@@ -181,17 +198,21 @@ fn connect(
     fields: &[(&'static str, String)],
     bookmark: Option<&str>,
     course: &mut Option<Course>,
-) -> io::Result<(Box<dyn Connection>, Message)> {
+) -> io::Result<(SocketAddr, Box<dyn Connection>, Message)> {
     for tries in 0.. {
+        let Some(at) = place.servers.pick(place.number, course.as_mut()) else { break };
         let course = course.as_mut().filter(|_| tries < CUTS && !place.weather.is_calm());
         let (cut, as_header) = course.map_or((None, false), |course| (Some(course.cut()), course.one_in(2)));
         let query = Query { fields, bookmark, as_header };
-        let asked = place.wire.ask(place.address, cut, &query, PATIENCE).and_then(|mut connection| {
+        let asked = place.wire.ask(at, cut, &query, PATIENCE).and_then(|mut connection| {
             let came = connection.next(Some(PATIENCE))?;
             Ok((connection, came))
         });
         match asked {
-            Ok((connection, Came::Message(message))) => return Ok((connection, message)),
+            // Its server ended meanwhile, and may have said so.
+            Err(_) | Ok((_, Came::End | Came::Nothing)) if !place.servers.has(at) => {}
+            Ok((_, Came::Message(message))) if !place.servers.has(at) && message.is_an_end() => {}
+            Ok((connection, Came::Message(message))) => return Ok((at, connection, message)),
             // A cut within the head shows as one thing or another.
             _ if cut.is_some() => {
                 place.weather.was_cut();

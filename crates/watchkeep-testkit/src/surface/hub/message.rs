@@ -26,6 +26,11 @@ pub(super) enum Said {
 }
 
 impl Message {
+    /// Whether nothing follows it.
+    pub(super) fn is_an_end(&self) -> bool {
+        matches!(self.kind.as_str(), "trouble" | "bye")
+    }
+
     pub(super) fn read(&self) -> Result<Said, String> {
         let bad = || format!("a message that cannot be read: {self:?}");
         let data = &self.data;

@@ -4,32 +4,39 @@
 mod client;
 mod connection;
 mod message;
+mod servers;
 mod weather;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use watchkeep::{Clock, LagPolicy, Options, Revision, Timestamp};
-use watchkeep_server::{Bound, Closer, Listen, Server};
 
 use super::library::Library;
-use super::site::{Capabilities, File, Site};
+#[cfg(feature = "etcd")]
+use super::site::Cluster;
+use super::site::{Capabilities, File, Shelf, Site};
 use super::{Callback, Fault, Past, Placed, Registered, Stream, Surface};
-use crate::ops::{Op, Outcome, Step};
+use crate::ops::{Dice, Draw, Op, Outcome, Step};
 use crate::record::{Beginning, Target, Want, WatchSpec};
 
 use client::{Client, Place};
+use servers::{Running, Servers};
 use weather::Weather;
 
 pub use connection::Wire;
 pub use weather::{Faults, Suffered};
 
-/// A store in a file of its own, and a server on it.
+/// One in so many writes ends the server that it goes through, where clients have others to go to.
+const END: usize = 40;
+
+/// A store of its own, and a server on each handle that is opened on it.
 #[derive(Debug)]
 pub struct Hub {
-    file: File,
+    place: Box<dyn Shelf>,
     wire: Wire,
     faults: Option<Faults>,
+    /// Those of all handles, where clients move between them.
+    together: Option<Arc<Servers>>,
     /// Of each opened store.
     weathers: Mutex<Vec<Arc<Weather>>>,
 }
@@ -41,7 +48,16 @@ impl Hub {
     ///
     /// When no folder can be made.
     pub fn new(wire: Wire) -> Result<Hub, Fault> {
-        Ok(Hub { file: File::new()?, wire, faults: None, weathers: Mutex::default() })
+        let place = Box::new(File::new()?);
+        Ok(Hub { place, wire, faults: None, together: None, weathers: Mutex::default() })
+    }
+
+    /// Servers that share nothing but a cluster. Their clients are cut off and come back to any of them, and now and then
+    /// a server ends under its clients: with a farewell, or by a kill.
+    #[cfg(feature = "etcd")]
+    pub fn in_a_cluster(cluster: Cluster, wire: Wire, faults: Faults) -> Hub {
+        let together = Some(Arc::default());
+        Hub { place: Box::new(cluster), wire, faults: Some(faults), together, weathers: Mutex::default() }
     }
 
     /// The same, with clients that stand still, are cut off and come back.
@@ -62,17 +78,20 @@ impl Hub {
     /// What its clients have suffered so far.
     pub fn suffered(&self) -> Suffered {
         let all = self.weathers().iter().map(|weather| weather.suffered()).collect::<Vec<_>>();
-        all.into_iter().fold(Suffered::default(), |sum, one| Suffered {
+        let ends = self.together.as_ref().map_or(0, |servers| servers.ends());
+        all.into_iter().fold(Suffered { ends, ..Suffered::default() }, |sum, one| Suffered {
             stalls: sum.stalls + one.stalls,
             cuts: sum.cuts + one.cuts,
             returns: sum.returns + one.returns,
+            moves: sum.moves + one.moves,
+            ends: sum.ends,
         })
     }
 }
 
 impl Site for Hub {
     fn capabilities(&self) -> Capabilities {
-        self.file.capabilities()
+        self.place.capabilities()
     }
 
     fn open(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Arc<dyn Surface>, Fault> {
@@ -83,7 +102,14 @@ impl Site for Hub {
             self.faults.map(|faults| Faults { seed: faults.seed.wrapping_add(number << 32), ..faults });
         let weather = Arc::new(Weather::new(faults));
         weathers.push(weather.clone());
-        Ok(Arc::new(Served::start(self.file.library(options, clock)?, self.wire, weather)?))
+        let library = self.place.library(options, clock)?;
+        let seed = number ^ self.faults.map_or(0, |faults| faults.seed);
+        let ends = self.together.as_ref().map(|_| Mutex::new(Dice::new(seed)));
+        let running = Running::start(library.store())?;
+        let servers = self.together.clone().unwrap_or_default();
+        servers.enter(number, running.address);
+        let place = Place { wire: self.wire, number, servers, weather };
+        Ok(Arc::new(Served { library, place, running: Mutex::new(running), ends, trouble: Mutex::default() }))
     }
 }
 
@@ -91,30 +117,25 @@ impl Site for Hub {
 struct Served {
     library: Library,
     place: Place,
-    closer: Closer,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
+    running: Mutex<Running>,
+    /// When its server ends under its clients, if it does.
+    ends: Option<Mutex<Dice>>,
+    /// Servers that did not start.
+    trouble: Mutex<Vec<String>>,
 }
 
 impl Served {
-    fn start(library: Library, wire: Wire, weather: Arc<Weather>) -> Result<Served, Fault> {
-        let (store, (tell, told)) = (library.store().clone(), mpsc::channel());
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async {
-                let server = Server::bind(&store, &Listen::Tcp(([127, 0, 0, 1], 0).into())).await?;
-                drop(store);
-                drop(tell.send((server.bound().clone(), server.closer())));
-                server.run().await;
-                Ok(())
-            })
-        });
-        match told.recv()? {
-            (Bound::Tcp(address), closer) => {
-                let place = Place { wire, address, weather };
-                Ok(Served { library, place, closer, thread: Some(thread) })
-            }
-            (Bound::Unix(path), _) => Err(format!("it listens on {}", path.display()).into()),
-        }
+    /// Ends the server when it is time for that.
+    fn end_now_and_then(&self) -> Result<(), Fault> {
+        let Some(dice) = &self.ends else { return Ok(()) };
+        let killed = {
+            let mut dice = dice.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut draw = Draw::new(&mut *dice);
+            draw.one_in(END).then(|| draw.one_in(2))
+        };
+        // Whoever comes while it ends has it ended already.
+        let (Some(killed), Ok(mut running)) = (killed, self.running.try_lock()) else { return Ok(()) };
+        self.place.servers.renew(self.place.number, &mut running, self.library.store(), killed)
     }
 
     /// What the wire has words for, as the fields of a subscription; the rest is watched through the library.
@@ -183,6 +204,9 @@ impl Surface for Served {
         let outcome = self.library.perform(step, label);
         if !matches!(step.op, Op::Read(_)) {
             self.place.weather.wrote();
+            if let Err(fault) = self.end_now_and_then() {
+                self.trouble.lock().unwrap_or_else(PoisonError::into_inner).push(fault.to_string());
+            }
         }
         outcome
     }
@@ -225,11 +249,13 @@ impl Surface for Served {
     }
 
     fn check(&self) -> Result<Vec<String>, Fault> {
-        self.library.check()
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(self.library.check()?.into_iter().chain(trouble).collect())
     }
 
     fn close(&self) -> Result<(), Fault> {
         self.place.weather.close();
+        self.place.servers.leave(self.place.number);
         self.library.close()
     }
 
@@ -241,10 +267,6 @@ impl Surface for Served {
 impl Drop for Served {
     fn drop(&mut self) {
         self.place.weather.close();
-        self.closer.close();
-        if let Some(thread) = self.thread.take() {
-            // What it failed with shows in the streams.
-            drop(thread.join());
-        }
+        self.place.servers.leave(self.place.number);
     }
 }

@@ -28,6 +28,10 @@ pub struct Suffered {
     pub cuts: u64,
     /// Times that a client came back, also after the server had dropped it.
     pub returns: u64,
+    /// Of these, to another server than before.
+    pub moves: u64,
+    /// Servers that ended under their clients.
+    pub ends: u64,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +53,7 @@ pub(super) struct Weather {
     stalls: AtomicU64,
     cuts: AtomicU64,
     returns: AtomicU64,
+    moves: AtomicU64,
 }
 
 impl Weather {
@@ -62,6 +67,7 @@ impl Weather {
             stalls: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
             returns: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
         }
     }
 
@@ -115,9 +121,19 @@ impl Weather {
         self.returns.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn suffered(&self) -> Suffered {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Suffered { stalls: read(&self.stalls), cuts: read(&self.cuts), returns: read(&self.returns) }
+        Suffered {
+            stalls: read(&self.stalls),
+            cuts: read(&self.cuts),
+            returns: read(&self.returns),
+            moves: read(&self.moves),
+            ends: 0,
+        }
     }
 }
 
@@ -134,7 +150,12 @@ pub(super) struct Course {
 
 impl Course {
     fn draw(&mut self, most: usize) -> usize {
-        1 + Draw::new(&mut self.dice).below(most)
+        1 + self.below(most)
+    }
+
+    /// A number below another.
+    pub(super) fn below(&mut self, limit: usize) -> usize {
+        Draw::new(&mut self.dice).below(limit)
     }
 
     /// Whether one in so many times.

@@ -397,6 +397,8 @@ impl Ask for EtcdEngine {
         self.known()?;
         if !query.lingers() {
             self.refuse_closed()?;
+            // What stands there now may be another store's.
+            self.usable()?;
         }
         match query {
             Query::Log { after } => Ok(self.cluster.log(*after)?.into()),
