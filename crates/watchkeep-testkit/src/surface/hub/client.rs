@@ -31,6 +31,9 @@ pub(super) struct Place {
     pub(super) weather: Arc<Weather>,
 }
 
+/// Where a client is connected: the number of the handle whose server that is, and its address.
+type At = (u64, SocketAddr);
+
 /// A client, and where it stands.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -38,8 +41,7 @@ pub(super) struct Client {
     fields: Vec<(&'static str, String)>,
     connection: Box<dyn Connection>,
     course: Option<Course>,
-    /// Where it is connected.
-    at: SocketAddr,
+    at: At,
     /// Came with the connection, and is not looked at yet.
     first: Option<Message>,
     /// What it goes on from, if it has to.
@@ -123,21 +125,16 @@ impl Client {
                 self.ended = true;
                 Note::Closed
             }
-            // Its server ended, and others are there.
-            Said::Bye if self.course.is_some() && !self.place.servers.has(self.at) && self.may_return() => {
-                return self.come_back(None);
-            }
-            Said::Bye => {
+            // There are other servers. Of one that is not its own handle's, the end says nothing of what others wrote.
+            Said::Ending if self.course.is_some() => return self.come_back(None),
+            Said::Bye if self.at.0 != self.place.number => return self.come_back(None),
+            Said::Bye | Said::Ending => {
                 self.ended = true;
                 return Some(Next::Ended);
             }
         };
         self.tries = 0;
         Some(Next::Note(note))
-    }
-
-    fn may_return(&self) -> bool {
-        self.place.weather.way_back().is_some()
     }
 
     /// The connection is at its end: cut off, or dropped by the server. What is told when nobody comes back.
@@ -198,20 +195,20 @@ fn connect(
     fields: &[(&'static str, String)],
     bookmark: Option<&str>,
     course: &mut Option<Course>,
-) -> io::Result<(SocketAddr, Box<dyn Connection>, Message)> {
+) -> io::Result<(At, Box<dyn Connection>, Message)> {
     for tries in 0.. {
         let Some(at) = place.servers.pick(place.number, course.as_mut()) else { break };
         let course = course.as_mut().filter(|_| tries < CUTS && !place.weather.is_calm());
         let (cut, as_header) = course.map_or((None, false), |course| (Some(course.cut()), course.one_in(2)));
         let query = Query { fields, bookmark, as_header };
-        let asked = place.wire.ask(at, cut, &query, PATIENCE).and_then(|mut connection| {
+        let asked = place.wire.ask(at.1, cut, &query, PATIENCE).and_then(|mut connection| {
             let came = connection.next(Some(PATIENCE))?;
             Ok((connection, came))
         });
         match asked {
             // Its server ended meanwhile, and may have said so.
-            Err(_) | Ok((_, Came::End | Came::Nothing)) if !place.servers.has(at) => {}
-            Ok((_, Came::Message(message))) if !place.servers.has(at) && message.is_an_end() => {}
+            Err(_) | Ok((_, Came::End | Came::Nothing)) if !place.servers.has(at.1) => {}
+            Ok((_, Came::Message(message))) if !place.servers.has(at.1) && message.is_an_end() => {}
             Ok((connection, Came::Message(message))) => return Ok((at, connection, message)),
             // A cut within the head shows as one thing or another.
             _ if cut.is_some() => {
@@ -222,7 +219,7 @@ fn connect(
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("it never begins"))
+    Err(io::Error::other("it never begins, or there is no server"))
 }
 
 impl Stream for Client {

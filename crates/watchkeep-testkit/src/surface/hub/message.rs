@@ -21,8 +21,10 @@ pub(super) enum Said {
     Heartbeat,
     /// It cannot go on now.
     Trouble,
-    /// Everything is told.
+    /// Its store is closed, and everything is told.
     Bye,
+    /// Its server ends.
+    Ending,
 }
 
 impl Message {
@@ -52,6 +54,7 @@ impl Message {
             "reset" => Ok(Said::Reset),
             "heartbeat" => Ok(Said::Heartbeat),
             "trouble" => Ok(Said::Trouble),
+            "bye" if data.get("reason").and_then(Json::as_str) == Some("ending") => Ok(Said::Ending),
             "bye" => Ok(Said::Bye),
             _ => Err(bad()),
         }

@@ -17,6 +17,8 @@ use crate::surface::Fault;
 #[derive(Debug, Default)]
 pub(super) struct Servers {
     open: Mutex<BTreeMap<u64, SocketAddr>>,
+    /// Held while one of them ends: there is always another.
+    renewing: Mutex<()>,
     /// How many ended under their clients.
     ends: AtomicU64,
 }
@@ -36,15 +38,16 @@ impl Servers {
     }
 
     /// The server that a client of a handle goes to: any, for one with faults.
-    pub(super) fn pick(&self, number: u64, course: Option<&mut Course>) -> Option<SocketAddr> {
+    pub(super) fn pick(&self, number: u64, course: Option<&mut Course>) -> Option<(u64, SocketAddr)> {
         let open = self.open();
-        match course {
-            Some(course) if !open.is_empty() => {
+        let found = match course {
+            Some(course) => {
                 let at = course.below(open.len());
-                open.values().nth(at).copied()
+                open.iter().nth(at)
             }
-            _ => open.get(&number).or(open.values().next()).copied(),
-        }
+            None => open.get_key_value(&number),
+        };
+        found.map(|(number, address)| (*number, *address))
     }
 
     /// Whether clients are still sent to a server.
@@ -56,7 +59,7 @@ impl Servers {
         self.ends.load(Ordering::Relaxed)
     }
 
-    /// Ends the server of a handle under its clients, and starts another one there.
+    /// Ends the server of a handle under its clients, and starts another one there; unless another ends just now.
     pub(super) fn renew(
         &self,
         number: u64,
@@ -64,6 +67,10 @@ impl Servers {
         store: &Store,
         killed: bool,
     ) -> Result<(), Fault> {
+        let Ok(_alone) = self.renewing.try_lock() else { return Ok(()) };
+        if self.open().len() < 2 {
+            return Ok(());
+        }
         self.leave(number);
         running.end(killed);
         *running = Running::start(store)?;
