@@ -74,8 +74,8 @@ pub use types::error::{Error, ErrorKind, Result};
 pub use types::event::{ChangePage, Event, Item, Kind, Lagged};
 pub use types::filter::Filter;
 pub use types::limits::{
-    Limits, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_CONTENT_TYPE, MAX_DEADLINE_MS, MAX_FILTER_PARTS,
-    MAX_LABEL, MAX_REVISION, MAX_UNCHANGED_EVENTS,
+    CLUSTER_TRANSACTION, Limits, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_CONTENT_TYPE, MAX_DEADLINE_MS,
+    MAX_FILTER_PARTS, MAX_LABEL, MAX_REVISION, MAX_SEAL, MAX_UNCHANGED_EVENTS,
 };
 #[cfg(feature = "etcd")]
 pub use types::options::Compaction;

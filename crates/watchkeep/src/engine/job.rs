@@ -1,6 +1,7 @@
 //! One write after another in a transaction: run by the rules, kept or undone as a whole.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::rules::{Act, Author, Did, Effect, Job, Moment, Rows, Stamp, Stop, Work, Write};
 use crate::types::batch::{Operation, Outcome};
@@ -22,6 +23,10 @@ pub(super) trait Transaction: Rows {
     fn stands(&self) -> bool;
     /// Writes what the job at hand logged, as one commit; its last revision, if it logged anything.
     fn seal(&mut self) -> Result<Option<Revision>>;
+    /// Why nothing may be written, if that is so.
+    fn sealed(&self) -> Option<Arc<str>> {
+        None
+    }
     /// Forgets what the job at hand logged.
     fn forget(&mut self);
     /// The last revision, with all jobs sealed so far.
@@ -60,6 +65,11 @@ pub(super) fn apply<R: Transaction>(
     write: &Write,
     in_the_way: &mut InTheWay,
 ) -> Result<Clear<Receipt>> {
+    if !write.work.passes_seals()
+        && let Some(refused) = refuse_sealed(rows)
+    {
+        return Ok(Clear::Done(Err(refused)));
+    }
     clear(rows, moment, write.work.is_several(), in_the_way, |rows| {
         let before = rows.end();
         let effect = Job::new(rows, moment, &write.author).run(&write.work)?;
@@ -82,6 +92,9 @@ pub(super) fn close_over<R: Transaction>(
     in_the_way: &mut InTheWay,
     mut f: impl FnMut(&dyn Transact) -> Result<()>,
 ) -> Result<Clear<Sealed>> {
+    if let Some(refused) = refuse_sealed(rows) {
+        return Ok(Clear::Done(Err(refused)));
+    }
     clear(rows, moment, true, in_the_way, |rows| {
         let before = rows.end();
         let job = RefCell::new(Job::new(rows, moment, author));
@@ -93,6 +106,10 @@ pub(super) fn close_over<R: Transaction>(
         let announced = rows.seal()?;
         Ok(Sealed { revision: rows.end(), announced })
     })
+}
+
+fn refuse_sealed(rows: &impl Transaction) -> Option<Error> {
+    rows.sealed().map(|why| Reason::Sealed { why: why.as_ref().into() }.into())
 }
 
 /// Runs a job, and before it a step of what is due in its way.

@@ -29,6 +29,7 @@ use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::options::{Durability, Waking};
+use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 
 use feed::Feed;
@@ -294,6 +295,14 @@ pub(crate) trait Whole {
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
     /// Rebuilds the counters from the entries; what was changed.
     fn repair(&self) -> Result<Vec<String>>;
+    /// Refuses every write from now on, in every process, with this text; the last revision that there is.
+    fn seal(&self, why: &str) -> Result<Revision>;
+    /// Takes writes again; whether it was sealed.
+    fn unseal(&self) -> Result<bool>;
+    /// The text of the seal, if it is sealed.
+    fn sealed(&self) -> Result<Option<String>>;
+    /// The namespaces that have a quota.
+    fn quotas(&self) -> Result<Vec<(String, Quota)>>;
     /// Copies it as of one moment, under a new identity, to where nothing is yet.
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup>;
 }

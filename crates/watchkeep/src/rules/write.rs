@@ -102,6 +102,11 @@ impl Work {
         matches!(self, Work::Consumer { act: Act::Keep { .. }, .. } | Work::Reap { .. })
     }
 
+    /// Whether it is done in a sealed store: who holds a consumer goes on holding it, and can give it back.
+    pub(crate) fn passes_seals(&self) -> bool {
+        matches!(self, Work::Consumer { act: Act::Keep { .. } | Act::Release { .. }, .. })
+    }
+
     /// Whether it is one of those that a store writes by itself, when nobody's thread waits for it: they wait behind
     /// nobody's callbacks.
     pub(crate) fn is_vital(&self) -> bool {

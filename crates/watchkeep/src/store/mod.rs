@@ -19,6 +19,7 @@ mod quota;
 mod render;
 mod report;
 mod rounds;
+mod seal;
 mod transaction;
 mod view;
 mod watching;

@@ -57,6 +57,25 @@ impl Store {
         self.quota_query().map_or(Ok(None), |query| query.ask(&*self.core().engine))
     }
 
+    /// All namespaces of the store that have a quota, by name.
+    ///
+    /// ```
+    /// use watchkeep::{Quota, Store};
+    /// let store = Store::open_in_memory()?;
+    /// let quota = Quota { max_keys: 1000, ..Quota::default() };
+    /// store.scoped("tenant-42")?.set_quota(quota)?;
+    /// assert_eq!(store.quotas()?, [("tenant-42".to_owned(), quota)]);
+    /// # Ok::<(), watchkeep::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `InvalidArgument` on a scoped handle, and for a store in a cluster; `Closed`, `Io`, `Corrupt`.
+    pub fn quotas(&self) -> Result<Vec<(String, Quota)>> {
+        self.refuse_scope("its quotas are listed")?;
+        self.whole()?.quotas()
+    }
+
     /// Sets the quota of the handle's namespace, as [`set_quota`](Store::set_quota) does, and gives the handle back.
     ///
     /// ```

@@ -59,6 +59,8 @@ struct Reaping {
     is_under_way: AtomicBool,
     /// What came of the last one.
     done: Mutex<Option<Result<()>>>,
+    /// When it was found that the store is sealed: it is tried again after a while.
+    sealed: Mutex<Option<Instant>>,
     /// The earliest deadline, as of the last time that the file was asked.
     next: Mutex<Option<Timestamp>>,
 }
@@ -193,6 +195,11 @@ fn expire(core: &Core, ask: bool) -> Result<Option<Duration>> {
     if next > now {
         return Ok(Some(next.since(now)));
     }
+    let rest = lock(&reaping.sealed).map(|since| POLL_QUIET.saturating_sub(since.elapsed()));
+    // Whoever lifts the seal raises the signal.
+    if let Some(rest) = rest.filter(|rest| !rest.is_zero() && !ask) {
+        return Ok(Some(rest));
+    }
     if !reaping.is_under_way.swap(true, Ordering::AcqRel) {
         submit_reaping(core, reaping.clone());
     }
@@ -205,7 +212,10 @@ fn submit_reaping(core: &Core, reaping: Arc<Reaping>) {
     let signal: Arc<Signal> = core.signal.clone();
     let done = move |result: Result<Receipt>| {
         let is_done = result.is_ok();
-        *lock(&reaping.done) = Some(result.map(drop));
+        let is_sealed = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Sealed);
+        *lock(&reaping.sealed) = is_sealed.then(Instant::now);
+        // Nothing is wrong with a store that is sealed.
+        *lock(&reaping.done) = Some(if is_sealed { Ok(()) } else { result.map(drop) });
         reaping.is_under_way.store(false, Ordering::Release);
         if is_done {
             signal.raise(Lane::Vital);

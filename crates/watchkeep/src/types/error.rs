@@ -89,6 +89,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The cluster does not let us in: see to user, password and certificates.
     Forbidden,
+    /// The store is sealed, and its text says why: write where it has gone, or lift the seal.
+    Sealed,
     /// It is not known whether the write is in the file: read it back, or write with a condition.
     UnknownOutcome,
     /// A write, or what is done for the store in the background, failed in a way that makes it unsafe to go on: close the store, and open it
@@ -125,6 +127,7 @@ const TABLE: &[(ErrorKind, u8, u16)] = &[
     (ErrorKind::Io, 1, 500),
     (ErrorKind::Unavailable, 1, 503),
     (ErrorKind::Forbidden, 1, 500),
+    (ErrorKind::Sealed, 4, 403),
     (ErrorKind::UnknownOutcome, 1, 500),
     (ErrorKind::Poisoned, 1, 503),
 ];

@@ -12,6 +12,13 @@ pub const MAX_DEADLINE_MS: i64 = 253_402_207_200_000;
 /// The longest content type, in bytes. Media types stay far below it, their parameters included.
 pub const MAX_CONTENT_TYPE: usize = 1024;
 
+/// The largest transaction of a store in a cluster, in bytes, with all that it reads and writes: of the 1.5 MiB that a
+/// server takes. A value that is to go there is a little smaller.
+pub const CLUSTER_TRANSACTION: usize = 1_400 << 10;
+
+/// The longest text of a seal, in bytes.
+pub const MAX_SEAL: usize = 1024;
+
 /// The longest label, in bytes: the origin of what a handle writes, and what a consumer's holder calls itself.
 pub const MAX_LABEL: usize = 256;
 

@@ -267,6 +267,10 @@ pub(crate) enum Reason {
     )]
     UnknownCommit { said: String },
     #[error(
+        "the store is sealed ({why}); write where that says, or lift the seal with `watchkeep seal --lift`"
+    )]
+    Sealed { why: String },
+    #[error(
         "an earlier write failed in a way that makes it unsafe to go on; close the store and open it again"
     )]
     Poisoned,
@@ -396,6 +400,7 @@ impl Reason {
             Reason::FeedReplaced { .. } => ErrorKind::Replaced,
             #[cfg(feature = "etcd")]
             Reason::UnknownCommit { .. } => ErrorKind::UnknownOutcome,
+            Reason::Sealed { .. } => ErrorKind::Sealed,
             Reason::Poisoned | Reason::ThreadDied => ErrorKind::Poisoned,
             Reason::UnknownOutcome(_) | Reason::LongAgo { .. } => ErrorKind::UnknownOutcome,
         }

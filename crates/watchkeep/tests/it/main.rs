@@ -30,6 +30,7 @@ mod places;
 mod quotas;
 mod retention;
 mod scopes;
+mod seals;
 mod snapshots;
 mod stored_quotas;
 mod streams;

@@ -9,6 +9,7 @@ use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{ErrorKind, Reason, Result};
+use crate::types::quota::Quota;
 use crate::types::revision::Revision;
 use crate::types::sync::lock;
 
@@ -84,6 +85,22 @@ impl Chores for EtcdEngine {
 }
 
 impl Whole for EtcdEngine {
+    fn seal(&self, _: &str) -> Result<Revision> {
+        Err(Reason::Remote.into())
+    }
+
+    fn unseal(&self) -> Result<bool> {
+        Err(Reason::Remote.into())
+    }
+
+    fn sealed(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    fn quotas(&self) -> Result<Vec<(String, Quota)>> {
+        Err(Reason::Remote.into())
+    }
+
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
         self.known()?;
         self.refuse_closed()?;

@@ -12,6 +12,7 @@ use tonic::Status;
 
 use crate::types::error::{Reason, Result};
 use crate::types::event::Change;
+use crate::types::limits::CLUSTER_TRANSACTION;
 use crate::types::revision::random;
 use crate::types::sync::{Mutex, lock};
 
@@ -29,8 +30,6 @@ use super::wire::{
 /// How many compares, and how many puts, a transaction may have: of a server's 128, some for our own.
 const COMPARES: usize = 120;
 const PUTS: usize = 120;
-/// How many bytes: of a server's 1.5 MiB.
-const BYTES: usize = 1_400 << 10;
 /// From how many bytes on a value stands in the feed by its place.
 const INLINE: usize = 4 << 10;
 /// How long a session outlives its process, in seconds.
@@ -74,7 +73,7 @@ impl Cluster {
         let record = Record { id: u128::from_be_bytes(random()?), changes };
         let request = self.request(buffer, &record, session);
         let bytes = request.encoded_len();
-        if bytes > BYTES {
+        if bytes > CLUSTER_TRANSACTION {
             return Ok(Sent::TooLarge);
         }
         let answer = match self.client.commit(request) {

@@ -35,6 +35,7 @@ use crate::types::consumer::Force;
 use crate::types::error::{ErrorKind, Reason, Result};
 use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits, POLL, TRIM_STEP, UPKEEP_PATIENCE};
 use crate::types::options::Options;
+use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::sync::{Mutex, lock};
@@ -446,6 +447,35 @@ impl Whole for MemoryEngine {
         Ok(Vec::new())
     }
 
+    fn seal(&self, why: &str) -> Result<Revision> {
+        self.known()?;
+        self.refuse_own_turn()?;
+        self.exclusively(self.busy_timeout, |state| {
+            state.sealed = Some(why.into());
+            Ok(state.last())
+        })
+    }
+
+    fn unseal(&self) -> Result<bool> {
+        self.known()?;
+        self.refuse_own_turn()?;
+        self.exclusively(self.busy_timeout, |state| Ok(state.sealed.take().is_some()))
+    }
+
+    fn sealed(&self) -> Result<Option<String>> {
+        self.known()?;
+        self.refuse_closed()?;
+        Ok(self.state().sealed.as_deref().map(str::to_owned))
+    }
+
+    fn quotas(&self) -> Result<Vec<(String, Quota)>> {
+        self.known()?;
+        self.refuse_closed()?;
+        let state = self.state();
+        let all = state.namespaces.into_iter().filter(|(_, namespace)| namespace.quota.limits());
+        Ok(all.map(|(name, namespace)| (name.to_string(), namespace.quota)).collect())
+    }
+
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
         self.refuse_closed()?;
         let state = self.state();
@@ -475,6 +505,7 @@ impl Whole for MemoryEngine {
             image.event(&row.change, row.total)?;
         }
         image.marks(state.trimmed, state.fence)?;
+        state.sealed.as_deref().map_or(Ok(()), |why| image.seal(why))?;
         image.write(target, options)
     }
 }

@@ -154,6 +154,10 @@ impl Transaction for MemoryRows {
         true
     }
 
+    fn sealed(&self) -> Option<Arc<str>> {
+        self.state.borrow().sealed.clone()
+    }
+
     fn seal(&mut self) -> Result<Option<Revision>> {
         let pending = std::mem::take(&mut self.pending);
         self.pending_bytes = 0;

@@ -101,6 +101,8 @@ pub(super) struct State {
     pub(super) answers: Map<(Arc<str>, u64), (Timestamp, Answer)>,
     pub(super) log: Map<Revision, Row>,
     pub(super) trimmed: Revision,
+    /// Why nothing is written, if nothing is.
+    pub(super) sealed: Option<Arc<str>>,
     /// Of all entries.
     pub(super) keys: i64,
     pub(super) bytes: i64,
@@ -129,6 +131,7 @@ impl State {
             answers: Map::new(),
             log: Map::new(),
             trimmed: Revision::ZERO,
+            sealed: None,
             keys: 0,
             bytes: 0,
             answered: 0,

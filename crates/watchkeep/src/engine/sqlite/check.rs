@@ -14,7 +14,7 @@ use crate::types::revision::Revision;
 
 use super::columns::{entry_columns, payload, read_entry, value_bytes, value_column};
 use super::schema;
-use super::{consumers, epochs, log, retention};
+use super::{consumers, epochs, log, retention, seal};
 
 /// More than this many problems of one sort say nothing new.
 const MOST: usize = 20;
@@ -26,6 +26,8 @@ const GROUPS: &str = concat!(
     "), 0) FROM wk_entries e WHERE e.group_id = g.id) FROM wk_groups g"
 );
 const SETTINGS: &str = "SELECT name, typeof(value) = 'integer' AND value >= 0 FROM wk_meta";
+/// What stands in wk_meta as text.
+const TEXTS: [&str; 5] = ["store", "durability", "needs_read", "needs_write", seal::NAME];
 const NAMESPACES: &str =
     "SELECT name, keys, groups, bytes, min(max_keys, max_groups, max_bytes) FROM wk_namespaces";
 const ORPHANS: &str = "SELECT count(*) FROM wk_entries e WHERE NOT EXISTS (SELECT 1 FROM wk_groups g WHERE g.id = e.group_id) \
@@ -125,7 +127,7 @@ fn settings(conn: &Connection, problems: &mut Vec<String>) -> Result<()> {
             ["format", "salt", "trimmed", "fences"].contains(&&*name) || retention::NAMES.contains(&&*name);
         if counts && !is_number {
             add(problems, "setting", || format!("{name:?} is no number"));
-        } else if !counts && !["store", "durability", "needs_read", "needs_write"].contains(&&*name) {
+        } else if !counts && !TEXTS.contains(&&*name) {
             add(problems, "setting", || format!("{name:?} is not known"));
         }
     }

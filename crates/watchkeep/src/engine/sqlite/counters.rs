@@ -28,6 +28,8 @@ const ADD_USAGE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes) V
 pub(super) const DROP_USAGE: &str = "DELETE FROM wk_namespaces \
      WHERE name = ?1 AND groups = 0 AND (max_keys, max_groups, max_bytes) = (0, 0, 0)";
 const QUOTA: &str = "SELECT max_keys, max_groups, max_bytes FROM wk_namespaces WHERE name = ?1";
+const QUOTAS: &str = "SELECT name, max_keys, max_groups, max_bytes FROM wk_namespaces \
+     WHERE (max_keys, max_groups, max_bytes) <> (0, 0, 0) ORDER BY name";
 /// SQLite writes no page for a row that is as it was.
 const SET_QUOTA: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, max_keys, max_groups, max_bytes) \
      VALUES (?1, 0, 0, 0, ?2, ?3, ?4) \
@@ -134,6 +136,16 @@ pub(super) fn quota(conn: &Connection, namespace: &str) -> Result<Option<Quota>>
     let mut rows = statement.query([namespace])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some(read_quota(row, 0)?).filter(Quota::limits))
+}
+
+/// The namespaces that have one.
+pub(super) fn quotas(conn: &Connection) -> Result<Vec<(String, Quota)>> {
+    let mut statement = conn.prepare_cached(QUOTAS)?;
+    let (mut rows, mut quotas) = (statement.query([])?, Vec::new());
+    while let Some(row) = rows.next()? {
+        quotas.push((row.get(0)?, read_quota(row, 1)?));
+    }
+    Ok(quotas)
 }
 
 /// Three columns, from this one on.

@@ -18,7 +18,7 @@ use crate::types::revision::Revision;
 
 use super::epochs::Home;
 use super::log::{self, Salt};
-use super::{answers, backup, consumers, entries, open};
+use super::{answers, backup, consumers, entries, open, seal};
 
 const GROUP: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, ?2, ?3, ?4)";
 const NAMESPACE: &str = "INSERT INTO wk_namespaces (name, keys, groups, bytes, max_keys, max_groups, max_bytes) \
@@ -85,6 +85,11 @@ impl Image {
         set.execute(params!["trimmed", trimmed.as_i64()])?;
         set.execute(params!["fences", signed(fence)])?;
         Ok(())
+    }
+
+    /// Comes last: nothing is written after it.
+    pub(crate) fn seal(&self, why: &str) -> Result<()> {
+        seal::put(&self.conn, why)
     }
 
     /// Puts it on the disk, where nothing is yet.

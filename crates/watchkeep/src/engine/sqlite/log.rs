@@ -36,6 +36,9 @@ const BEGIN: &str = concat!(
     " FROM wk_log WHERE revision > ?1 ORDER BY revision LIMIT 1"
 );
 const SALT: &str = "SELECT value FROM wk_meta WHERE name = 'salt'";
+/// Each write reads both: neighbours, in one statement.
+const SALT_AND_SEAL: &str =
+    "SELECT value, (SELECT value FROM wk_meta WHERE name = 'sealed') FROM wk_meta WHERE name = 'salt'";
 const TRIMMED: &str = "SELECT value FROM wk_meta WHERE name = 'trimmed'";
 
 /// What every checksum of this file begins with: a row of another store, well as it may be, does not match here.
@@ -49,6 +52,18 @@ impl Salt {
 
     pub(super) fn read(conn: &Connection) -> Result<Salt> {
         let number: Option<i64> = conn.prepare_cached(SALT)?.query_row([], |row| row.get(0)).optional()?;
+        Salt::known(number)
+    }
+
+    /// With the text of the seal, if the file is sealed.
+    pub(super) fn read_with_seal(conn: &Connection) -> Result<(Salt, Option<Arc<str>>)> {
+        let mut statement = conn.prepare_cached(SALT_AND_SEAL)?;
+        let row = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let (number, seal): (Option<i64>, Option<Arc<str>>) = row.unwrap_or_default();
+        Ok((Salt::known(number)?, seal))
+    }
+
+    fn known(number: Option<i64>) -> Result<Salt> {
         let salt = number.and_then(|number| u32::try_from(number).ok()).map(Salt);
         salt.ok_or_else(|| {
             Reason::Corrupt { what: "wk_meta has no salt for the checksums".to_owned() }.into()

@@ -36,6 +36,19 @@ impl SqliteEngine {
         })
     }
 
+    /// Puts a seal, or lifts it. Synced at either durability: a power cut must not open a store again that has moved.
+    pub(super) fn under_seal<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.refuse_nested()?;
+        self.may_write()?;
+        let patience = self.busy_timeout;
+        let done = self.with_turn(patience, |writer, queued| {
+            let done = writer.synced(|writer| writer.transaction(queued, patience, f));
+            self.spare(writer);
+            done
+        });
+        done.inspect_err(|error| self.notice(error))
+    }
+
     fn with_turn<T>(
         &self,
         patience: Duration,

@@ -27,6 +27,7 @@ mod restore;
 mod retention;
 mod rows;
 mod schema;
+mod seal;
 mod wake;
 mod writer;
 
@@ -56,6 +57,7 @@ use crate::types::limits::{
 };
 use crate::types::name::NameRange;
 use crate::types::options::{Durability, Options, Waking};
+use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision, StoreId};
 use crate::types::sync::caught;
 
@@ -503,6 +505,25 @@ impl Whole for SqliteEngine {
     fn repair(&self) -> Result<Vec<String>> {
         self.refuse_nested()?;
         self.exclusively(self.busy_timeout, repair::counters).inspect_err(|error| self.notice(error))
+    }
+
+    fn seal(&self, why: &str) -> Result<Revision> {
+        self.under_seal(|conn| {
+            seal::put(conn, why)?;
+            Ok(log::end(conn)?.0)
+        })
+    }
+
+    fn unseal(&self) -> Result<bool> {
+        self.under_seal(seal::lift)
+    }
+
+    fn sealed(&self) -> Result<Option<String>> {
+        self.pool.with(seal::text)
+    }
+
+    fn quotas(&self) -> Result<Vec<(String, Quota)>> {
+        self.pool.with(counters::quotas)
     }
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {

@@ -16,10 +16,11 @@ use super::log::Salt;
 use super::place;
 use super::retention;
 use super::schema::{self, APPLICATION_ID, FORMAT, TABLES};
+use super::seal;
 use crate::engine::nesting::FileKey;
 
 const NEEDS: &str =
-    "SELECT value FROM wk_meta WHERE name IN ('needs_read', 'needs_write') AND trim(value) <> '' LIMIT 1";
+    "SELECT name, value FROM wk_meta WHERE name IN ('needs_read', 'needs_write') AND trim(value) <> ''";
 
 /// What the file says about itself.
 pub(super) struct Identity {
@@ -58,6 +59,9 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened> {
             && retention::read(&conn)? != wanted
         {
             let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Some(why) = seal::text(&tx)? {
+                return Err(Reason::Sealed { why }.into());
+            }
             retention::write(&tx, &wanted)?;
             tx.commit()?;
         }
@@ -157,9 +161,16 @@ fn identify(conn: &Connection, path: &Path) -> Result<Identity> {
 /// `needs_write` write it wrong, and a store is always opened to be written. Looked at before the tables, of which it may
 /// have more.
 pub(super) fn newer_feature(conn: &Connection, path: &Path) -> Result<Option<Reason>> {
-    let words: Option<String> = conn.prepare_cached(NEEDS)?.query_row([], |row| row.get(0)).optional()?;
-    let word = words.as_deref().unwrap_or_default().split_whitespace().next();
-    Ok(word.map(|word| Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }))
+    let mut statement = conn.prepare_cached(NEEDS)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, words): (String, String) = (row.get(0)?, row.get(1)?);
+        let is_known = |word: &&str| name == "needs_write" && *word == seal::NAME;
+        if let Some(word) = words.split_whitespace().find(|word| !is_known(word)) {
+            return Ok(Some(Reason::NewerFeature { path: path.to_owned(), word: word.to_owned() }));
+        }
+    }
+    Ok(None)
 }
 
 /// Which store it is.

@@ -35,6 +35,8 @@ pub(super) struct SqliteRows<'c> {
     pub(super) last: Revision,
     total_bytes: i64,
     salt: Salt,
+    /// Why nothing is written, if nothing is.
+    sealed: Option<Arc<str>>,
     /// What the job at hand logged.
     pending: Vec<Change>,
     /// What the sealed jobs changed.
@@ -55,13 +57,14 @@ impl<'c> SqliteRows<'c> {
             let what = "its log is gone, and with it the last revision".to_owned();
             return Err(Reason::Corrupt { what }.into());
         }
-        let (salt, pending, changes) = (Salt::read(conn)?, Vec::new(), Vec::new());
+        let ((salt, sealed), pending, changes) = (Salt::read_with_seal(conn)?, Vec::new(), Vec::new());
         Ok(SqliteRows {
             conn,
             base,
             last: base,
             total_bytes,
             salt,
+            sealed,
             pending,
             changes,
             earliest: None,
@@ -101,6 +104,10 @@ impl Transaction for SqliteRows<'_> {
 
     fn stands(&self) -> bool {
         !self.conn.is_autocommit()
+    }
+
+    fn sealed(&self) -> Option<Arc<str>> {
+        self.sealed.clone()
     }
 
     /// The transaction knows of the job only when all its rows are written.

@@ -124,10 +124,15 @@ impl Writer {
         if home.is_of_newest(&self.conn)? {
             return Ok(());
         }
+        self.synced(|writer| writer.transaction(queued, timeout, |conn| epochs::enter(conn, home)))
+    }
+
+    /// Does something that is synced at either durability.
+    pub(super) fn synced<T>(&mut self, f: impl FnOnce(&mut Writer) -> Result<T>) -> Result<T> {
         self.run(Sync::Full.pragma())?;
-        let entered = self.transaction(queued, timeout, |conn| epochs::enter(conn, home));
+        let done = f(self);
         self.run(self.sync.pragma())?;
-        entered
+        done
     }
 
     pub(super) fn roll_back(&self) {
