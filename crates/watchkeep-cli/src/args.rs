@@ -1,6 +1,7 @@
 //! The command line: what may be asked, and how each command explains itself.
 
 mod access;
+mod migrate;
 mod quota;
 mod serve;
 mod transport;
@@ -18,6 +19,7 @@ use crate::select::{Beginning, Policy, Position, Selection};
 use crate::time::parse_duration;
 
 pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
+pub(crate) use migrate::{Migrate, Seal};
 pub(crate) use quota::SetQuota;
 pub(crate) use serve::Serve;
 pub(crate) use transport::Transport;
@@ -123,6 +125,10 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Make the store of a backup, after checking it
     Restore(Restore),
+    /// Move a store to another place, such as a cluster, while others write to it
+    Migrate(Migrate),
+    /// Keep everybody from writing to the store, or let them write again
+    Seal(Seal),
     /// Put the store on the network: entries over HTTP, changes as server-sent events
     Serve(Serve),
     /// Make, list and revoke the tokens of those who use the store over the network

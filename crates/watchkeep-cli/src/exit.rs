@@ -14,6 +14,8 @@ pub(crate) const FAILURE: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// The key, group or file is not there.
 pub(crate) const NOT_FOUND: u8 = 3;
+/// A condition, a quota, a consumer or a seal stands against it.
+pub(crate) const REFUSED: u8 = 4;
 /// The file is damaged, or none of ours.
 pub(crate) const BAD_FILE: u8 = 5;
 
@@ -24,7 +26,8 @@ Exit codes:
   1  failure
   2  usage: the command line, a name or a value is not allowed
   3  not found: the key, the group or the file
-  4  refused: a condition did not hold, a quota is used up, or a consumer is another's
+  4  refused: a condition did not hold, a quota is used up, a consumer is another's,
+     or the store is sealed
   5  the file is damaged, or not a store";
 
 /// The result of a command.

@@ -11,8 +11,10 @@ mod history;
 mod import;
 mod listing;
 mod maintenance;
+mod migrate;
 mod quota;
 mod render;
+mod seal;
 mod serve;
 mod signals;
 mod threads;
@@ -64,6 +66,8 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Check(args) => maintenance::check(global, &args, out),
         Command::Backup(args) => backup::backup(global, &args, out),
         Command::Restore(args) => backup::restore(global, &args, out),
+        Command::Migrate(args) => migrate::migrate(global, &args, out),
+        Command::Seal(args) => seal::seal(global, &args, out),
         Command::Serve(args) => serve::serve(global, &args, out),
         Command::Token(args) => token::token(global, args.action, out),
         Command::Demo(args) => demo::demo(global, store_is_named, &args, out),

@@ -12,6 +12,7 @@ mod entries;
 mod events;
 mod files;
 mod http;
+mod migrate;
 mod sandbox;
 mod serving;
 mod tokens;
