@@ -42,8 +42,10 @@ fn all(store: &Store) -> watchkeep::Result<Vec<(String, Entry)>> {
     for group in store.groups("") {
         let group = group?;
         for entry in store.entries(&group) {
-            let (revision, created, updated) = (Default::default(), Default::default(), Default::default());
-            all.push((group.clone(), Entry { revision, created, updated, ..entry? }));
+            let mut entry = entry?;
+            (entry.revision, entry.created) = (Revision::ZERO, Revision::ZERO);
+            entry.updated = Timestamp::default();
+            all.push((group.clone(), entry));
         }
     }
     Ok(all)

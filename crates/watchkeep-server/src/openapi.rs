@@ -84,7 +84,11 @@ fn refusals() -> [(&'static str, &'static str, ResponseBuilder); 3] {
     let unauthorized = problem("A token is needed, or it is not good.");
     [
         ("401", "Unauthorized", unauthorized.header("WWW-Authenticate", Header::default())),
-        ("403", "Forbidden", problem("The token has no right to it, or a foreign host or page asks.")),
+        (
+            "403",
+            "Forbidden",
+            problem("The token has no right to it, a foreign host or page asks, or the store is sealed."),
+        ),
         ("default", "Refused", problem("Why it is refused.")),
     ]
 }

@@ -40,6 +40,9 @@ fn a_store_is_checked_repaired_and_backed_up_wherever_its_rows_are_at_hand() -> 
     assert_eq!((report.entries, report.groups, report.events), (9, 1, 11));
     assert_eq!(store.repair_counters()?, Vec::<String>::new());
 
+    assert_eq!((store.seal("moved")?, store.quotas()?), (Revision::new(11), Vec::new()));
+    assert!(store.set("g", "new", "v").is_err() && store.unseal()?);
+
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("copy.db");
     assert_eq!(store.backup(&copy)?.revision, Revision::new(11));

@@ -122,7 +122,12 @@ impl Migration {
         let is_empty = consumers.is_empty() && self.target.groups("").next().is_none();
         let refuse = |what: String| Err(Failure::new(REFUSED, what));
         match (is_ours, resume) {
-            (true, true) => {}
+            // An earlier switch that failed may have brought consumers that are gone from the source by now.
+            (true, true) => {
+                for consumer in consumers.iter().filter(|consumer| consumer.name != self.mark()) {
+                    self.target.remove_consumer(&consumer.name, Force::Yes)?;
+                }
+            }
             (true, false) => {
                 return refuse(
                     "the target holds what an earlier run has moved; go on with --resume".to_owned(),
