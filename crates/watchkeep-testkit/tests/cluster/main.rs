@@ -2,8 +2,8 @@
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
 mod compaction;
-mod lies;
 mod hub;
+mod lies;
 mod machines;
 #[cfg(unix)]
 mod members;

@@ -64,6 +64,12 @@ impl<'e, P: Pen> Lead<'e, P> {
         self.turn.give_back(gone.into_iter().map(|taken| taken.job));
     }
 
+    /// Those that were taken along.
+    #[cfg(feature = "etcd")]
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Arc<Job<P>>> {
+        self.taken.iter().map(|taken| &taken.job)
+    }
+
     /// Forgets what came of those that were taken along: all is run again.
     #[cfg(feature = "etcd")]
     pub(super) fn start_again(&mut self) {

@@ -302,6 +302,12 @@ impl<W> Turn<W> {
         Some(job)
     }
 
+    /// The next so many that a leader may take along, where they are.
+    #[cfg(feature = "etcd")]
+    pub(super) fn queued(&self, limit: usize) -> Vec<Arc<Job<W>>> {
+        lock(&self.queue).jobs.iter().take_while(|job| job.write.is_some()).take(limit).cloned().collect()
+    }
+
     /// Puts jobs that were taken along, and not committed, back to the head of the queue.
     pub(super) fn give_back(&self, jobs: impl DoubleEndedIterator<Item = Arc<Job<W>>>) {
         let mut jobs = jobs.rev().peekable();

@@ -97,6 +97,18 @@ impl Work {
         }
     }
 
+    /// The entries that it is about, as group and key.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        let operations = if let Work::Batch(batch) = self { batch.operations.as_slice() } else { &[] };
+        operations.iter().filter_map(|operation| match operation {
+            Operation::Set { group, key, .. }
+            | Operation::Delete { group, key, .. }
+            | Operation::Touch { group, key, .. } => Some((&**group, &**key)),
+            Operation::DeleteGroup { .. } | Operation::DeletePrefix { .. } => None,
+        })
+    }
+
     /// Whether it is done before what others wait for: signs of life, and expiry.
     pub(crate) fn goes_first(&self) -> bool {
         matches!(self, Work::Consumer { act: Act::Keep { .. }, .. } | Work::Reap { .. })

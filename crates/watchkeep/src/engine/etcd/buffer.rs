@@ -2,31 +2,29 @@
 //! read sees what was written here, and all that it reads of the cluster is of one revision.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::types::error::{Reason, Result};
+use crate::types::name::namespace_of;
 use crate::types::revision::Revision;
 
-use super::cluster::Cluster;
-use super::stored::{Row, damaged, end_of};
-use super::wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, Request, RequestOp};
+use super::cluster::{Cluster, rows_of};
+use super::recall::Stood;
+use super::stored::{Made, Row, damaged, end_of};
+use super::wire::{
+    Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, Request, RequestOp, TxnRequest,
+};
 
 /// How many keys the first page of a range has, and how many any; and how many bytes are enough for one.
 const FIRST_PAGE: i64 = 16;
 const LARGEST_PAGE: i64 = 1_000;
 const ENOUGH: usize = 256 << 10;
-
-/// A row as the cluster has it.
-#[derive(Debug, Clone)]
-struct Stood {
-    /// Zero where there is none.
-    modified: i64,
-    value: Bytes,
-}
+/// How many rows are read together at the most: of a server's 128.
+const TOGETHER: usize = 120;
 
 /// A row that was found in a range.
 #[derive(Clone)]
@@ -83,7 +81,13 @@ pub(super) struct Buffer {
     at: i64,
     /// Whether the first read is linearizable: it sees whatever was acknowledged before.
     linear: bool,
+    /// Whether it goes by what this process remembers, and whether it did: that may be old.
+    guesses: bool,
+    has_guessed: bool,
+    /// What was looked at.
     stood: HashMap<Bytes, Stood>,
+    /// What was read beforehand.
+    fetched: HashMap<Bytes, Stood>,
     written: Written,
     marked: Option<Written>,
     /// Ranges of which nothing may have changed.
@@ -101,7 +105,10 @@ impl Buffer {
             cluster,
             at: 0,
             linear,
+            guesses: false,
+            has_guessed: false,
             stood: HashMap::new(),
+            fetched: HashMap::new(),
             written: Written::new(),
             marked: None,
             ranges: Vec::new(),
@@ -114,6 +121,11 @@ impl Buffer {
     /// As of a revision of the cluster.
     pub(super) fn pinned(cluster: Arc<Cluster>, at: i64) -> Buffer {
         Buffer { at, ..Buffer::new(cluster, false) }
+    }
+
+    /// For a write: goes by what this process remembers, for all that it looks at is compared.
+    pub(super) fn guessing(cluster: Arc<Cluster>) -> Buffer {
+        Buffer { guesses: true, ..Buffer::new(cluster, false) }
     }
 
     /// The cluster's revision of all that was read.
@@ -141,7 +153,7 @@ impl Buffer {
 
     /// Whether it has read anything that may be old.
     pub(super) fn may_be_old(&self) -> bool {
-        !self.linear && self.at > 0
+        self.has_guessed || (!self.linear && self.at > 0)
     }
 
     /// Asks the cluster, as of the revision of all reads.
@@ -186,14 +198,65 @@ impl Buffer {
         if let Some(stood) = self.stood.get(key) {
             return Ok(stood.clone());
         }
-        let answer = self.range(RangeRequest { key: key.clone(), ..RangeRequest::default() })?;
-        let kv = answer.kvs.into_iter().next();
+        let guess = if self.guesses { self.cluster.recall.get(key) } else { None };
+        self.has_guessed |= guess.is_some();
+        let stood = match guess.or_else(|| self.fetched.remove(key)) {
+            Some(stood) => stood,
+            None => {
+                let answer = self.range(RangeRequest { key: key.clone(), ..RangeRequest::default() })?;
+                self.read(key, answer.kvs.into_iter().next())
+            }
+        };
+        self.stood.insert(key.clone(), stood.clone());
+        Ok(stood)
+    }
+
+    /// What was read of a key is remembered.
+    fn read(&self, key: &Bytes, kv: Option<KeyValue>) -> Stood {
         let stood = kv.map_or(Stood { modified: 0, value: Bytes::new() }, |kv| Stood {
             modified: kv.mod_revision,
             value: kv.value,
         });
-        self.stood.insert(key.clone(), stood.clone());
-        Ok(stood)
+        self.cluster.recall.note(key, &stood, self.at);
+        stood
+    }
+
+    /// Reads together what will be looked at for some entries, as far as that is known; one by one each takes a round trip.
+    /// Nothing depends on it: what is not read here is read when it is looked at.
+    pub(super) fn foresee<'n>(&mut self, entries: impl Iterator<Item = (&'n str, &'n str)>) {
+        let (cluster, mut wanted) = (self.cluster.clone(), BTreeSet::new());
+        for (group, key) in entries {
+            let row = cluster.keys.group(group);
+            wanted.extend(cluster.recall.generation(&row).map(|id| cluster.keys.entry(id, key)));
+            wanted.insert(row);
+            // A write looks whether its namespace has a quota.
+            wanted.extend(
+                namespace_of(group).filter(|_| self.guesses).map(|name| cluster.keys.namespace(name)),
+            );
+        }
+        wanted.retain(|key| !self.guesses || cluster.recall.get(key).is_none());
+        if self.at > 0 || wanted.len() < 2 {
+            return;
+        }
+        let wanted: Vec<Bytes> = wanted.into_iter().take(TOGETHER).collect();
+        let serializable = !self.linear;
+        let look = |key: &Bytes| {
+            Request::Range(RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }).into()
+        };
+        let request = TxnRequest { success: wanted.iter().map(look).collect(), ..TxnRequest::default() };
+        let Ok(answer) = cluster.client.look(request, cluster.patience) else { return };
+        let at = answer.header.as_ref().map_or(0, |header| header.revision);
+        if at >= cluster.tail.link().modified {
+            self.at = at;
+            self.fetched = wanted
+                .into_iter()
+                .zip(rows_of(answer))
+                .map(|(key, kv)| {
+                    let stood = self.read(&key, kv);
+                    (key, stood)
+                })
+                .collect();
+        }
     }
 
     pub(super) fn put<R: Row + 'static>(&mut self, key: Bytes, row: R) {
@@ -350,6 +413,27 @@ impl Buffer {
         let ranges = self.ranges.iter();
         let ranges = ranges.map(|(from, to)| Compare::unwritten_since(from.clone(), to.clone(), self.at));
         rows.chain(ranges).collect()
+    }
+
+    /// It was committed: what it looked at stands as it did, and what it wrote of that as it wrote it.
+    pub(super) fn remember(&self, made: Made) {
+        if made.events == 0 {
+            // What has no events does not know when it was committed.
+            return self.forget();
+        }
+        for (key, stood) in &self.stood {
+            let stood = match self.written.get(key) {
+                Some(Some(row)) => Stood { modified: made.modified, value: row.bytes(made.events) },
+                Some(None) => Stood { modified: 0, value: Bytes::new() },
+                None => stood.clone(),
+            };
+            self.cluster.recall.note(key, &stood, made.modified);
+        }
+    }
+
+    /// It was not committed: something that it looked at stands otherwise.
+    pub(super) fn forget(&self) {
+        self.cluster.recall.forget(self.stood.keys());
     }
 
     /// What it writes, in a commit of so many events.

@@ -18,6 +18,7 @@ use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
+use super::recall::Recall;
 use super::retain::Keeper;
 use super::space::Space;
 use super::stored::{Record, Row, Text};
@@ -35,6 +36,7 @@ pub(super) struct Cluster {
     pub(super) client: Client,
     pub(super) keys: Keys,
     pub(super) tail: Arc<Tail>,
+    pub(super) recall: Arc<Recall>,
     follower: Arc<Follower>,
     /// For how long a read asks one member after the other.
     pub(super) patience: Duration,
@@ -84,9 +86,15 @@ impl Cluster {
         server::warn(version.as_deref().unwrap_or_default());
         let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
         let created = feed.create_revision;
-        let follower =
-            Follower { members: client.members(), tail: tail.clone(), feed: keys.feed(), created, cluster };
-        let follower = Arc::new(follower);
+        let recall = Arc::new(Recall::default());
+        let follower = Arc::new(Follower {
+            members: client.members(),
+            tail: tail.clone(),
+            recall: recall.clone(),
+            keys: keys.clone(),
+            created,
+            cluster,
+        });
         if feed.version > 1 {
             // Whether the first commits are compacted.
             let reader = follower.clone();
@@ -101,6 +109,7 @@ impl Cluster {
             client,
             keys,
             tail,
+            recall,
             follower,
             patience,
             id,

@@ -63,6 +63,15 @@ pub(super) enum Sent {
 impl Cluster {
     /// Sends what a buffer holds, with its events.
     pub(super) fn send(&self, buffer: &Buffer, changes: Vec<Change>) -> Result<Sent> {
+        let sent = self.send_once(buffer, changes);
+        match &sent {
+            Ok(Sent::Made(made)) => buffer.remember(*made),
+            _ => buffer.forget(),
+        }
+        sent
+    }
+
+    fn send_once(&self, buffer: &Buffer, changes: Vec<Change>) -> Result<Sent> {
         let (compares, puts) = buffer.size();
         if compares + 2 > COMPARES || puts + 1 > PUTS || changes.len() as u64 > PER_COMMIT {
             return Ok(Sent::TooLarge);

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -15,6 +14,8 @@ use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::revision::Revision;
 
 use super::client::{CALL_TIME, Called, Members, is_compacted};
+use super::keys::Keys;
+use super::recall::Recall;
 use super::stored::{EntryRow, Record, Row as _, commit_of, damaged, end_of};
 use super::tail::{Link, Offered, Tail};
 use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
@@ -29,7 +30,8 @@ pub(super) const AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Follower {
     pub(super) members: Arc<Members>,
     pub(super) tail: Arc<Tail>,
-    pub(super) feed: Bytes,
+    pub(super) recall: Arc<Recall>,
+    pub(super) keys: Keys,
     /// When the feed came to be: another one is another store.
     pub(super) created: i64,
     pub(super) cluster: u64,
@@ -73,7 +75,7 @@ impl Follower {
             return Ok(Ended::Broken(error));
         }
         let from = self.tail.link().modified.max(bookmark) + 1;
-        let mut stream = self.members.watch(self.feed.clone(), from).await?;
+        let mut stream = self.members.watch(self.keys.feed(), from).await?;
         let (mut parts, mut was_behind) = (Vec::new(), false);
         let mut until = Instant::now() + SILENCE;
         loop {
@@ -139,7 +141,7 @@ impl Follower {
     async fn look_once(&self) -> Called<Result<(Link, i64), Error>> {
         // What this process commits meanwhile may be missing from the answer.
         let known = self.tail.link();
-        let request = RangeRequest { key: self.feed.clone(), keys_only: true, ..RangeRequest::default() };
+        let request = RangeRequest { key: self.keys.feed(), keys_only: true, ..RangeRequest::default() };
         let answer = self.members.range(request, CALL_TIME).await?;
         let header = answer.header.unwrap_or_default();
         let Some(kv) = answer.kvs.first() else { return Ok(Err(replaced("removed"))) };
@@ -162,7 +164,10 @@ impl Follower {
             return Ok(Offered::Known);
         }
         Ok(match self.read(kv).await? {
-            (id, Some(changes)) => self.tail.offer(id, link, changes),
+            (id, Some(changes)) => {
+                self.recall.heed(&self.keys, &changes);
+                self.tail.offer(id, link, changes)
+            }
             (id, None) => {
                 self.tail.jump(id, link, Vec::new());
                 Offered::Next
@@ -205,7 +210,7 @@ impl Follower {
         let mut missing = vec![next.clone()];
         while let Some(first) = missing.last().filter(|first| first.version > known + 1) {
             let request = RangeRequest {
-                key: self.feed.clone(),
+                key: self.keys.feed(),
                 revision: first.mod_revision - 1,
                 serializable: true,
                 ..RangeRequest::default()
@@ -258,7 +263,7 @@ impl Follower {
 
     /// The feed as of a revision of the cluster.
     async fn at(&self, revision: i64) -> Called<Option<KeyValue>> {
-        let request = RangeRequest { key: self.feed.clone(), revision, ..RangeRequest::default() };
+        let request = RangeRequest { key: self.keys.feed(), revision, ..RangeRequest::default() };
         Ok(self.members.range(request, CALL_TIME).await?.kvs.into_iter().next())
     }
 
@@ -331,7 +336,7 @@ impl Follower {
     /// What the feed said from a revision of the cluster on: a page of it, or up to the tail.
     async fn past(&self, from: i64) -> Called<Past> {
         let upto = self.tail.link();
-        let mut stream = self.members.watch(self.feed.clone(), from).await?;
+        let mut stream = self.members.watch(self.keys.feed(), from).await?;
         let (mut commits, mut events, mut bytes) = (Vec::new(), 0, 0);
         let (mut parts, mut until) = (Vec::new(), Instant::now() + CALL_TIME);
         loop {

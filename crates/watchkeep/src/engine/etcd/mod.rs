@@ -13,6 +13,7 @@ mod keys;
 mod ledger;
 mod past;
 mod read;
+mod recall;
 mod retain;
 mod rows;
 mod server;
@@ -213,7 +214,7 @@ impl EtcdEngine {
         takes: usize,
     ) -> Result<Tried> {
         self.cluster.stand()?;
-        let mut rows = EtcdRows::begin(Buffer::new(self.cluster.clone(), linear));
+        let mut rows = EtcdRows::begin(self.begin(lead, own, linear, takes));
         let mut is_reaping = false;
         if !outcome.has_failed {
             match self.apply(&mut rows, lead, own) {
@@ -241,6 +242,24 @@ impl EtcdEngine {
             return Ok(Tried::Conflict);
         }
         self.send(lead, outcome, rows, is_reaping)
+    }
+
+    /// What a try reads and writes. The first one goes by what is remembered; a closure reads what is there, for it may do
+    /// more with that than write.
+    fn begin(&self, lead: &Lead<'_, Token>, own: &Own<'_>, linear: bool, takes: usize) -> Buffer {
+        let guesses = !linear && !matches!(own, Own::Closure { .. });
+        let mut buffer = match guesses {
+            true => Buffer::guessing(self.cluster.clone()),
+            false => Buffer::new(self.cluster.clone(), linear),
+        };
+        let mut jobs: Vec<_> = lead.jobs().cloned().collect();
+        if jobs.is_empty() {
+            jobs = self.turn.queued(takes);
+        }
+        let own = if let Own::Write(write) = own { Some(*write) } else { None };
+        let writes = own.into_iter().chain(jobs.iter().filter_map(|job| job.write.as_ref()));
+        buffer.foresee(writes.flat_map(|write| write.work.entries()));
+        buffer
     }
 
     fn apply(
@@ -406,7 +425,11 @@ impl Ask for EtcdEngine {
             Query::Last => Ok(self.newest()?.into()),
             _ => {
                 let read = || {
-                    let buffer = RefCell::new(Buffer::new(self.cluster.clone(), true));
+                    let mut buffer = Buffer::new(self.cluster.clone(), true);
+                    if let Query::Value { group, key } | Query::Entry { group, key } = query {
+                        buffer.foresee([(&**group, &**key)].into_iter());
+                    }
+                    let buffer = RefCell::new(buffer);
                     answer(&EtcdRead { buffer: &buffer, now: self.clock.now(), holds: false }, query)
                 };
                 match read() {
