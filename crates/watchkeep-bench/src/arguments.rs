@@ -22,6 +22,7 @@ Examples:
   scripts/bench get scan --entries 1000000 --values mixed --contenders watchkeep,rusqlite
   scripts/bench count-syncs
   scripts/bench processes --seconds 5 --repeats 3
+  scripts/bench cluster --seconds 2 --repeats 5
   scripts/bench layouts --entries 100000 --seconds 1 --json layouts.jsonl
   cargo run --release -p watchkeep-bench -- set    without the peers, which take minutes to build
 
@@ -142,6 +143,13 @@ pub(crate) enum Command {
     },
     /// Measures how the entries may lie in the file, over raw SQLite; tables in Markdown.
     Layouts(layouts::Choices),
+    /// Measures stores in an etcd cluster beside plain etcd; tables in Markdown.
+    #[cfg(feature = "etcd")]
+    Cluster {
+        /// How often each figure is measured; the tables show medians.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        repeats: u32,
+    },
     /// Plays a part in those: what the program runs itself with.
     #[command(hide = true)]
     Role {

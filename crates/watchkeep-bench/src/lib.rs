@@ -7,6 +7,8 @@
 //! What it compares with beside SQLite stands in `peers/`, a crate of its own outside of the workspace.
 
 mod arguments;
+#[cfg(feature = "etcd")]
+mod cluster;
 mod contender;
 mod data;
 mod layouts;
@@ -56,6 +58,10 @@ pub fn main(more: &'static [&'static dyn Contender]) -> ExitCode {
         }
         Some(Command::Layouts(choices)) => {
             layouts::run(choices, &arguments.measure).and_then(|text| print(&text))
+        }
+        #[cfg(feature = "etcd")]
+        Some(Command::Cluster { repeats }) => {
+            cluster::run(&arguments.measure, *repeats).and_then(|text| print(&text))
         }
         Some(Command::Role { role }) => processes::play(role).and_then(|text| print(&text)),
         Some(Command::CountSyncs) => syncs::count(&plan, &arguments.measure).and_then(|text| print(&text)),

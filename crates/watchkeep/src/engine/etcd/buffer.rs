@@ -90,6 +90,8 @@ pub(super) struct Buffer {
     fetched: HashMap<Bytes, Stood>,
     written: Written,
     marked: Option<Written>,
+    /// How many keys ranges have, as of the revision of all reads.
+    counts: HashMap<(Bytes, Bytes), i64>,
     /// Ranges of which nothing may have changed.
     ranges: Vec<(Bytes, Bytes)>,
     /// Where the feed stands, once that was asked for.
@@ -111,6 +113,7 @@ impl Buffer {
             fetched: HashMap::new(),
             written: Written::new(),
             marked: None,
+            counts: HashMap::new(),
             ranges: Vec::new(),
             feed: None,
             page: FIRST_PAGE,
@@ -334,13 +337,21 @@ impl Buffer {
         if from >= to {
             return Ok(0);
         }
-        let request = RangeRequest {
-            key: from.clone(),
-            range_end: to.clone(),
-            count_only: true,
-            ..RangeRequest::default()
+        let range = (from.clone(), to.clone());
+        let mut count = match self.counts.get(&range) {
+            Some(count) => *count,
+            None => {
+                let request = RangeRequest {
+                    key: from.clone(),
+                    range_end: to.clone(),
+                    count_only: true,
+                    ..RangeRequest::default()
+                };
+                let count = self.range(request)?.count;
+                self.counts.insert(range, count);
+                count
+            }
         };
-        let mut count = self.range(request)?.count;
         let written: Vec<_> = self
             .written
             .range(from.clone()..to.clone())
