@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -19,10 +20,11 @@ use super::guard::Guard;
 use super::log;
 use super::read::SqliteRead;
 
-/// A connection, and how much it may keep in memory as of its last use.
+/// A connection, how much it may keep in memory as of its last use, and the thread that used it last.
 struct Reader {
     conn: Connection,
     cache: Option<Cache>,
+    thread: ThreadId,
 }
 
 /// Who reads.
@@ -41,6 +43,16 @@ struct Shelf {
     busy: usize,
     /// How many were idle at the least since a while: so many were not needed.
     least_idle: usize,
+}
+
+impl Shelf {
+    /// The connection that a thread used last, which its processor has at hand, or else the one that was used last of all.
+    fn take(&mut self, thread: ThreadId) -> Option<Reader> {
+        match self.idle.iter().rposition(|reader| reader.thread == thread) {
+            Some(own) => Some(self.idle.remove(own)),
+            None => self.idle.pop(),
+        }
+    }
 }
 
 struct State {
@@ -129,6 +141,7 @@ impl Pool {
 
     fn lend<T>(&self, who: Who, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.guard.known()?;
+        let thread = thread::current().id();
         let (idle, cache) = {
             let mut state = lock(&self.state);
             if state.closed {
@@ -136,14 +149,14 @@ impl Pool {
             }
             let shelf = state.shelf(who);
             shelf.busy += 1;
-            let idle = shelf.idle.pop();
+            let idle = shelf.take(thread);
             shelf.least_idle = shelf.least_idle.min(shelf.idle.len());
             (idle, self.share(shelf, who))
         };
         let mut lease = Lease { pool: self, who, reader: None };
         let reader = match idle {
-            Some(reader) => reader,
-            None => Reader { conn: self.connect()?, cache: None },
+            Some(reader) => Reader { thread, ..reader },
+            None => Reader { conn: self.connect()?, cache: None, thread },
         };
         let reader = lease.reader.insert(reader);
         reader.keep(cache)?;
