@@ -379,7 +379,7 @@ mod tests {
         for _ in 0..5 {
             let engine = SqliteEngine::open(&path, &options, Signal::unheard())?;
             let gate = std::sync::Barrier::new(4 * IDLE_READERS + 1);
-            std::thread::scope(|scope| -> Result<()> {
+            thread::scope(|scope| -> Result<()> {
                 for _ in 0..4 * IDLE_READERS {
                     scope.spawn(|| {
                         engine.pool.with(|conn| {
