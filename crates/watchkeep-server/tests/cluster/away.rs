@@ -21,6 +21,10 @@ fn a_server_says_so_while_its_cluster_is_away_and_its_streams_go_on_after_that()
     let elsewhere = Store::connect(&format!("etcd://{members}/{prefix}"))?;
     elsewhere.set("g", "k", "before")?;
     assert_eq!(hub.get("/readyz").status, 200);
+    // What it has written it remembers, and tries a write on.
+    for _ in 0..2 {
+        assert_eq!(hub.put("/v1/entry?group=g&key=k", "before").status, 204);
+    }
     let mut stream = Stream::open(hub.address, "snapshot=auto", &[])?;
     stream.upto("ready")?;
 

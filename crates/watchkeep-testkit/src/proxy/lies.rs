@@ -25,6 +25,8 @@ pub enum Lie {
     Silence,
     /// In its place, and in that of all after it, come progress notices without end.
     Notices,
+    /// In its place, and in that of all after it, comes the earliest one that the proxy remembers, without end.
+    Known,
     /// The stream ends in its place.
     End,
     /// It is passed on, and the stream ends.
@@ -41,13 +43,14 @@ pub enum Lie {
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Lie; 12] = [
+    pub const ALL: [Lie; 13] = [
         Lie::Drop,
         Lie::Double,
         Lie::Swap,
         Lie::Old,
         Lie::Silence,
         Lie::Notices,
+        Lie::Known,
         Lie::End,
         Lie::EndAfter,
         Lie::Notice,

@@ -146,6 +146,10 @@ impl Watch<'_> {
             }
             Lie::Silence => Next::Silent,
             Lie::Notices => Next::Says(WatchResponse { events: Vec::new(), ..response }),
+            Lie::Known => {
+                let watch_id = response.watch_id;
+                self.lies.oldest().map_or(Next::Silent, |old| Next::Says(WatchResponse { watch_id, ..old }))
+            }
             Lie::End => Next::Ends,
             Lie::EndAfter => {
                 self.send_raw(message).await;

@@ -53,6 +53,11 @@ fn a_watch_that_says_nothing_but_notices_is_left() -> Result<(), Fault> {
 }
 
 #[test]
+fn a_watch_that_says_nothing_but_what_is_known_is_left() -> Result<(), Fault> {
+    followed(Lie::Known, 1)
+}
+
+#[test]
 fn a_watch_that_ends_goes_on_where_it_was() -> Result<(), Fault> {
     followed(Lie::End, TIMES)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
-use watchkeep::{ErrorKind, Event, Filter, Options, SetOptions, Store, WatchOptions};
+use watchkeep::{ErrorKind, Event, Filter, Options, Quota, SetOptions, Store, WatchOptions};
 use watchkeep_testkit::surface::{CLUSTER, Fault};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -284,5 +284,36 @@ fn nothing_that_another_machine_changed_counts_as_unchanged() -> Result<(), Faul
         let refused = here.apply(watchkeep::Batch::new().require(unchanged).set("h", "k", "x"));
         assert_eq!(refused.expect_err("something changed").kind(), ErrorKind::Conflict, "round {round}");
     }
+    Ok(())
+}
+
+/// What a process remembers of rows is tried first, and costs another try where somebody else has changed them.
+#[test]
+fn a_write_on_what_others_changed_meanwhile_is_no_conflict() -> Result<(), Fault> {
+    let place = place()?;
+    let impatient = Options::new().busy_timeout(Duration::ZERO);
+    let (here, there) = (impatient.connect(&place)?, Store::connect(&place)?);
+    let mut heard = here.watch("*", "*");
+    for round in 0..3 {
+        let group = format!("g{round}");
+        // That nothing is there is remembered as well.
+        assert_eq!(here.get(&group, "a")?, None);
+        there.set(&group, "a", "theirs")?;
+        next(&mut heard)?;
+        here.set(&group, "b", "ours")?;
+        next(&mut heard)?;
+        there.delete_group(&group)?;
+        here.set(&group, "b", "ours again")?;
+        assert_eq!(here.count(&group)?, 1);
+        next(&mut heard)?;
+        next(&mut heard)?;
+    }
+    let quota = Quota { max_keys: 100, ..Quota::default() };
+    let (ours, theirs) = (here.scoped("t")?.with_quota(quota)?, there.scoped("t")?);
+    for round in 0..10 {
+        ours.set("g", &format!("a{round}"), "x")?;
+        theirs.set("g", &format!("b{round}"), "x")?;
+    }
+    assert_eq!(ours.count("g")?, 20);
     Ok(())
 }

@@ -302,10 +302,15 @@ impl<W> Turn<W> {
         Some(job)
     }
 
-    /// The next so many that a leader may take along, where they are.
+    /// The next that a leader may take along, where they are: at most so many, and of so much weight.
     #[cfg(feature = "etcd")]
-    pub(super) fn queued(&self, limit: usize) -> Vec<Arc<Job<W>>> {
-        lock(&self.queue).jobs.iter().take_while(|job| job.write.is_some()).take(limit).cloned().collect()
+    pub(super) fn queued(&self, limit: usize, mut weight: usize) -> Vec<Arc<Job<W>>> {
+        let fits = |job: &&Arc<Job<W>>| {
+            let fits = job.write.is_some() && job.weight <= weight;
+            weight = weight.saturating_sub(job.weight);
+            fits
+        };
+        lock(&self.queue).jobs.iter().take_while(fits).take(limit).cloned().collect()
     }
 
     /// Puts jobs that were taken along, and not committed, back to the head of the queue.

@@ -23,8 +23,8 @@ use super::wire::{
 const FIRST_PAGE: i64 = 16;
 const LARGEST_PAGE: i64 = 1_000;
 const ENOUGH: usize = 256 << 10;
-/// How many rows are read together at the most: of a server's 128.
-const TOGETHER: usize = 120;
+/// How many rows are read together at the most: of the largest values that fit one message.
+const TOGETHER: usize = 40;
 
 /// A row that was found in a range.
 #[derive(Clone)]
@@ -84,6 +84,8 @@ pub(super) struct Buffer {
     /// Whether it goes by what this process remembers, and whether it did: that may be old.
     guesses: bool,
     has_guessed: bool,
+    /// As of when the newest of that stood so: what is read is not from before.
+    guessed: i64,
     /// What was looked at.
     stood: HashMap<Bytes, Stood>,
     /// What was read beforehand.
@@ -109,6 +111,7 @@ impl Buffer {
             linear,
             guesses: false,
             has_guessed: false,
+            guessed: 0,
             stood: HashMap::new(),
             fetched: HashMap::new(),
             written: Written::new(),
@@ -128,7 +131,7 @@ impl Buffer {
 
     /// For a write: goes by what this process remembers, for all that it looks at is compared.
     pub(super) fn guessing(cluster: Arc<Cluster>) -> Buffer {
-        Buffer { guesses: true, ..Buffer::new(cluster, false) }
+        Buffer { guesses: cluster.recall.is_current(), ..Buffer::new(cluster, false) }
     }
 
     /// The cluster's revision of all that was read.
@@ -154,6 +157,11 @@ impl Buffer {
         })
     }
 
+    /// Whether it went by what this process remembers.
+    pub(super) fn has_guessed(&self) -> bool {
+        self.has_guessed
+    }
+
     /// Whether it has read anything that may be old.
     pub(super) fn may_be_old(&self) -> bool {
         self.has_guessed || (!self.linear && self.at > 0)
@@ -161,7 +169,7 @@ impl Buffer {
 
     /// Asks the cluster, as of the revision of all reads.
     fn range(&mut self, request: RangeRequest) -> Result<super::wire::RangeResponse> {
-        let (first, known) = (self.at == 0, self.cluster.tail.link().modified);
+        let (first, known) = (self.at == 0, self.cluster.tail.link().modified.max(self.guessed));
         let serializable = !first || !self.linear;
         let asked = RangeRequest { revision: self.at, serializable, ..request.clone() };
         let answer = self.cluster.client.range(asked, self.cluster.patience).inspect_err(|error| {
@@ -201,9 +209,7 @@ impl Buffer {
         if let Some(stood) = self.stood.get(key) {
             return Ok(stood.clone());
         }
-        let guess = if self.guesses { self.cluster.recall.get(key) } else { None };
-        self.has_guessed |= guess.is_some();
-        let stood = match guess.or_else(|| self.fetched.remove(key)) {
+        let stood = match self.guess(key).or_else(|| self.fetched.remove(key)) {
             Some(stood) => stood,
             None => {
                 let answer = self.range(RangeRequest { key: key.clone(), ..RangeRequest::default() })?;
@@ -212,6 +218,17 @@ impl Buffer {
         };
         self.stood.insert(key.clone(), stood.clone());
         Ok(stood)
+    }
+
+    /// What is remembered of a key, if it is not from after what was read.
+    fn guess(&mut self, key: &Bytes) -> Option<Stood> {
+        let (stood, seen) = self.cluster.recall.get(key).filter(|_| self.guesses)?;
+        if self.at > 0 && seen > self.at {
+            return None;
+        }
+        self.has_guessed = true;
+        self.guessed = self.guessed.max(seen);
+        Some(stood)
     }
 
     /// What was read of a key is remembered.
@@ -225,8 +242,8 @@ impl Buffer {
     }
 
     /// Reads together what will be looked at for some entries, as far as that is known; one by one each takes a round trip.
-    /// Nothing depends on it: what is not read here is read when it is looked at.
-    pub(super) fn foresee<'n>(&mut self, entries: impl Iterator<Item = (&'n str, &'n str)>) {
+    /// What is not read here is read when it is looked at.
+    pub(super) fn foresee<'n>(&mut self, entries: impl Iterator<Item = (&'n str, &'n str)>) -> Result<()> {
         let (cluster, mut wanted) = (self.cluster.clone(), BTreeSet::new());
         for (group, key) in entries {
             let row = cluster.keys.group(group);
@@ -239,7 +256,7 @@ impl Buffer {
         }
         wanted.retain(|key| !self.guesses || cluster.recall.get(key).is_none());
         if self.at > 0 || wanted.len() < 2 {
-            return;
+            return Ok(());
         }
         let wanted: Vec<Bytes> = wanted.into_iter().take(TOGETHER).collect();
         let serializable = !self.linear;
@@ -247,8 +264,9 @@ impl Buffer {
             Request::Range(RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }).into()
         };
         let request = TxnRequest { success: wanted.iter().map(look).collect(), ..TxnRequest::default() };
-        let Ok(answer) = cluster.client.look(request, cluster.patience) else { return };
+        let answer = cluster.client.look(request, cluster.patience)?;
         let at = answer.header.as_ref().map_or(0, |header| header.revision);
+        // What a member that is behind says is left out.
         if at >= cluster.tail.link().modified {
             self.at = at;
             self.fetched = wanted
@@ -260,6 +278,7 @@ impl Buffer {
                 })
                 .collect();
         }
+        Ok(())
     }
 
     pub(super) fn put<R: Row + 'static>(&mut self, key: Bytes, row: R) {

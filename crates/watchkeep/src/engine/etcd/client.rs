@@ -13,7 +13,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, ConnectError, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::types::error::{Error, Reason, Result};
@@ -133,10 +133,18 @@ impl Client {
         self.ask(TXN, request, patience)
     }
 
-    /// A transaction that writes, once.
+    /// A transaction that writes, once: another member is asked only where it never left.
     pub(super) fn commit(&self, request: TxnRequest) -> Called<TxnResponse> {
         let members = self.members();
-        self.wait(async move { members.call(TXN, request, CALL_TIME).await })
+        self.wait(async move {
+            for _ in members.channels.iter().skip(1) {
+                match members.call(TXN, request.clone(), CALL_TIME).await {
+                    Err(status) if is_unsent(&status) => {}
+                    answer => return answer,
+                }
+            }
+            members.call(TXN, request, CALL_TIME).await
+        })
     }
 
     /// Compacts everybody's history up to a revision of the cluster, which itself can still be read.
@@ -234,7 +242,7 @@ impl Members {
     {
         let request = self.request(request)?;
         let call = async {
-            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
             let codec = ProstCodec::<Q, A>::default();
             grpc.unary(request, PathAndQuery::from_static(path), codec).await
         };
@@ -402,6 +410,18 @@ pub(super) fn is_no_answer(status: &Status) -> bool {
     }
 }
 
+/// Whether a call never left this process, for there was no connection.
+pub(super) fn is_unsent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Whether the revision that was asked for is compacted.
 pub(super) fn is_compacted(status: &Status) -> bool {
     status.code() == Code::OutOfRange && status.message().contains("compacted")
@@ -424,5 +444,26 @@ pub(super) fn refused(status: &Status) -> Error {
             Reason::TooLargeForEtcd { said }.into()
         }
         _ => Reason::Unreachable { said }.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_left_is_told_from_what_was_not_answered() -> Result<()> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("its number").port();
+        let members = format!("etcd://127.0.0.1:{port}/app");
+        let client = Client::new(&Address::parse(&members, |_| None)?)?;
+        let hung_up = std::thread::spawn(move || drop(listener.accept()));
+        let unanswered = client.commit(TxnRequest::default()).expect_err("nobody answers");
+        hung_up.join().expect("a connection");
+        assert!(is_no_answer(&unanswered) && !is_unsent(&unanswered), "{unanswered:?}");
+        // The listener is gone.
+        let unsent = client.commit(TxnRequest::default()).expect_err("nobody is there");
+        assert!(is_no_answer(&unsent) && is_unsent(&unsent), "{unsent:?}");
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonic::Code;
 
 use crate::driver::Signal;
 use crate::engine::LogPage;
@@ -195,12 +196,16 @@ impl Cluster {
     }
 }
 
-/// Reads the past again, where a watch got it wrong: another may get it right.
+/// Reads the past again, where a watch got it wrong: another may get it right. A member that does not answer gets less
+/// patience.
 async fn insist<T, F: Future<Output = Called<T>>>(patience: Duration, read: impl Fn() -> F) -> Called<T> {
-    let until = Instant::now() + patience.max(2 * CALL_TIME);
+    let begun = Instant::now();
     loop {
         match read().await {
-            Err(status) if is_no_answer(&status) && Instant::now() < until => {
+            Err(status)
+                if is_no_answer(&status) && begun.elapsed() < patience
+                    || status.code() == Code::Aborted && begun.elapsed() < patience.max(2 * CALL_TIME) =>
+            {
                 tracing::debug!(%status, "the past of the cluster's feed does not come; it is asked for again");
                 tokio::time::sleep(AGAIN).await;
             }

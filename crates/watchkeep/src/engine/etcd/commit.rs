@@ -17,7 +17,7 @@ use crate::types::revision::random;
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::Buffer;
-use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, refused};
+use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, is_unsent, refused};
 use super::cluster::{Cluster, link_of, rows_of};
 use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
 use super::tail::Link;
@@ -88,6 +88,7 @@ impl Cluster {
         let answer = match self.client.commit(request) {
             Ok(answer) if !answer.succeeded => return self.refusal(answer),
             Ok(answer) => answer,
+            Err(status) if is_unsent(&status) => return Err(refused(&status)),
             Err(status) if is_no_answer(&status) => return self.find_out(session, record, known, &status),
             Err(status) => {
                 let error = refused(&status);

@@ -57,7 +57,9 @@ impl Follower {
     pub(super) async fn run(self: Arc<Self>) {
         let mut bookmark = 0;
         loop {
-            match self.watch(bookmark).await {
+            let ended = self.watch(bookmark).await;
+            self.recall.set_current(false);
+            match ended {
                 Ok(Ended::Again(seen)) => bookmark = seen.max(bookmark),
                 Ok(Ended::Broken(error)) => return self.tail.fail(&error),
                 Err(status) => {
@@ -76,6 +78,7 @@ impl Follower {
         }
         let from = self.tail.link().modified.max(bookmark) + 1;
         let mut stream = self.members.watch(self.keys.feed(), from).await?;
+        self.recall.set_current(true);
         let (mut parts, mut was_behind) = (Vec::new(), false);
         let mut until = Instant::now() + SILENCE;
         loop {
@@ -101,10 +104,6 @@ impl Follower {
             if message.canceled {
                 return self.canceled(&message).await;
             }
-            // Notices are no sign of life: they may come where events do not.
-            if !message.events.is_empty() {
-                (until, was_behind) = (Instant::now() + SILENCE, false);
-            }
             let is_part = message.fragment;
             parts.extend(message.events);
             if is_part {
@@ -119,9 +118,13 @@ impl Follower {
                 if kv.mod_revision < from || kv.create_revision != self.created {
                     continue;
                 }
-                if self.take(&kv).await? == Offered::Ahead {
-                    self.heal(&kv).await?;
+                match self.take(&kv).await? {
+                    // Neither what is known nor a notice is a sign of life: they may come where news does not.
+                    Offered::Known => continue,
+                    Offered::Next => {}
+                    Offered::Ahead => self.heal(&kv).await?,
                 }
+                (until, was_behind) = (Instant::now() + SILENCE, false);
             }
         }
     }
@@ -278,7 +281,12 @@ impl Follower {
     /// The last commit up to a revision of the cluster that everything before is compacted to: it can still be read, so what
     /// is trimmed ends before its first event. None where the store was made later.
     pub(super) async fn floor(&self, upto: i64) -> Called<Option<(i64, Vec<Arc<Change>>)>> {
-        let Some(kv) = self.at(upto).await? else { return Ok(None) };
+        let found = self.at(upto).await.map_err(|status| match is_compacted(&status) {
+            // By another one, meanwhile.
+            true => lie("it is being compacted"),
+            false => status,
+        })?;
+        let Some(kv) = found else { return Ok(None) };
         let (_, changes) = self.read(&kv).await?;
         match changes.as_ref().map(|changes| changes.first()) {
             Some(Some(first)) => {
@@ -328,7 +336,7 @@ impl Follower {
                 Err(hole())
             }
             Ok(_) => Ok(()),
-            Err(status) if is_compacted(&status) => Err(Status::unavailable("it is being compacted")),
+            Err(status) if is_compacted(&status) => Err(lie("it is being compacted")),
             Err(status) => Err(status),
         }
     }
@@ -341,10 +349,10 @@ impl Follower {
         let (mut parts, mut until) = (Vec::new(), Instant::now() + CALL_TIME);
         loop {
             let message = match tokio::time::timeout_at(until, stream.message()).await {
-                Ok(message) => message?.ok_or_else(|| Status::unavailable("the watch ended"))?,
+                Ok(message) => message?.ok_or_else(|| lie("the watch ended"))?,
                 Err(_) => {
                     self.members.leave_current();
-                    return Err(Status::deadline_exceeded("the past does not come"));
+                    return Err(lie("the past does not come"));
                 }
             };
             if message.canceled && message.compact_revision > 0 {
@@ -352,14 +360,11 @@ impl Follower {
                     Err(status) if is_compacted(&status) => Ok(Past::Compacted(message.compact_revision)),
                     Err(status) => Err(status),
                     // It would be told as lost, and is there.
-                    Ok(_) => Err(Status::unavailable("the watch takes for compacted what is not")),
+                    Ok(_) => Err(lie("the watch takes for compacted what is not")),
                 };
             }
             if message.canceled {
-                return Err(Status::unavailable(message.cancel_reason));
-            }
-            if !message.events.is_empty() {
-                until = Instant::now() + CALL_TIME;
+                return Err(Status::aborted(message.cancel_reason));
             }
             parts.extend(message.events);
             if message.fragment {
@@ -381,10 +386,11 @@ impl Follower {
                     _ => {}
                 }
                 let (id, changes) = self.read(&kv).await?;
-                let changes = changes.ok_or_else(|| Status::unavailable("it is being compacted"))?;
+                let changes = changes.ok_or_else(|| lie("it is being compacted"))?;
                 events += changes.len();
                 bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
                 commits.push((id, link, changes));
+                until = Instant::now() + CALL_TIME;
                 // The first may hold nothing new.
                 let is_full = commits.len() > 1 && (events >= PAGE_ENTRIES || bytes >= PAGE_BYTES);
                 if is_full || link.version >= upto.version {
@@ -395,9 +401,13 @@ impl Follower {
     }
 }
 
-/// What a reader of the past tells of versions that are missing.
+/// What a reader of the past tells where another one may be told the truth.
+fn lie(what: &'static str) -> Status {
+    Status::aborted(what)
+}
+
 fn hole() -> Status {
-    Status::unavailable("the watch of the past has a hole")
+    lie("the watch of the past has a hole")
 }
 
 fn replaced(what: &'static str) -> Error {

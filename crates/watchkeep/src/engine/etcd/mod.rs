@@ -63,6 +63,8 @@ use stored::{Made, end_of};
 
 /// How many writes a leader takes along at the most: each takes a few compares, of which there are not many.
 const TAKES_ALONG: usize = 64;
+/// How many bytes of what waits are looked at beforehand: with large ones not all are taken along.
+const FORESEEN_BYTES: usize = 256 << 10;
 /// From one try of a transaction to the next, when others came between; it doubles up to the second of these.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
@@ -214,13 +216,15 @@ impl EtcdEngine {
         takes: usize,
     ) -> Result<Tried> {
         self.cluster.stand()?;
-        let mut rows = EtcdRows::begin(self.begin(lead, own, linear, takes));
+        let mut rows = EtcdRows::begin(self.begin(lead, own, linear, takes)?);
         let mut is_reaping = false;
         if !outcome.has_failed {
             match self.apply(&mut rows, lead, own) {
                 Ok(Clear::Done(done)) => outcome.done = Some(done),
                 Ok(Clear::NotYet) => is_reaping = true,
                 Err(_) if rows.buffer.borrow().is_gone() => return Ok(Tried::Conflict),
+                // Nobody else gets an answer, either.
+                Err(error) if matches!(error.reason(), Reason::Unreachable { .. }) => return Err(error),
                 Err(error) => {
                     *outcome = Progress { done: Some(Err(error)), has_failed: true };
                     return Ok(Tried::Next);
@@ -246,20 +250,22 @@ impl EtcdEngine {
 
     /// What a try reads and writes. The first one goes by what is remembered; a closure reads what is there, for it may do
     /// more with that than write.
-    fn begin(&self, lead: &Lead<'_, Token>, own: &Own<'_>, linear: bool, takes: usize) -> Buffer {
-        let guesses = !linear && !matches!(own, Own::Closure { .. });
-        let mut buffer = match guesses {
-            true => Buffer::guessing(self.cluster.clone()),
-            false => Buffer::new(self.cluster.clone(), linear),
+    fn begin(&self, lead: &Lead<'_, Token>, own: &Own<'_>, linear: bool, takes: usize) -> Result<Buffer> {
+        if matches!(own, Own::Closure { .. }) {
+            return Ok(Buffer::new(self.cluster.clone(), linear));
+        }
+        let mut buffer = match linear {
+            true => Buffer::new(self.cluster.clone(), true),
+            false => Buffer::guessing(self.cluster.clone()),
         };
         let mut jobs: Vec<_> = lead.jobs().cloned().collect();
         if jobs.is_empty() {
-            jobs = self.turn.queued(takes);
+            jobs = self.turn.queued(takes, FORESEEN_BYTES);
         }
         let own = if let Own::Write(write) = own { Some(*write) } else { None };
         let writes = own.into_iter().chain(jobs.iter().filter_map(|job| job.write.as_ref()));
-        buffer.foresee(writes.flat_map(|write| write.work.entries()));
-        buffer
+        buffer.foresee(writes.flat_map(|write| write.work.entries()))?;
+        Ok(buffer)
     }
 
     fn apply(
@@ -318,7 +324,10 @@ impl EtcdEngine {
                 }
                 Ok(if is_reaping { Tried::Next } else { Tried::Done })
             }
+            // Nobody need have come between where it went by what was remembered.
+            Sent::Again if buffer.has_guessed() => Ok(Tried::Confirm),
             Sent::Again => Ok(Tried::Conflict),
+            Sent::TooLarge if buffer.may_be_old() => Ok(Tried::Confirm),
             Sent::TooLarge if !lead.taken.is_empty() => Ok(Tried::Less),
             Sent::TooLarge => Err(too_large()),
         }
@@ -427,7 +436,7 @@ impl Ask for EtcdEngine {
                 let read = || {
                     let mut buffer = Buffer::new(self.cluster.clone(), true);
                     if let Query::Value { group, key } | Query::Entry { group, key } = query {
-                        buffer.foresee([(&**group, &**key)].into_iter());
+                        buffer.foresee([(&**group, &**key)].into_iter())?;
                     }
                     let buffer = RefCell::new(buffer);
                     answer(&EtcdRead { buffer: &buffer, now: self.clock.now(), holds: false }, query)

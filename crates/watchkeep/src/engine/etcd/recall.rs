@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::types::event::Change;
+use crate::types::name::namespace_of;
+use crate::types::sync::atomic::{AtomicBool, Ordering};
 use crate::types::sync::{Mutex, lock};
 
 use super::keys::{Generation, Keys};
@@ -24,12 +26,15 @@ pub(super) struct Stood {
 }
 
 /// A row, and the revision of the cluster as of which it stood so.
-type Seen = (Stood, i64);
+pub(super) type Seen = (Stood, i64);
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Recall {
     rows: Mutex<Rows>,
+    /// Whether the feed is being watched. Where it is not, the cluster may be away, and a write that sent nothing before it
+    /// was refused is known not to be done.
+    is_current: AtomicBool,
 }
 
 /// Once there are enough young ones they are the old ones, and those from before are forgotten.
@@ -51,8 +56,16 @@ impl Rows {
 }
 
 impl Recall {
-    pub(super) fn get(&self, key: &Bytes) -> Option<Stood> {
-        lock(&self.rows).get(key).map(|(stood, _)| stood.clone())
+    pub(super) fn get(&self, key: &Bytes) -> Option<Seen> {
+        lock(&self.rows).get(key).cloned()
+    }
+
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_current(&self, is_current: bool) {
+        self.is_current.store(is_current, Ordering::Relaxed);
     }
 
     /// A row stood so as of a revision of the cluster.
@@ -80,7 +93,10 @@ impl Recall {
 
     /// The generation of a group, as far as it is remembered.
     pub(super) fn generation(&self, group: &Bytes) -> Option<Generation> {
-        let Stood { modified, value } = self.get(group).filter(|stood| stood.modified > 0)?;
+        let (Stood { modified, value }, _) = self.get(group)?;
+        if modified == 0 {
+            return None;
+        }
         GroupRow::decode(&value, modified)?.generation
     }
 
@@ -88,11 +104,12 @@ impl Recall {
     pub(super) fn heed(&self, keys: &Keys, changes: &[impl AsRef<Change>]) {
         for change in changes.iter().map(AsRef::as_ref) {
             let group = keys.group(&change.group);
-            let stale = match &change.key {
-                Some(key) => self.generation(&group).map(|id| keys.entry(id, key)),
-                None => Some(group),
-            };
-            self.forget(stale.iter());
+            let entry = change.key.as_ref().zip(self.generation(&group));
+            // A group that is not known may just have come to be.
+            let stale = entry.map_or(group, |(key, id)| keys.entry(id, key));
+            // Its usage, where it has a quota.
+            let usage = namespace_of(&change.group).map(|name| keys.namespace(name));
+            self.forget([stale].iter().chain(&usage));
         }
     }
 }
@@ -106,7 +123,7 @@ mod tests {
     }
 
     fn seen(recall: &Recall, key: &'static str) -> Option<i64> {
-        recall.get(&Bytes::from(key)).map(|stood| stood.modified)
+        recall.get(&Bytes::from(key)).map(|(stood, _)| stood.modified)
     }
 
     #[test]
