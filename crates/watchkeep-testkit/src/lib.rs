@@ -8,7 +8,7 @@
 //!   held against the [`promises`] afterwards. The checkers see only plain values, and each of them has a made-up
 //!   stream that it finds fault with.
 //!
-//! * [`witness`]: whether what concurrent callers were told of single keys is linearizable.
+//! * [`witness`]: whether what concurrent [`callers`] were told of single keys is linearizable.
 //! * [`availability`]: whether every call is answered, and what was acknowledged is told, in time.
 //! * `proxy`: stands between a store and a member of its cluster, and lies; with the feature `etcd`.
 //! * [`consumers`]: the course of a named consumer through several handles that die, stand still and come back.
@@ -30,6 +30,7 @@
 //! For long evidence: `cargo run --release -p watchkeep-testkit --bin promises -- --help`.
 
 pub mod availability;
+pub mod callers;
 pub mod consumers;
 pub mod faults;
 pub mod fuzz;

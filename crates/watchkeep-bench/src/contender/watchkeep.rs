@@ -10,8 +10,8 @@ use futures_executor::block_on;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use watchkeep::{
-    Clock, Durability, Event, Filter, Item, ManualClock, Options, Revision, Store, SystemClock, WatchOptions,
-    Watcher,
+    Clock, Durability, Event, Filter, Item, ManualClock, Options, Retention, Revision, Store, SystemClock,
+    WatchOptions, Watcher,
 };
 
 use super::limits::Counted;
@@ -51,7 +51,7 @@ impl Contender for Watchkeep {
 
     fn about(&self) -> String {
         format!(
-            "watchkeep {}, default options; `set` of one entry with its log row, watchers with a buffer of 16",
+            "watchkeep {}, default options, but nothing of the log is trimmed where entries are read; `set` of one entry with its log row, watchers with a buffer of 16",
             env!("CARGO_PKG_VERSION")
         )
     }
@@ -69,6 +69,11 @@ impl Contender for Watchkeep {
         let mut options = Options::new().durability(cell.durability);
         if cell.workload == Workload::Expiry {
             options = options.clock(clock.clone());
+        }
+        if matches!(cell.workload, Workload::Get | Workload::GetZipf | Workload::GetBusy | Workload::GetCold)
+        {
+            // What a load writes more than is kept by default would be trimmed beside the reads.
+            options = options.retention(Retention::FOREVER);
         }
         let store = options.open(folder.join("store.db"))?;
         Ok(Box::new(Open { clock, ..Open::new(store) }))

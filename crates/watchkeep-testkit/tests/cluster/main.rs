@@ -4,6 +4,7 @@
 mod compaction;
 mod hub;
 mod lies;
+mod linear;
 mod machines;
 #[cfg(unix)]
 mod members;

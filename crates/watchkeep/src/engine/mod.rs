@@ -9,6 +9,7 @@ pub(crate) mod floors;
 mod hold;
 mod job;
 mod lead;
+mod led;
 pub(crate) mod memory;
 mod nesting;
 mod query;

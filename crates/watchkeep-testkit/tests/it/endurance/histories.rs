@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use todc_utils::{Action, History, Specification, WGLChecker};
 use watchkeep::Revision;
+use watchkeep_testkit::callers::{Size, history};
 use watchkeep_testkit::faults::Row;
 use watchkeep_testkit::size::scaled;
 use watchkeep_testkit::surface::Fault;
 use watchkeep_testkit::witness::{Call, Told, faults};
 
-use super::callers::{Size, history, stores};
+use super::callers::stores;
 
 /// A caller waits for another process most of the time: so several histories are made at once, each on its own file.
 const LANES: u64 = 4;

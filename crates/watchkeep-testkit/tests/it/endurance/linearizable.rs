@@ -1,11 +1,12 @@
 //! What concurrent callers on two stores of one file are told is what one order explains.
 
+use watchkeep_testkit::callers::{Size, history};
 use watchkeep_testkit::faults::Row;
 use watchkeep_testkit::size::scaled;
 use watchkeep_testkit::surface::Fault;
 use watchkeep_testkit::witness::faults;
 
-use super::callers::{Size, history, stores};
+use super::callers::stores;
 
 #[test]
 fn what_concurrent_callers_are_told_is_linearizable() -> Result<(), Fault> {

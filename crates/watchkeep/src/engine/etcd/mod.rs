@@ -33,19 +33,20 @@ use crate::engine::feed::Feed;
 use crate::engine::floors::Floors;
 use crate::engine::hold::{Hold, Holds};
 use crate::engine::job::{self, Clear};
-use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
+use crate::engine::lead::{Lead, Own, OwnDone, TakesAlong};
+use crate::engine::led::{Led, Token};
 use crate::engine::reads::answer;
-use crate::engine::turn::{Admission, Turn};
+use crate::engine::turn::Turn;
 use crate::engine::upkeep::Upkeep;
 use crate::engine::{
     Answer, Ask, Chores, Close, Completion, Done, Engine, File, Held, Query, Receipt, Sealed, Settled,
-    Transact, Wait, Whole, mixed_up, nesting,
+    Transact, Wait, Whole, nesting,
 };
 use crate::rules::{Author, Moment, Write};
 use crate::types::batch::{Outcome, Unmet};
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::error::{Error, Reason, Result};
-use crate::types::limits::{Limits, POLL};
+use crate::types::limits::Limits;
 use crate::types::name::NameRange;
 use crate::types::options::Options;
 use crate::types::revision::{Cursor, Revision, StoreId};
@@ -70,14 +71,6 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_mi
 
 /// Longer than anybody waits.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);
-
-/// What is handed from writer to writer: nothing but the turn.
-#[derive(Debug)]
-struct Token;
-
-impl Pen for Token {
-    fn roll_back(&self) {}
-}
 
 /// The engine on a cluster.
 pub(crate) struct EtcdEngine {
@@ -155,55 +148,8 @@ impl EtcdEngine {
         if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { Ok(()) }
     }
 
-    fn refuse_own_turn(&self) -> Result<()> {
-        nesting::refuse_turn(self.turn.address())
-    }
-
     fn moment(&self) -> Moment {
         Moment { now: self.clock.now(), limits: self.limits, is_tight: false }
-    }
-
-    /// Commits the leader's own write and what can be taken along, then passes the turn.
-    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
-        let mut lead = Lead::new(&self.turn, token);
-        let mut outcome = Progress::default();
-        let (mut linear, mut takes, mut pause) = (false, TAKES_ALONG, AGAIN.0);
-        let until = Instant::now() + self.busy_timeout.min(LONGEST);
-        loop {
-            match self.attempt(&mut lead, &mut own, &mut outcome, linear, takes) {
-                Ok(Tried::Done) => break,
-                Ok(Tried::Next) => {}
-                Ok(Tried::Confirm) => linear = true,
-                Ok(Tried::Conflict) if Instant::now() >= until => {
-                    let error = Error::from(Reason::Busy { waited: self.busy_timeout });
-                    lead.fail(&mut outcome.done, &error);
-                    break;
-                }
-                Ok(Tried::Conflict) => {
-                    linear = true;
-                    self.cluster.pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
-                    pause = (pause * 2).min(AGAIN.1);
-                }
-                // It is the one that is too much.
-                Ok(Tried::Less) if matches!(own, Own::Others) && lead.taken.len() == 1 => {
-                    lead.fail(&mut outcome.done, &too_large());
-                    break;
-                }
-                Ok(Tried::Less) => {
-                    takes = lead.taken.len() / 2;
-                    lead.shed(takes);
-                }
-                Err(error) => {
-                    lead.fail(&mut outcome.done, &error);
-                    break;
-                }
-            }
-        }
-        if lead.announced.is_some() && matches!(outcome.done, Some(Err(_))) {
-            // What was due went, although the write was refused: nobody else announces it.
-            self.signal.raise(Lane::Work);
-        }
-        lead.finish(outcome.done, settled, |_| {})
     }
 
     /// One transaction.
@@ -356,26 +302,6 @@ impl EtcdEngine {
         }
     }
 
-    /// Commits some of what was submitted; whether there was any.
-    fn lead_background(&self, settled: &mut Settled) -> bool {
-        let Some((token, _)) = self.turn.lead_for_background(settled) else { return false };
-        if let Err(error) = self.lead(token, Own::Others, settled) {
-            tracing::warn!(%error, "writes in the background could not be committed");
-        }
-        true
-    }
-
-    /// Refuses new writes, and commits those that wait.
-    fn seal(&self, settled: &mut Settled) {
-        self.turn.refuse(settled);
-        loop {
-            while self.lead_background(settled) {}
-            if self.turn.close().is_some() {
-                return;
-            }
-        }
-    }
-
     /// The last revision at a linearizable point.
     fn newest(&self) -> Result<Revision> {
         Buffer::new(self.cluster.clone(), true).end()
@@ -417,6 +343,63 @@ fn settle_error(error: &mut Error, made: Made) {
             *error = Reason::Ahead { revision: *revision, last: made.real(*last) }.into();
         }
         _ => {}
+    }
+}
+
+impl Led for EtcdEngine {
+    fn turn(&self) -> &Turn<Token> {
+        &self.turn
+    }
+
+    fn busy_timeout(&self) -> Duration {
+        self.busy_timeout
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.known()?;
+        nesting::refuse_turn(self.turn.address())
+    }
+
+    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
+        let mut lead = Lead::new(&self.turn, token);
+        let mut outcome = Progress::default();
+        let (mut linear, mut takes, mut pause) = (false, TAKES_ALONG, AGAIN.0);
+        let until = Instant::now() + self.busy_timeout.min(LONGEST);
+        loop {
+            match self.attempt(&mut lead, &mut own, &mut outcome, linear, takes) {
+                Ok(Tried::Done) => break,
+                Ok(Tried::Next) => {}
+                Ok(Tried::Confirm) => linear = true,
+                Ok(Tried::Conflict) if Instant::now() >= until => {
+                    let error = Error::from(Reason::Busy { waited: self.busy_timeout });
+                    lead.fail(&mut outcome.done, &error);
+                    break;
+                }
+                Ok(Tried::Conflict) => {
+                    linear = true;
+                    self.cluster.pause(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+                    pause = (pause * 2).min(AGAIN.1);
+                }
+                // It is the one that is too much.
+                Ok(Tried::Less) if matches!(own, Own::Others) && lead.taken.len() == 1 => {
+                    lead.fail(&mut outcome.done, &too_large());
+                    break;
+                }
+                Ok(Tried::Less) => {
+                    takes = lead.taken.len() / 2;
+                    lead.shed(takes);
+                }
+                Err(error) => {
+                    lead.fail(&mut outcome.done, &error);
+                    break;
+                }
+            }
+        }
+        if lead.announced.is_some() && matches!(outcome.done, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise(Lane::Work);
+        }
+        lead.finish(outcome.done, settled, |_| {})
     }
 }
 
@@ -516,15 +499,7 @@ impl Engine for EtcdEngine {
     }
 
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
-        self.known()?;
-        self.refuse_own_turn()?;
-        match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
-            Admission::Done(result) => result,
-            Admission::Lead(token) => match self.lead(token, Own::Write(&write), settled)? {
-                OwnDone::Write(receipt) => Ok(receipt),
-                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
-            },
-        }
+        self.write_in_turn(&write, settled)
     }
 
     fn transact(
@@ -533,28 +508,15 @@ impl Engine for EtcdEngine {
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
         settled: &mut Settled,
     ) -> Result<Sealed> {
-        self.known()?;
-        self.refuse_own_turn()?;
-        match self.turn.enter(|| None, self.busy_timeout)? {
-            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
-            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f }, settled)? {
-                OwnDone::Closure(sealed) => Ok(sealed),
-                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
-            },
-        }
+        self.transact_in_turn(author, f, settled)
     }
 
     fn submit(&self, write: Write, done: Completion) {
-        match self.known().and_then(|()| self.refuse_own_turn()) {
-            Ok(()) => self.turn.submit(write, self.busy_timeout, done),
-            Err(error) => done(Err(error)),
-        }
+        self.submit_in_turn(write, done);
     }
 
     fn settle(&self, settled: &mut Settled) -> Option<Duration> {
-        let has_led = self.lead_background(settled);
-        // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
-        self.turn.has_background().then_some(if has_led { Duration::ZERO } else { POLL })
+        self.settle_in_turn(settled)
     }
 
     fn has_vital(&self) -> bool {
@@ -570,14 +532,13 @@ impl Engine for EtcdEngine {
     }
 
     fn may_wait(&self, _: Wait) -> Result<()> {
-        self.known()?;
-        self.refuse_own_turn()
+        self.may_write()
     }
 
     fn close(&self, how: Close<'_>, settled: &mut Settled) {
         match how {
             Close::Poisoned(error) => self.turn.poison(error, settled),
-            Close::Writes => self.seal(settled),
+            Close::Writes => self.end_writes(settled),
             Close::Reads => {
                 self.closed.store(true, Ordering::Release);
                 drop(self.held.close());

@@ -18,7 +18,8 @@ use crate::engine::feed::Feed;
 use crate::engine::floors::Floors;
 use crate::engine::hold::{Hold, Holds};
 use crate::engine::job::{self, Clear};
-use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
+use crate::engine::lead::{Lead, Own, OwnDone, TakesAlong};
+use crate::engine::led::{Led, Token};
 use crate::engine::reads::answer;
 use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
@@ -33,7 +34,7 @@ use crate::types::batch::BatchId;
 use crate::types::clock::{Clock, Timestamp};
 use crate::types::consumer::Force;
 use crate::types::error::{ErrorKind, Reason, Result};
-use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits, POLL, TRIM_STEP, UPKEEP_PATIENCE};
+use crate::types::limits::{ANSWER_TIME, BATCH_JOBS, Limits, TRIM_STEP, UPKEEP_PATIENCE};
 use crate::types::options::Options;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
@@ -49,14 +50,6 @@ use state::State;
 pub(crate) use models::nth;
 #[cfg(all(test, any(loom, shuttle)))]
 pub(crate) use models::ordinal;
-
-/// What is handed from writer to writer: nothing but the turn.
-#[derive(Debug)]
-struct Token;
-
-impl Pen for Token {
-    fn roll_back(&self) {}
-}
 
 /// The engine in memory.
 pub(crate) struct MemoryEngine {
@@ -144,18 +137,6 @@ impl MemoryEngine {
         if self.process != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
     }
 
-    /// Commits the leader's own write and what can be taken along, then passes the turn.
-    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
-        let mut lead = Lead::new(&self.turn, token);
-        let mut outcome = Outcome::default();
-        while !self.attempt(&mut lead, &mut own, &mut outcome) {}
-        if lead.announced.is_some() && matches!(outcome.own, Some(Err(_))) {
-            // What was due went, although the write was refused: nobody else announces it.
-            self.signal.raise(Lane::Work);
-        }
-        lead.finish(outcome.own, settled, |_| {})
-    }
-
     /// One transaction; whether all of it is done.
     fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
         let mut rows = MemoryRows::begin(State::clone(&self.state()), self.most);
@@ -236,32 +217,8 @@ impl MemoryEngine {
         }
     }
 
-    /// Commits some of what was submitted; whether there was any.
-    fn lead_background(&self, settled: &mut Settled) -> bool {
-        let Some((token, _)) = self.turn.lead_for_background(settled) else { return false };
-        if let Err(error) = self.lead(token, Own::Others, settled) {
-            tracing::warn!(%error, "writes in the background could not be committed");
-        }
-        true
-    }
-
-    /// Refuses new writes, and commits those that wait.
-    fn seal(&self, settled: &mut Settled) {
-        self.turn.refuse(settled);
-        loop {
-            while self.lead_background(settled) {}
-            if self.turn.close().is_some() {
-                return;
-            }
-        }
-    }
-
     fn refuse_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { Ok(()) }
-    }
-
-    fn refuse_own_turn(&self) -> Result<()> {
-        nesting::refuse_turn(self.turn.address())
     }
 
     fn maintenance_step(&self) -> Result<bool> {
@@ -293,6 +250,32 @@ struct Outcome {
     own: Option<Result<OwnDone>>,
     /// It took the transaction with it, and is not run again.
     has_failed: bool,
+}
+
+impl Led for MemoryEngine {
+    fn turn(&self) -> &Turn<Token> {
+        &self.turn
+    }
+
+    fn busy_timeout(&self) -> Duration {
+        self.busy_timeout
+    }
+
+    fn may_write(&self) -> Result<()> {
+        self.known()?;
+        nesting::refuse_turn(self.turn.address())
+    }
+
+    fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {
+        let mut lead = Lead::new(&self.turn, token);
+        let mut outcome = Outcome::default();
+        while !self.attempt(&mut lead, &mut own, &mut outcome) {}
+        if lead.announced.is_some() && matches!(outcome.own, Some(Err(_))) {
+            // What was due went, although the write was refused: nobody else announces it.
+            self.signal.raise(Lane::Work);
+        }
+        lead.finish(outcome.own, settled, |_| {})
+    }
 }
 
 impl Ask for MemoryEngine {
@@ -331,15 +314,7 @@ impl Engine for MemoryEngine {
     }
 
     fn write(&self, write: Write, settled: &mut Settled) -> Result<Receipt> {
-        self.known()?;
-        self.refuse_own_turn()?;
-        match self.turn.enter(|| Some(write.clone()), self.busy_timeout)? {
-            Admission::Done(result) => result,
-            Admission::Lead(token) => match self.lead(token, Own::Write(&write), settled)? {
-                OwnDone::Write(receipt) => Ok(receipt),
-                OwnDone::Closure(_) | OwnDone::Others => Err(mixed_up()),
-            },
-        }
+        self.write_in_turn(&write, settled)
     }
 
     fn transact(
@@ -348,28 +323,15 @@ impl Engine for MemoryEngine {
         f: &mut dyn FnMut(&dyn Transact) -> Result<()>,
         settled: &mut Settled,
     ) -> Result<Sealed> {
-        self.known()?;
-        self.refuse_own_turn()?;
-        match self.turn.enter(|| None, self.busy_timeout)? {
-            Admission::Done(result) => Err(result.err().unwrap_or_else(mixed_up)),
-            Admission::Lead(token) => match self.lead(token, Own::Closure { author, f }, settled)? {
-                OwnDone::Closure(sealed) => Ok(sealed),
-                OwnDone::Write(_) | OwnDone::Others => Err(mixed_up()),
-            },
-        }
+        self.transact_in_turn(author, f, settled)
     }
 
     fn submit(&self, write: Write, done: Completion) {
-        match self.known().and_then(|()| self.refuse_own_turn()) {
-            Ok(()) => self.turn.submit(write, self.busy_timeout, done),
-            Err(error) => done(Err(error)),
-        }
+        self.submit_in_turn(write, done);
     }
 
     fn settle(&self, settled: &mut Settled) -> Option<Duration> {
-        let has_led = self.lead_background(settled);
-        // Whoever leads raises the signal when it passes the turn; should it take long, some are overdue by then.
-        self.turn.has_background().then_some(if has_led { Duration::ZERO } else { POLL })
+        self.settle_in_turn(settled)
     }
 
     fn has_vital(&self) -> bool {
@@ -386,14 +348,13 @@ impl Engine for MemoryEngine {
     }
 
     fn may_wait(&self, _: Wait) -> Result<()> {
-        self.known()?;
-        self.refuse_own_turn()
+        self.may_write()
     }
 
     fn close(&self, how: Close<'_>, settled: &mut Settled) {
         match how {
             Close::Poisoned(error) => self.turn.poison(error, settled),
-            Close::Writes => self.seal(settled),
+            Close::Writes => self.end_writes(settled),
             Close::Reads => {
                 self.closed.store(true, Ordering::Release);
                 drop(self.held.close());
@@ -426,8 +387,7 @@ impl Chores for MemoryEngine {
     }
 
     fn trim(&self, before: Revision, force: Force) -> Result<u64> {
-        self.known()?;
-        self.refuse_own_turn()?;
+        self.may_write()?;
         self.exclusively(self.busy_timeout, |state| state.trim_before(before, force))
     }
 }
@@ -442,14 +402,13 @@ impl Whole for MemoryEngine {
     }
 
     fn repair(&self) -> Result<Vec<String>> {
-        self.refuse_own_turn()?;
+        self.may_write()?;
         self.refuse_closed()?;
         Ok(Vec::new())
     }
 
     fn seal(&self, why: &str) -> Result<Revision> {
-        self.known()?;
-        self.refuse_own_turn()?;
+        self.may_write()?;
         self.exclusively(self.busy_timeout, |state| {
             state.sealed = Some(why.into());
             Ok(state.last())
@@ -457,8 +416,7 @@ impl Whole for MemoryEngine {
     }
 
     fn unseal(&self) -> Result<bool> {
-        self.known()?;
-        self.refuse_own_turn()?;
+        self.may_write()?;
         self.exclusively(self.busy_timeout, |state| Ok(state.sealed.take().is_some()))
     }
 
