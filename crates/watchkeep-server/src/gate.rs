@@ -28,6 +28,7 @@ use crate::turns::{Turn, Turns};
 
 pub(crate) use changes::{Asked, Page, Part, foreign, lost};
 pub(crate) use figures::Figures;
+use figures::Surveyed;
 pub(crate) use reopen::{Gates, Keeper, Reopen, wait};
 
 /// A position as it goes over the wire: opaque there, compared for equality only.
@@ -163,6 +164,7 @@ struct Streams {
     snapshots: Turns,
     laggards: Turns,
     changes: Arc<Changes>,
+    surveyed: Arc<Surveyed>,
 }
 
 impl Default for Streams {
@@ -178,6 +180,7 @@ impl Streams {
             snapshots: Turns::new(SNAPSHOTS),
             laggards: Turns::new(LAGGARDS),
             changes: Arc::new(changes),
+            surveyed: Arc::default(),
         }
     }
 
@@ -448,12 +451,13 @@ impl Gate {
         Ok((done.value, self.position(done.revision)))
     }
 
-    /// Counts and sizes, without the file's path.
+    /// Counts and sizes, without where the store is.
     pub(crate) async fn stats(&self) -> Result<(serde_json::Value, Position), Problem> {
         let stats = self.store.stats().await?;
         let mut object = json::stats(&stats);
         if let Some(object) = object.as_object_mut() {
             object.shift_remove("path");
+            object.shift_remove("address");
             if self.pass.namespace.is_some() {
                 // The rest is of the whole file.
                 object.retain(|name, _| OWN_STATS.contains(&name.as_str()));

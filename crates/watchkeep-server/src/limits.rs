@@ -95,6 +95,8 @@ pub(crate) const REOPEN_TIME: Duration = Duration::from_secs(3);
 pub(crate) const REOPEN_PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(1);
 /// How long a store may take for a read before the server is not ready.
 pub(crate) const READY_TIME: Duration = Duration::from_secs(1);
+/// How old the numbers of a store in a cluster may be in the metrics: for each look all entries are read.
+pub(crate) const SURVEY_AGE: Duration = Duration::from_secs(300);
 /// The steps by which it is counted how long answers take.
 pub(crate) const LATENCIES: [Duration; 10] = [
     Duration::from_micros(500),
