@@ -87,7 +87,7 @@ fn of_machines_that_compare_and_set_one_wins_each_round() -> Result<(), Fault> {
 fn counters_of_a_quota_hold_across_machines() -> Result<(), Fault> {
     let place = place()?;
     let (here, there) = (Store::connect(&place)?, Store::connect(&place)?);
-    let quota = watchkeep::Quota { max_keys: 30, ..watchkeep::Quota::default() };
+    let quota = Quota { max_keys: 30, ..Quota::default() };
     let tenant = here.scoped("t")?;
     tenant.set("before", "k", "x")?;
     let tenant = tenant.with_quota(quota)?;

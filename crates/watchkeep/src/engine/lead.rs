@@ -57,6 +57,16 @@ impl<'e, P: Pen> Lead<'e, P> {
         self.pen.as_mut().map_or_else(|| Err(Reason::Closed.into()), f)
     }
 
+    /// Takes along what waits, up to so many, to fail with the rest: what is in the way of one is in the way of all.
+    #[cfg(feature = "etcd")]
+    pub(super) fn take_waiting(&mut self, count: usize) {
+        while self.taken.len() < count
+            && let Some(next) = Taken::next(self.turn)
+        {
+            self.taken.push(next);
+        }
+    }
+
     /// Gives back those that were taken along last, but for so many: together they are too much.
     #[cfg(feature = "etcd")]
     pub(super) fn shed(&mut self, kept: usize) {

@@ -390,6 +390,9 @@ impl Led for EtcdEngine {
                     lead.shed(takes);
                 }
                 Err(error) => {
+                    if matches!(error.reason(), Reason::Unreachable { .. }) {
+                        lead.take_waiting(TAKES_ALONG);
+                    }
                     lead.fail(&mut outcome.done, &error);
                     break;
                 }
