@@ -46,7 +46,7 @@ pub(super) struct Cluster {
     pub(super) created: i64,
     /// When the cluster said that it takes nothing any more, if it did.
     pub(super) full: Mutex<Option<Instant>>,
-    pub(super) space: Space,
+    pub(super) space: Arc<Space>,
     pub(super) keeper: Keeper,
     /// Which version of etcd the member runs that was asked first, if it said so.
     pub(super) version: Option<String>,
@@ -80,9 +80,9 @@ impl Cluster {
         let There { id, feed, cluster, settings } = there;
         let keeper = Keeper::new(settings::apply(&client, &keys, options, settings)?)?;
         // Whoever may not ask for it does without.
-        let status = client.status().ok();
-        let space = Space::new(address.quota, status.as_ref());
-        let version = status.map(|status| status.version).filter(|version| !version.is_empty());
+        let status = client.status();
+        let space = Arc::new(Space::new(address.quota, &status));
+        let version = status.ok().map(|status| status.version).filter(|version| !version.is_empty());
         server::warn(version.as_deref().unwrap_or_default());
         let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
         let created = feed.create_revision;
