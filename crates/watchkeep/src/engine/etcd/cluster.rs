@@ -84,7 +84,7 @@ impl Cluster {
         let space = Arc::new(Space::new(address.quota, &status));
         let version = status.ok().map(|status| status.version).filter(|version| !version.is_empty());
         server::warn(version.as_deref().unwrap_or_default());
-        let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
+        let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal, options.clock.clone()));
         let created = feed.create_revision;
         let recall = Arc::new(Recall::default());
         let follower = Arc::new(Follower {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::driver::{Lane, Signal};
 use crate::engine::LogPage;
 use crate::engine::feed::Feed;
-use crate::types::clock::Timestamp;
+use crate::types::clock::{Clock, Timestamp};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
@@ -68,23 +68,24 @@ pub(super) struct Tail {
     /// What this process committed, for the hub.
     pub(super) feed: Feed,
     signal: Arc<Signal>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Tail {
     /// After a commit up to which everything is known to be done.
-    pub(super) fn new(link: Link, trimmed: Revision, signal: Arc<Signal>) -> Tail {
+    pub(super) fn new(link: Link, trimmed: Revision, signal: Arc<Signal>, clock: Arc<dyn Clock>) -> Tail {
         let state = State {
             link,
             window: VecDeque::new(),
             bytes: 0,
             base: end_of(link.modified),
             trimmed,
-            ledger: Ledger::new(link.modified),
+            ledger: Ledger::new(link.modified, clock.monotonic()),
             ids: VecDeque::new(),
             soonest: None,
             broken: None,
         };
-        Tail { state: Mutex::new(state), changed: Condvar::new(), feed: Feed::default(), signal }
+        Tail { state: Mutex::new(state), changed: Condvar::new(), feed: Feed::default(), signal, clock }
     }
 
     pub(super) fn link(&self) -> Link {
@@ -131,6 +132,12 @@ impl Tail {
         lock(&self.state).ledger.before_bytes(bytes)
     }
 
+    /// The last commit that was seen here so long ago, if one was since the store was opened here.
+    pub(super) fn seen_before(&self, age: Duration) -> Option<i64> {
+        let then = self.clock.monotonic().checked_sub(age)?;
+        lock(&self.state).ledger.seen_by(then)
+    }
+
     /// A commit that the cluster told of.
     pub(super) fn offer(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
         let has_deadline = changes.iter().any(|change| change.deadline.is_some());
@@ -162,7 +169,7 @@ impl Tail {
             // In the order of the commits, so under the lock.
             self.feed.push(end_of(known.modified), end_of(link.modified), changes.clone());
         }
-        let gone = state.push(id, link, changes);
+        let gone = state.push(id, (link, self.clock.monotonic()), changes);
         drop(state);
         drop(gone);
         self.changed.notify_all();
@@ -226,9 +233,10 @@ impl Tail {
         (state.base, state.bytes) = (before.unwrap_or(end_of(link.modified)), 0);
         state.trimmed = state.trimmed.max(state.base);
         state.ids.clear();
-        state.ledger.jump(link.modified.saturating_sub(1));
+        let now = self.clock.monotonic();
+        state.ledger.jump(link.modified.saturating_sub(1), now);
         let gone = std::mem::take(&mut state.window);
-        let cut = state.push(id, link, changes);
+        let cut = state.push(id, (link, now), changes);
         // What is lost may have brought any deadline: the cluster is asked.
         state.soonest = Some(Timestamp::default());
         drop(state);
@@ -291,7 +299,12 @@ impl Tail {
 
 impl State {
     /// Adds a commit; what is let go for it.
-    fn push(&mut self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Vec<Arc<Change>> {
+    fn push(
+        &mut self,
+        id: u128,
+        (link, seen): (Link, Duration),
+        changes: Vec<Arc<Change>>,
+    ) -> Vec<Arc<Change>> {
         self.link = link;
         self.ids.push_back((id, link));
         if self.ids.len() > IDS {
@@ -299,7 +312,7 @@ impl State {
         }
         self.bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
         let payload = changes.iter().map(|change| change.payload() as u64).sum();
-        self.ledger.add(link.modified, changes.len() as u64, payload);
+        self.ledger.add((link.modified, seen), changes.len() as u64, payload);
         let deadlines = changes.iter().filter(|change| change.kind != Kind::Expire);
         self.soonest = self.soonest.into_iter().chain(deadlines.filter_map(|change| change.deadline)).min();
         self.window.extend(changes);
@@ -324,7 +337,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use crate::types::clock::SystemClock;
+
     use super::*;
+
+    fn tail_at(version: i64, modified: i64) -> Tail {
+        Tail::new(Link { version, modified }, Revision::ZERO, Signal::unheard(), Arc::new(SystemClock))
+    }
 
     fn change(modified: i64) -> Arc<Change> {
         let revision = end_of(modified);
@@ -346,7 +365,7 @@ mod tests {
     #[test]
     fn the_chain_takes_what_is_next_and_nothing_else() {
         let at = |version, modified| Link { version, modified };
-        let tail = Tail::new(at(3, 30), Revision::ZERO, Signal::unheard());
+        let tail = tail_at(3, 30);
         let offer =
             |link: Link| tail.offer(link.version.unsigned_abs().into(), link, vec![change(link.modified)]);
         assert_eq!(offer(at(3, 30)), Offered::Known, "twice");
@@ -374,7 +393,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_whole() {
-        let tail = Tail::new(Link { version: 0, modified: 0 }, Revision::ZERO, Signal::unheard());
+        let tail = tail_at(0, 0);
         let total = i64::try_from(KEPT).expect("a number") + 100;
         for number in 1..=total {
             let link = Link { version: number, modified: number };
