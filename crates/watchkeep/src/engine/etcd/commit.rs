@@ -264,6 +264,8 @@ impl Cluster {
             Ok(kept.ttl)
         });
         match renewed {
+            // It ended, and its keys with it.
+            Ok(ttl) if ttl <= 0 => self.leave_session(session.lease),
             Ok(_) => {
                 if let Some(current) = lock(&self.sessions.current).as_mut().filter(|it| it.id == session.id)
                 {
@@ -272,6 +274,12 @@ impl Cluster {
             }
             Err(status) => tracing::debug!(%status, "the session in the cluster could not be renewed"),
         }
+    }
+
+    /// The lease of a session is gone: another one is begun when it is needed.
+    pub(super) fn leave_session(&self, lease: i64) {
+        tracing::debug!("the session in the cluster is gone; another is begun when it is needed");
+        lock(&self.sessions.current).take_if(|current| current.lease == lease);
     }
 
     /// Ends the session.

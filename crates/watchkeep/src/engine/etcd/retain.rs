@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonic::Code;
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -33,6 +34,8 @@ const MARGIN: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(300);
 /// How often at the most: a compaction costs the servers a look at all that they hold.
 const SOONEST: Duration = Duration::from_secs(2);
+/// How many leases are tried that may be gone: the one at hand, and a new one.
+const LEASES: usize = 2;
 /// Which part of what is kept is much.
 const PART: u64 = 8;
 
@@ -151,16 +154,26 @@ fn is_keeper(cluster: &Cluster) -> Result<bool> {
     if let Some(there) = cluster.client.range(look(), cluster.patience)?.kvs.first() {
         return Ok(there.value == ours);
     }
-    // It goes with our session.
-    let put = PutRequest { key: key.clone(), value: ours.clone(), lease: cluster.lease()? };
-    let request = TxnRequest {
-        compare: vec![Compare::modified(key.clone(), 0)],
-        success: vec![Request::Put(put).into()],
-        failure: vec![Request::Range(look()).into()],
-    };
-    let answer = cluster.client.commit(request).map_err(|status| refused(&status))?;
-    let is_ours = |row: &KeyValue| row.value == ours;
-    Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours))
+    // It goes with our session, which may be gone itself.
+    for _ in 0..LEASES {
+        let lease = cluster.lease()?;
+        let put = PutRequest { key: key.clone(), value: ours.clone(), lease };
+        let request = TxnRequest {
+            compare: vec![Compare::modified(key.clone(), 0)],
+            success: vec![Request::Put(put).into()],
+            failure: vec![Request::Range(look()).into()],
+        };
+        let answer = match cluster.client.commit(request) {
+            Err(status) if status.code() == Code::NotFound => {
+                cluster.leave_session(lease);
+                continue;
+            }
+            answer => answer.map_err(|status| refused(&status))?,
+        };
+        let is_ours = |row: &KeyValue| row.value == ours;
+        return Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours));
+    }
+    Ok(false)
 }
 
 /// Which consumer has acknowledged least.
