@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonic::Status;
 
 use crate::driver::Signal;
 use crate::engine::LogPage;
@@ -14,7 +15,7 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
+use super::client::{CALL_TIME, Called, Client, is_compacted, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
@@ -146,8 +147,9 @@ impl Cluster {
 
     /// The log was compacted up to a revision of the cluster: what is trimmed by that.
     pub(super) fn find_floor(&self, upto: i64) -> Result<Revision> {
-        let follower = self.follower.clone();
-        let found = self.client.wait(async move { follower.floor(upto).await.map(drop) });
+        let (follower, patience) = (self.follower.clone(), self.patience);
+        let find = async move { insist(patience, || find_floor(&follower, upto)).await };
+        let found = self.client.wait(find);
         found.map_err(|status| refused(&status))?;
         Ok(self.tail.trimmed())
     }
@@ -193,6 +195,18 @@ impl Cluster {
     pub(super) fn stand(&self) -> Result<()> {
         self.tail.broken().map_or(Ok(()), Err)
     }
+}
+
+/// What is trimmed by a compaction, or by another one that went further at the same time.
+async fn find_floor(follower: &Follower, upto: i64) -> Called<()> {
+    let found = match follower.floor(upto).await {
+        Err(status) if is_compacted(&status) => follower.find_floor().await,
+        found => found.map(drop),
+    };
+    found.map_err(|status| match is_compacted(&status) {
+        true => Status::unavailable("it is being compacted"),
+        false => status,
+    })
 }
 
 /// Reads the past again, where a watch got it wrong: another may get it right.
