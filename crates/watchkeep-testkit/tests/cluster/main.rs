@@ -7,6 +7,7 @@ mod lies;
 mod machines;
 #[cfg(unix)]
 mod members;
+mod restored;
 mod room;
 mod scene;
 

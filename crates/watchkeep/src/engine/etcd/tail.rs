@@ -20,6 +20,9 @@ use crate::types::sync::{Condvar, Mutex, lock};
 use super::ledger::Ledger;
 use super::stored::{commit_of, end_of};
 
+/// What became of a store whose feed is not the one that was followed.
+pub(super) const SET_BACK: &str = "set back, as by a backup";
+
 /// How many events are kept, and of what weight.
 const KEPT: usize = 65_536;
 const KEPT_BYTES: usize = 32 << 20;
@@ -42,6 +45,8 @@ pub(super) enum Offered {
     Known,
     /// Some before it are missing.
     Ahead,
+    /// It is of another feed: one with a commit that is not known, in the place of one that is.
+    Other,
 }
 
 struct State {
@@ -141,7 +146,7 @@ impl Tail {
     /// A commit that the cluster told of.
     pub(super) fn offer(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
         let has_deadline = changes.iter().any(|change| change.deadline.is_some());
-        let offered = self.add(id, link, changes, false);
+        let offered = self.add(id, link, changes, None);
         if offered == Offered::Next {
             if has_deadline {
                 self.signal.raise(Lane::Vital);
@@ -151,21 +156,22 @@ impl Tail {
         offered
     }
 
-    /// A commit of this process.
-    fn offer_own(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
-        self.add(id, link, changes, true)
-    }
-
-    fn add(&self, id: u128, link: Link, changes: Vec<Arc<Change>>, own: bool) -> Offered {
+    /// `own`: what came before a commit of this process, as the cluster has it.
+    fn add(&self, id: u128, link: Link, changes: Vec<Arc<Change>>, own: Option<Link>) -> Offered {
         let mut state = lock(&self.state);
         let known = state.link;
         if link.version <= known.version {
-            return Offered::Known;
+            // What this process commits is not told by others as something else.
+            let is_other = own.is_some() && state.knows(link) && !state.has(id);
+            return if is_other { Offered::Other } else { Offered::Known };
         }
         if link.version > known.version + 1 {
             return Offered::Ahead;
         }
-        if own {
+        if own.is_some_and(|before| before != known) {
+            return Offered::Other;
+        }
+        if own.is_some() {
             // In the order of the commits, so under the lock.
             self.feed.push(end_of(known.modified), end_of(link.modified), changes.clone());
         }
@@ -176,20 +182,22 @@ impl Tail {
         Offered::Next
     }
 
-    /// Adds a commit of this process, once those before it are known.
+    /// Adds a commit of this process, once those before it are known; refuses one whose chain is another. `before` is the
+    /// last of those, as the cluster has it.
     pub(super) fn commit(
         &self,
         id: u128,
-        link: Link,
+        (before, link): (Link, Link),
         changes: &[Arc<Change>],
         limit: Duration,
     ) -> Result<()> {
         let until = Instant::now() + limit;
         loop {
-            if self.offer_own(id, link, changes.to_vec()) != Offered::Ahead {
-                return Ok(());
+            match self.add(id, link, changes.to_vec(), Some(before)) {
+                Offered::Next | Offered::Known => return Ok(()),
+                Offered::Other => return Err(Reason::FeedReplaced { what: SET_BACK }.into()),
+                Offered::Ahead => self.wait(link.version - 1, until)?,
             }
-            self.wait(link.version - 1, until)?;
         }
     }
 
@@ -298,6 +306,15 @@ impl Tail {
 }
 
 impl State {
+    /// Whether a commit of this version is known by its id.
+    fn knows(&self, link: Link) -> bool {
+        self.ids.front().is_some_and(|(_, first)| first.version <= link.version)
+    }
+
+    fn has(&self, id: u128) -> bool {
+        self.ids.iter().rev().any(|(known, _)| *known == id)
+    }
+
     /// Adds a commit; what is let go for it.
     fn push(
         &mut self,
@@ -389,6 +406,34 @@ mod tests {
         assert_eq!((tail.trimmed(), tail.end()), (before, end_of(90)));
         assert_eq!(revisions(end_of(50)), None, "what lies between is lost");
         assert_eq!(revisions(before), Some(vec![end_of(90)]));
+    }
+
+    #[test]
+    fn a_commit_in_another_chain_is_refused() {
+        let at = |version, modified| Link { version, modified };
+        let limit = Duration::from_secs(60);
+        let tail = || {
+            let tail = tail_at(48, 980);
+            for (version, modified) in [(49_i64, 990), (50, 1_000)] {
+                assert_eq!(
+                    tail.offer(version.unsigned_abs().into(), at(version, modified), Vec::new()),
+                    Offered::Next
+                );
+            }
+            tail
+        };
+        let commit = |tail: &Tail, id, before, link| {
+            tail.commit(id, (before, link), &[], limit).map_err(|error| error.kind())
+        };
+        // Its own commit may come by the watch first.
+        assert_eq!(commit(&tail(), 50, at(49, 990), at(50, 1_000)), Ok(()));
+        assert_eq!(commit(&tail(), 51, at(50, 1_000), at(51, 1_001)), Ok(()));
+        // Of before it was opened here, nothing is known.
+        assert_eq!(commit(&tail(), 7, at(47, 970), at(48, 980)), Ok(()));
+        // Set back to the 45th, and written to again: the 50th, or the 51st after another 50th.
+        let replaced = Err(crate::types::error::ErrorKind::Replaced);
+        assert_eq!(commit(&tail(), 7, at(49, 1_003), at(50, 1_004)), replaced);
+        assert_eq!(commit(&tail(), 7, at(50, 1_004), at(51, 1_005)), replaced);
     }
 
     #[test]
