@@ -13,7 +13,7 @@ mod tickets;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,9 @@ const GUARDED: (&str, &str) = ("access", "guarded");
 
 /// The tokens of a store, which lie in a second small store beside it: `app.db-access` for `app.db`, mode 0600.
 ///
-/// They are bound to the store's identity. A store that is restored or replaced has another, so that no backup revives a
-/// token that was revoked meanwhile.
+/// They are bound to the store's identity. A file that is restored or replaced has another, so that no backup revives a
+/// token that was revoked meanwhile. A store in a cluster keeps its own when the whole cluster is restored: revoke again
+/// then.
 ///
 /// ```
 /// use watchkeep::Store;
@@ -54,15 +55,21 @@ const GUARDED: (&str, &str) = ("access", "guarded");
 /// ```
 #[derive(Clone)]
 pub struct Access {
-    credentials: Store,
+    credentials: Arc<RwLock<Credentials>>,
     live: Arc<Live>,
     store: StoreId,
-    _told: Arc<Subscription>,
+    options: Arc<Options>,
+}
+
+/// The store of the credentials, and what tells of its changes.
+struct Credentials {
+    store: Store,
+    _told: Subscription,
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("path", &self.credentials.path()).finish_non_exhaustive()
+        f.debug_struct("Access").field("path", &self.credentials().path()).finish_non_exhaustive()
     }
 }
 
@@ -167,6 +174,7 @@ impl Access {
     /// As [`Options::open`].
     pub fn open_with(store: &Store, options: Options) -> Result<Access, Error> {
         let options = options.ballast(false).retention(Retention::events(ACCESS_EVENTS));
+        let again = options.clone();
         let credentials = match store.path() {
             Some(path) => {
                 let path = beside(path);
@@ -179,14 +187,32 @@ impl Access {
             None => open_elsewhere(store, options)?,
         };
         let live = Arc::new(Live::default());
-        let told = live.clone();
-        // In this process, before the call that revokes returns.
-        let told = credentials.on_change_with(Filter::everything(), move |item| told.hear(item));
-        let access = Access { credentials, live, store: store.id(), _told: Arc::new(told) };
-        if access.credentials.contains(GUARDED.0, GUARDED.1)? {
+        let credentials = Arc::new(RwLock::new(Credentials::new(credentials, &live)));
+        let access = Access { credentials, live, store: store.id(), options: Arc::new(again) };
+        if access.credentials().contains(GUARDED.0, GUARDED.1)? {
             access.live.guard();
         }
         Ok(access)
+    }
+
+    fn credentials(&self) -> Store {
+        self.credentials.read().unwrap_or_else(PoisonError::into_inner).store.clone()
+    }
+
+    /// Opens the credentials again that were removed or restored with their cluster; whether they are there. Who had to
+    /// bear a token still has to. What became of a file is not known, so it is not opened again.
+    fn open_again(&self) -> Result<bool, Error> {
+        let old = self.credentials();
+        if old.address().is_none() {
+            return Ok(false);
+        }
+        let store = connect(&old, Options::clone(&self.options))?;
+        let mut credentials = self.credentials.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *credentials, Credentials::new(store, &self.live));
+        drop(credentials);
+        drop(before);
+        self.look()?;
+        Ok(true)
     }
 
     /// Makes a token.
@@ -199,7 +225,7 @@ impl Access {
             return Err(Error::abort("a token needs one right at least"));
         }
         if let Some(namespace) = &grant.namespace {
-            self.credentials.scoped(namespace)?;
+            self.credentials().scoped(namespace)?;
         }
         let secret = Secret::new(Sort::Token).map_err(Error::abort)?;
         let hash = secret.hash();
@@ -212,7 +238,7 @@ impl Access {
             options = options.ttl(ttl);
         }
         let group = tokens_of(self.store);
-        let made = self.credentials.transaction(|tx| {
+        let made = self.credentials().transaction(|tx| {
             tx.set(GUARDED.0, GUARDED.1, "")?;
             tx.set_with(&group, hash.id(), kept.as_str(), options.clone())?;
             tx.entry(&group, hash.id())
@@ -242,7 +268,7 @@ impl Access {
     /// What writing is refused with.
     pub fn require_tokens(&self) -> Result<(), Error> {
         if !self.is_guarded() {
-            self.credentials.set(GUARDED.0, GUARDED.1, "")?;
+            self.credentials().set(GUARDED.0, GUARDED.1, "")?;
         }
         Ok(())
     }
@@ -259,7 +285,7 @@ impl Access {
             if let Some(after) = after {
                 options = options.after(after);
             }
-            let page = self.credentials.page(&group, options)?;
+            let page = self.credentials().page(&group, options)?;
             tokens.extend(page.entries.iter().filter_map(token));
             after = page.next;
             if after.is_none() {
@@ -274,7 +300,7 @@ impl Access {
     ///
     /// `Busy`, `Full`, `Closed`, `Io`.
     pub fn revoke(&self, id: &str) -> Result<bool, Error> {
-        let revoked = self.credentials.transaction(|tx| {
+        let revoked = self.credentials().transaction(|tx| {
             tx.delete_group(&tickets::counted_for(self.store, id))?;
             tx.delete(&tokens_of(self.store), id)
         });
@@ -290,6 +316,26 @@ impl Access {
     pub fn is_guarded(&self) -> bool {
         self.live.is_guarded()
     }
+}
+
+impl Credentials {
+    fn new(store: Store, live: &Arc<Live>) -> Credentials {
+        let told = live.clone();
+        // In this process, before the call that revokes returns.
+        let told = store.on_change_with(Filter::everything(), move |item| told.hear(item));
+        Credentials { store, _told: told }
+    }
+}
+
+/// The store at the address of another one, which was replaced.
+#[cfg(feature = "etcd")]
+fn connect(old: &Store, options: Options) -> Result<Store, Error> {
+    options.connect(old.address().unwrap_or_default())
+}
+
+#[cfg(not(feature = "etcd"))]
+fn connect(old: &Store, _: Options) -> Result<Store, Error> {
+    Ok(old.clone())
 }
 
 /// The credentials of a store without a file: beside it in its cluster, or in memory.

@@ -234,7 +234,7 @@ impl Door {
     pub(crate) async fn readiness(&self) -> Result<(), Problem> {
         let Door::Tokens(access) = self else { return Ok(()) };
         let (group, key) = GUARDED;
-        access.credentials.to_async().entry(group, key).await.map(drop).map_err(closed)
+        access.credentials().to_async().entry(group, key).await.map(drop).map_err(closed)
     }
 
     /// Looks, at each heartbeat, whether what is in use is still good: nobody may have told.
@@ -251,7 +251,12 @@ impl Door {
             let look = move || if is_time { looked.look().and(looked.slide()) } else { looked.look() };
             if let Ok(Err(error)) = tokio::task::spawn_blocking(look).await {
                 tracing::warn!(%error, "the credentials cannot be read");
-                if matches!(error.kind(), ErrorKind::Replaced | ErrorKind::Closed) {
+                let again = access.clone();
+                if error.kind() == ErrorKind::Replaced
+                    && let Ok(Ok(true)) = tokio::task::spawn_blocking(move || again.open_again()).await
+                {
+                    tracing::warn!("the credentials were replaced in their cluster, and are opened again");
+                } else if matches!(error.kind(), ErrorKind::Replaced | ErrorKind::Closed) {
                     // What another file says is not known, so nobody gets in.
                     access.live.guard();
                     access.live.end(REVOKED, |_| true);
@@ -275,7 +280,7 @@ impl Access {
         is_right: impl Fn(&str) -> bool,
     ) -> Result<Pass, Problem> {
         let standing = self.live.of(By::Token(store, id.to_owned()));
-        let entry = self.credentials.to_async().entry(&tokens_of(store), id).await.map_err(closed)?;
+        let entry = self.credentials().to_async().entry(&tokens_of(store), id).await.map_err(closed)?;
         let found = entry.as_ref().and_then(kept).filter(|(_, kept)| is_right(kept));
         let (token, _) =
             found.ok_or_else(|| unauthorized("the token is not known here; it was revoked, or it ended"))?;
@@ -306,13 +311,13 @@ impl Access {
     }
 
     /// Ends what is in use and not good any more.
-    fn look(&self) -> Result<(), Error> {
-        if self.credentials.contains(GUARDED.0, GUARDED.1)? {
+    pub(super) fn look(&self) -> Result<(), Error> {
+        if self.credentials().contains(GUARDED.0, GUARDED.1)? {
             self.live.guard();
         }
         for by in self.live.list() {
             if let By::Token(store, id) = &by
-                && !self.credentials.contains(&tokens_of(*store), id)?
+                && !self.credentials().contains(&tokens_of(*store), id)?
             {
                 self.live.end(REVOKED, |other| *other == by);
             }

@@ -67,7 +67,7 @@ impl Access {
         let kept = serde_json::to_string(&kept).map_err(Error::abort)?;
         let (group, id) = (tickets_of(store), hash.id().to_owned());
         let tokens = tokens_of(store);
-        let made = self.credentials.to_async().transaction(move |tx| {
+        let made = self.credentials().to_async().transaction(move |tx| {
             if tx.count(&counted)? >= TICKETS || tx.count(&group)? >= ALL_TICKETS {
                 return Ok(None);
             }
@@ -94,7 +94,7 @@ impl Access {
     pub(super) async fn open_ticket(&self, ticket: &Secret, store: StoreId) -> Result<Opened, Problem> {
         let (hash, group) = (ticket.hash(), tickets_of(store));
         let read = |entry: Entry| serde_json::from_slice::<Kept>(&entry.value).ok();
-        let entry = self.credentials.to_async().entry(&group, hash.id()).await.map_err(closed)?;
+        let entry = self.credentials().to_async().entry(&group, hash.id()).await.map_err(closed)?;
         let found = entry.and_then(read).filter(|kept| hash.is(&kept.hash));
         let Some(Kept { token, fields, origin, .. }) = found else {
             return Err(unauthorized("the ticket is not known here, or it ended; make another"));
@@ -112,7 +112,7 @@ impl Access {
         let borne: BTreeSet<_> =
             self.live.borne().iter().map(|ticket| (ticket.groups.clone(), ticket.id.clone())).collect();
         if !borne.is_empty() {
-            self.credentials.transaction(|tx| {
+            self.credentials().transaction(|tx| {
                 let all = borne.iter().flat_map(|(groups, id)| groups.iter().map(move |group| (group, id)));
                 all.into_iter().try_for_each(|(group, id)| tx.touch(group, id, TICKET_TIME).map(drop))
             })?;
@@ -158,8 +158,8 @@ mod tests {
         assert!(open(&borne).await.is_err());
         // And no longer than its token, of which nothing is left to count.
         let (last, _) = sell().await?;
-        let counted = || access.credentials.count(&counted_for(store.id(), &token));
-        assert_eq!((counted()?, access.credentials.count(&counted_for(store.id(), "another"))?), (1, 0));
+        let counted = || access.credentials().count(&counted_for(store.id(), &token));
+        assert_eq!((counted()?, access.credentials().count(&counted_for(store.id(), "another"))?), (1, 0));
         let stream = open(&last).await?;
         assert!(access.revoke(&token)?);
         assert!(open(&last).await.is_err());
@@ -188,7 +188,7 @@ mod tests {
         let access = Access::open(&store)?;
         let token = access.create(Grant::new(Rights::ALL))?.token.id;
         let counted = counted_for(store.id(), &token);
-        access.credentials.transaction(|tx| {
+        access.credentials().transaction(|tx| {
             (0..TICKETS).try_for_each(|number| tx.set(&counted, &number.to_string(), "").map(drop))
         })?;
         let sold = access.sell((store.id(), token), Fields::new(), None).await;

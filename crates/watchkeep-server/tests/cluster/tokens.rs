@@ -6,7 +6,7 @@ use watchkeep_server::{Access, Created, Grant, Rights};
 
 use super::support::{Result, Stream};
 use super::support_entries::Hub;
-use super::{place, until};
+use super::{members, place, prefix, until};
 
 /// A server as of a machine of its own.
 struct Machine {
@@ -18,8 +18,10 @@ impl Machine {
     fn at(place: &str) -> Result<Machine> {
         let store = Store::connect(place)?;
         let access = Access::open(&store)?;
-        let asked = access.clone();
-        let hub = Hub::with(&store, |server| server.ask_for_tokens(asked));
+        let (asked, again) = (access.clone(), place.to_owned());
+        let hub = Hub::with(&store, |server| {
+            server.ask_for_tokens(asked).reopen_with(move || Store::connect(&again))
+        });
         Ok(Machine { access, hub })
     }
 
@@ -92,6 +94,28 @@ fn a_ticket_of_one_server_opens_a_stream_at_another() -> Result {
     assert!(one.access.revoke(&token.token.id)?);
     assert_eq!(stream.upto("bye")?.1.data, json!({ "reason": "revoked" }));
     assert_eq!(Stream::open(other.hub.address, &format!("ticket={ticket}"), &[])?.status, 401);
+    Ok(())
+}
+
+#[test]
+fn credentials_that_are_removed_with_their_store_are_opened_again() -> Result {
+    let (members, prefix) = (members()?, prefix());
+    let place = format!("etcd://{members}/{prefix}");
+    let (closed, open) = (Machine::at(&place)?, Machine::at(&place)?);
+    closed.access.create(Grant::new(Rights::ALL))?;
+    until("both ask for tokens", || open.status(None) == 401)?;
+    let done = std::process::Command::new("etcdctl")
+        .args(["--endpoints", &members, "del", "--prefix", &prefix])
+        .env("ETCDCTL_API", "3")
+        .output()?;
+    assert!(done.status.success(), "{done:?}");
+    // As by the command line. Whoever asked for tokens still does, and these are good.
+    let store = Store::connect(&place)?;
+    let token = Access::open(&store)?.create(Grant::new(Rights::ALL))?;
+    for machine in [&closed, &open] {
+        until("the new token is good", || machine.status(Some(token.secret())) == 200)?;
+        assert_eq!(machine.status(None), 401);
+    }
     Ok(())
 }
 

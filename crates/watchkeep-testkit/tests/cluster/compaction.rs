@@ -5,16 +5,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use watchkeep::{
-    Compaction, Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Event, Filter, Force, ManualClock,
-    Options, Retention, Revision, Store, Timestamp, WatchOptions,
+    Clock as _, Compaction, Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Event, Filter, Force,
+    ManualClock, Options, Retention, Revision, Store, Timestamp, WatchOptions,
 };
-use watchkeep_testkit::surface::Fault;
+use watchkeep_testkit::surface::{CLUSTER, Fault};
 
 use crate::machines::{HISTORY, next, place};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How often a number stands in its value: so often that the value stands apart from the feed.
 const VALUE: usize = 5_000;
+/// How far a commit's last revision is from that of the next one, in a cluster, at the least.
+const PER_COMMIT: u64 = 4_096;
 /// Less than the margin for those who follow.
 const YOUNG: Duration = Duration::from_secs(60);
 /// More than the margin for those who follow.
@@ -125,23 +127,118 @@ fn next_of(consumer: &mut Consumer) -> Result<Event, Fault> {
 #[test]
 fn compaction_in_the_background_keeps_the_newest_and_what_is_young() -> Result<(), Fault> {
     let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
-    let (place, clock) = (place()?, clock());
-    // Two processes that both may.
+    // Two processes that both may, one of them on a machine whose clock is behind.
+    let (place, clock, behind) = (place()?, clock(), clock());
+    behind.set(Timestamp::from_millis(behind.now().as_millis() - 10 * i64::try_from(LATER.as_millis())?));
     let stores = [
         own(&clock, Retention::events(8)).connect(&place)?,
-        own(&clock, Retention::events(8)).connect(&place)?,
+        own(&behind, Retention::events(8)).connect(&place)?,
     ];
+    let advance = |by| [&clock, &behind].map(|clock| clock.advance(by));
     let [store, other] = &stores;
+    let mut watchers = stores.each_ref().map(|store| store.watch("g", "*"));
     let first = set(store, 0..20)?;
     let last = set(other, 20..40)?;
-    clock.advance(LATER);
+    for watcher in &mut watchers {
+        while next(watcher)?.revision() < last[19] {}
+    }
+    advance(LATER);
     // More than retention keeps, of which nothing may go yet: those who follow get the time that they need.
     let young = set(other, 40..60)?;
-    clock.advance(YOUNG);
+    advance(YOUNG);
     let gone = [first, last].concat()[37];
     let left = until_gone(store, &place, gone)?;
     let left: Vec<_> = left.iter().map(Event::revision).collect();
     assert!(young.iter().all(|revision| left.contains(revision)), "{young:?} of {left:?}");
+    Ok(())
+}
+
+#[test]
+fn compaction_in_the_background_is_not_held_back_by_a_clock_that_is_ahead() -> Result<(), Fault> {
+    let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (place, clock, ahead) = (place()?, clock(), clock());
+    let retention = Retention { max_age: LATER, min_events: 0, ..Retention::events(400) };
+    let store = own(&clock, retention).connect(&place)?;
+    let mut watcher = store.watch("g", "*");
+    ahead.advance(100 * LATER);
+    let first = *set(&own(&ahead, retention).connect(&place)?, 0..1)?.first().ok_or("no revision")?;
+    next(&mut watcher)?;
+    let others = set(&store, 1..60)?;
+    let [second, .., last] = others[..] else { return Err("too few".into()) };
+    // What can be read begins with the event that is dated ahead.
+    store.compact(second)?;
+    assert_eq!(read_anew(&place)?.first().map(Event::revision), Some(first));
+    clock.advance(2 * LATER);
+    let left = until_gone(&store, &place, first)?;
+    assert!(left.iter().all(|event| event.revision() >= last), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn compaction_in_the_background_goes_on_when_the_keepers_lease_is_gone() -> Result<(), Fault> {
+    let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (place, clock) = (place()?, clock());
+    let keeper = own(&clock, Retention::events(8)).connect(&place)?;
+    let last = *set(&keeper, 0..20)?.last().ok_or("no revision")?;
+    clock.advance(LATER);
+    until_gone(&keeper, &place, Revision::new(last.get() - 8 * PER_COMMIT))?;
+    let members = std::env::var(CLUSTER)?;
+    let control = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &members]).args(arguments).output()
+    };
+    let leases = String::from_utf8(control(&["lease", "list"])?.stdout)?;
+    for lease in leases.lines().skip(1) {
+        control(&["lease", "revoke", lease])?;
+    }
+    // The keeper writes nothing itself, which would show it that its session is gone. Those who write do not live for long
+    // enough to compact.
+    let last = *set(&Store::connect(&place)?, 20..40)?.last().ok_or("no revision")?;
+    let until = Instant::now() + LIMIT;
+    loop {
+        let moment = Store::connect(&place)?;
+        moment.set("g", "tick", "x")?;
+        if history(&moment)?.first().is_some_and(|first| first.revision() >= last) {
+            return Ok(());
+        }
+        assert!(Instant::now() < until, "nobody compacts any more");
+        drop(moment);
+        clock.advance(LATER);
+        // A moment for the chores.
+        drop(keeper.watch("nobody", "*").recv_timeout(Duration::from_millis(100)));
+    }
+}
+
+#[test]
+fn compaction_by_two_at_once_fails_for_neither() -> Result<(), Fault> {
+    let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (place, clock) = (place()?, clock());
+    let stores = [(), ()].map(|()| own(&clock, Retention::FOREVER).connect(&place));
+    let [store, other] = &stores;
+    let (store, other) = (store.as_ref().map_err(Clone::clone)?, other.as_ref().map_err(Clone::clone)?);
+    let revisions = (0..100)
+        .map(|number| store.set("g", "k", number.to_string()))
+        .collect::<watchkeep::Result<Vec<_>>>()?;
+    std::thread::scope(|scope| -> Result<(), Fault> {
+        let both = [store, other].map(|store| {
+            let revisions = &revisions;
+            scope.spawn(move || revisions.iter().try_for_each(|revision| store.compact(*revision).map(drop)))
+        });
+        for compacted in both {
+            compacted.join().map_err(|_| "it panicked")??;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn compaction_may_keep_any_length_of_time() -> Result<(), Fault> {
+    let place = place()?;
+    for max_age in [Duration::from_secs(86_400) / 7, Duration::from_secs(u64::MAX), Duration::MAX] {
+        let retention = Retention { max_age, ..Retention::FOREVER };
+        let store = Options::new().compaction(Compaction::Own).retention(retention).connect(&place)?;
+        assert_eq!(store.stats()?.retention.max_age.as_secs(), max_age.as_secs());
+    }
     Ok(())
 }
 

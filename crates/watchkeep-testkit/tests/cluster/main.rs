@@ -8,6 +8,7 @@ mod linear;
 mod machines;
 #[cfg(unix)]
 mod members;
+mod restored;
 mod room;
 mod scene;
 

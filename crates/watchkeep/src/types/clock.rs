@@ -1,8 +1,8 @@
 //! Time as a parameter.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::error::{Reason, Result};
 use super::limits::MAX_DEADLINE_MS;
@@ -65,6 +65,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
     /// The wall clock's time.
     fn now(&self) -> Timestamp;
 
+    /// How much time has passed since some moment, whatever the wall clock was set to meanwhile.
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
     /// Asks to be told when the time is set by hand. A clock that only runs has nothing to tell.
     fn on_step(&self, wake: Box<dyn Fn() + Send + Sync>) {
         drop(wake);
@@ -95,28 +101,29 @@ impl Clock for SystemClock {
 /// # Ok::<(), watchkeep::Error>(())
 /// ```
 pub struct ManualClock {
-    now: Mutex<Timestamp>,
+    /// What it shows, and by how much it was moved on.
+    now: Mutex<(Timestamp, Duration)>,
     wakes: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
 impl ManualClock {
     /// A clock that shows this time.
     pub fn new(now: Timestamp) -> ManualClock {
-        ManualClock { now: Mutex::new(now), wakes: Mutex::new(Vec::new()) }
+        ManualClock { now: Mutex::new((now, Duration::ZERO)), wakes: Mutex::new(Vec::new()) }
     }
 
     /// Moves the clock on.
     pub fn advance(&self, by: Duration) {
         let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
-        self.step(|now| Timestamp(now.0.saturating_add(millis)));
+        self.step(|(now, passed)| (Timestamp(now.0.saturating_add(millis)), passed.saturating_add(by)));
     }
 
-    /// Sets the clock, backwards too.
+    /// Sets the clock, backwards too. No time passes by that.
     pub fn set(&self, to: Timestamp) {
-        self.step(|_| to);
+        self.step(|(_, passed)| (to, passed));
     }
 
-    fn step(&self, to: impl FnOnce(Timestamp) -> Timestamp) {
+    fn step(&self, to: impl FnOnce((Timestamp, Duration)) -> (Timestamp, Duration)) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         *now = to(*now);
         drop(now);
@@ -141,7 +148,11 @@ impl fmt::Debug for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).1
     }
 
     fn on_step(&self, wake: Box<dyn Fn() + Send + Sync>) {

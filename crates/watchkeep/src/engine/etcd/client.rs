@@ -30,7 +30,7 @@ use super::wire::{
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 pub(super) const CALL_TIME: Duration = Duration::from_secs(5);
 /// How long a member may take to say how it is: whoever asks does not need to know.
-const STATUS_TIME: Duration = Duration::from_secs(1);
+pub(super) const STATUS_TIME: Duration = Duration::from_secs(1);
 /// How often a connection is asked for a sign of life, and how long that may take: a member that died in silence closes
 /// nothing.
 const PING: Duration = Duration::from_secs(3);
@@ -159,12 +159,6 @@ impl Client {
         self.wait(async move { members.call(STATUS, StatusRequest {}, STATUS_TIME).await })
     }
 
-    /// How those members are that say so in time.
-    pub(super) fn statuses(&self) -> Called<Vec<StatusResponse>> {
-        let members = self.members();
-        self.wait(async move { Ok(members.statuses().await) })
-    }
-
     /// Ends all calls.
     pub(super) fn close(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -280,7 +274,8 @@ impl Members {
         }
     }
 
-    async fn statuses(self: Arc<Self>) -> Vec<StatusResponse> {
+    /// How each of the members is, as far as they say so in time.
+    pub(super) async fn statuses(self: Arc<Self>) -> Vec<Called<StatusResponse>> {
         let asked: Vec<_> = self
             .channels
             .iter()
@@ -293,7 +288,7 @@ impl Members {
             .collect();
         let mut said = Vec::with_capacity(asked.len());
         for status in asked {
-            said.extend(status.await.ok().and_then(Called::ok));
+            said.extend(status.await.ok());
         }
         said
     }

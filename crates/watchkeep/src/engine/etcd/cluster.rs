@@ -15,7 +15,7 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
+use super::client::{CALL_TIME, Called, Client, is_compacted, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
@@ -47,7 +47,7 @@ pub(super) struct Cluster {
     pub(super) created: i64,
     /// When the cluster said that it takes nothing any more, if it did.
     pub(super) full: Mutex<Option<Instant>>,
-    pub(super) space: Space,
+    pub(super) space: Arc<Space>,
     pub(super) keeper: Keeper,
     /// Which version of etcd the member runs that was asked first, if it said so.
     pub(super) version: Option<String>,
@@ -81,11 +81,11 @@ impl Cluster {
         let There { id, feed, cluster, settings } = there;
         let keeper = Keeper::new(settings::apply(&client, &keys, options, settings)?)?;
         // Whoever may not ask for it does without.
-        let status = client.status().ok();
-        let space = Space::new(address.quota, status.as_ref());
-        let version = status.map(|status| status.version).filter(|version| !version.is_empty());
+        let status = client.status();
+        let space = Arc::new(Space::new(address.quota, &status));
+        let version = status.ok().map(|status| status.version).filter(|version| !version.is_empty());
         server::warn(version.as_deref().unwrap_or_default());
-        let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal));
+        let tail = Arc::new(Tail::new(link_of(&feed), Revision::ZERO, signal, options.clock.clone()));
         let created = feed.create_revision;
         let recall = Arc::new(Recall::default());
         let follower = Arc::new(Follower {
@@ -147,8 +147,9 @@ impl Cluster {
 
     /// The log was compacted up to a revision of the cluster: what is trimmed by that.
     pub(super) fn find_floor(&self, upto: i64) -> Result<Revision> {
-        let follower = self.follower.clone();
-        let found = self.client.wait(async move { follower.floor(upto).await.map(drop) });
+        let (follower, patience) = (self.follower.clone(), self.patience);
+        let find = async move { insist(patience, || find_floor(&follower, upto)).await };
+        let found = self.client.wait(find);
         found.map_err(|status| refused(&status))?;
         Ok(self.tail.trimmed())
     }
@@ -193,6 +194,14 @@ impl Cluster {
     /// Why nothing can be done any more.
     pub(super) fn stand(&self) -> Result<()> {
         self.tail.broken().map_or(Ok(()), Err)
+    }
+}
+
+/// What is trimmed by a compaction, or by another one that went further at the same time.
+async fn find_floor(follower: &Follower, upto: i64) -> Called<()> {
+    match follower.floor(upto).await {
+        Err(status) if status.code() == Code::Aborted => follower.find_floor().await,
+        found => found.map(drop),
     }
 }
 

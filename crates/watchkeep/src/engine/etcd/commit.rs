@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use prost::Message;
 use tonic::Status;
 
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Change;
 use crate::types::limits::CLUSTER_TRANSACTION;
 use crate::types::revision::random;
@@ -20,7 +20,7 @@ use super::buffer::Buffer;
 use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, is_unsent, refused};
 use super::cluster::{Cluster, link_of, rows_of};
 use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
-use super::tail::Link;
+use super::tail::{Link, SET_BACK};
 use super::wire::{
     Compare, DeleteRangeRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, RangeRequest, Request,
@@ -78,7 +78,7 @@ impl Cluster {
         }
         let session = self.session()?;
         // Before it is sent: what comes of it comes after this.
-        let known = self.tail.link().version;
+        let known = self.tail.link();
         let record = Record { id: u128::from_be_bytes(random()?), changes };
         let request = self.request(buffer, &record, session);
         let bytes = request.encoded_len();
@@ -89,7 +89,9 @@ impl Cluster {
             Ok(answer) if !answer.succeeded => return self.refusal(answer),
             Ok(answer) => answer,
             Err(status) if is_unsent(&status) => return Err(refused(&status)),
-            Err(status) if is_no_answer(&status) => return self.find_out(session, record, known, &status),
+            Err(status) if is_no_answer(&status) => {
+                return self.find_out(session, record, known.version, &status);
+            }
             Err(status) => {
                 let error = refused(&status);
                 if matches!(error.reason(), Reason::ClusterFull) {
@@ -98,27 +100,42 @@ impl Cluster {
                 return Err(error);
             }
         };
-        let feed = rows_of(answer).pop().flatten();
-        let feed =
-            feed.ok_or_else(|| Reason::Unreachable { said: "it does not say what it wrote".to_owned() })?;
+        let mut rows = rows_of(answer);
+        let (after, before) = (rows.pop().flatten(), rows.into_iter().next().flatten());
+        let (Some(before), Some(after)) = (before, after) else {
+            return Err(Reason::Unreachable { said: "it does not say what it wrote".to_owned() }.into());
+        };
         *lock(&self.full) = None;
         self.wrote(bytes);
-        self.made(record, Link { version: feed.version, modified: feed.mod_revision })
+        let before = link_of(&before);
+        if before.version < known.version || before.version == known.version && before != known {
+            return Err(self.set_back());
+        }
+        self.made(record, (before, link_of(&after)))
+    }
+
+    /// The cluster was restored while the store was open, and took a commit before the feed was looked at.
+    fn set_back(&self) -> Error {
+        let error = Error::from(Reason::FeedReplaced { what: SET_BACK });
+        self.tail.fail(&error);
+        error
     }
 
     fn request(&self, buffer: &Buffer, record: &Record, session: Session) -> TxnRequest {
         let mut compare = buffer.compares();
         compare.push(Compare::created(self.keys.feed(), self.created));
         compare.push(Compare::created(self.keys.session(session.id), session.created));
-        let mut success = buffer.puts(record.changes.len() as u64);
-        if !record.changes.is_empty() {
-            let value = record.encode(|number| self.apart(buffer, record.changes.get(number)?));
-            success.push(Request::Put(PutRequest { key: self.keys.feed(), value, lease: 0 }).into());
-        }
         let look = |key| {
             let range = RangeRequest { key, keys_only: true, ..RangeRequest::default() };
             RequestOp::from(Request::Range(range))
         };
+        // What comes before the commit, and the commit.
+        let mut success = vec![look(self.keys.feed())];
+        success.extend(buffer.puts(record.changes.len() as u64));
+        if !record.changes.is_empty() {
+            let value = record.encode(|number| self.apart(buffer, record.changes.get(number)?));
+            success.push(Request::Put(PutRequest { key: self.keys.feed(), value, lease: 0 }).into());
+        }
         success.push(look(self.keys.feed()));
         let failure = vec![look(self.keys.session(session.id)), look(self.keys.feed())];
         TxnRequest { compare, success, failure }
@@ -147,7 +164,8 @@ impl Cluster {
         Ok(Sent::Again)
     }
 
-    fn made(&self, record: Record, link: Link) -> Result<Sent> {
+    /// `before`: where the feed was when it was made.
+    fn made(&self, record: Record, (before, link): (Link, Link)) -> Result<Sent> {
         let made = Made { modified: link.modified, events: record.changes.len() as u64 };
         if record.changes.is_empty() {
             return Ok(Sent::Made(Made { modified: self.tail.link().modified, events: 0 }));
@@ -155,8 +173,10 @@ impl Cluster {
         let changes: Vec<_> =
             record.changes.into_iter().map(|change| Arc::new(settled(change, made))).collect();
         // The commits of others before it come by the watch, which mends what it left out.
-        if let Err(error) = self.tail.commit(record.id, link, &changes, 2 * CALL_TIME) {
-            tracing::warn!(%error, "a commit is made, and those before it do not come yet");
+        match self.tail.commit(record.id, (before, link), &changes, 2 * CALL_TIME) {
+            Err(error) if error.kind() == ErrorKind::Replaced => return Err(self.set_back()),
+            Err(error) => tracing::warn!(%error, "a commit is made, and those before it do not come yet"),
+            Ok(()) => {}
         }
         Ok(Sent::Made(made))
     }
@@ -183,7 +203,8 @@ impl Cluster {
         }
         self.wait(feed.version, 2 * CALL_TIME).map_err(|_| unknown())?;
         match self.tail.find(record.id) {
-            Some(link) => self.made(record, link),
+            // The tail has it already.
+            Some(link) => self.made(record, (link, link)),
             None if self.tail.knows_after(known) => Ok(Sent::Again),
             None => Err(unknown()),
         }
@@ -265,6 +286,8 @@ impl Cluster {
             Ok(kept.ttl)
         });
         match renewed {
+            // It ended, and its keys with it.
+            Ok(ttl) if ttl <= 0 => self.leave_session(session.lease),
             Ok(_) => {
                 if let Some(current) = lock(&self.sessions.current).as_mut().filter(|it| it.id == session.id)
                 {
@@ -273,6 +296,12 @@ impl Cluster {
             }
             Err(status) => tracing::debug!(%status, "the session in the cluster could not be renewed"),
         }
+    }
+
+    /// The lease of a session is gone: another one is begun when it is needed.
+    pub(super) fn leave_session(&self, lease: i64) {
+        tracing::debug!("the session in the cluster is gone; another is begun when it is needed");
+        lock(&self.sessions.current).take_if(|current| current.lease == lease);
     }
 
     /// Ends the session.

@@ -17,7 +17,7 @@ use super::client::{CALL_TIME, Called, Members, is_compacted};
 use super::keys::Keys;
 use super::recall::Recall;
 use super::stored::{EntryRow, Record, Row as _, commit_of, damaged, end_of};
-use super::tail::{Link, Offered, Tail};
+use super::tail::{Link, Offered, SET_BACK, Tail};
 use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
 
 /// How long a watch may say nothing before the feed is read: that shows whether it is alive, and whether the feed is the
@@ -152,12 +152,36 @@ impl Follower {
             "moved to another cluster"
         } else if kv.create_revision != self.created {
             "made anew"
-        } else if kv.version < known.version || header.revision < known.modified {
-            "set back, as by a backup"
+        } else if kv.version < known.version
+            || header.revision < known.modified
+            || !self.goes_through(known, kv).await?
+        {
+            SET_BACK
         } else {
             return Ok(Ok((Link { version: kv.version, modified: kv.mod_revision }, header.revision)));
         };
         Ok(Err(replaced(what)))
+    }
+
+    /// Whether a commit that is known is part of the feed that ends here. A cluster that was set back and written to again
+    /// has another one in its place.
+    async fn goes_through(&self, known: Link, end: &KeyValue) -> Called<bool> {
+        if known.version <= 1 || end.version == known.version {
+            // The first version is known by when the feed was made.
+            return Ok(known.version <= 1 || end.mod_revision == known.modified);
+        }
+        let request = RangeRequest {
+            key: self.keys.feed(),
+            revision: known.modified,
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        match self.members.range(request, CALL_TIME).await {
+            Ok(answer) => Ok(answer.kvs.first().is_some_and(|kv| kv.version == known.version)),
+            // What is compacted tells nothing.
+            Err(status) if is_compacted(&status) => Ok(true),
+            Err(status) => Err(status),
+        }
     }
 
     /// Hands a version of the feed to the tail.

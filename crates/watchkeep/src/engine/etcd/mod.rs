@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod commit;
 mod follow;
+mod halve;
 mod keys;
 mod ledger;
 mod past;

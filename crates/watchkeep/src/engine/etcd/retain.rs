@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonic::Code;
 
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -20,18 +21,21 @@ use crate::types::sync::{Mutex, lock};
 use super::buffer::{Buffer, Of};
 use super::client::refused;
 use super::cluster::{Cluster, rows_of};
-use super::everything;
 use super::settings::{self, Settings};
 use super::stored::{NamedRow, Record, commit_of};
 use super::wire::{Compare, KeyValue, PutRequest, RangeRequest, Request, TxnRequest};
+use super::{everything, halve};
 
-/// How old history is at the least that goes by itself, whatever retention says: those who follow from other machines,
-/// and hold snapshots there, are behind by less.
+/// For how long this process must have seen a commit before what came before it goes by itself, whatever retention says:
+/// those who follow from other machines, and hold snapshots there, are behind by less. No clock is asked for it that
+/// somebody may set.
 const MARGIN: Duration = Duration::from_secs(120);
 /// How often it is looked whether something may go, unless much was written.
 const LOOK: Duration = Duration::from_secs(300);
 /// How often at the most: a compaction costs the servers a look at all that they hold.
 const SOONEST: Duration = Duration::from_secs(2);
+/// How many leases are tried that may be gone: the one at hand, and a new one.
+const LEASES: usize = 2;
 /// Which part of what is kept is much.
 const PART: u64 = 8;
 
@@ -150,16 +154,26 @@ fn is_keeper(cluster: &Cluster) -> Result<bool> {
     if let Some(there) = cluster.client.range(look(), cluster.patience)?.kvs.first() {
         return Ok(there.value == ours);
     }
-    // It goes with our session.
-    let put = PutRequest { key: key.clone(), value: ours.clone(), lease: cluster.lease()? };
-    let request = TxnRequest {
-        compare: vec![Compare::modified(key.clone(), 0)],
-        success: vec![Request::Put(put).into()],
-        failure: vec![Request::Range(look()).into()],
-    };
-    let answer = cluster.client.commit(request).map_err(|status| refused(&status))?;
-    let is_ours = |row: &KeyValue| row.value == ours;
-    Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours))
+    // It goes with our session, which may be gone itself.
+    for _ in 0..LEASES {
+        let lease = cluster.lease()?;
+        let put = PutRequest { key: key.clone(), value: ours.clone(), lease };
+        let request = TxnRequest {
+            compare: vec![Compare::modified(key.clone(), 0)],
+            success: vec![Request::Put(put).into()],
+            failure: vec![Request::Range(look()).into()],
+        };
+        let answer = match cluster.client.commit(request) {
+            Err(status) if status.code() == Code::NotFound => {
+                cluster.leave_session(lease);
+                continue;
+            }
+            answer => answer.map_err(|status| refused(&status))?,
+        };
+        let is_ours = |row: &KeyValue| row.value == ours;
+        return Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours));
+    }
+    Ok(false)
 }
 
 /// Which consumer has acknowledged least.
@@ -188,7 +202,8 @@ fn cut(cluster: &Arc<Cluster>, keep: &Retention, need: &Need) -> Result<Option<i
     if wanted <= known {
         return Ok(None);
     }
-    let mut to = wanted.min(log.older_than(MARGIN.max(need.snapshot_age.saturating_mul(2)))?);
+    let margin = MARGIN.max(need.snapshot_age.saturating_mul(2));
+    let mut to = wanted.min(cluster.tail.seen_before(margin).unwrap_or(0));
     if let Some((_, acked)) = least_acknowledged(cluster)?.filter(|(_, acked)| commit_of(*acked) < to) {
         let ceiling = log.before_bytes(keep.consumer_bytes).max(log.older_than(keep.consumer_age)?);
         to = to.min(ceiling.max(commit_of(acked)));
@@ -215,7 +230,7 @@ impl Log<'_> {
         // What came before the store was opened here is not counted: a commit has at least one.
         let version = self.cluster.tail.link().version;
         match version.checked_sub_unsigned(count).filter(|first| *first > 1) {
-            Some(upto) => self.last(true, |feed| feed.version <= upto),
+            Some(upto) => self.last(true, |feed| Some(feed.version <= upto)),
             None => Ok(0),
         }
     }
@@ -225,38 +240,32 @@ impl Log<'_> {
         self.cluster.tail.before_bytes(bytes).unwrap_or(0)
     }
 
-    /// The last commit that is older. One that is dated in the future is as young as any.
+    /// The last commit that is older. One that is dated in the future tells nothing of its age, nor does the first version,
+    /// which has no events.
     fn older_than(&self, age: Duration) -> Result<i64> {
         if age == Duration::MAX {
             return Ok(0);
         }
-        self.last(false, |feed| match Record::decode(&feed.value, feed.mod_revision) {
-            Some((_, told)) => told.first().is_none_or(|told| self.now.since(told.change.timestamp) > age),
-            None => false,
-        })
+        self.last(false, |feed| is_older(feed, self.now, age))
     }
 
-    /// The last commit of which this is so, where it is so of all before it: halves the revisions of the cluster.
-    fn last(&self, keys_only: bool, is_so: impl Fn(&KeyValue) -> bool) -> Result<i64> {
+    /// The last commit of which this is so.
+    fn last(&self, keys_only: bool, is_so: impl Fn(&KeyValue) -> Option<bool>) -> Result<i64> {
         let cluster = self.cluster;
-        let (mut low, mut high) = (0, cluster.tail.link().modified);
         let known = cluster.keeper.compacted.load(Ordering::Relaxed);
-        // Mostly nothing of what can be read is to go.
-        let mut middle = known.max(cluster.created).max(commit_of(cluster.tail.trimmed()));
-        let (mut found, mut is_first) = (0, true);
-        while low < high {
-            match at(cluster, middle, keys_only)? {
-                // Nothing before it can be read.
-                Some(feed) if is_first && !is_so(&feed) => return Ok(0),
-                Some(feed) if !is_so(&feed) => high = feed.mod_revision - 1,
-                Some(feed) => (low, found) = (middle, feed.mod_revision),
-                // It is compacted: what can be read comes after it.
-                None => low = middle,
-            }
-            (middle, is_first) = (low + (high - low + 1) / 2, false);
-        }
-        Ok(found)
+        let first = known.max(cluster.created).max(commit_of(cluster.tail.trimmed()));
+        let last = cluster.tail.link().modified;
+        halve::last((first, last), |revision| {
+            Ok(at(cluster, revision, keys_only)?.map(|feed| (feed.mod_revision, is_so(&feed))))
+        })
     }
+}
+
+/// Whether a commit is older, if it tells.
+fn is_older(feed: &KeyValue, now: Timestamp, age: Duration) -> Option<bool> {
+    let Some((_, told)) = Record::decode(&feed.value, feed.mod_revision) else { return Some(false) };
+    let made = told.first()?.change.timestamp;
+    (made <= now).then(|| now.since(made) > age)
 }
 
 /// The feed as of a revision of the cluster, if that can still be read.
@@ -269,5 +278,41 @@ fn at(cluster: &Cluster, revision: i64, keys_only: bool) -> Result<Option<KeyVal
     match cluster.client.range(request, cluster.patience) {
         Err(error) if matches!(error.reason(), Reason::HistoryGone) => Ok(None),
         answer => Ok(answer?.kvs.into_iter().next()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::types::event::{Change, Kind};
+
+    use super::super::stored::end_of;
+    use super::*;
+
+    /// A version of the feed with an event of this time, or without any.
+    fn feed(made: Option<i64>) -> KeyValue {
+        let revision = end_of(7);
+        let change = |made| Change {
+            revision,
+            commit: revision,
+            kind: Kind::Set,
+            group: "g".into(),
+            key: Some("k".into()),
+            value: None,
+            content_type: None,
+            deadline: None,
+            previous: None,
+            origin: None,
+            timestamp: Timestamp::from_millis(made),
+        };
+        let record = Record { id: 1, changes: made.map(change).into_iter().collect() };
+        KeyValue { mod_revision: 7, value: record.encode(|_| None), ..KeyValue::default() }
+    }
+
+    #[test]
+    fn what_has_no_time_or_one_that_is_to_come_does_not_tell_how_old_it_is() {
+        let is_older = |made| is_older(&feed(made), Timestamp::from_millis(10_000), Duration::from_secs(5));
+        assert_eq!([is_older(Some(4_999)), is_older(Some(5_000))], [Some(true), Some(false)]);
+        assert_eq!([is_older(Some(10_000)), is_older(Some(10_001))], [Some(false), None]);
+        assert_eq!(is_older(None), None, "the first version only says that the store was made");
     }
 }

@@ -34,6 +34,11 @@ impl Settings {
             Compaction::Never => Retention::FOREVER,
         }
     }
+
+    /// Whether this stands there: as it is written, for ages are cut to milliseconds.
+    fn is_set(&self, set: &Settings) -> bool {
+        self.encode(0) == set.encode(0)
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -111,7 +116,7 @@ pub(super) fn apply(
             compaction: options.compaction.unwrap_or(set.compaction),
             retention: options.retention.unwrap_or(set.retention),
         };
-        if wanted == set {
+        if wanted.is_set(&set) {
             return Ok(set);
         }
         let put = Request::Put(PutRequest { key: keys.settings(), value: wanted.encode(0), lease: 0 });
@@ -141,5 +146,18 @@ mod tests {
             }
         }
         assert_eq!(Settings::default().kept(), Retention::FOREVER);
+    }
+
+    #[test]
+    fn what_is_cut_when_it_is_written_counts_as_set() {
+        for max_age in [Duration::from_secs(86_400) / 7, Duration::from_secs(u64::MAX), Duration::MAX] {
+            let wanted = Settings {
+                compaction: Compaction::Own,
+                retention: Retention { max_age, ..Retention::default() },
+            };
+            let set = Settings::decode(&wanted.encode(0), 1).expect("settings");
+            assert!(wanted.is_set(&set), "{max_age:?}");
+            assert!(!Settings::default().is_set(&set));
+        }
     }
 }

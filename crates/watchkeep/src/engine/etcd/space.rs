@@ -1,13 +1,16 @@
 //! How much room the members of a cluster have left. A member that has none takes nothing any more, no delete either, and
 //! all the others with it; so values are refused before that.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::types::error::{Reason, Result};
+use tonic::{Code, Status};
+
+use crate::types::error::Reason;
 use crate::types::sync::{Mutex, lock};
 
-use super::client::GRANT;
+use super::client::{Called, Client, GRANT, Members};
 use super::cluster::Cluster;
 use super::wire::{LeaseGrantRequest, LeaseGrantResponse, StatusResponse};
 
@@ -19,7 +22,9 @@ const IN_USE: u64 = 90;
 const GROWN: u64 = 98;
 /// How often the members are asked.
 const LOOK: Duration = Duration::from_secs(3);
-/// And after how many bytes that were written here: a part of the quota, and at the most so many.
+/// After what time a member is forgotten that says nothing while others do: it may never come back.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+/// After how many bytes that were written here a member is asked as well: a part of the quota, and at the most so many.
 const PART: u64 = 64;
 const WRITTEN: u64 = 16 << 20;
 /// How long the lease lives that makes a member count, in seconds.
@@ -33,20 +38,29 @@ pub(super) struct Space {
     state: Mutex<State>,
     /// What was written since a member was asked.
     written: AtomicU64,
+    /// Whether it was said that nobody tells.
+    has_warned: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
-    looked: Instant,
+    looked: Option<Instant>,
+    members: Vec<Member>,
+}
+
+/// What a member said last.
+#[derive(Debug)]
+struct Member {
+    id: u64,
+    said: Instant,
     room: Room,
 }
 
-/// Of the member that has the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
-    pub(super) in_use: u64,
-    pub(super) size: u64,
-    pub(super) quota: u64,
+struct Room {
+    in_use: u64,
+    size: u64,
+    quota: u64,
 }
 
 impl Room {
@@ -57,133 +71,219 @@ impl Room {
     fn is_full(&self) -> bool {
         Room::is_over(self.in_use, IN_USE, self.quota) || Room::is_over(self.size, GROWN, self.quota)
     }
-
-    /// The smaller of both.
-    fn least(self, other: Room) -> Room {
-        let by_free = |room: &Room| room.quota.saturating_sub(room.in_use);
-        Room {
-            in_use: if by_free(&other) < by_free(&self) { other.in_use } else { self.in_use },
-            size: self.size.max(other.size),
-            quota: self.quota.min(other.quota),
-        }
-    }
 }
 
 impl Space {
-    /// `first`: what a member said, if it did.
-    pub(super) fn new(told: Option<u64>, first: Option<&StatusResponse>) -> Space {
-        let room = Room { in_use: 0, size: 0, quota: told.unwrap_or(QUOTA) };
-        let state = State { looked: Instant::now(), room };
-        let space = Space { told, state: Mutex::new(state), written: AtomicU64::new(0) };
-        space.note(first.map(|status| space.of(status)).into_iter());
+    /// `first`: what came of asking a member.
+    pub(super) fn new(told: Option<u64>, first: &Called<StatusResponse>) -> Space {
+        let state = State { looked: Some(Instant::now()), members: Vec::new() };
+        let (written, has_warned) = (AtomicU64::default(), AtomicBool::default());
+        let space = Space { told, state: Mutex::new(state), written, has_warned };
+        space.note([first]);
         space
     }
 
-    /// Why values are refused, if they are.
+    /// Why values are refused, if they are: one member without room is enough.
     pub(super) fn refusal(&self) -> Option<Reason> {
-        let room = lock(&self.state).room;
-        let Room { in_use, size, quota } = room;
-        room.is_full().then_some(Reason::ClusterTight { in_use, size, quota })
+        let state = lock(&self.state);
+        let full = state.members.iter().find(|member| member.room.is_full())?;
+        let Room { in_use, size, quota } = full.room;
+        Some(Reason::ClusterTight { in_use, size, quota })
     }
 
     fn of(&self, status: &StatusResponse) -> Room {
         let number = |number: i64| u64::try_from(number).unwrap_or(0);
-        let theirs = Some(number(status.db_size_quota)).filter(|quota| *quota > 0);
-        let quota = self.told.or(theirs).unwrap_or(QUOTA);
+        let theirs = match status.db_size_quota {
+            0 => QUOTA,
+            // It has none.
+            ..0 => u64::MAX,
+            quota => number(quota),
+        };
+        let quota = self.told.unwrap_or(theirs);
         Room { in_use: number(status.db_size_in_use), size: number(status.db_size), quota }
     }
 
     /// Whether so much was written that a member is to be asked.
     fn wrote(&self, bytes: u64) -> bool {
-        let much = WRITTEN.min(lock(&self.state).room.quota / PART);
+        let least = lock(&self.state).members.iter().map(|member| member.room.quota).min();
+        let much = WRITTEN.min(least.or(self.told).unwrap_or(QUOTA) / PART);
         self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) >= much
     }
 
-    fn note(&self, all: impl Iterator<Item = Room>) {
-        if let Some(room) = all.reduce(Room::least) {
-            self.written.store(0, Ordering::Relaxed);
-            lock(&self.state).room = room;
+    /// What came of asking some members. What is known of the others stays.
+    fn note<'a>(&self, all: impl IntoIterator<Item = &'a Called<StatusResponse>>) {
+        // Whoever says nothing now is not asked by each commit.
+        self.written.store(0, Ordering::Relaxed);
+        for said in all {
+            match said {
+                Ok(status) => self.note_one(status),
+                Err(status) => self.warn(status),
+            }
         }
+    }
+
+    fn note_one(&self, status: &StatusResponse) {
+        let id = status.header.as_ref().map_or(0, |header| header.member_id);
+        let member = Member { id, said: Instant::now(), room: self.of(status) };
+        let members = &mut lock(&self.state).members;
+        members.retain(|other| other.id != id && other.said.elapsed() < FORGOTTEN);
+        members.push(member);
+    }
+
+    /// Says once that nobody watches the room, where members refuse to tell.
+    fn warn(&self, status: &Status) {
+        if status.code() != Code::PermissionDenied {
+            tracing::debug!(%status, "a member does not tell how much room it has");
+        } else if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %status,
+                "the room in the cluster cannot be watched, so values are taken until it refuses everything; give the \
+                 store's user the role root, or watch the members' size by other means"
+            );
+        }
+    }
+
+    /// Whether it is time to ask the members.
+    fn is_due(&self) -> bool {
+        let looked = &mut lock(&self.state).looked;
+        let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        if is_due {
+            *looked = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Asks all members for their room, now and then. Nobody waits for them: one may be silent.
+    fn look(self: &Arc<Self>, client: &Client) {
+        if !self.is_due() {
+            return;
+        }
+        let (space, members) = (self.clone(), client.members());
+        client.spawn(async move {
+            space.note(&members.clone().statuses().await);
+            if space.refusal().is_some() {
+                nudge(&members).await;
+            }
+        });
+    }
+}
+
+/// A member counts its free pages when it commits something, so what a compaction freed is not seen while nobody writes.
+/// A lease is no part of the history, and leaves nothing behind.
+async fn nudge(members: &Members) {
+    let granted: Called<LeaseGrantResponse> =
+        members.ask(GRANT, LeaseGrantRequest { ttl: NUDGE }, LOOK).await;
+    if let Err(status) = granted {
+        tracing::debug!(%status, "a member that is almost full could not be made to count");
     }
 }
 
 impl Cluster {
     /// Something was written: now and then the member that took it is asked for its room.
     pub(super) fn wrote(&self, bytes: usize) {
-        if !self.space.wrote(bytes as u64) {
-            return;
-        }
-        match self.client.status() {
-            Ok(status) => self.space.note([self.space.of(&status)].into_iter()),
-            Err(status) => tracing::debug!(%status, "a member does not tell how much room it has"),
+        if self.space.wrote(bytes as u64) {
+            self.space.note([&self.client.status()]);
         }
     }
 
-    /// Asks all members for their room, now and then.
+    /// Has all members asked for their room, now and then.
     pub(super) fn look_for_room(&self) {
-        let mut state = lock(&self.space.state);
-        if state.looked.elapsed() < LOOK {
-            return;
-        }
-        state.looked = Instant::now();
-        drop(state);
-        if let Ok(all) = self.client.statuses() {
-            self.space.note(all.iter().map(|status| self.space.of(status)));
-        }
-        if self.space.refusal().is_some() {
-            self.nudge();
-        }
-    }
-
-    /// A member counts its free pages when it commits something, so what a compaction freed is not seen while nobody writes.
-    /// A lease is no part of the history, and leaves nothing behind.
-    fn nudge(&self) {
-        let granted: Result<LeaseGrantResponse> =
-            self.client.ask(GRANT, LeaseGrantRequest { ttl: NUDGE }, LOOK);
-        if let Err(error) = granted {
-            tracing::debug!(%error, "a member that is almost full could not be made to count");
-        }
+        self.space.look(&self.client);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use super::super::address::Address;
+    use super::super::wire::ResponseHeader;
     use super::*;
 
-    fn said(size: i64, in_use: i64, quota: i64) -> StatusResponse {
-        let version = String::new();
-        StatusResponse { version, db_size: size, db_size_in_use: in_use, db_size_quota: quota }
+    fn said_by(member_id: u64, [size, in_use, quota]: [i64; 3]) -> Called<StatusResponse> {
+        let header = Some(ResponseHeader { member_id, ..ResponseHeader::default() });
+        let sizes = StatusResponse { db_size: size, db_size_in_use: in_use, ..StatusResponse::default() };
+        Ok(StatusResponse { header, db_size_quota: quota, ..sizes })
+    }
+
+    fn said(size: i64, in_use: i64, quota: i64) -> Called<StatusResponse> {
+        said_by(1, [size, in_use, quota])
+    }
+
+    fn refused() -> Called<StatusResponse> {
+        Err(Status::permission_denied("etcdserver: permission denied"))
+    }
+
+    fn is_full(space: &Space) -> bool {
+        space.refusal().is_some()
     }
 
     #[test]
     fn values_are_refused_before_the_quota_and_taken_again_below_it() {
-        let space = Space::new(Some(1_000), None);
-        let is_full_with = |all: &[StatusResponse]| {
-            space.note(all.iter().map(|status| space.of(status)));
-            space.refusal().is_some()
+        let space = Space::new(Some(1_000), &refused());
+        let is_full_with = |all: &[Called<StatusResponse>]| {
+            space.note(all);
+            is_full(&space)
         };
         assert!(!is_full_with(&[said(900, 899, 0)]));
         assert!(is_full_with(&[said(900, 900, 0)]));
-        assert!(is_full_with(&[said(100, 100, 0), said(950, 920, 0)]), "one member is enough");
         assert!(!is_full_with(&[said(950, 400, 0)]), "free pages are taken again");
         assert!(is_full_with(&[said(980, 400, 0)]), "it may grow by any value");
         assert!(is_full_with(&[]), "nobody says anything else");
+        assert!(is_full_with(&[refused()]), "nor that");
         assert!(!is_full_with(&[said(10, 10, 0)]));
     }
 
     #[test]
-    fn the_quota_is_what_is_told_or_what_the_servers_say_or_their_default() {
-        let quota = |told, said: &StatusResponse| Space::new(told, None).of(said).quota;
-        assert_eq!(quota(Some(7), &said(1, 1, 9)), 7);
-        assert_eq!(quota(None, &said(1, 1, 9)), 9);
-        assert_eq!(quota(None, &said(1, 1, 0)), QUOTA);
+    fn what_one_member_says_is_of_that_one() {
+        let space = Space::new(None, &said_by(1, [100, 100, 1_000]));
+        space.note(&[said_by(2, [950, 920, 1_000]), said_by(3, [800, 800, -1])]);
+        assert!(is_full(&space), "one member is enough");
+        space.note(&[said_by(1, [100, 100, 1_000])]);
+        assert!(is_full(&space), "the other one is as it was");
+        space.note(&[said_by(2, [950, 100, 1_000])]);
+        assert!(!is_full(&space), "sizes of one are not held against the quota of another");
     }
 
     #[test]
-    fn a_member_is_asked_after_so_many_bytes() {
-        let space = Space::new(Some(64_000), None);
+    fn the_quota_is_what_is_told_or_what_the_servers_say_or_their_default() {
+        let quota = |told, said: Called<StatusResponse>| {
+            said.map(|said| Space::new(told, &refused()).of(&said).quota).ok()
+        };
+        assert_eq!(quota(Some(7), said(1, 1, 9)), Some(7));
+        assert_eq!(quota(None, said(1, 1, 9)), Some(9));
+        assert_eq!(quota(None, said(1, 1, 0)), Some(QUOTA));
+        assert!(!is_full(&Space::new(None, &said(i64::MAX, i64::MAX, -1))), "it has none");
+    }
+
+    #[test]
+    fn a_member_is_asked_after_so_many_bytes_whether_or_not_it_answers() {
+        let space = Space::new(Some(64_000), &refused());
         assert!(!space.wrote(999) && space.wrote(1));
-        space.note([space.of(&said(1, 1, 0))].into_iter());
-        assert!(!space.wrote(999));
+        for answer in [said(1, 1, 0), refused()] {
+            space.note([&answer]);
+            assert!(!space.wrote(999) && space.wrote(1));
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_member_that_is_silent() {
+        let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let place = format!("etcd://{}/app", silent.local_addr().expect("an address"));
+        let client = Client::new(&Address::parse(&place, |_| None).expect("an address")).expect("a client");
+        let space = Arc::new(Space::new(None, &refused()));
+        lock(&space.state).looked = None;
+        let asked = Instant::now();
+        space.look(&client);
+        assert!(asked.elapsed() < super::super::client::STATUS_TIME);
+        assert!(!space.is_due(), "it is being asked");
+    }
+
+    #[test]
+    fn who_is_refused_is_told_once() {
+        let space = Space::new(None, &Err(Status::unavailable("it is away")));
+        assert!(!space.has_warned.load(Ordering::Relaxed), "it may come back");
+        space.note([&refused()]);
+        assert!(space.has_warned.load(Ordering::Relaxed));
     }
 }

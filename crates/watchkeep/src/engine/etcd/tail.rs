@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::driver::{Lane, Signal};
 use crate::engine::LogPage;
 use crate::engine::feed::Feed;
-use crate::types::clock::Timestamp;
+use crate::types::clock::{Clock, Timestamp};
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::{Change, Kind};
 use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
@@ -19,6 +19,9 @@ use crate::types::sync::{Condvar, Mutex, lock};
 
 use super::ledger::Ledger;
 use super::stored::{commit_of, end_of};
+
+/// What became of a store whose feed is not the one that was followed.
+pub(super) const SET_BACK: &str = "set back, as by a backup";
 
 /// How many events are kept, and of what weight.
 const KEPT: usize = 65_536;
@@ -42,6 +45,8 @@ pub(super) enum Offered {
     Known,
     /// Some before it are missing.
     Ahead,
+    /// It is of another feed: one with a commit that is not known, in the place of one that is.
+    Other,
 }
 
 struct State {
@@ -68,23 +73,24 @@ pub(super) struct Tail {
     /// What this process committed, for the hub.
     pub(super) feed: Feed,
     signal: Arc<Signal>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Tail {
     /// After a commit up to which everything is known to be done.
-    pub(super) fn new(link: Link, trimmed: Revision, signal: Arc<Signal>) -> Tail {
+    pub(super) fn new(link: Link, trimmed: Revision, signal: Arc<Signal>, clock: Arc<dyn Clock>) -> Tail {
         let state = State {
             link,
             window: VecDeque::new(),
             bytes: 0,
             base: end_of(link.modified),
             trimmed,
-            ledger: Ledger::new(link.modified),
+            ledger: Ledger::new(link.modified, clock.monotonic()),
             ids: VecDeque::new(),
             soonest: None,
             broken: None,
         };
-        Tail { state: Mutex::new(state), changed: Condvar::new(), feed: Feed::default(), signal }
+        Tail { state: Mutex::new(state), changed: Condvar::new(), feed: Feed::default(), signal, clock }
     }
 
     pub(super) fn link(&self) -> Link {
@@ -131,10 +137,16 @@ impl Tail {
         lock(&self.state).ledger.before_bytes(bytes)
     }
 
+    /// The last commit that was seen here so long ago, if one was since the store was opened here.
+    pub(super) fn seen_before(&self, age: Duration) -> Option<i64> {
+        let then = self.clock.monotonic().checked_sub(age)?;
+        lock(&self.state).ledger.seen_by(then)
+    }
+
     /// A commit that the cluster told of.
     pub(super) fn offer(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
         let has_deadline = changes.iter().any(|change| change.deadline.is_some());
-        let offered = self.add(id, link, changes, false);
+        let offered = self.add(id, link, changes, None);
         if offered == Offered::Next {
             if has_deadline {
                 self.signal.raise(Lane::Vital);
@@ -144,45 +156,48 @@ impl Tail {
         offered
     }
 
-    /// A commit of this process.
-    fn offer_own(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Offered {
-        self.add(id, link, changes, true)
-    }
-
-    fn add(&self, id: u128, link: Link, changes: Vec<Arc<Change>>, own: bool) -> Offered {
+    /// `own`: what came before a commit of this process, as the cluster has it.
+    fn add(&self, id: u128, link: Link, changes: Vec<Arc<Change>>, own: Option<Link>) -> Offered {
         let mut state = lock(&self.state);
         let known = state.link;
         if link.version <= known.version {
-            return Offered::Known;
+            // What this process commits is not told by others as something else.
+            let is_other = own.is_some() && state.knows(link) && !state.has(id);
+            return if is_other { Offered::Other } else { Offered::Known };
         }
         if link.version > known.version + 1 {
             return Offered::Ahead;
         }
-        if own {
+        if own.is_some_and(|before| before != known) {
+            return Offered::Other;
+        }
+        if own.is_some() {
             // In the order of the commits, so under the lock.
             self.feed.push(end_of(known.modified), end_of(link.modified), changes.clone());
         }
-        let gone = state.push(id, link, changes);
+        let gone = state.push(id, (link, self.clock.monotonic()), changes);
         drop(state);
         drop(gone);
         self.changed.notify_all();
         Offered::Next
     }
 
-    /// Adds a commit of this process, once those before it are known.
+    /// Adds a commit of this process, once those before it are known; refuses one whose chain is another. `before` is the
+    /// last of those, as the cluster has it.
     pub(super) fn commit(
         &self,
         id: u128,
-        link: Link,
+        (before, link): (Link, Link),
         changes: &[Arc<Change>],
         limit: Duration,
     ) -> Result<()> {
         let until = Instant::now() + limit;
         loop {
-            if self.offer_own(id, link, changes.to_vec()) != Offered::Ahead {
-                return Ok(());
+            match self.add(id, link, changes.to_vec(), Some(before)) {
+                Offered::Next | Offered::Known => return Ok(()),
+                Offered::Other => return Err(Reason::FeedReplaced { what: SET_BACK }.into()),
+                Offered::Ahead => self.wait(link.version - 1, until)?,
             }
-            self.wait(link.version - 1, until)?;
         }
     }
 
@@ -226,9 +241,10 @@ impl Tail {
         (state.base, state.bytes) = (before.unwrap_or(end_of(link.modified)), 0);
         state.trimmed = state.trimmed.max(state.base);
         state.ids.clear();
-        state.ledger.jump(link.modified.saturating_sub(1));
+        let now = self.clock.monotonic();
+        state.ledger.jump(link.modified.saturating_sub(1), now);
         let gone = std::mem::take(&mut state.window);
-        let cut = state.push(id, link, changes);
+        let cut = state.push(id, (link, now), changes);
         // What is lost may have brought any deadline: the cluster is asked.
         state.soonest = Some(Timestamp::default());
         drop(state);
@@ -290,8 +306,22 @@ impl Tail {
 }
 
 impl State {
+    /// Whether a commit of this version is known by its id.
+    fn knows(&self, link: Link) -> bool {
+        self.ids.front().is_some_and(|(_, first)| first.version <= link.version)
+    }
+
+    fn has(&self, id: u128) -> bool {
+        self.ids.iter().rev().any(|(known, _)| *known == id)
+    }
+
     /// Adds a commit; what is let go for it.
-    fn push(&mut self, id: u128, link: Link, changes: Vec<Arc<Change>>) -> Vec<Arc<Change>> {
+    fn push(
+        &mut self,
+        id: u128,
+        (link, seen): (Link, Duration),
+        changes: Vec<Arc<Change>>,
+    ) -> Vec<Arc<Change>> {
         self.link = link;
         self.ids.push_back((id, link));
         if self.ids.len() > IDS {
@@ -299,7 +329,7 @@ impl State {
         }
         self.bytes += changes.iter().map(|change| change.weight()).sum::<usize>();
         let payload = changes.iter().map(|change| change.payload() as u64).sum();
-        self.ledger.add(link.modified, changes.len() as u64, payload);
+        self.ledger.add((link.modified, seen), changes.len() as u64, payload);
         let deadlines = changes.iter().filter(|change| change.kind != Kind::Expire);
         self.soonest = self.soonest.into_iter().chain(deadlines.filter_map(|change| change.deadline)).min();
         self.window.extend(changes);
@@ -324,7 +354,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use crate::types::clock::SystemClock;
+
     use super::*;
+
+    fn tail_at(version: i64, modified: i64) -> Tail {
+        Tail::new(Link { version, modified }, Revision::ZERO, Signal::unheard(), Arc::new(SystemClock))
+    }
 
     fn change(modified: i64) -> Arc<Change> {
         let revision = end_of(modified);
@@ -346,7 +382,7 @@ mod tests {
     #[test]
     fn the_chain_takes_what_is_next_and_nothing_else() {
         let at = |version, modified| Link { version, modified };
-        let tail = Tail::new(at(3, 30), Revision::ZERO, Signal::unheard());
+        let tail = tail_at(3, 30);
         let offer =
             |link: Link| tail.offer(link.version.unsigned_abs().into(), link, vec![change(link.modified)]);
         assert_eq!(offer(at(3, 30)), Offered::Known, "twice");
@@ -373,8 +409,36 @@ mod tests {
     }
 
     #[test]
+    fn a_commit_in_another_chain_is_refused() {
+        let at = |version, modified| Link { version, modified };
+        let limit = Duration::from_secs(60);
+        let tail = || {
+            let tail = tail_at(48, 980);
+            for (version, modified) in [(49_i64, 990), (50, 1_000)] {
+                assert_eq!(
+                    tail.offer(version.unsigned_abs().into(), at(version, modified), Vec::new()),
+                    Offered::Next
+                );
+            }
+            tail
+        };
+        let commit = |tail: &Tail, id, before, link| {
+            tail.commit(id, (before, link), &[], limit).map_err(|error| error.kind())
+        };
+        // Its own commit may come by the watch first.
+        assert_eq!(commit(&tail(), 50, at(49, 990), at(50, 1_000)), Ok(()));
+        assert_eq!(commit(&tail(), 51, at(50, 1_000), at(51, 1_001)), Ok(()));
+        // Of before it was opened here, nothing is known.
+        assert_eq!(commit(&tail(), 7, at(47, 970), at(48, 980)), Ok(()));
+        // Set back to the 45th, and written to again: the 50th, or the 51st after another 50th.
+        let replaced = Err(crate::types::error::ErrorKind::Replaced);
+        assert_eq!(commit(&tail(), 7, at(49, 1_003), at(50, 1_004)), replaced);
+        assert_eq!(commit(&tail(), 7, at(50, 1_004), at(51, 1_005)), replaced);
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_and_whole() {
-        let tail = Tail::new(Link { version: 0, modified: 0 }, Revision::ZERO, Signal::unheard());
+        let tail = tail_at(0, 0);
         let total = i64::try_from(KEPT).expect("a number") + 100;
         for number in 1..=total {
             let link = Link { version: number, modified: number };

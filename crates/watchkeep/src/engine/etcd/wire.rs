@@ -301,6 +301,8 @@ pub(super) struct StatusRequest {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
     #[prost(string, tag = "2")]
     pub(super) version: String,
     /// Of the member's file, which a compaction does not shrink.
@@ -309,7 +311,7 @@ pub(super) struct StatusResponse {
     /// Without the pages that are free in it.
     #[prost(int64, tag = "9")]
     pub(super) db_size_in_use: i64,
-    /// Since etcd 3.6.
+    /// Since etcd 3.6; less than zero where there is none.
     #[prost(int64, tag = "12")]
     pub(super) db_size_quota: i64,
 }
