@@ -171,9 +171,8 @@ fn deadlines_that_change_are_followed() -> Result<()> {
 fn catching_up_ends_although_the_source_is_written_to_all_the_time() -> Result<()> {
     let (source, target) = stores()?;
     let (mut migration, at) = passed(&source, &target)?;
-    for number in 0..10 {
-        source.set("g", &number.to_string(), "v")?;
-    }
+    // More than a page of the log.
+    source.transaction(|tx| (0..1_500).try_for_each(|number| tx.set("g", &number.to_string(), "v")))?;
     // Each transaction that the target gets brings more than it held.
     let writer = source.clone();
     let more = target.on_change(move |event| {
