@@ -75,7 +75,7 @@ fn a_file_moves_into_a_cluster_while_others_write_to_it() -> watchkeep::Result<(
     assert_eq!(
         copied,
         json!({
-            "entries": ENTRIES + 1, "written": ENTRIES + 1, "followed": 0, "quotas": 0, "consumers": [], "switched": false,
+            "entries": ENTRIES + 1, "written": ENTRIES + 1, "followed": 0, "quotas": 0, "consumers": [], "switched": false, "warnings": [],
         })
     );
 

@@ -20,7 +20,8 @@ quotas and consumers, and compares the two. The seal stays and says where the st
 if something is amiss it is lifted, and SOURCE is as before. A consumer is copied when it
 has acknowledged all that concerns it: otherwise its position cannot be told in the
 target, and the switch is refused. Named consumers go on there, cursors and revisions do
-not: whoever kept a cursor starts from a snapshot.
+not: whoever kept a cursor starts from a snapshot. Nobody writes to SOURCE while the two
+are compared. Who reads or watches it is told nothing: end those programs.
 
 What was interrupted goes on with --resume, which writes only what differs. Until the
 switch the target belongs to this command: what is there and not in SOURCE is deleted.")]

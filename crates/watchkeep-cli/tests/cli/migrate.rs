@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use watchkeep::{
-    ConsumerOptions, ConsumerStart, ErrorKind, Filter, Limits, Options, Quota, SetOptions, Store,
+    ConsumerOptions, ConsumerStart, Durability, ErrorKind, Filter, Limits, Options, Quota, Retention,
+    SetOptions, Store,
 };
 
 use crate::sandbox::Sandbox;
@@ -239,4 +240,44 @@ fn a_sealed_store_says_so_and_is_quiet_about_what_is_due() {
     assert_eq!(sandbox.ok(&["seal", "--lift"]), "not sealed\n");
     assert_eq!(sandbox.ok(&["set", "g", "k", "w"]).lines().count(), 1);
     assert!(sandbox.ok(&["history"]).contains("expire"));
+}
+
+#[test]
+fn two_runs_do_not_write_to_the_same_target() {
+    let sandbox = Sandbox::new();
+    sandbox.ok(&["--store", "app.db", "set", "g", "k", "v"]);
+    sandbox.ok(&["migrate", "app.db", "copy.db"]);
+    let (source, copy) = (open(&sandbox, "app.db"), open(&sandbox, "copy.db"));
+    let mark = copy.consumers().unwrap().remove(0).name;
+    // As a run holds it that goes on.
+    let held = copy.consumer(&mark).unwrap();
+    copy.set("g", "theirs", "v").unwrap();
+    let refused = sandbox.fails(4, &["migrate", "app.db", "copy.db", "--resume", "--switch"]);
+    assert!(refused.contains("another run") && refused.contains("process"), "{refused}");
+    assert_eq!((source.sealed().unwrap(), copy.count("g").unwrap()), (None, 2));
+    held.close().unwrap();
+    // The other run has switched, and its target is a store that is used.
+    source.seal(format!("moved to {}", sandbox.path("copy.db").display())).unwrap();
+    let told = sandbox.json(&["migrate", "app.db", "copy.db", "--resume", "--switch", "--json"]);
+    assert_eq!((&told["switched"], &told["written"]), (&json!(true), &json!(0)));
+    assert_eq!((copy.count("g").unwrap(), copy.consumers().unwrap().len()), (2, 0));
+}
+
+#[test]
+fn a_new_file_has_the_settings_of_the_source_and_tokens_that_stay_behind_are_named() {
+    let sandbox = Sandbox::new();
+    let retention = Retention::events(7_000);
+    let options = Options::new().retention(retention).durability(Durability::Relaxed);
+    let store = options.open(sandbox.path("app.db")).unwrap();
+    store.set("g", "k", "v").unwrap();
+    sandbox.ok(&["--store", "app.db", "token", "create", "--read"]);
+    sandbox.ok(&["migrate", "app.db", "copy.db"]);
+    let copy = open(&sandbox, "copy.db");
+    assert_eq!((copy.stats().unwrap().retention, copy.durability()), (retention, Durability::Relaxed));
+    let output = sandbox.output(&["migrate", "app.db", "copy.db", "--resume", "--switch", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    for said in [told["warnings"][0].as_str().unwrap(), &errors] {
+        assert!(said.contains("app.db-access") && said.contains("--require-token"), "{said}");
+    }
 }

@@ -68,7 +68,7 @@ pub(super) fn apply<R: Transaction>(
     if !write.work.passes_seals()
         && let Some(refused) = refuse_sealed(rows)
     {
-        return Ok(Clear::Done(Err(refused)));
+        return refused_or_known(rows, moment, write, refused).map(Clear::Done);
     }
     clear(rows, moment, write.work.is_several(), in_the_way, |rows| {
         let before = rows.end();
@@ -105,6 +105,24 @@ pub(super) fn close_over<R: Transaction>(
         result.map_err(Stop::Refused)?;
         let announced = rows.seal()?;
         Ok(Sealed { revision: rows.end(), announced })
+    })
+}
+
+/// What a sealed store says to a write: a batch that was applied before the seal has its answer, and whoever goes on
+/// elsewhere must know that.
+fn refused_or_known<R: Transaction>(
+    rows: &mut R,
+    moment: Moment,
+    write: &Write,
+    refused: Error,
+) -> Result<Result<Receipt>> {
+    let known = run(rows, false, |rows| Job::new(rows, moment, &write.author).known(&write.work))?;
+    Ok(match known {
+        Ok(Some((revision, outcomes))) => {
+            Ok(Receipt { done: Done::Repeated(outcomes), revision, announced: None })
+        }
+        Ok(None) => Err(refused),
+        Err(stop) => Err(stop.error()),
     })
 }
 

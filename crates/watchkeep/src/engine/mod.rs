@@ -290,16 +290,49 @@ pub(crate) trait Chores {
     fn trim(&self, before: Revision, force: Force) -> Result<u64>;
 }
 
+/// What a seal is changed for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// The text of the seal; none where the store is not sealed.
+    pub(crate) text: Option<&'a str>,
+    /// The last revision, where it matters.
+    pub(crate) last: Option<Revision>,
+}
+
+/// What a store was when its seal was to be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The text of its seal.
+    pub(crate) text: Option<String>,
+    /// The last revision.
+    pub(crate) last: Revision,
+}
+
+impl Found {
+    /// Refuses where it is not what was expected.
+    pub(crate) fn meets(&self, expected: Option<&Expected<'_>>) -> Result<()> {
+        let Some(Expected { text, last }) = expected else { return Ok(()) };
+        if self.text.as_deref() != *text {
+            return Err(Reason::OtherSeal { found: self.text.clone() }.into());
+        }
+        match *last {
+            Some(last) if self.last != last => {
+                Err(Reason::WrittenMeanwhile { last, found: self.last }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What is done with a store as a whole.
 pub(crate) trait Whole {
     /// What is wrong with it, with the number of entries, groups and events looked at.
     fn check(&self) -> Result<(Vec<String>, [u64; 3])>;
     /// Rebuilds the counters from the entries; what was changed.
     fn repair(&self) -> Result<Vec<String>>;
-    /// Refuses every write from now on, in every process, with this text; the last revision that there is.
-    fn seal(&self, why: &str) -> Result<Revision>;
-    /// Takes writes again; whether it was sealed.
-    fn unseal(&self) -> Result<bool>;
+    /// Refuses every write from now on, in every process, with this text, or without one takes writes again. Where
+    /// something is expected, only if that is so. What was there.
+    fn change_seal(&self, expected: Option<&Expected<'_>>, to: Option<&str>) -> Result<Found>;
     /// The text of the seal, if it is sealed.
     fn sealed(&self) -> Result<Option<String>>;
     /// The namespaces that have a quota.

@@ -11,11 +11,12 @@ mod rows;
 mod trim;
 mod write;
 
-use crate::types::batch::{Batch, BatchId, Operation};
+use crate::types::batch::{Batch, BatchId, Operation, Outcome};
 use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason};
 use crate::types::limits::{ANSWERS, Limits, REAP_STEP};
 use crate::types::name::{NameRange, check_label};
+use crate::types::revision::Revision;
 
 pub(crate) use consumers::describe;
 pub(crate) use rows::{
@@ -108,6 +109,14 @@ impl<'a, R: Rows> Job<'a, R> {
                 Ok(Effect::Quota)
             }
         }
+    }
+
+    /// What a write did, if it is a batch that was applied before; nothing is written.
+    pub(crate) fn known(&mut self, work: &Work) -> Result<Option<(Revision, Vec<Outcome>)>> {
+        self.check_origin()?;
+        let Work::Batch(batch) = work else { return Ok(None) };
+        let Some(id) = &batch.id else { return Ok(None) };
+        Ok(self.answered(id, batch.digest())?.map(|Answer { revision, outcomes, .. }| (revision, outcomes)))
     }
 
     /// Does something with a named consumer, in a transaction; the number under which it is held.

@@ -87,7 +87,7 @@ impl Acker {
     ///
     /// `Fenced` when the consumer is not ours any more; `InvalidArgument` for a revision that was not handed out;
     /// `Nested` inside a transaction's closure: acknowledge [through it](crate::Transaction::ack); `Busy`, `Full`,
-    /// `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn ack(&self, revision: Revision) -> Result<()> {
         let Some(upto) = self.lease.admit(revision)? else { return Ok(()) };
         let done = self.core.write(self.lease.write(self.lease.ack(Some(upto))));
@@ -224,7 +224,7 @@ impl Store {
     /// [`MAX_LABEL`](crate::MAX_LABEL); `InvalidArgument` when it is to start after
     /// a revision that lies after the last one; `ForeignCursor` and `LostCursor` when it is to start after a cursor that stands for no event
     /// of this store; `Busy`,
-    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Nested`, `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn consumer_with(&self, name: &str, options: ConsumerOptions) -> Result<Consumer> {
         let core = self.core();
         core.engine.may_wait(Wait::Commit)?;
@@ -361,7 +361,7 @@ impl Store {
     /// # Errors
     ///
     /// `NotFound`; `Held` while somebody holds it, unless forced: then the holder loses it; `InvalidArgument` for a
-    /// revision after the last one; `ForeignCursor` and `LostCursor` for a cursor that stands for no event of this store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// revision after the last one; `ForeignCursor` and `LostCursor` for a cursor that stands for no event of this store; `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn reset_consumer(&self, name: &str, to: ConsumerStart, force: Force) -> Result<()> {
         self.change_consumer(name, Act::Reset { to: self.own(to)?, force })
     }

@@ -161,7 +161,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `TooLarge`, `QuotaExceeded`, `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`,
+    /// `TooLarge`, `QuotaExceeded`, `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`,
     /// `UnknownOutcome`.
     pub fn set(&self, group: &str, key: &str, value: impl Into<Value>) -> Result<Revision> {
         self.set_with(group, key, value, SetOptions::new())
@@ -202,7 +202,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn delete(&self, group: &str, key: &str) -> Result<bool> {
         self.delete_with(group, key, DeleteOptions::new())
     }
@@ -290,7 +290,7 @@ impl Store {
     /// `Conflict` when conditions do not hold, with [all of them](crate::Error::unmet); `ForeignCursor` and
     /// `LostCursor` for a condition whose cursor stands for no event of this store, see [`revision_of`](Store::revision_of); `InvalidArgument` for
     /// a time to live below 1 ms or past the year 9999, and for an empty prefix to delete; `TooLarge`, `QuotaExceeded`,
-    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Busy`, `Nested`, `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn apply(&self, batch: Batch) -> Result<Applied> {
         self.core().write(self.batch(batch)?)?.applied()
     }
@@ -328,7 +328,7 @@ impl Store {
     /// # Errors
     ///
     /// What the closure returns ([`Error::abort`](crate::Error::abort) makes one of anything); `Busy`, `Nested`,
-    /// `Full`, `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Full`, `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn transaction<T>(&self, mut f: impl FnMut(&Transaction<'_>) -> Result<T>) -> Result<Committed<T>> {
         let mut value = None;
         let mut run = |engine: &dyn Transact| {

@@ -20,8 +20,9 @@ impl Options {
     /// # Errors
     ///
     /// `NotFound` when the file or its folder is missing, `ForeignFile` when it is something else, `NewerFormat`,
-    /// `ReadOnly`, `Corrupt`, `InvalidArgument` when the file has another durability than asked for, lies where a store
-    /// cannot be, or has too long a name; `Full`, `Busy`, `Io`.
+    /// `ReadOnly`, `Sealed` when the file is sealed and another retention is asked for, `Corrupt`, `InvalidArgument` when
+    /// the file has another durability than asked for, lies where a store cannot be, or has too long a name; `Full`,
+    /// `Busy`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         let signal = new_signal()?;
         let engine = SqliteEngine::open(path.as_ref(), &self, signal.clone())?;

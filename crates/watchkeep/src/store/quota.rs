@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     ///
     /// `InvalidArgument` when the handle is not scoped, and for a limit past 2^63 − 1; `Busy`, `Nested`, `Full`,
-    /// `Closed`, `ReadOnly`, `Corrupt`, `Io`, `UnknownOutcome`.
+    /// `Closed`, `ReadOnly`, `Sealed`, `Corrupt`, `Io`, `UnknownOutcome`.
     pub fn set_quota(&self, quota: Quota) -> Result<()> {
         self.core().write(self.quota_write(quota)?).map(drop)
     }

@@ -86,6 +86,12 @@ pub(crate) enum Reason {
     OldSqlite { found: &'static str },
     #[error("group {group:?} key {key:?} {}; read it again and decide", conflict(.current))]
     Conflict { group: String, key: String, current: Option<Revision> },
+    #[error("the store {}, and its seal was left as it is; look at it again and decide", seal_found(.found))]
+    OtherSeal { found: Option<String> },
+    #[error(
+        "the store was written to after revision {last}, up to {found}, and its seal was left as it is; look at it again and decide"
+    )]
+    WrittenMeanwhile { last: Revision, found: Revision },
     #[error(
         "{} of the batch's conditions do not hold ({}); read again and decide",
         .0.len(), .0.iter().take(TOLD).map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -307,6 +313,13 @@ fn conflict(current: &Option<Revision>) -> String {
     }
 }
 
+fn seal_found(found: &Option<String>) -> String {
+    match found {
+        Some(text) => format!("is sealed ({text})"),
+        None => "is not sealed".to_owned(),
+    }
+}
+
 fn fenced(by: &Option<String>) -> String {
     match by {
         Some(by) => format!("was taken over by {by:?}"),
@@ -326,7 +339,10 @@ impl Reason {
             Reason::IsFolder { .. } | Reason::SpecialFile { .. } | Reason::ForeignFile { .. } => {
                 ErrorKind::ForeignFile
             }
-            Reason::Conflict { .. } | Reason::Unmet(_) => ErrorKind::Conflict,
+            Reason::Conflict { .. }
+            | Reason::Unmet(_)
+            | Reason::OtherSeal { .. }
+            | Reason::WrittenMeanwhile { .. } => ErrorKind::Conflict,
             Reason::Quota(_) => ErrorKind::QuotaExceeded,
             Reason::BadNamespace { .. } | Reason::BadConsumer { .. } | Reason::BadClient { .. } => {
                 ErrorKind::InvalidName

@@ -160,6 +160,82 @@ fn what_is_due_rests_in_a_sealed_store_and_is_announced_after_it() -> Result {
 }
 
 #[test]
+fn a_seal_is_changed_only_where_it_is_the_one_that_is_expected() -> Result {
+    let folder = tempfile::tempdir()?;
+    for store in [Store::open_in_memory()?, Store::open(folder.path().join("app.db"))?] {
+        let last = store.set("g", "k", "v")?;
+        let refused = |from: Option<&str>, to: Option<&str>, last, is_sealed: Option<&str>| -> Result {
+            assert_eq!(kind(store.change_seal(from, to, last)), Some(ErrorKind::Conflict), "{from:?} {to:?}");
+            assert_eq!(store.sealed()?.as_deref(), is_sealed);
+            Ok(())
+        };
+        refused(Some("ours"), Some("moved"), None, None)?;
+        refused(Some("ours"), None, None, None)?;
+        refused(None, Some("ours"), Some(at(7)), None)?;
+        assert_eq!(store.change_seal(None, Some("ours"), None)?, last);
+        refused(None, Some("theirs"), None, Some("ours"))?;
+        refused(Some("theirs"), None, None, Some("ours"))?;
+
+        // Somebody lifts it, writes, and seals again with the same text.
+        store.unseal()?;
+        let later = store.set("g", "k", "w")?;
+        refused(Some("ours"), Some("moved"), Some(last), None)?;
+        store.seal("ours")?;
+        refused(Some("ours"), Some("moved"), Some(last), Some("ours"))?;
+        assert_eq!(store.change_seal(Some("ours"), Some("moved"), Some(later))?, later);
+        assert_eq!(store.change_seal(Some("moved"), None, None)?, later);
+        assert_eq!(store.sealed()?, None);
+        store.set("g", "k", "x")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_due_when_a_store_is_sealed_is_announced_before_it() -> Result {
+    for named in [false, true] {
+        let (clock, store) = filled(Options::open_in_memory)?;
+        let mut watcher = store.watch("g", "*");
+        // Nobody in the background has looked by the time that the seal is put, or somebody has: it is told either way.
+        clock.advance(TTL);
+        let last = match named {
+            true => store.change_seal(None, Some(WHY), None)?,
+            false => store.seal(WHY)?,
+        };
+        assert_eq!(last, at(4));
+        let told = take(&mut watcher, 1)?;
+        assert_eq!(
+            told.iter().map(|event| (event.kind(), event.key())).collect::<Vec<_>>(),
+            [(Kind::Expire, Some("due"))]
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_batch_that_was_applied_before_the_seal_has_its_answer() -> Result {
+    let folder = tempfile::tempdir()?;
+    for store in [Store::open_in_memory()?, Store::open(folder.path().join("app.db"))?] {
+        let batch = || Batch::new().id("client", 7).set("g", "k", "v");
+        let applied = store.apply(batch())?;
+        let last = store.set("other", "k", "v")?;
+        store.seal(WHY)?;
+        let again = store.apply(batch())?;
+        assert!(again.repeated);
+        assert_eq!((again.revision, &again.outcomes), (applied.revision, &applied.outcomes));
+        assert_eq!(
+            kind(store.apply(Batch::new().id("client", 8).set("g", "k", "v"))),
+            Some(ErrorKind::Sealed)
+        );
+        assert_eq!(
+            kind(store.apply(Batch::new().id("client", 7).delete("g", "k"))),
+            Some(ErrorKind::InvalidArgument)
+        );
+        assert_eq!(store.last_revision()?, last);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_sealed_store_is_compacted_and_its_backup_is_sealed() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
@@ -193,6 +269,8 @@ fn a_text_that_says_nothing_and_a_part_of_a_store_are_refused() -> Result {
     let tenant = store.scoped("tenant")?;
     assert_eq!(kind(tenant.seal("why")), Some(ErrorKind::InvalidArgument));
     assert_eq!(kind(tenant.unseal()), Some(ErrorKind::InvalidArgument));
+    assert_eq!(kind(tenant.change_seal(None, Some("why"), None)), Some(ErrorKind::InvalidArgument));
+    assert_eq!(kind(store.change_seal(None, Some("a\nb"), None)), Some(ErrorKind::InvalidArgument));
     assert!(tenant.sealed()?.is_some());
     Ok(())
 }

@@ -1,11 +1,16 @@
 //! `migrate`: moves a store to another place while others write to it. `pass` makes the target what a moment of the
-//! source is, `follow` writes what came after it, `switch` makes the target take the source's place.
+//! source is, `follow` writes what came after it, `switch` makes the target take the source's place. `enter` keeps other
+//! runs out of the target meanwhile.
 
 mod changes;
+mod enter;
 mod fit;
 mod follow;
 mod pass;
+mod quotas;
 mod switch;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,13 +19,16 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use watchkeep::{ConsumerOptions, Force, Options, Quota, Store};
+use watchkeep::{Options, Store};
+
+use changes::Ending;
+use enter::Mark;
 
 use super::signals::on_end;
 use super::{Access, open_with};
 use crate::args::{Global, Migrate};
 use crate::exit::{FAILURE, Failure, REFUSED, Result, USAGE};
-use crate::output::{Out, counted, shell_word, visible};
+use crate::output::{self, Out, counted, shell_word, visible};
 
 /// How long a pass may take: the write-ahead log of the source grows meanwhile.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
@@ -32,6 +40,10 @@ const PASSES: u32 = 10;
 struct Migration {
     source: Store,
     target: Store,
+    /// What makes it ours.
+    mark: Mark,
+    /// What the target has only to let it expire.
+    ending: Ending,
     /// What seals say of the target.
     place: String,
     stop: Arc<AtomicBool>,
@@ -49,6 +61,7 @@ struct Summary {
     quotas: u64,
     consumers: Vec<String>,
     switched: bool,
+    warnings: Vec<String>,
 }
 
 pub(super) fn migrate(global: &Global, args: &Migrate, out: &mut Out) -> Result<()> {
@@ -72,10 +85,9 @@ pub(super) fn migrate(global: &Global, args: &Migrate, out: &mut Out) -> Result<
     if sealed == Some(switch::moved(&place)) {
         // All that may be left of it is the mark.
         let target = open_with(&at(&args.target), Access::Change, Options::new())?;
-        let summary = Summary { switched: true, ..Summary::default() };
-        let migration = Migration { source, target, place, stop, summary };
-        migration.leave()?;
-        return migration.report(args, out);
+        enter::leave(&source, &target)?;
+        let summary = Summary { switched: true, warnings: warnings(&args.source), ..Summary::default() };
+        return summary.report(&place, args, out);
     }
     if let Some(why) = &sealed {
         let what = format!(
@@ -87,17 +99,39 @@ pub(super) fn migrate(global: &Global, args: &Migrate, out: &mut Out) -> Result<
     }
     let snapshot = source.snapshot()?;
     let total = fit::look(&snapshot, is_cluster(&args.target), &stop, out)?;
-    let target = open_with(&at(&args.target), Access::Write, Options::new())?;
+    let target = open_with(&at(&args.target), Access::Write, settings(&source, &args.target)?)?;
+    let mark = Mark::enter((&source, &target), &place, args.resume, &stop)?;
     let summary = Summary { entries: total, ..Summary::default() };
-    let mut migration = Migration { source, target, place, stop, summary };
-    migration.enter(args.resume)?;
+    let mut migration = Migration { source, target, mark, ending: Ending::new(), place, stop, summary };
     let at = migration.pass(&snapshot, total)?;
     drop(snapshot);
     let at = migration.catch_up(at)?;
     if args.switch {
         migration.switch(at)?;
+        migration.summary.warnings = warnings(&args.source);
     }
-    migration.report(args, out)
+    migration.summary.report(&migration.place, args, out)
+}
+
+/// How a target that is a new file is made: with the settings of the source, where that is a file. One that is there keeps
+/// its own.
+fn settings(source: &Store, target: &Path) -> Result<Options> {
+    if is_cluster(target) || source.path().is_none() || target.exists() {
+        return Ok(Options::new());
+    }
+    Ok(Options::new().retention(source.stats()?.retention).durability(source.durability()))
+}
+
+/// What a switch leaves to be done.
+fn warnings(source: &Path) -> Vec<String> {
+    let mut credentials = source.as_os_str().to_owned();
+    credentials.push("-access");
+    if !Path::new(&credentials).exists() {
+        return Vec::new();
+    }
+    vec![format!(
+        "the tokens of the source are not moved: they are in {credentials:?}, and a server of the target knows none of them; make new ones with `watchkeep token create`, and start its servers with --require-token"
+    )]
 }
 
 /// Whether a path is the address of a cluster.
@@ -107,72 +141,15 @@ fn is_cluster(path: &Path) -> bool {
 }
 
 impl Migration {
-    /// The consumer of the target that says what is being moved there. It makes no event, and the switch removes it.
-    fn mark(&self) -> String {
-        format!("migrate-from-{}", self.source.id())
-    }
-
-    /// Sees that the target is ours to write: empty, or left by an earlier run for this source.
-    fn enter(&self, resume: bool) -> Result<()> {
-        if self.source.id() == self.target.id() {
-            return Err(Failure::new(USAGE, "source and target are the same store; name another target"));
-        }
-        let consumers = self.target.consumers()?;
-        let is_ours = consumers.iter().any(|consumer| consumer.name == self.mark());
-        let is_empty = consumers.is_empty() && self.target.groups("").next().is_none();
-        let refuse = |what: String| Err(Failure::new(REFUSED, what));
-        match (is_ours, resume) {
-            // An earlier switch that failed may have brought consumers that are gone from the source by now.
-            (true, true) => {
-                for consumer in consumers.iter().filter(|consumer| consumer.name != self.mark()) {
-                    self.target.remove_consumer(&consumer.name, Force::Yes)?;
-                }
-            }
-            (true, false) => {
-                return refuse(
-                    "the target holds what an earlier run has moved; go on with --resume".to_owned(),
-                );
-            }
-            (false, _) if !is_empty => {
-                let what =
-                    "the target holds other entries or consumers, and is not touched; name an empty place";
-                return refuse(what.to_owned());
-            }
-            // Whatever --resume says: an earlier run may have come to nothing.
-            (false, _) => self.target.consumer_with(&self.mark(), ConsumerOptions::new())?.close()?,
-        }
-        // An earlier switch that failed may have brought quotas, which would refuse what is moved entry by entry.
-        for (namespace, _) in self.quotas()? {
-            let tenant = self.target.scoped(&namespace)?;
-            if tenant.quota()?.is_some() {
-                tenant.set_quota(Quota::default())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the mark away: the target is a store like any other.
-    fn leave(&self) -> Result<()> {
-        match self.target.remove_consumer(&self.mark(), Force::Yes) {
-            Err(error) if error.kind() != watchkeep::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// The quotas of the source; a cluster does not list its own.
-    fn quotas(&self) -> Result<Vec<(String, Quota)>> {
-        if self.source.path().is_none() {
-            return Ok(Vec::new());
-        }
-        Ok(self.source.quotas()?)
-    }
-
     fn go_on(&self) -> Result<()> {
         go_on(&self.stop)
     }
+}
 
-    fn report(&self, args: &Migrate, out: &mut Out) -> Result<()> {
-        let Summary { entries, written, followed, quotas, consumers, switched } = &self.summary;
+impl Summary {
+    fn report(&self, place: &str, args: &Migrate, out: &mut Out) -> Result<()> {
+        let Summary { entries, written, followed, quotas, consumers, switched, warnings } = self;
+        warnings.iter().for_each(output::warn);
         if out.is_json() {
             return out.object(&json!({
                 "entries": entries,
@@ -181,14 +158,18 @@ impl Migration {
                 "quotas": quotas,
                 "consumers": consumers,
                 "switched": switched,
+                "warnings": warnings,
             }));
         }
-        let target = visible(&self.place);
+        let target = visible(place);
         if *switched {
-            return out.line(format_args!(
+            out.line(format_args!(
                 "{target} has taken the place of {}, which takes no writes any more; point your programs there",
                 visible(&args.source.to_string_lossy())
-            ));
+            ))?;
+            return out.line(
+                "end those that still read or watch the old place: nothing tells them that it is past",
+            );
         }
         out.line(format_args!(
             "{target} has caught up: {} of {} written, {} followed",

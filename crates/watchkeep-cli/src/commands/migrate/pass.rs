@@ -32,10 +32,12 @@ impl Migration {
     /// Makes the target what the snapshot is; its revision, after which the rest is to be followed.
     pub(super) fn pass(&mut self, from: &Snapshot, total: u64) -> Result<Revision> {
         let bar = progress("copying", Some(total), "entries");
-        let mut changes = Changes::new(&self.target);
+        let mut changes = Changes::new(&self.target, &self.mark);
         let differ = |difference| {
             changes.push(match difference {
-                Difference::Entry { group, entry } => Change::Set { group, entry },
+                Difference::Entry { group, entry } => {
+                    Change::Set { group, key: entry.key.clone(), state: entry.into() }
+                }
                 Difference::Stray { group, key } => Change::Delete { group, key },
                 Difference::StrayGroup { group } => Change::DeleteGroup { group },
             })

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use watchkeep::{ConsumerInfo, ConsumerOptions, ConsumerStart, Filter, Force, Revision, Store};
+use watchkeep::{ConsumerInfo, ConsumerOptions, ConsumerStart, ErrorKind, Filter, Force, Revision, Store};
 
 use super::pass::{Difference, compare, is_same};
-use super::{Migration, is_cluster, progress};
+use super::{Migration, enter, is_cluster, progress};
 use crate::exit::{FAILURE, Failure, REFUSED, Result};
 use crate::output::{self, name};
 
@@ -32,54 +32,90 @@ pub(super) fn place(target: &Path) -> Result<String> {
     Ok(path.to_string_lossy().into_owned())
 }
 
+/// A source that this run has sealed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sealed {
+    /// Its last revision.
+    end: Revision,
+    /// Up to this revision of the target, the source has told its consumers everything.
+    told: Revision,
+}
+
 impl Migration {
     /// Makes the target take the place of the source. Whatever goes wrong before that, the source takes writes again.
     pub(super) fn switch(&mut self, after: Revision) -> Result<()> {
-        // Consumers that nobody holds do not catch up by themselves: they are told before anybody is kept from writing.
-        let idle = |consumer: &ConsumerInfo| consumer.holder.is_none();
-        self.refuse_behind(self.source.consumers()?.into_iter().filter(idle).collect())?;
-        let end = self.source.seal(moving(&self.place))?;
-        match self.finish(after, end) {
-            Ok(()) => {}
-            Err(failure) => {
-                return Err(match self.source.unseal() {
-                    Ok(_) => failure,
-                    Err(error) => Failure::new(
-                        failure.code(),
-                        format!(
-                            "{failure}; the source is still sealed ({error}): lift that with `watchkeep seal --lift`"
-                        ),
-                    ),
-                });
-            }
+        let sealed = self.seal()?;
+        if let Err(failure) = self.finish(after, sealed) {
+            return Err(self.lift(failure));
         }
         self.summary.switched = true;
         // From here on the target is the store, and nothing is undone.
-        if let Err(failure) = self.leave() {
+        if let Err(failure) = enter::leave(&self.source, &self.target) {
             output::warn(format_args!(
                 "{failure}; a consumer {} is left in the target: remove it with `watchkeep consumers remove`",
-                self.mark()
+                enter::mark_of(&self.source)
             ));
         }
         Ok(())
     }
 
-    fn finish(&mut self, after: Revision, end: Revision) -> Result<()> {
-        self.follow_to(after, end)?;
+    /// Seals the source, unless somebody else has.
+    pub(super) fn seal(&self) -> Result<Sealed> {
+        // Consumers that nobody holds do not catch up by themselves: they are told before anybody is kept from writing.
+        let idle = |consumer: &ConsumerInfo| consumer.holder.is_none();
+        self.refuse_behind(self.source.consumers()?.into_iter().filter(idle).collect())?;
+        let (was, moving) = (self.source.sealed()?, moving(&self.place));
+        if let Some(other) = was.as_deref().filter(|was| *was != moving) {
+            let what = format!(
+                "the source was sealed meanwhile ({other}); when that is lifted, go on with --resume"
+            );
+            return Err(Failure::new(REFUSED, what));
+        }
+        // Looked up before the seal: what comes due after it is announced by the target alone. A run that was killed has
+        // not left word of when it sealed the source.
+        let told = if was.is_none() { self.target.last_revision()? } else { self.mark.begun };
+        let end = self.source.change_seal(was.as_deref(), Some(&moving), None)?;
+        Ok(Sealed { end, told })
+    }
+
+    /// Lifts the seal after a switch that failed, if it is still the one that was put.
+    pub(super) fn lift(&self, failure: Failure) -> Failure {
+        let what = match self.source.change_seal(Some(&moving(&self.place)), None, None) {
+            Ok(_) => return failure,
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                format!("{failure}; somebody else has changed the seal meanwhile: {error}")
+            }
+            Err(error) => format!(
+                "{failure}; the source is still sealed ({error}): lift that with `watchkeep seal --lift`"
+            ),
+        };
+        Failure::new(failure.code(), what)
+    }
+
+    pub(super) fn finish(&mut self, after: Revision, sealed: Sealed) -> Result<()> {
+        self.follow_to(after, sealed.end)?;
         let consumers = self.source.consumers()?;
         self.refuse_behind(consumers.clone())?;
         self.compare()?;
-        for (namespace, quota) in self.quotas()? {
-            self.target.scoped(&namespace)?.set_quota(quota)?;
-            self.summary.quotas += 1;
-        }
+        self.copy_quotas()?;
         for consumer in consumers {
-            self.copy_consumer(&consumer)?;
+            self.copy_consumer(&consumer, sealed.told)?;
             self.summary.consumers.push(consumer.name);
         }
         self.go_on()?;
-        self.source.seal(moved(&self.place))?;
-        Ok(())
+        self.mark.hold()?;
+        // Had the seal been lifted for a while, what was written then would be missing in the target.
+        let moved = moved(&self.place);
+        let done = self.source.change_seal(Some(&moving(&self.place)), Some(&moved), Some(sealed.end));
+        match done {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let what = format!(
+                    "somebody lifted or changed the seal during the switch: {error}; go on with --resume"
+                );
+                Err(Failure::new(REFUSED, what))
+            }
+            done => Ok(done.map(drop)?),
+        }
     }
 
     /// Refuses where one of them has not acknowledged all that concerns it.
@@ -103,11 +139,11 @@ impl Migration {
         Err(Failure::new(REFUSED, what))
     }
 
-    /// Makes a consumer in the target that goes on there with what comes next; one that began with a snapshot and got none
-    /// begins with one there.
-    fn copy_consumer(&self, consumer: &ConsumerInfo) -> Result<()> {
+    /// Makes a consumer in the target that goes on there with what the source has not told it; one that began with a
+    /// snapshot and got none begins with one there.
+    fn copy_consumer(&self, consumer: &ConsumerInfo, told: Revision) -> Result<()> {
         let start = match consumer.acked {
-            Some(_) => ConsumerStart::Now,
+            Some(_) => ConsumerStart::After(told),
             None => ConsumerStart::Snapshot,
         };
         let make = |target: &Store, local: &str, filter: Filter| -> Result<()> {
@@ -156,12 +192,21 @@ impl Migration {
         Err(Failure::new(FAILURE, what))
     }
 
-    /// Looks again: in between something may have come due in one of them.
+    /// Looks again: in between something may have come due in one of them. What is there to expire does not count.
     fn differs(&self, group: &str, key: Option<&str>) -> Result<bool> {
-        let Some(key) = key else { return Ok(self.target.count(group)? != self.source.count(group)?) };
+        let ends = |key: &str| self.ending.contains(&(group.to_owned(), key.to_owned()));
+        let Some(key) = key else {
+            for entry in self.target.entries(group) {
+                if !ends(&entry?.key) {
+                    return Ok(true);
+                }
+            }
+            return Ok(false);
+        };
         let (theirs, ours) = (self.target.entry(group, key)?, self.source.entry(group, key)?);
         Ok(match (ours, theirs) {
             (None, None) => false,
+            (None, Some(theirs)) => !ends(&theirs.key),
             (Some(ours), Some(theirs)) => !is_same(&ours, &theirs),
             _ => true,
         })

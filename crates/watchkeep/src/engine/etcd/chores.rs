@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::floors::Floors;
-use crate::engine::{Chores, Whole};
+use crate::engine::{Chores, Expected, Found, Whole};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
@@ -85,11 +85,7 @@ impl Chores for EtcdEngine {
 }
 
 impl Whole for EtcdEngine {
-    fn seal(&self, _: &str) -> Result<Revision> {
-        Err(Reason::Remote.into())
-    }
-
-    fn unseal(&self) -> Result<bool> {
+    fn change_seal(&self, _: Option<&Expected<'_>>, _: Option<&str>) -> Result<Found> {
         Err(Reason::Remote.into())
     }
 

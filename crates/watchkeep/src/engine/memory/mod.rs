@@ -25,8 +25,8 @@ use crate::engine::sqlite::Image;
 use crate::engine::turn::{Admission, Turn};
 use crate::engine::upkeep::Upkeep;
 use crate::engine::{
-    Answer, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled, Transact,
-    Wait, Whole, mixed_up, nesting,
+    Answer, Ask, Chores, Close, Completion, Engine, Expected, File, Found, Held, Query, Receipt, Sealed,
+    Settled, Transact, Wait, Whole, mixed_up, nesting,
 };
 use crate::rules::{self, Author, Moment, Write};
 use crate::types::backup::{Backup, BackupOptions};
@@ -407,17 +407,14 @@ impl Whole for MemoryEngine {
         Ok(Vec::new())
     }
 
-    fn seal(&self, why: &str) -> Result<Revision> {
+    fn change_seal(&self, expected: Option<&Expected<'_>>, to: Option<&str>) -> Result<Found> {
         self.may_write()?;
         self.exclusively(self.busy_timeout, |state| {
-            state.sealed = Some(why.into());
-            Ok(state.last())
+            let found = Found { text: state.sealed.as_deref().map(str::to_owned), last: state.last() };
+            found.meets(expected)?;
+            state.sealed = to.map(Arc::from);
+            Ok(found)
         })
-    }
-
-    fn unseal(&self) -> Result<bool> {
-        self.may_write()?;
-        self.exclusively(self.busy_timeout, |state| Ok(state.sealed.take().is_some()))
     }
 
     fn sealed(&self) -> Result<Option<String>> {

@@ -42,8 +42,8 @@ use super::lead::{Own, OwnDone};
 use super::nesting::{self, FileKey};
 use super::upkeep::Upkeep;
 use super::{
-    Answer, Ask, Chores, Close, Completion, Engine, File, Held, Query, Receipt, Sealed, Settled, Transact,
-    Wait, Whole, mixed_up,
+    Answer, Ask, Chores, Close, Completion, Engine, Expected, File, Found, Held, Query, Receipt, Sealed,
+    Settled, Transact, Wait, Whole, mixed_up,
 };
 use crate::driver::{Lane, Signal};
 use crate::engine::turn::{self, Admission, Turn};
@@ -507,15 +507,13 @@ impl Whole for SqliteEngine {
         self.exclusively(self.busy_timeout, repair::counters).inspect_err(|error| self.notice(error))
     }
 
-    fn seal(&self, why: &str) -> Result<Revision> {
+    fn change_seal(&self, expected: Option<&Expected<'_>>, to: Option<&str>) -> Result<Found> {
         self.under_seal(|conn| {
-            seal::put(conn, why)?;
-            Ok(log::end(conn)?.0)
+            let found = Found { text: seal::text(conn)?, last: log::end(conn)?.0 };
+            found.meets(expected)?;
+            to.map_or_else(|| seal::lift(conn), |why| seal::put(conn, why))?;
+            Ok(found)
         })
-    }
-
-    fn unseal(&self) -> Result<bool> {
-        self.under_seal(seal::lift)
     }
 
     fn sealed(&self) -> Result<Option<String>> {

@@ -189,12 +189,13 @@ fn whatever_is_read_is_asked_for_and_what_is_not_at_hand_is_refused() -> Result<
         store.backup_with(&target, BackupOptions::new()).map(drop),
         store.seal("moved").map(drop),
         store.unseal().map(drop),
+        store.change_seal(None, Some("moved"), None).map(drop),
         store.quotas().map(drop),
         store.compact(Revision::ZERO).map(drop),
         store.compact_with(Revision::ZERO, Force::Yes).map(drop),
     ];
     let refused = refused.map(|it| it.map_err(|it| it.kind()));
-    assert_eq!(refused, [Err(ErrorKind::InvalidArgument); 9]);
+    assert_eq!(refused, [Err(ErrorKind::InvalidArgument); 10]);
     assert!(!target.exists(), "a backup that is refused leaves nothing");
     assert_eq!((store.path(), store.durability()), (None, Durability::Relaxed));
     drop((reads, tenant, store));
