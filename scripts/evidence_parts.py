@@ -153,6 +153,15 @@ def tests(target, name, package="watchkeep-testkit", features=(), within=()):
     return run
 
 
+def run_suite(unit):
+    unit.prepare("cargo", "test", "-q", "--all-features", "-p", "watchkeep", "--test", "it", "--no-run")
+    code, output = unit.run("scripts/conformance", "--cluster")
+    rounds, wrong, counts = evidence_lines(output)
+    if not code and not rounds:
+        raise NotRun("no test was run")
+    return Found(0 if code else unit.size, rounds, max(wrong, 1 if code else 0), counts)
+
+
 # The checker, the tests and the number of schedules: a few, all of loom's, many.
 INTERLEAVINGS = [("shuttle", "interleavings", 2_000), ("loom", "joining", None), ("shuttle", "interleavings", 20_000)]
 
@@ -407,6 +416,7 @@ def parts(root):
             200, "seeds", 2, 10,
             tests("cluster", "lies_of_all_kinds", features=("--features", "etcd"), within=("scripts/cluster",)),
         ),
+        Part("suite", "conformance on a cluster: the library's own tests there", 2, "runs", 1, 1, run_suite),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),
         Part(

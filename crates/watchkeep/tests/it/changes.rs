@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::futures::block_on;
-use crate::support::{Result, anywhere, revisions};
+use crate::support::needs::needs;
+use crate::support::numbers::{nth, number};
+use crate::support::{Result, anywhere, fill, revisions};
 use watchkeep::{ChangePage, Cursor, ErrorKind, Event, Filter, Kind, Revision, Store};
 
 fn kind<T>(result: std::result::Result<T, watchkeep::Error>) -> Option<ErrorKind> {
@@ -56,7 +58,7 @@ fn following_next_gives_every_event_once_while_others_write() -> Result {
         let panicked = |_| "a reader panicked";
         Ok((everything.join().map_err(panicked)??, some.join().map_err(panicked)??))
     })?;
-    assert_eq!(revisions(&everything), (1..=store.last_revision()?.get()).collect::<Vec<_>>());
+    assert_eq!(revisions(&everything), (1..=number(store.last_revision()?)).collect::<Vec<_>>());
     let history = store.history(Filter::everything(), Revision::ZERO);
     let history = history.collect::<std::result::Result<Vec<_>, _>>()?;
     for (ours, theirs) in everything.iter().zip(&history) {
@@ -70,16 +72,16 @@ fn following_next_gives_every_event_once_while_others_write() -> Result {
 #[test]
 fn a_page_ends_after_so_many_rows_whether_or_not_they_match() -> Result {
     let store = anywhere()?;
-    store.transaction(|tx| (0..2_500).try_for_each(|n| tx.set("g", &n.to_string(), "v").map(drop)))?;
+    fill(&store, 2_500, |tx, n| tx.set("g", &n.to_string(), "v"))?;
     let rare = store.set("rare", "k", "v")?;
     let (mut after, mut nexts) = (None, Vec::new());
     while nexts.len() < 3 {
         // Asking for more does not make it look at more.
         let page = store.changes(Filter::group("rare"), after, 100_000)?;
-        nexts.push((page.events.len(), page.next.revision().get()));
+        nexts.push((page.events.len(), number(page.next.revision())));
         after = Some(page.next);
     }
-    assert_eq!(nexts, [(0, 1_000), (0, 2_000), (1, rare.get())]);
+    assert_eq!(nexts, [(0, 1_000), (0, 2_000), (1, number(rare))]);
     // At the end it stays there.
     let last = page(&store, after, 10)?;
     assert_eq!((last.events.len(), last.next, last.next), (0, store.cursor(rare), last.end));
@@ -89,10 +91,26 @@ fn a_page_ends_after_so_many_rows_whether_or_not_they_match() -> Result {
 }
 
 #[test]
-fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
+fn a_position_that_is_not_of_the_store_is_refused() -> Result {
     let store = anywhere()?;
     (0..20).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
-    assert_eq!(page(&store, None, 5)?.next, store.cursor(Revision::new(5)));
+    let next = page(&store, None, 5)?.next;
+    assert_eq!(next, store.cursor(nth(&store, 5)?));
+    let last = store.last_revision()?;
+    let ahead = store.cursor(Revision::new(last.get() + 1));
+    assert_eq!(kind(store.changes(Filter::everything(), Some(ahead), 5)), Some(ErrorKind::LostCursor));
+    let foreign = anywhere()?.cursor(last);
+    assert_eq!(kind(store.changes(Filter::everything(), Some(foreign), 5)), Some(ErrorKind::ForeignCursor));
+    store.close()?;
+    assert_eq!(kind(store.changes(Filter::everything(), Some(next), 5)), Some(ErrorKind::Closed));
+    Ok(())
+}
+
+#[test]
+fn a_position_whose_events_were_trimmed_is_refused() -> Result {
+    needs!(Trimming);
+    let store = anywhere()?;
+    (0..20).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     store.compact(Revision::new(11))?;
     for (lost, rows) in [(0, 5), (5, 5), (9, 5), (9, 0)] {
         let refused = page(&store, Some(store.cursor(Revision::new(lost))), rows);
@@ -106,18 +124,12 @@ fn a_position_that_nothing_can_go_on_from_is_refused() -> Result {
     assert_eq!((first.floor, from_floor.floor), (floor, floor));
     assert_eq!(revisions(&first.events), [11, 12, 13, 14, 15]);
     assert_eq!(revisions(&from_floor.events), revisions(&first.events));
-
-    let ahead = store.cursor(Revision::new(21));
-    assert_eq!(kind(store.changes(Filter::everything(), Some(ahead), 5)), Some(ErrorKind::LostCursor));
-    let foreign = anywhere()?.cursor(Revision::new(12));
-    assert_eq!(kind(store.changes(Filter::everything(), Some(foreign), 5)), Some(ErrorKind::ForeignCursor));
-    store.close()?;
-    assert_eq!(kind(store.changes(Filter::everything(), Some(floor), 5)), Some(ErrorKind::Closed));
     Ok(())
 }
 
 #[test]
 fn a_page_holds_about_a_megabyte_and_at_least_one_event() -> Result {
+    needs!(LargeTransactions);
     let store = anywhere()?;
     (0..30).try_for_each(|n| store.set("g", &n.to_string(), vec![7; 100_000]).map(drop))?;
     store.set("large", "k", vec![7; 5 << 20])?;
@@ -148,7 +160,8 @@ fn a_namespace_gets_its_own_under_its_own_names() -> Result {
     let page = scoped.changes(Filter::group("g"), None, 4)?;
     assert_eq!(revisions(&page.events), [2, 4]);
     assert_eq!(page.events[0].group(), "g");
-    assert_eq!((page.next, page.end), (store.cursor(Revision::new(4)), store.cursor(Revision::new(12))));
+    let ends = (store.cursor(nth(&store, 4)?), store.cursor(nth(&store, 12)?));
+    assert_eq!((page.next, page.end), ends);
     let rest = block_on(scoped.to_async().changes(Filter::everything(), Some(page.next), 1_000))?;
     assert_eq!(revisions(&rest.events), [6, 8, 10, 12]);
     Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::consumers::{LEASE, Two, acked, at, from_the_beginning, kind, listed, two, with, write};
+use crate::support::numbers::nth;
 use crate::support::{LIMIT, Result, eventually, file_of, next, revisions, take, within_limit};
 use watchkeep::{Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Force};
 
@@ -187,7 +188,7 @@ fn a_removed_name_that_comes_again_does_not_know_its_old_holders() -> Result {
     store.remove_consumer("c", Force::Yes)?;
     let new = store.consumer_with("c", from_the_beginning())?;
     assert!(new.fence() > old.fence());
-    assert_eq!(kind(old.ack(at(3))), Some(ErrorKind::Fenced));
+    assert_eq!(kind(old.ack(nth(&store, 3)?)), Some(ErrorKind::Fenced));
     assert_eq!(acked(&store, "c")?, Some(0));
     Ok(())
 }
@@ -197,11 +198,12 @@ fn reset_and_remove_respect_a_holder_unless_forced() -> Result {
     let store = with(5)?;
     let mut consumer = store.consumer_with("c", from_the_beginning())?;
     take(&mut consumer, 5)?;
-    consumer.ack(at(5))?;
+    let last = nth(&store, 5)?;
+    consumer.ack(last)?;
     assert_eq!(kind(store.reset_consumer("c", ConsumerStart::Now, Force::No)), Some(ErrorKind::Held));
     assert_eq!(kind(store.remove_consumer("c", Force::No)), Some(ErrorKind::Held));
-    store.reset_consumer("c", ConsumerStart::After(at(2)), Force::Yes)?;
-    assert_eq!(kind(consumer.ack(at(5))), Some(ErrorKind::Fenced), "it would undo the reset");
+    store.reset_consumer("c", ConsumerStart::After(nth(&store, 2)?), Force::Yes)?;
+    assert_eq!(kind(consumer.ack(last)), Some(ErrorKind::Fenced), "it would undo the reset");
     drop(consumer);
     assert_eq!(revisions(&take(&mut *store.consumer("c")?, 3)?), [3, 4, 5]);
     store.reset_consumer("c", ConsumerStart::Snapshot, Force::No)?;

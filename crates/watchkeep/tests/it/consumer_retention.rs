@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::consumers::{at, from_the_beginning, listed, with, write};
+use crate::support::needs::needs;
 use crate::support::{Anywhere as _, Result, eventually, file_of, next, revisions, take};
 use watchkeep::{Clock, ErrorKind, Force, ManualClock, Options, Retention, Store};
 
@@ -24,6 +25,7 @@ fn first(store: &Store) -> Result<u64> {
 
 #[test]
 fn retention_keeps_what_a_consumer_still_needs() -> Result {
+    needs!(Trimming);
     let (_, store) = small(Retention::FOREVER)?;
     let mut consumer = store.consumer("c")?;
     let events = write(&store, 2_000).and_then(|()| take(&mut consumer, 2_000))?;
@@ -91,6 +93,7 @@ fn past_the_ceiling_by_age_events_go_and_the_consumer_is_told() -> Result {
 
 #[test]
 fn an_event_of_the_future_does_not_lift_the_ceiling_by_age() -> Result {
+    needs!(Trimming);
     let age = Duration::from_secs(3_600);
     let (clock, store) = small(Retention { consumer_age: age, ..Retention::FOREVER })?;
     let right = clock.now();
@@ -134,6 +137,7 @@ fn the_ceiling_of_an_open_store_stands_in_the_file() -> Result {
 
 #[test]
 fn compacting_by_hand_takes_nothing_from_a_consumer_unless_forced() -> Result {
+    needs!(Trimming);
     let store = with(10)?;
     let mut consumer = store.consumer_with("c", from_the_beginning())?;
     take(&mut consumer, 4)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use watchkeep::{Counters, Filter, LagPolicy, ManualClock, Options, Retention, Store, WatchOptions, Watcher};
 
+use crate::support::needs::needs;
 use crate::support::{Anywhere as _, Result, eventually, take};
 
 fn store() -> Result<Store> {
@@ -86,6 +87,7 @@ fn leaving_the_buffer_and_coming_back_are_counted_once_each() -> Result {
 
 #[test]
 fn what_was_trimmed_and_what_was_dropped_are_counted_apart() -> Result {
+    needs!(Trimming);
     let store = store()?;
     let mut behind = watch(&store, WatchOptions::new().buffer(1))?;
     let mut dropping = watch(&store, WatchOptions::new().buffer(4).policy(LagPolicy::Drop))?;

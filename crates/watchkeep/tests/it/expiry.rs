@@ -5,8 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::futures::block_on;
+use crate::support::needs::needs;
+use crate::support::numbers::number;
 use crate::support::{
-    Anywhere as _, LIMIT, Result, anywhere, eventually, kinds, line, lines, next, revisions, take,
+    Anywhere as _, LIMIT, Result, anywhere, eventually, fill, kinds, line, lines, next, revisions, take,
     within_limit,
 };
 use watchkeep::{
@@ -87,6 +89,7 @@ fn is_visible(store: &Store, group: &str, key: &str) -> Result<bool> {
 
 #[test]
 fn an_entry_is_there_until_its_deadline_and_not_at_it() -> Result {
+    needs!(LoneClosures);
     let (clock, store) = quiet()?;
     store.set_with_ttl("g", "k", "v", SECOND)?;
     assert_eq!(store.remaining_ttl("g", "k")?, Some(SECOND));
@@ -281,7 +284,7 @@ fn a_touch_is_an_event_with_the_new_deadline_and_an_idle_one_is_none() -> Result
     assert_eq!(lines(&events), ["1 set g/k=v", "2 touch g/k", "3 touch g/k"]);
     let deadline = Timestamp::from_millis(clock.now().as_millis() + 1_000);
     assert_eq!((events[1].deadline(), events[2].deadline()), (Some(deadline), None));
-    assert_eq!(store.last_revision()?.get(), 3);
+    assert_eq!(number(store.last_revision()?), 3);
     Ok(())
 }
 
@@ -289,10 +292,8 @@ fn a_touch_is_an_event_with_the_new_deadline_and_an_idle_one_is_none() -> Result
 fn deleting_a_group_with_thousands_of_due_keys_announces_each_first() -> Result {
     for how in ["delete_group", "in a transaction", "delete_prefix", "in a batch", "a future"] {
         let (clock, store) = quiet()?;
-        store.transaction(|tx| {
-            tx.set("g", "stays", "v")?;
-            (0..3_000).try_for_each(|n| tx.set_with_ttl("g", &n.to_string(), "v", SECOND))
-        })?;
+        store.set("g", "stays", "v")?;
+        fill(&store, 3_000, |tx, n| tx.set_with_ttl("g", &n.to_string(), "v", SECOND))?;
         let mut watcher = store.watch("*", "*");
         clock.set(1_001_000);
         let removed = match how {
@@ -377,24 +378,23 @@ fn writers_come_in_between_while_20_000_keys_expire() -> Result {
     let clock = Arc::new(ManualClock::default());
     let store = Options::new().clock(clock.clone()).retention(Retention::FOREVER).anywhere()?;
     for part in 0..20 {
-        store.transaction(|tx| {
-            (0..1_000).try_for_each(|n| tx.set_with_ttl("g", &format!("{part}-{n}"), "v", SECOND))
-        })?;
+        fill(&store, 1_000, |tx, n| tx.set_with_ttl("g", &format!("{part}-{n}"), "v", SECOND))?;
     }
-    let before = store.last_revision()?;
+    let start = store.last_revision()?;
     clock.advance(SECOND);
     // As long as it goes on, one write after the other.
     let mut written = 0;
-    while store.last_revision()?.get() < before.get() + 20_000 + written {
+    let before = number(start);
+    while number(store.last_revision()?) < before + 20_000 + written {
         store.set("h", "k", written.to_string())?;
         written += 1;
         assert!(written < 1_000_000, "it does not come to an end");
     }
-    eventually("the last ones", || Ok(store.last_revision()?.get() == before.get() + 20_000 + written))?;
+    eventually("the last ones", || Ok(number(store.last_revision()?) == before + 20_000 + written))?;
     assert!(written > 20, "only {written} writes came in between");
     // No transaction expires many, and between two steps there is room for others.
     let (mut expired, mut steps, mut longest) = (0_u64, 0_u64, 0);
-    for event in store.history(Filter::everything(), before) {
+    for event in store.history(Filter::everything(), start) {
         let event = event?;
         let size = event.commit().get() - event.revision().get();
         longest = longest.max(size + 1);
@@ -487,7 +487,7 @@ fn times_to_live_from_a_millisecond_to_the_year_9999_and_no_others() -> Result {
             assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::InvalidArgument), "{bad:?}");
         }
     }
-    assert_eq!((store.remaining_ttl("g", "long")?, store.last_revision()?.get()), (Some(end), 2));
+    assert_eq!((store.remaining_ttl("g", "long")?, number(store.last_revision()?)), (Some(end), 2));
     Ok(())
 }
 

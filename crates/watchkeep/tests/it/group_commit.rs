@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::futures::{block_on, poll_once};
+use crate::support::numbers::number;
 use crate::support::{LIMIT, Result, anywhere, file_of, next, revisions, take, within_limit};
 use rusqlite::Connection;
 use watchkeep::{Durability, ErrorKind, Filter, Options, Revision, SetOptions, Store, WatchOptions};
@@ -97,16 +98,17 @@ fn transactions_keep_their_events_together_among_16_threads() -> Result {
             .collect();
         writers.into_iter().try_for_each(|writer| writer.join().map_err(|_| "panicked")?)
     })?;
-    let last = store.last_revision()?.get();
+    let last = number(store.last_revision()?);
     let mut after = 0;
     while after < last {
         let first = next(&mut watcher)?;
-        let rest = take(&mut watcher, usize::try_from(first.commit().get() - first.revision().get())?)?;
+        let more = number(first.commit()) - number(first.revision());
+        let rest = take(&mut watcher, usize::try_from(more)?)?;
         let expected = if first.group() == "single" { 1 } else { first.group().parse::<usize>()? % 4 + 1 };
         assert_eq!(rest.len() + 1, expected, "a transaction is whole");
         assert!(rest.iter().all(|event| event.group() == first.group() && event.commit() == first.commit()));
-        assert_eq!(first.revision().get(), after + 1);
-        after = first.commit().get();
+        assert_eq!(number(first.revision()), after + 1);
+        after = number(first.commit());
     }
     Ok(())
 }

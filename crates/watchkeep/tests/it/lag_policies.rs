@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use crate::support::needs::needs;
+use crate::support::numbers::number;
 use crate::support::{
     Anywhere as _, LIMIT, Result, eventually, kinds, lines, next, revisions, take, within_limit,
 };
@@ -64,13 +66,12 @@ fn two_hundred_watchers_that_lag_together_each_see_everything() -> Result {
     let readers: Vec<_> = watchers
         .into_iter()
         .map(|mut watcher| {
-            thread::Builder::new()
-                .stack_size(256 << 10)
-                .spawn(move || take(&mut watcher, 2_000).map(|events| revisions(&events)))
+            thread::Builder::new().stack_size(256 << 10).spawn(move || take(&mut watcher, 2_000))
         })
         .collect::<std::io::Result<_>>()?;
     for reader in readers {
-        assert_eq!(reader.join().map_err(|_| "panicked")??, (1..=2_000).collect::<Vec<_>>());
+        let seen = reader.join().map_err(|_| "panicked")??;
+        assert_eq!(revisions(&seen), (1..=2_000).collect::<Vec<_>>());
     }
     Ok(())
 }
@@ -100,10 +101,10 @@ fn a_laggard_keeps_up_and_joins_the_live_feed_while_writers_go_on() -> Result {
     let (mut expected, mut near) = (1, 0);
     while near < 20 {
         let event = next(&mut watcher)?;
-        assert_eq!(event.revision().get(), expected);
+        assert_eq!(number(event.revision()), expected);
         expected += 1;
         if expected % 500 == 0 {
-            near += u64::from(store.last_revision()?.get() < expected + 300);
+            near += u64::from(number(store.last_revision()?) < expected + 300);
             assert!(expected < 400_000, "it does not keep up");
         }
     }
@@ -111,7 +112,7 @@ fn a_laggard_keeps_up_and_joins_the_live_feed_while_writers_go_on() -> Result {
     for writer in writers {
         writer.join().map_err(|_| "panicked")??;
     }
-    let last = store.last_revision()?.get();
+    let last = number(store.last_revision()?);
     let rest = revisions(&take(&mut watcher, usize::try_from(last + 1 - expected)?)?);
     assert_eq!(rest, (expected..=last).collect::<Vec<_>>());
     // It is fed again: what is written now is there when the write returns, without a look at the log.
@@ -122,6 +123,7 @@ fn a_laggard_keeps_up_and_joins_the_live_feed_while_writers_go_on() -> Result {
 
 #[test]
 fn watchers_of_every_buffer_see_all_of_a_transaction_of_5_000_events() -> Result {
+    needs!(LargeTransactions);
     let store = store()?;
     let mut watchers: Vec<_> = [1, 16, 10_000]
         .into_iter()
@@ -166,6 +168,7 @@ fn drop_counts_only_what_its_filter_lets_through() -> Result {
 
 #[test]
 fn drop_accounts_for_every_event_of_a_transaction_too_large_for_memory() -> Result {
+    needs!(LargeTransactions);
     let store = store()?;
     let mut watcher = everything(&store, WatchOptions::new().policy(LagPolicy::Drop).buffer(4))?;
     store.transaction(|tx| (0..5_000).try_for_each(|n| tx.set("g", &n.to_string(), "v")))?;
@@ -294,6 +297,7 @@ fn latest_goes_back_to_the_feed_after_an_overflow() -> Result {
 
 #[test]
 fn lagged_says_exactly_what_is_lost_wherever_the_log_is_cut() -> Result {
+    needs!(Trimming);
     for cut in 1..=24 {
         let store = store()?;
         let mut watcher = everything(&store, WatchOptions::new().buffer(2))?;
@@ -336,6 +340,7 @@ fn lagged_says_exactly_what_is_lost_wherever_the_log_is_cut() -> Result {
 
 #[test]
 fn a_watcher_that_was_cut_off_goes_on_live_after_it_was_told() -> Result {
+    needs!(Trimming);
     let store = store()?;
     let mut watcher = everything(&store, WatchOptions::new().buffer(1))?;
     for number in 0..500 {
@@ -360,6 +365,7 @@ fn a_watcher_that_was_cut_off_goes_on_live_after_it_was_told() -> Result {
 
 #[test]
 fn the_log_is_cut_while_many_watchers_catch_up_and_each_accounts_for_every_revision() -> Result {
+    needs!(Trimming);
     within_limit(|| {
         let store = store()?;
         let watchers: Vec<_> =
@@ -475,7 +481,7 @@ fn touch_events_among_others_keep_their_place_for_a_laggard() -> Result {
     }
     let (set, touch) = ((Kind::Set, "k".to_owned()), (Kind::Touch, "k".to_owned()));
     let expected: Vec<_> = (0..3).flat_map(|_| [set.clone(), touch.clone(), touch.clone()]).collect();
-    eventually("the last one", || Ok(store.last_revision()?.get() == 9))?;
+    eventually("the last one", || Ok(number(store.last_revision()?) == 9))?;
     assert_eq!(kinds(&take(&mut watcher, 9)?), expected);
     Ok(())
 }
@@ -500,7 +506,7 @@ fn latest_coalesces_also_when_there_are_more_keys_than_the_buffer_holds() -> Res
             .collect();
         assert_eq!(last.len(), keys);
         assert!(
-            last.values().all(|revision| revision.get() > 3_000 - keys as u64),
+            last.values().all(|revision| number(*revision) > 3_000 - keys as u64),
             "the newest of each key came"
         );
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::{Result, anywhere};
+use crate::support::needs::needs;
+use crate::support::numbers::number;
+use crate::support::{Result, anywhere, fill};
 use watchkeep::{ListOptions, Options, SetOptions, Store};
 
 /// A name out of few characters, some of them awkward.
@@ -24,15 +26,9 @@ fn keys(store: &Store, group: &str, options: ListOptions) -> Result<Vec<String>>
 fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() -> Result {
     let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(7);
-    let mut model = BTreeSet::new();
-    store.transaction(|tx| {
-        for _ in 0..900 {
-            let key = name(&mut dice);
-            tx.set("g", &key, "v")?;
-            model.insert(key);
-        }
-        Ok(())
-    })?;
+    let names: Vec<_> = (0..900).map(|_| name(&mut dice)).collect();
+    fill(&store, 900, |tx, n| tx.set("g", &names[n as usize], "v"))?;
+    let model: BTreeSet<_> = names.into_iter().collect();
     store.set("f", "zzz", "v")?;
     store.set("g\0", "zzz", "v")?;
     assert!(model.len() > 200, "only {}", model.len());
@@ -72,8 +68,8 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
 fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
     let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(13);
-    store.transaction(|tx| {
-        (0..700).try_for_each(|_| {
+    let entries: Vec<_> = (0..700)
+        .map(|_| {
             let hour = SetOptions::new().ttl(Duration::from_secs(3_600)).content_type("a/b");
             let options = if dice.bool() { hour } else { SetOptions::new() };
             // Text and bytes; a character of two bytes counts as two.
@@ -82,8 +78,12 @@ fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
             } else {
                 vec![0xff; dice.usize(..9)]
             };
-            tx.set_with("g", &name(&mut dice), value, options)
+            (name(&mut dice), value, options)
         })
+        .collect();
+    fill(&store, 700, |tx, n| {
+        let (key, value, options) = entries[n as usize].clone();
+        tx.set_with("g", &key, value, options)
     })?;
     // Larger together than what a page with values holds.
     for number in 0..5 {
@@ -113,7 +113,8 @@ fn pages_of_groups_are_the_list_of_groups_in_parts_also_in_a_namespace() -> Resu
     let scoped = whole.scoped("tenant")?;
     let mut dice = fastrand::Rng::with_seed(17);
     for store in [&whole, &scoped] {
-        store.transaction(|tx| (0..300).try_for_each(|_| tx.set(&name(&mut dice), "k", "v")))?;
+        let names: Vec<_> = (0..300).map(|_| name(&mut dice)).collect();
+        fill(store, 300, |tx, n| tx.set(&names[n as usize], "k", "v"))?;
     }
     for store in [&whole, &scoped] {
         for _ in 0..50 {
@@ -180,7 +181,7 @@ fn counts_and_groups_are_those_of_a_sorted_map_for_any_prefix() -> Result {
 #[test]
 fn an_iterator_goes_on_while_others_write_and_sees_each_steady_key_once() -> Result {
     let store = anywhere()?;
-    store.transaction(|tx| (0..1_000).try_for_each(|n| tx.set("g", &format!("{n:04}"), "v")))?;
+    fill(&store, 1_000, |tx, n| tx.set("g", &format!("{n:04}"), "v"))?;
     let mut seen = Vec::new();
     for (number, entry) in store.entries("g").enumerate() {
         let entry = entry?;
@@ -224,6 +225,18 @@ fn an_iterator_holds_no_read_transaction_so_that_the_log_of_writes_starts_again(
 }
 
 #[test]
+fn a_value_that_is_larger_than_a_page_comes_alone() -> Result {
+    needs!(LargeTransactions);
+    let store = anywhere()?;
+    for number in 0..30 {
+        store.set("g", &format!("{number:02}"), vec![b'x'; 100_000])?;
+    }
+    store.set("g", "15", vec![b'x'; 3 << 20])?;
+    assert_eq!(keys(&store, "g", ListOptions::new())?.len(), 30);
+    Ok(())
+}
+
+#[test]
 fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
     let store = anywhere()?;
     for number in 0..30 {
@@ -231,10 +244,7 @@ fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
     }
     let page = store.page("g", ListOptions::new())?;
     assert!((10..=12).contains(&page.entries.len()), "{} entries of 100,000 bytes", page.entries.len());
-    assert_eq!(page.revision.get(), 30);
-    assert_eq!(keys(&store, "g", ListOptions::new())?.len(), 30);
-    // One that is larger than a page comes alone.
-    store.set("g", "15", vec![b'x'; 3 << 20])?;
+    assert_eq!(number(page.revision), 30);
     assert_eq!(keys(&store, "g", ListOptions::new())?.len(), 30);
     assert_eq!(store.page("g", ListOptions::new().limit(0))?.entries.len(), 0);
     assert_eq!(store.page("missing", ListOptions::new())?.next, None);
@@ -245,12 +255,9 @@ fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
 fn exactly_full_pages_lose_nothing_at_their_seams() -> Result {
     for number in [255_usize, 256, 257, 511, 512, 513] {
         let store = anywhere()?;
-        store.transaction(|tx| {
-            for n in 0..number {
-                tx.set("g", &format!("{n:04}"), "v")?;
-                tx.set(&format!("h{n:04}"), "k", "v")?;
-            }
-            Ok(())
+        fill(&store, number as u64, |tx, n| {
+            tx.set("g", &format!("{n:04}"), "v")?;
+            tx.set(&format!("h{n:04}"), "k", "v")
         })?;
         assert_eq!(store.entries("g").count(), number);
         assert_eq!(store.groups("h").count(), number);

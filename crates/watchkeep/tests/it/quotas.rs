@@ -4,7 +4,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Anywhere as _, Result, anywhere, lines, take};
+use crate::support::numbers::number;
+use crate::support::{Anywhere as _, Result, anywhere, fill, lines, take};
 use watchkeep::{
     Clock, Error, ErrorKind, Kind, ManualClock, Options, Quota, QuotaLimit, SetOptions, Timestamp,
 };
@@ -180,7 +181,7 @@ fn due_keys_make_room_before_a_write_is_refused_also_when_they_are_many() -> Res
         // Before anything is due: the store's thread may be the first to remove it.
         let mut watcher = tenant.watch("*", "*");
         clock.set(1_000);
-        tenant.transaction(|tx| (0..due).try_for_each(|n| tx.set("h", &n.to_string(), "v")))?;
+        fill(&tenant, due, |tx, n| tx.set("h", &n.to_string(), "v"))?;
         assert_eq!(
             refusal(tenant.set("g", "new", "v")),
             Some((QuotaLimit::Keys, due + 1, due + 2)),
@@ -237,7 +238,7 @@ fn a_transaction_is_checked_as_it_goes_and_refused_whole() -> Result {
         tx.set("g", "4", "v")
     });
     assert_eq!(refusal(refused), Some((QuotaLimit::Keys, 3, 4)));
-    assert_eq!((tenant.count("g")?, store.last_revision()?.get()), (1, 1));
+    assert_eq!((tenant.count("g")?, number(store.last_revision()?)), (1, 1));
     // What it deletes first makes room; what it looks away from does not count.
     tenant.transaction(|tx| {
         tx.delete("g", "1")?;
@@ -247,7 +248,7 @@ fn a_transaction_is_checked_as_it_goes_and_refused_whole() -> Result {
         assert_eq!(refusal(tx.set("g", "5", "v")), Some((QuotaLimit::Keys, 3, 4)));
         tx.set("g", "4", "w")
     })?;
-    assert_eq!((tenant.count("g")?, store.last_revision()?.get()), (3, 6));
+    assert_eq!((tenant.count("g")?, number(store.last_revision()?)), (3, 6));
     Ok(())
 }
 
@@ -329,7 +330,7 @@ fn a_deleted_group_that_comes_again_is_counted_from_nothing() -> Result {
     let store = anywhere()?;
     let tenant = store.scoped("t")?.with_quota(Quota { max_keys: 600, max_groups: 1, max_bytes: 6_000 })?;
     for _ in 0..5 {
-        tenant.transaction(|tx| (0..600).try_for_each(|n| tx.set("g", &format!("{n:03}"), "1234567")))?;
+        fill(&tenant, 600, |tx, n| tx.set("g", &format!("{n:03}"), "1234567"))?;
         assert!(refusal(tenant.set("g", "one more", "")).is_some());
         assert_eq!(tenant.delete_group("g")?, 600);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::needs::needs;
 use crate::support::{Anywhere as _, LIMIT, Result, eventually, next, revisions};
 use watchkeep::{
     Clock, ErrorKind, Event, Filter, Item, ManualClock, Options, Retention, Revision, Store, WatchOptions,
@@ -42,6 +43,7 @@ fn whole(store: &Store) -> Result<Vec<u64>> {
 
 #[test]
 fn the_log_keeps_about_as_many_events_as_it_may_and_never_fewer() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::events(1_000))?;
     for round in 0..5 {
         (0..900).try_for_each(|n| store.set("g", &(n % 10).to_string(), "v").map(drop))?;
@@ -58,6 +60,7 @@ fn the_log_keeps_about_as_many_events_as_it_may_and_never_fewer() -> Result {
 
 #[test]
 fn events_go_when_they_are_old_but_the_newest_stay_whatever_their_age() -> Result {
+    needs!(Trimming);
     let (clock, store) = open(Retention { max_age: DAY, min_events: 5, ..Retention::FOREVER })?;
     (0..100).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     clock.advance(DAY / 2);
@@ -74,6 +77,7 @@ fn events_go_when_they_are_old_but_the_newest_stay_whatever_their_age() -> Resul
 
 #[test]
 fn an_event_of_the_future_does_not_hold_back_those_that_are_old() -> Result {
+    needs!(Trimming);
     let (clock, store) = open(Retention { max_age: DAY, min_events: 5, ..Retention::FOREVER })?;
     let right = clock.now();
     clock.advance(DAY * 4_000);
@@ -88,6 +92,7 @@ fn an_event_of_the_future_does_not_hold_back_those_that_are_old() -> Result {
 
 #[test]
 fn an_old_transaction_of_any_size_goes_by_age() -> Result {
+    needs!(Trimming);
     let mut stores = Vec::new();
     for size in [10, 3_000, 4_000, 5_000, 9_000] {
         let (clock, store) = open(Retention { max_age: DAY, min_events: 0, ..Retention::FOREVER })?;
@@ -115,6 +120,7 @@ fn weight(store: &Store) -> Result<u64> {
 
 #[test]
 fn stats_tell_the_weight_of_the_log_exactly() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::FOREVER)?;
     for number in 0..10 {
         store.set("g", &number.to_string(), vec![b'x'; 1_000])?;
@@ -129,6 +135,7 @@ fn stats_tell_the_weight_of_the_log_exactly() -> Result {
 
 #[test]
 fn events_go_when_they_weigh_too_much_and_not_before() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention { max_bytes: 1_000_000, min_events: 0, ..Retention::FOREVER })?;
     for number in 0..40 {
         store.set("g", &(number % 3).to_string(), vec![b'x'; 100_000])?;
@@ -161,6 +168,7 @@ fn weight_is_trimmed_also_right_behind_what_is_trimmed_already() -> Result {
 
 #[test]
 fn however_small_the_retention_no_transaction_is_cut_in_two() -> Result {
+    needs!(Trimming);
     let mut stores = Vec::new();
     for retention in [
         Retention::events(1),
@@ -205,6 +213,7 @@ fn however_small_the_retention_no_transaction_is_cut_in_two() -> Result {
 
 #[test]
 fn compact_trims_whole_transactions_and_always_leaves_the_newest() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::FOREVER)?;
     assert_eq!(store.compact(Revision::new(100))?, 0);
     store.transaction(|tx| (0..10).try_for_each(|n| tx.set("g", &n.to_string(), "v")))?;
@@ -227,6 +236,7 @@ fn compact_trims_whole_transactions_and_always_leaves_the_newest() -> Result {
 
 #[test]
 fn history_after_a_trimmed_revision_says_what_is_lost_and_goes_on() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::FOREVER)?;
     (0..600).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     store.compact(Revision::new(301))?;
@@ -252,6 +262,7 @@ fn history_after_a_trimmed_revision_says_what_is_lost_and_goes_on() -> Result {
 
 #[test]
 fn a_watch_after_a_trimmed_revision_says_what_is_lost_from_the_very_beginning_too() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::FOREVER)?;
     (0..60).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     store.compact(Revision::new(31))?;
@@ -287,6 +298,7 @@ fn what_was_trimmed_stays_trimmed_after_reopening_and_revisions_go_on() -> Resul
 
 #[test]
 fn the_default_keeps_at_least_the_newest_10_000() -> Result {
+    needs!(Trimming);
     let clock = Arc::new(ManualClock::default());
     let store = Options::new().clock(clock.clone()).anywhere()?;
     for part in 0..13 {
@@ -322,6 +334,7 @@ fn deleted_groups_are_swept_and_the_file_gives_space_back() -> Result {
 
 #[test]
 fn what_was_compacted_is_gone_for_who_comes_later_whoever_read_it_before() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::FOREVER)?;
     (0..200).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
     let after =
@@ -336,6 +349,7 @@ fn what_was_compacted_is_gone_for_who_comes_later_whoever_read_it_before() -> Re
 
 #[test]
 fn the_trimmer_leaves_what_a_snapshot_needs_until_its_reader_has_caught_up() -> Result {
+    needs!(Trimming);
     let (_, store) = open(Retention::events(10))?;
     let write = |group: &str, events: u64| {
         store.transaction(|tx| (0..events).try_for_each(|n| tx.set(group, &format!("{n:04}"), "v"))).map(drop)

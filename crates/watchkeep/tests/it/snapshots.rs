@@ -6,7 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, lines, next, take, within_limit};
+use crate::support::needs::needs;
+use crate::support::numbers::number;
+use crate::support::{
+    Anywhere as _, LIMIT, Result, anywhere, eventually, fill, lines, next, take, within_limit,
+};
 use watchkeep::{
     ErrorKind, Event, Filter, Item, Kind, LagPolicy, ManualClock, Options, Retention, Revision, Store,
     Timestamp, WatchOptions, Watcher,
@@ -40,7 +44,7 @@ fn state_at(store: &Store, filter: Filter, at: Revision) -> Result<State> {
 #[test]
 fn all_reads_of_a_snapshot_see_one_revision() -> Result {
     let store = anywhere()?;
-    store.transaction(|tx| (0..700).try_for_each(|n| tx.set("g", &format!("{n:03}"), "old")))?;
+    fill(&store, 700, |tx, n| tx.set("g", &format!("{n:03}"), "old"))?;
     let snapshot = store.snapshot()?;
     store.delete("g", "000")?;
     store.set("g", "001", "new")?;
@@ -48,12 +52,12 @@ fn all_reads_of_a_snapshot_see_one_revision() -> Result {
     store.set("h", "k", "new")?;
     store.delete_group("g")?;
     store.set("g", "again", "new")?;
-    assert_eq!((snapshot.revision().get(), snapshot.count("g")?, snapshot.count_all("")?), (700, 700, 700));
+    assert_eq!((number(snapshot.revision()), snapshot.count("g")?, snapshot.count_all("")?), (700, 700, 700));
     assert_eq!(snapshot.groups("").collect::<std::result::Result<Vec<_>, _>>()?, ["g"]);
     assert!(snapshot.entries("g").all(|entry| entry.is_ok_and(|entry| entry.value == "old")));
     assert_eq!(snapshot.entries("g").count(), 700);
     assert_eq!(snapshot.clone().get("g", "001")?.ok_or("gone")?, "old");
-    assert_eq!(snapshot.page("g", Default::default())?.revision.get(), 700);
+    assert_eq!(number(snapshot.page("g", Default::default())?.revision), 700);
     Ok(())
 }
 
@@ -153,13 +157,14 @@ fn a_watch_from_a_snapshot_gives_the_state_then_ready_then_every_change() -> Res
     for _ in 0..4 {
         seen.push(match items.recv_timeout(LIMIT).ok_or("nothing")?? {
             Item::Event(event) => format!("{} {}", crate::support::line(&event), event.is_snapshot()),
+            Item::Ready(at) => format!("ready {}", number(at)),
             other => format!("{other:?}"),
         });
     }
     // The write after `watch` is in the state, or comes after it; nothing lies between, and nothing twice.
     let (within, after) = (
-        ["4 set a/k=4 true", "2 set a/l=2 true", "6 set c/k=5 true", "Ready(Revision(6))"],
-        ["4 set a/k=4 true", "2 set a/l=2 true", "Ready(Revision(5))", "6 set c/k=5 false"],
+        ["4 set a/k=4 true", "2 set a/l=2 true", "6 set c/k=5 true", "ready 6"],
+        ["4 set a/k=4 true", "2 set a/l=2 true", "ready 5", "6 set c/k=5 false"],
     );
     assert!(seen == within || seen == after, "{seen:?}");
     Ok(())
@@ -169,9 +174,7 @@ fn a_watch_from_a_snapshot_gives_the_state_then_ready_then_every_change() -> Res
 fn folding_a_snapshot_watch_up_to_ready_gives_exactly_the_state_while_writers_write() -> Result {
     within_limit(|| {
         let store = Options::new().retention(Retention::FOREVER).anywhere()?;
-        store.transaction(|tx| {
-            (0..900).try_for_each(|n| tx.set(&format!("g{}", n % 9), &format!("{n:03}"), "0"))
-        })?;
+        fill(&store, 900, |tx, n| tx.set(&format!("g{}", n % 9), &format!("{n:03}"), "0"))?;
         let filters = [
             Filter::everything(),
             Filter::group("g4"),
@@ -261,6 +264,7 @@ fn scribble(store: &Store, seed: u64) -> Result {
 
 #[test]
 fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
+    needs!(Trimming);
     let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     store.transaction(|tx| (0..600).try_for_each(|n| tx.set("g", &format!("{n:03}"), "0")))?;
     let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
@@ -295,7 +299,7 @@ fn a_snapshot_watch_that_loses_the_log_begins_again_and_says_so() -> Result {
 fn what_changes_in_the_part_that_was_given_is_passed_on_also_at_its_edge() -> Result {
     for with_the_group in [false, true] {
         let store = anywhere()?;
-        store.transaction(|tx| (0..1_024).try_for_each(|n| tx.set("g", &format!("{n:04}"), "0")))?;
+        fill(&store, 1_024, |tx, n| tx.set("g", &format!("{n:04}"), "0"))?;
         let mut watcher = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
         let (mut state, mut items, mut given) = (State::new(), watcher.items(), 0);
         let ready = loop {
@@ -352,7 +356,7 @@ fn a_snapshot_of_nothing_is_ready_at_once() -> Result {
     store.set("g", "k", "v")?;
     store.delete("g", "k")?;
     let mut watcher = store.watch_with(Filter::group("g"), WatchOptions::new().snapshot())?;
-    assert!(matches!(watcher.items().recv_timeout(LIMIT), Some(Ok(Item::Ready(at))) if at.get() == 2));
+    assert!(matches!(watcher.items().recv_timeout(LIMIT), Some(Ok(Item::Ready(at))) if number(at) == 2));
     store.set("g", "k", "w")?;
     assert_eq!(lines([&next(&mut watcher)?]), ["3 set g/k=w"]);
     Ok(())
@@ -360,6 +364,7 @@ fn a_snapshot_of_nothing_is_ready_at_once() -> Result {
 
 #[test]
 fn a_snapshot_with_keys_only_has_no_values_and_large_ones_are_no_trouble() -> Result {
+    needs!(LargeTransactions);
     let store = anywhere()?;
     for number in 0..6 {
         store.set("g", &number.to_string(), vec![b'x'; 3 << 20])?;
@@ -410,7 +415,7 @@ fn a_snapshot_becomes_ready_however_fast_others_write_and_slow_its_reader_is() -
             }
         }
         assert_eq!(state, expected, "what was folded is the state at {ready}");
-        assert_eq!(next(&mut watcher)?.revision().get(), ready.get() + 1);
+        assert_eq!(number(next(&mut watcher)?.revision()), number(ready) + 1);
         Ok(())
     })
 }
@@ -431,6 +436,7 @@ fn fold_to_a_mark(watcher: &mut Watcher, state: &mut State) -> Result<Item> {
 
 #[test]
 fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
+    needs!(Trimming);
     for snapshot_first in [false, true] {
         let store = Options::new().retention(Retention::FOREVER).anywhere()?;
         (0..600).try_for_each(|n| store.set("g", &format!("{n:03}"), "0").map(drop))?;
@@ -463,6 +469,7 @@ fn after_a_loss_a_watch_may_go_on_with_a_snapshot() -> Result {
 
 #[test]
 fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Result {
+    needs!(Trimming);
     let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     let write = |events: u64| (0..events).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop));
     let options = WatchOptions::new().after(Revision::ZERO).buffer(1_000).snapshot_after_loss();
@@ -489,6 +496,7 @@ fn a_snapshot_after_a_loss_comes_in_place_of_what_was_buffered_already() -> Resu
 
 #[test]
 fn after_a_loss_a_reader_of_events_alone_is_told_and_gets_the_state() -> Result {
+    needs!(Trimming);
     let store = Options::new().retention(Retention::FOREVER).anywhere()?;
     (0..20).try_for_each(|n| store.set("g", &(n % 2).to_string(), n.to_string()).map(drop))?;
     store.compact(Revision::new(20))?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::consumers::{from_the_beginning, kind, listed};
+use crate::support::numbers::{number, numbers};
 use crate::support::seen::Seen;
 use crate::support::{Anywhere as _, LIMIT, Result, anywhere, eventually, lines, revisions, take};
 use watchkeep::{
@@ -74,7 +75,7 @@ fn an_event_comes_once_and_in_order_however_many_filters_match_it() -> Result {
     let of_callback = called.clone();
     let _subscription = store.on_change_with(overlapping(), move |item| {
         if let Some(event) = item.event() {
-            of_callback.push(event.revision().get());
+            of_callback.push(event.revision());
         }
     });
     write_all(&store)?;
@@ -93,7 +94,7 @@ fn an_event_comes_once_and_in_order_however_many_filters_match_it() -> Result {
     );
     let live = revisions(&live);
     assert!(live.is_sorted_by(|a, b| a < b));
-    assert_eq!(called.all(), live);
+    assert_eq!(numbers(&called.all()), live);
     let history = store.history(overlapping(), Revision::ZERO).collect::<std::result::Result<Vec<_>, _>>()?;
     assert_eq!(revisions(&history), live);
     assert_eq!(revisions(&store.changes(overlapping(), None, 1_000)?.events), live);
@@ -212,7 +213,7 @@ fn a_consumer_of_a_union_goes_on_with_it_when_the_file_opens_again() -> Result {
     store.set("config", "theme", "this")?;
     let mut consumer = store.consumer("c")?;
     let mut rest = revisions(first.iter().skip(2));
-    rest.push(store.last_revision()?.get());
+    rest.push(number(store.last_revision()?));
     assert_eq!(revisions(&take(&mut consumer, rest.len())?), rest);
     assert!(consumer.try_recv().is_none() && store.check()?.is_ok());
     Ok(())

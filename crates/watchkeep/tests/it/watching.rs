@@ -5,6 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::needs::needs;
+use crate::support::numbers::{nth, number, numbers};
 use crate::support::{
     Anywhere as _, LIMIT, Result, anywhere, eventually, line, lines, next, revisions, take, within_limit,
 };
@@ -133,7 +135,7 @@ fn an_event_says_what_happened_where_when_and_by_whom() -> Result {
     let seconds: Vec<_> =
         events.iter().map(|event| event.timestamp().since(events[0].timestamp()).as_secs()).collect();
     assert_eq!(seconds, [0, 1, 1, 1, 1]);
-    let previous: Vec<_> = events.iter().map(|event| event.previous_revision().map(Revision::get)).collect();
+    let previous: Vec<_> = events.iter().map(|event| event.previous_revision().map(number)).collect();
     assert_eq!(previous, [None, Some(1), None, Some(2), None]);
     assert!(events[1].deadline().is_some() && events[0].deadline().is_none() && events[3].value().is_none());
     assert_eq!((events[4].key(), events[4].value(), events[4].group()), (None, None, "t:h"));
@@ -179,33 +181,54 @@ fn a_watcher_is_armed_when_watch_returns_and_begins_there() -> Result {
 }
 
 #[test]
-fn a_watch_may_start_after_any_revision_past_or_to_come() -> Result {
+fn a_watch_may_start_after_any_revision_of_the_past() -> Result {
     let store = anywhere()?;
     for number in 1..=50 {
         store.set("g", &number.to_string(), "v")?;
     }
     for after in [0, 1, 25, 49, 50] {
         for buffer in [1, 16] {
-            let options = WatchOptions::new().after(Revision::new(after)).buffer(buffer);
+            let start = nth(&store, after)?;
+            let options = WatchOptions::new().after(start).buffer(buffer);
             let mut watcher = store.watch_with(Filter::everything(), options)?;
-            assert_eq!(watcher.start().get(), after);
+            assert_eq!(watcher.start(), start);
             assert_eq!(revisions(&pending(&mut watcher)?), (after + 1..=50).collect::<Vec<_>>());
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_watch_may_start_after_a_revision_that_is_to_come() -> Result {
+    needs!(DenseRevisions);
+    let store = anywhere()?;
+    for number in 1..=50 {
+        store.set("g", &number.to_string(), "v")?;
+    }
     let mut ahead = store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(53)))?;
-    let mut far =
-        store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(u64::MAX)))?;
     for number in 51..=55 {
         assert!(number > 54 || ahead.try_recv().is_none());
         store.set("g", &number.to_string(), "v")?;
     }
     assert_eq!(revisions(&pending(&mut ahead)?), [54, 55]);
+    Ok(())
+}
+
+#[test]
+fn a_watch_after_a_revision_that_never_comes_sees_nothing() -> Result {
+    let store = anywhere()?;
+    let mut far =
+        store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(u64::MAX)))?;
+    for number in 0..5 {
+        store.set("g", &number.to_string(), "v")?;
+    }
     assert!(far.try_recv().is_none());
     Ok(())
 }
 
 #[test]
 fn a_watch_ahead_of_the_store_overflows_like_any_other() -> Result {
+    needs!(DenseRevisions);
     let store = anywhere()?;
     let mut read =
         store.watch_with(Filter::everything(), WatchOptions::new().after(Revision::new(10)).buffer(2))?;
@@ -259,7 +282,7 @@ fn keys_only_leaves_out_the_values_and_nothing_else() -> Result {
 }
 
 #[test]
-fn previous_values_come_with_the_event_as_long_as_the_log_has_them() -> Result {
+fn previous_values_come_with_the_event() -> Result {
     let clock = Arc::new(ManualClock::default());
     let store = Options::new().retention(Retention::FOREVER).clock(clock.clone()).anywhere()?;
     let mut watcher = store
@@ -276,16 +299,24 @@ fn previous_values_come_with_the_event_as_long_as_the_log_has_them() -> Result {
         .map(|event| event.previous_value().and_then(|value| value.as_str().map(str::to_owned)))
         .collect();
     assert_eq!(previous, [None, Some("1".into()), None, Some("2".into()), None, Some("3".into())]);
+    Ok(())
+}
 
-    store.set("g", "k", "old")?;
+#[test]
+fn a_previous_value_that_the_log_has_no_more_is_left_out() -> Result {
+    needs!(Trimming);
+    let store = Options::new().retention(Retention::FOREVER).anywhere()?;
+    let mut watcher =
+        store.watch_with(Filter::everything(), WatchOptions::new().previous_values().buffer(1))?;
+    let old = store.set("g", "k", "old")?;
     (0..20).try_for_each(|n| store.set("h", &n.to_string(), "v").map(drop))?;
     take(&mut watcher, 21)?;
-    store.compact(Revision::new(20))?;
+    store.compact(Revision::new(14))?;
     store.set("g", "k", "new")?;
     let event = next(&mut watcher)?;
     assert_eq!(
         (line(&event).as_str(), event.previous_value(), event.previous_revision()),
-        ("28 set g/k=new", None, Some(Revision::new(7)))
+        ("22 set g/k=new", None, Some(old))
     );
     Ok(())
 }
@@ -317,7 +348,7 @@ fn an_idle_watcher_and_a_filtered_one_are_told_how_far_they_are() -> Result {
         Item::Progress(at) => at,
         other => return Err(format!("unexpected: {other:?}").into()),
     };
-    assert_eq!(at.get(), 100);
+    assert_eq!(number(at), 100);
     // It is a place to go on from.
     store.set("g", "k", "v")?;
     let mut again = store.watch_with(Filter::group("g"), WatchOptions::new().after(at))?;
@@ -421,7 +452,7 @@ fn a_stopped_watcher_hands_out_what_it_has_in_order_and_nothing_that_comes_later
         watcher.stopper().stop();
         store.set("g", "after", "v")?;
         let rest = revisions(&watcher.by_ref().collect::<std::result::Result<Vec<_>, _>>()?);
-        assert_eq!(first.revision().get(), 1);
+        assert_eq!(number(first.revision()), 1);
         assert_eq!(rest, (2..=buffer.min(8) as u64).collect::<Vec<_>>(), "{policy:?}");
         assert!(watcher.is_ended() && watcher.try_recv().is_none());
     }
@@ -446,10 +477,10 @@ fn receiving_with_a_time_limit_ends_in_time_and_loses_nothing() -> Result {
     let mut seen = Vec::new();
     while seen.len() < 200 {
         if let Some(event) = watcher.recv_timeout(Duration::from_micros(50)) {
-            seen.push(event?.revision().get());
+            seen.push(event?.revision());
         }
     }
-    assert_eq!(seen, (2..=201).collect::<Vec<_>>());
+    assert_eq!(numbers(&seen), (2..=201).collect::<Vec<_>>());
     writer.join().map_err(|_| "panicked")??;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::numbers::number;
 use crate::support::{Result, anywhere};
 use watchkeep::{
     ConsumerInfo, ConsumerOptions, ConsumerStart, Error, ErrorKind, ManualClock, Options, Revision, Store,
@@ -38,8 +39,9 @@ pub(crate) fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind
     result.err().map(|error| error.kind())
 }
 
+/// The number of the revision up to which a consumer has acknowledged.
 pub(crate) fn acked(store: &Store, name: &str) -> Result<Option<u64>> {
-    Ok(listed(store, name)?.acked.map(Revision::get))
+    Ok(listed(store, name)?.acked.map(number))
 }
 
 pub(crate) fn listed(store: &Store, name: &str) -> Result<ConsumerInfo> {

@@ -2,6 +2,8 @@
 
 pub(crate) mod consumers;
 pub(crate) mod futures;
+pub(crate) mod needs;
+pub(crate) mod numbers;
 pub(crate) mod seen;
 
 use std::path::Path;
@@ -9,7 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use watchkeep::{Durability, Event, Kind, Options, Store, Watcher};
+use watchkeep::{Durability, Event, Kind, Options, Store, Transaction, Watcher};
+
+use needs::Need;
+use numbers::number;
 
 /// What a test returns.
 pub(crate) type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -51,7 +56,9 @@ impl Anywhere for Options {
         #[cfg(feature = "etcd")]
         if let Ok(members) = std::env::var("WATCHKEEP_TEST_ETCD") {
             let number = FILES.fetch_add(1, Ordering::Relaxed);
-            return self.connect(&format!("etcd://{members}/tests/{}-{number}", std::process::id()));
+            let address = format!("etcd://{members}/tests/{}-{number}", std::process::id());
+            numbers::remember(&address);
+            return self.connect(&address);
         }
         match std::env::var_os("WATCHKEEP_TEST_FOLDER") {
             None => self.open_in_memory(),
@@ -62,6 +69,37 @@ impl Anywhere for Options {
             }
         }
     }
+}
+
+/// A second handle on a store from `anywhere()`, as another process has one; in memory there is only the one.
+pub(crate) fn another(store: &Store) -> watchkeep::Result<Store> {
+    #[cfg(feature = "etcd")]
+    if let Some(address) = store.address() {
+        return Options::new().connect(address);
+    }
+    match store.path() {
+        Some(path) => Options::new().busy_timeout(Duration::from_millis(10)).open(path),
+        None => Ok(store.clone()),
+    }
+}
+
+/// How many entries every engine takes in one transaction, whatever rows each has.
+const PART: u64 = 25;
+
+/// Writes entries that a test begins with: in one transaction, or in parts where an engine takes no large ones.
+pub(crate) fn fill<R>(
+    store: &Store,
+    number: u64,
+    write: impl Fn(&Transaction<'_>, u64) -> watchkeep::Result<R>,
+) -> Result {
+    let part = if Need::LargeTransactions.is_met() { number.max(1) } else { PART };
+    let mut start = 0;
+    while start < number {
+        let end = number.min(start + part);
+        store.transaction(|tx| (start..end).try_for_each(|n| write(tx, n).map(drop)))?;
+        start = end;
+    }
+    Ok(())
 }
 
 /// The file of a store that has one.
@@ -113,11 +151,11 @@ pub(crate) fn take(watcher: &mut Watcher, number: usize) -> Result<Vec<Event>> {
     (0..number).map(|_| next(watcher)).collect()
 }
 
-/// An event as one line: `12 set group/key=value`.
+/// An event as one line, with the number of its revision: `12 set group/key=value`.
 pub(crate) fn line(event: &Event) -> String {
     let key = event.key().map(|key| format!("/{key}")).unwrap_or_default();
     let value = event.value().map(|value| format!("={}", value.to_string_lossy())).unwrap_or_default();
-    format!("{} {} {}{key}{value}", event.revision(), event.kind(), event.group())
+    format!("{} {} {}{key}{value}", number(event.revision()), event.kind(), event.group())
 }
 
 /// Events as lines.
@@ -130,7 +168,7 @@ pub(crate) fn kinds<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<(Kin
     events.into_iter().map(|event| (event.kind(), event.key().unwrap_or_default().to_owned())).collect()
 }
 
-/// The revisions of events.
+/// The numbers of the revisions of events.
 pub(crate) fn revisions<'e>(events: impl IntoIterator<Item = &'e Event>) -> Vec<u64> {
-    events.into_iter().map(|event| event.revision().get()).collect()
+    events.into_iter().map(|event| number(event.revision())).collect()
 }

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use watchkeep::{Store, Subscription};
+use watchkeep::{Event, Store, Subscription};
 
-use super::line;
+use super::lines;
 
 /// A list that callbacks write to.
 #[derive(Debug, Default, Clone)]
@@ -26,12 +26,21 @@ impl<T: Clone> Seen<T> {
     }
 }
 
-/// A callback that notes every event as a line.
-pub(crate) fn lines_of(store: &Store) -> (Seen<String>, Subscription) {
+/// The events that a callback saw, as lines.
+pub(crate) struct SeenLines(Seen<Event>);
+
+impl SeenLines {
+    pub(crate) fn all(&self) -> Vec<String> {
+        lines(&self.0.all())
+    }
+}
+
+/// A callback that notes every event.
+pub(crate) fn lines_of(store: &Store) -> (SeenLines, Subscription) {
     let seen = Seen::new();
     let subscription = store.on_change({
         let seen = seen.clone();
-        move |event| seen.push(line(event))
+        move |event| seen.push(event.clone())
     });
-    (seen, subscription)
+    (SeenLines(seen), subscription)
 }
