@@ -123,6 +123,8 @@ impl Follower {
                     Offered::Known => continue,
                     Offered::Next => {}
                     Offered::Ahead => self.heal(&kv).await?,
+                    // Whether it is another feed, the next look tells.
+                    Offered::Other => return Ok(Ended::Again(0)),
                 }
                 (until, was_behind) = (Instant::now() + SILENCE, false);
             }
