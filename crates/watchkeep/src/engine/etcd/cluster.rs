@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tonic::Status;
 
 use crate::driver::Signal;
 use crate::engine::LogPage;
@@ -199,14 +198,10 @@ impl Cluster {
 
 /// What is trimmed by a compaction, or by another one that went further at the same time.
 async fn find_floor(follower: &Follower, upto: i64) -> Called<()> {
-    let found = match follower.floor(upto).await {
+    match follower.floor(upto).await {
         Err(status) if is_compacted(&status) => follower.find_floor().await,
         found => found.map(drop),
-    };
-    found.map_err(|status| match is_compacted(&status) {
-        true => Status::unavailable("it is being compacted"),
-        false => status,
-    })
+    }
 }
 
 /// Reads the past again, where a watch got it wrong: another may get it right.
@@ -214,7 +209,8 @@ async fn insist<T, F: Future<Output = Called<T>>>(patience: Duration, read: impl
     let until = Instant::now() + patience.max(2 * CALL_TIME);
     loop {
         match read().await {
-            Err(status) if is_no_answer(&status) && Instant::now() < until => {
+            // Somebody compacts: what was found out about the last compaction is over.
+            Err(status) if (is_no_answer(&status) || is_compacted(&status)) && Instant::now() < until => {
                 tracing::debug!(%status, "the past of the cluster's feed does not come; it is asked for again");
                 tokio::time::sleep(AGAIN).await;
             }
