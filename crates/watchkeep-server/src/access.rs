@@ -203,7 +203,7 @@ impl Access {
     /// bear a token still has to. What became of a file is not known, so it is not opened again.
     fn open_again(&self) -> Result<bool, Error> {
         let old = self.credentials();
-        if old.address().is_none() {
+        if old.address().is_none() || old.is_closed() {
             return Ok(false);
         }
         let store = connect(&old, Options::clone(&self.options))?;

@@ -249,14 +249,16 @@ impl Door {
                 slid_at = Instant::now();
             }
             let look = move || if is_time { looked.look().and(looked.slide()) } else { looked.look() };
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(look).await {
-                tracing::warn!(%error, "the credentials cannot be read");
-                let again = access.clone();
-                if error.kind() == ErrorKind::Replaced
-                    && let Ok(Ok(true)) = tokio::task::spawn_blocking(move || again.open_again()).await
-                {
-                    tracing::warn!("the credentials were replaced in their cluster, and are opened again");
-                } else if matches!(error.kind(), ErrorKind::Replaced | ErrorKind::Closed) {
+            let Ok(Err(error)) = tokio::task::spawn_blocking(look).await else { continue };
+            tracing::warn!(%error, "the credentials cannot be read");
+            if !matches!(error.kind(), ErrorKind::Replaced | ErrorKind::Closed) {
+                continue;
+            }
+            let again = access.clone();
+            match tokio::task::spawn_blocking(move || again.open_again()).await {
+                Ok(Ok(true)) => tracing::warn!("they were replaced in their cluster, and are opened again"),
+                Ok(Err(error)) => tracing::warn!(%error, "they cannot be opened again yet"),
+                Ok(Ok(false)) | Err(_) => {
                     // What another file says is not known, so nobody gets in.
                     access.live.guard();
                     access.live.end(REVOKED, |_| true);

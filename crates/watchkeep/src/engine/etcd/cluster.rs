@@ -211,9 +211,11 @@ async fn insist<T, F: Future<Output = Called<T>>>(patience: Duration, read: impl
     let begun = Instant::now();
     loop {
         match read().await {
+            // One that says that it was compacted was asked beside a compaction.
             Err(status)
                 if is_no_answer(&status) && begun.elapsed() < patience
-                    || status.code() == Code::Aborted && begun.elapsed() < patience.max(2 * CALL_TIME) =>
+                    || (status.code() == Code::Aborted || is_compacted(&status))
+                        && begun.elapsed() < patience.max(2 * CALL_TIME) =>
             {
                 tracing::debug!(%status, "the past of the cluster's feed does not come; it is asked for again");
                 tokio::time::sleep(AGAIN).await;
