@@ -153,6 +153,10 @@ impl Tail {
         let mut state = lock(&self.state);
         let known = state.link;
         if link.version <= known.version {
+            if own {
+                // The watch brought it before the answer came.
+                self.feed.count(&changes);
+            }
             return Offered::Known;
         }
         if link.version > known.version + 1 {
