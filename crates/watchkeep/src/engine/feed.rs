@@ -43,13 +43,7 @@ pub(crate) struct Feed {
 impl Feed {
     /// Adds a commit; called in the order of the commits.
     pub(crate) fn push(&self, base: Revision, last: Revision, changes: Vec<Arc<Change>>) {
-        self.committed.add(1);
-        self.events.add(u64::try_from(changes.len()).unwrap_or(u64::MAX));
-        for expired in changes.iter().filter(|change| change.kind == Kind::Expire) {
-            let late = expired.deadline.map_or(Duration::ZERO, |deadline| expired.timestamp.since(deadline));
-            self.expired.add(1);
-            self.lateness.add(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
-        }
+        self.count(&changes);
         let bytes: usize = changes.iter().map(|change| change.weight()).sum();
         let mut commits = lock(&self.commits);
         let fits =
@@ -57,6 +51,17 @@ impl Feed {
         let (changes, bytes) = if fits { (Some(changes), bytes) } else { (None, 0) };
         commits.bytes += bytes;
         commits.queue.push_back(Commit { base, last, changes, bytes });
+    }
+
+    /// Counts a commit of this process. One that is read from the log by all, and so not added, is counted too.
+    pub(crate) fn count(&self, changes: &[Arc<Change>]) {
+        self.committed.add(1);
+        self.events.add(u64::try_from(changes.len()).unwrap_or(u64::MAX));
+        for expired in changes.iter().filter(|change| change.kind == Kind::Expire) {
+            let late = expired.deadline.map_or(Duration::ZERO, |deadline| expired.timestamp.since(deadline));
+            self.expired.add(1);
+            self.lateness.add(u64::try_from(late.as_millis()).unwrap_or(u64::MAX));
+        }
     }
 
     /// The commit that follows `after` directly, if it is here; what lies before it is let go.

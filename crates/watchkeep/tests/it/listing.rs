@@ -27,7 +27,7 @@ fn lists_and_pages_are_those_of_a_sorted_map_for_any_prefix_start_and_limit() ->
     let store = anywhere()?;
     let mut dice = fastrand::Rng::with_seed(7);
     let names: Vec<_> = (0..900).map(|_| name(&mut dice)).collect();
-    fill(&store, 900, |tx, n| tx.set("g", &names[n as usize], "v"))?;
+    fill(&store, 900, |tx, n| tx.set("g", &names[n], "v"))?;
     let model: BTreeSet<_> = names.into_iter().collect();
     store.set("f", "zzz", "v")?;
     store.set("g\0", "zzz", "v")?;
@@ -82,7 +82,7 @@ fn pages_without_values_tell_of_each_key_what_its_entry_does() -> Result {
         })
         .collect();
     fill(&store, 700, |tx, n| {
-        let (key, value, options) = entries[n as usize].clone();
+        let (key, value, options) = entries[n].clone();
         tx.set_with("g", &key, value, options)
     })?;
     // Larger together than what a page with values holds.
@@ -114,7 +114,7 @@ fn pages_of_groups_are_the_list_of_groups_in_parts_also_in_a_namespace() -> Resu
     let mut dice = fastrand::Rng::with_seed(17);
     for store in [&whole, &scoped] {
         let names: Vec<_> = (0..300).map(|_| name(&mut dice)).collect();
-        fill(store, 300, |tx, n| tx.set(&names[n as usize], "k", "v"))?;
+        fill(store, 300, |tx, n| tx.set(&names[n], "k", "v"))?;
     }
     for store in [&whole, &scoped] {
         for _ in 0..50 {
@@ -255,7 +255,7 @@ fn a_page_is_of_one_moment_and_bounded_in_bytes() -> Result {
 fn exactly_full_pages_lose_nothing_at_their_seams() -> Result {
     for number in [255_usize, 256, 257, 511, 512, 513] {
         let store = anywhere()?;
-        fill(&store, number as u64, |tx, n| {
+        fill(&store, number, |tx, n| {
             tx.set("g", &format!("{n:04}"), "v")?;
             tx.set(&format!("h{n:04}"), "k", "v")
         })?;

@@ -181,7 +181,7 @@ fn due_keys_make_room_before_a_write_is_refused_also_when_they_are_many() -> Res
         // Before anything is due: the store's thread may be the first to remove it.
         let mut watcher = tenant.watch("*", "*");
         clock.set(1_000);
-        fill(&tenant, due, |tx, n| tx.set("h", &n.to_string(), "v"))?;
+        fill(&tenant, usize::try_from(due)?, |tx, n| tx.set("h", &n.to_string(), "v"))?;
         assert_eq!(
             refusal(tenant.set("g", "new", "v")),
             Some((QuotaLimit::Keys, due + 1, due + 2)),

@@ -51,7 +51,7 @@ fn more_groups_than_a_page_are_listed_within_the_scope_only() -> Result {
     let scoped = store.scoped("m")?;
     let names: Vec<_> = (0..700).map(|n| format!("{n:03}")).collect();
     fill(&store, 3 * 700, |tx, n| {
-        let (namespace, name) = (["l", "m", "n"][n as usize % 3], &names[n as usize / 3]);
+        let (namespace, name) = (["l", "m", "n"][n % 3], &names[n / 3]);
         tx.set(&format!("{namespace}:{name}"), "k", "v")
     })?;
     assert_eq!(scoped.groups("").collect::<std::result::Result<Vec<_>, _>>()?, names);

@@ -128,12 +128,18 @@ impl Clock for Trap {
 fn a_worker_that_panics_over_a_stream_ends_it_with_an_error() -> Result {
     within_limit(|| {
         let trap = Arc::new(Trap::default());
-        let store = Options::new().clock(trap.clone()).anywhere()?;
-        store.set("g", "k", "v")?;
-        let snapshot = WatchOptions::new().snapshot();
-        for options in [snapshot, WatchOptions::new().after(Revision::ZERO)] {
+        let folder = tempfile::tempdir()?;
+        // Their reads ask the clock, which is where the trap is.
+        let options = || Options::new().clock(trap.clone());
+        let (file, memory) = (options().open(folder.path().join("app.db"))?, options().open_in_memory()?);
+        for store in [&file, &memory] {
+            store.set("g", "k", "v")?;
+        }
+        let (snapshot, log) = (WatchOptions::new().snapshot(), WatchOptions::new().after(Revision::ZERO));
+        let ways = [&file, &memory].into_iter().flat_map(|store| [(store, &snapshot), (store, &log)]);
+        for (store, options) in ways {
             trap.0.store(true, Ordering::SeqCst);
-            let mut watcher = store.watch_with(Filter::everything(), options)?;
+            let mut watcher = store.watch_with(Filter::everything(), options.clone())?;
             let told = block_on(next(&mut watcher)).ok_or("it ended in silence")?;
             assert_eq!(told.map_err(|error| error.kind()).map(drop), Err(ErrorKind::Io));
             assert!(block_on(next(&mut watcher)).is_none() && watcher.is_ended());

@@ -126,8 +126,12 @@ impl Keys {
             Some(to) => self.key(format_args!("{kind}/{to}")),
             None => self.end(kind),
         };
-        // A range that ends where it begins would be one key.
-        if to <= from { (from.clone(), [&from[..], b"\0"].concat().into()) } else { (from, to) }
+        // An empty range is that of one key, which no row has: a range that ends where it begins would be one key.
+        if to <= from {
+            (self.key(format_args!("{kind}")), self.key(format_args!("{kind}\0")))
+        } else {
+            (from, to)
+        }
     }
 
     /// What comes after all rows of a kind: the character after the slash.
@@ -229,5 +233,17 @@ mod tests {
                 && (&from..&to).contains(&&keys.entry(group, "\u{10ffff}"))
         );
         assert!(!(&from..&to).contains(&&keys.entry(Generation(8), "")));
+    }
+
+    #[test]
+    fn a_range_that_is_empty_holds_no_row_not_even_where_it_begins() {
+        let (keys, group) = (Keys::new("app/".to_owned()), Generation(7));
+        // What begins with `a`, after `b`.
+        let empty = NameRange { from: std::ops::Bound::Excluded("b".to_owned()), ..NameRange::prefix("a") };
+        let (from, to) = keys.entries(group, &empty);
+        assert!(from < to, "etcd would take it to be one key, or all that follow");
+        for name in ["", "a", "b", "b\0", "c"] {
+            assert!(!(&from..&to).contains(&&keys.entry(group, name)), "{name:?}");
+        }
     }
 }

@@ -162,8 +162,14 @@ impl Tail {
         let known = state.link;
         if link.version <= known.version {
             // What this process commits is not told by others as something else.
-            let is_other = own.is_some() && state.knows(link) && !state.has(id);
-            return if is_other { Offered::Other } else { Offered::Known };
+            if own.is_some() && state.knows(link) && !state.has(id) {
+                return Offered::Other;
+            }
+            if own.is_some() {
+                // The watch brought it before the answer came.
+                self.feed.count(&changes);
+            }
+            return Offered::Known;
         }
         if link.version > known.version + 1 {
             return Offered::Ahead;

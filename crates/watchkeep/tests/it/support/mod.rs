@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use watchkeep::{Durability, Event, Kind, Options, Store, Transaction, Watcher};
 
-use needs::Need;
+use needs::{Need, on_cluster};
 use numbers::number;
 
 /// What a test returns.
@@ -26,7 +26,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) fn within_limit<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (done, result) = mpsc::channel();
     let thread = std::thread::spawn(move || done.send(f()).is_ok());
-    match result.recv_timeout(LIMIT) {
+    let limit = if on_cluster() { LIMIT * 5 } else { LIMIT };
+    match result.recv_timeout(limit) {
         Ok(result) => {
             thread.join().map_err(|_| "the thread panicked")?;
             result
@@ -84,13 +85,13 @@ pub(crate) fn another(store: &Store) -> watchkeep::Result<Store> {
 }
 
 /// How many entries every engine takes in one transaction, whatever rows each has.
-const PART: u64 = 25;
+const PART: usize = 25;
 
 /// Writes entries that a test begins with: in one transaction, or in parts where an engine takes no large ones.
 pub(crate) fn fill<R>(
     store: &Store,
-    number: u64,
-    write: impl Fn(&Transaction<'_>, u64) -> watchkeep::Result<R>,
+    number: usize,
+    write: impl Fn(&Transaction<'_>, usize) -> watchkeep::Result<R>,
 ) -> Result {
     let part = if Need::LargeTransactions.is_met() { number.max(1) } else { PART };
     let mut start = 0;

@@ -18,8 +18,10 @@ pub(crate) enum Need {
     LargeTransactions,
     /// A closure of `transaction` runs once, and nobody else writes meanwhile.
     LoneClosures,
-    /// All rows are at hand: the store is sealed, repaired, backed up, and counted whole.
+    /// All rows are at hand: the store is sealed, backed up, and its quotas are listed.
     RowsAtHand,
+    /// The lag of a consumer is told in bytes, beside events.
+    LagInBytes,
 }
 
 impl Need {
