@@ -2,7 +2,6 @@
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,

@@ -15,7 +15,7 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{CALL_TIME, Called, Client, is_no_answer, refused};
+use super::client::{CALL_TIME, Called, Client, is_compacted, is_no_answer, refused};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
