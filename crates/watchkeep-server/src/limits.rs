@@ -144,7 +144,7 @@ mod tests {
     use crate::settings::Limit;
 
     /// What each number is to a client, as the table of docs/wire.md says it.
-    fn told() -> [(&'static str, &'static str, String); 36] {
+    fn told() -> [(&'static str, &'static str, String); 37] {
         let size = |bytes: usize| {
             if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{} MiB", bytes >> 20) }
         };
@@ -169,6 +169,7 @@ mod tests {
             ),
             ("END_TIME", "time for requests under way when the server ends", time(END_TIME)),
             ("DRAIN_TIME", "time in which a server that drains ends", time(DRAIN_TIME)),
+            ("SURVEY_AGE", "age of the numbers of a store in a cluster in `/metrics`", time(SURVEY_AGE)),
             ("READY_TIME", "time for a read until a server is not ready (503)", time(READY_TIME)),
             ("BACKLOG", "connections to a Unix socket that are not accepted yet", many(BACKLOG as usize)),
             ("MIN_TIME", "waiting for `min=` (504)", time(MIN_TIME)),
