@@ -108,6 +108,31 @@ fn a_group_of_a_newer_release_is_neither_read_nor_written_and_its_neighbours_are
 }
 
 #[test]
+fn a_group_of_a_newer_release_is_named_whatever_it_holds_here() -> Result {
+    for flag in [2_i64, 1 << 40] {
+        let (_folder, store) = store(&Arc::default())?;
+        for group in ["a", "new", "z"] {
+            store.set(group, "k", "v")?;
+        }
+        edit(
+            &store,
+            &format!(
+                "BEGIN; UPDATE wk_groups SET flags = {flag}, keys = 0 WHERE name = 'new'; \
+                 DELETE FROM wk_entries WHERE group_id = (SELECT id FROM wk_groups WHERE name = 'new'); COMMIT"
+            ),
+        )?;
+        assert_eq!(store.groups("").collect::<watchkeep::Result<Vec<_>>>()?, ["a", "new", "z"]);
+        newer(store.page("new", ListOptions::new()));
+        newer(store.get("new", "k"));
+        // Who reads everything is not told that this was all.
+        let mut everything = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
+        let told = std::iter::from_fn(|| everything.recv_timeout(LIMIT)).find(std::result::Result::is_err);
+        newer(told.ok_or("it ends without an error")?);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_newer_release_deleted_it_sweeps_itself() -> Result {
     let clock = Arc::new(ManualClock::default());
     let (_folder, store) = store(&clock)?;
