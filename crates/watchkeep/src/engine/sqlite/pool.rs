@@ -257,14 +257,18 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let mut reader = self.reader.take().filter(|reader| reader.conn.is_autocommit());
         let mut state = lock(&self.pool.state);
-        // Others may have come meanwhile, and then what it may keep is less; or more than are kept have come back.
-        let cache = self.pool.share(state.shelf(self.who), self.who);
-        let is_kept = state.shelf(self.who).idle.len() < IDLE_READERS;
-        if reader.as_ref().is_some_and(|reader| !is_kept || reader.cache != Some(cache)) {
+        // Others may have come meanwhile, and then what it may keep is less; or more than are kept have come back. Some may
+        // while it is seen to, so it is looked at again.
+        while let Some(mut back) = reader.take() {
+            let cache = self.pool.share(state.shelf(self.who), self.who);
+            let is_kept = state.shelf(self.who).idle.len() < IDLE_READERS;
+            if is_kept && back.cache == Some(cache) {
+                reader = Some(back);
+                break;
+            }
             // Both may take long. It counts as busy until it is done: a close waits for it.
             drop(state);
-            reader = reader.filter(|_| is_kept);
-            reader = reader.and_then(|mut reader| reader.keep(cache).is_ok().then_some(reader));
+            reader = (is_kept && back.keep(cache).is_ok()).then_some(back);
             state = lock(&self.pool.state);
         }
         let shelf = state.shelf(self.who);
@@ -368,6 +372,30 @@ mod tests {
             at_once(&engine.pool, used)?;
             assert_eq!(lock(&engine.pool.state).users.idle.len(), left, "after {used} were used");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn of_readers_that_come_back_at_once_no_more_are_kept_and_no_more_is() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().page_cache(64 << 20).ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let gate = std::sync::Barrier::new(4 * IDLE_READERS);
+        thread::scope(|scope| {
+            for _ in 0..4 * IDLE_READERS {
+                scope.spawn(|| {
+                    engine.pool.with(|conn| {
+                        kept(conn)?;
+                        gate.wait();
+                        Ok(())
+                    })
+                });
+            }
+        });
+        let state = lock(&engine.pool.state);
+        assert!(state.users.idle.len() <= IDLE_READERS, "{} are kept", state.users.idle.len());
+        let sizes: Result<Vec<_>> = state.users.idle.iter().map(|reader| kept(&reader.conn)).collect();
+        assert!(sizes?.iter().sum::<i64>() <= 48 * MIB);
         Ok(())
     }
 
