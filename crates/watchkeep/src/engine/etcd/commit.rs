@@ -106,12 +106,14 @@ impl Cluster {
             return Err(Reason::Unreachable { said: "it does not say what it wrote".to_owned() }.into());
         };
         *lock(&self.full) = None;
-        self.wrote(bytes);
         let before = link_of(&before);
         if before.version < known.version || before.version == known.version && before != known {
             return Err(self.set_back());
         }
-        self.made(record, (before, link_of(&after)))
+        let made = self.made(record, (before, link_of(&after)));
+        // It asks a member now and then: whoever follows here need not wait for that.
+        self.wrote(bytes);
+        made
     }
 
     /// The cluster was restored while the store was open, and took a commit before the feed was looked at.
