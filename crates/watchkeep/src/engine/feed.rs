@@ -88,24 +88,9 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::clock::Timestamp;
-    use crate::types::event::Kind;
 
     fn change(revision: u64) -> Arc<Change> {
-        let revision = Revision::new(revision);
-        Arc::new(Change {
-            revision,
-            commit: revision,
-            kind: Kind::Set,
-            group: "g".into(),
-            key: Some("k".into()),
-            value: None,
-            content_type: None,
-            deadline: None,
-            previous: None,
-            origin: None,
-            timestamp: Timestamp::default(),
-        })
+        Arc::new(Change::sample(Revision::new(revision)))
     }
 
     #[test]

@@ -82,6 +82,24 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// A set of one key at a revision, for tests.
+    #[cfg(test)]
+    pub(crate) fn sample(revision: Revision) -> Change {
+        Change {
+            revision,
+            commit: revision,
+            kind: Kind::Set,
+            group: "g".into(),
+            key: Some("k".into()),
+            value: None,
+            content_type: None,
+            deadline: None,
+            previous: None,
+            origin: None,
+            timestamp: Timestamp::default(),
+        }
+    }
+
     /// What it weighs in a log: names, content type and value, in bytes.
     pub(crate) fn payload(&self) -> usize {
         let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());

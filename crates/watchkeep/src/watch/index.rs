@@ -219,7 +219,6 @@ impl<T> Index<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::clock::Timestamp;
     use crate::types::event::{Change, Kind};
     use crate::types::revision::Revision;
 
@@ -251,19 +250,9 @@ mod tests {
     }
 
     fn change(group: &str, key: Option<&str>) -> Change {
-        Change {
-            revision: Revision::new(1),
-            commit: Revision::new(1),
-            kind: if key.is_some() { Kind::Set } else { Kind::DeleteGroup },
-            group: group.into(),
-            key: key.map(Into::into),
-            value: None,
-            content_type: None,
-            deadline: None,
-            previous: None,
-            origin: None,
-            timestamp: Timestamp::default(),
-        }
+        let kind = if key.is_some() { Kind::Set } else { Kind::DeleteGroup };
+        let (group, key) = (group.into(), key.map(Into::into));
+        Change { kind, group, key, ..Change::sample(Revision::new(1)) }
     }
 
     /// Whatever comes and goes, the index finds exactly whom a scan over all watchers finds.

@@ -20,10 +20,10 @@ use super::{EtcdEngine, check, sweep};
 impl Chores for EtcdEngine {
     /// Asked of the cluster only where it may have come, or where a write of this process may have changed it.
     fn next_deadline(&self) -> Result<Option<Timestamp>> {
-        let soonest = self.cluster.tail.take_soonest();
+        let (soonest, now) = (self.cluster.tail.take_soonest(), self.clock.now());
         let mut known = lock(&self.next_deadline);
         if let Some(next) = *known
-            && next.is_none_or(|next| next > self.clock.now())
+            && next.is_none_or(|next| next > now)
         {
             let next = next.into_iter().chain(soonest).min();
             *known = Some(next);

@@ -283,7 +283,7 @@ fn at(cluster: &Cluster, revision: i64, keys_only: bool) -> Result<Option<KeyVal
 
 #[cfg(test)]
 mod tests {
-    use crate::types::event::{Change, Kind};
+    use crate::types::event::Change;
 
     use super::super::stored::end_of;
     use super::*;
@@ -291,19 +291,7 @@ mod tests {
     /// A version of the feed with an event of this time, or without any.
     fn feed(made: Option<i64>) -> KeyValue {
         let revision = end_of(7);
-        let change = |made| Change {
-            revision,
-            commit: revision,
-            kind: Kind::Set,
-            group: "g".into(),
-            key: Some("k".into()),
-            value: None,
-            content_type: None,
-            deadline: None,
-            previous: None,
-            origin: None,
-            timestamp: Timestamp::from_millis(made),
-        };
+        let change = |made| Change { timestamp: Timestamp::from_millis(made), ..Change::sample(revision) };
         let record = Record { id: 1, changes: made.map(change).into_iter().collect() };
         KeyValue { mod_revision: 7, value: record.encode(|_| None), ..KeyValue::default() }
     }

@@ -158,6 +158,8 @@ impl Tail {
 
     /// `own`: what came before a commit of this process, as the cluster has it.
     fn add(&self, id: u128, link: Link, changes: Vec<Arc<Change>>, own: Option<Link>) -> Offered {
+        // A user's clock is asked before the lock.
+        let seen = self.clock.monotonic();
         let mut state = lock(&self.state);
         let known = state.link;
         if link.version <= known.version {
@@ -181,7 +183,7 @@ impl Tail {
             // In the order of the commits, so under the lock.
             self.feed.push(end_of(known.modified), end_of(link.modified), changes.clone());
         }
-        let gone = state.push(id, (link, self.clock.monotonic()), changes);
+        let gone = state.push(id, (link, seen), changes);
         drop(state);
         drop(gone);
         self.changed.notify_all();
@@ -240,6 +242,7 @@ impl Tail {
     /// What lies between is lost: the chain goes on with this commit.
     pub(super) fn jump(&self, id: u128, link: Link, changes: Vec<Arc<Change>>) {
         let before = changes.first().map(|first| Revision::new(first.revision.get().saturating_sub(1)));
+        let now = self.clock.monotonic();
         let mut state = lock(&self.state);
         if link.version <= state.link.version {
             return;
@@ -247,7 +250,6 @@ impl Tail {
         (state.base, state.bytes) = (before.unwrap_or(end_of(link.modified)), 0);
         state.trimmed = state.trimmed.max(state.base);
         state.ids.clear();
-        let now = self.clock.monotonic();
         state.ledger.jump(link.modified.saturating_sub(1), now);
         let gone = std::mem::take(&mut state.window);
         let cut = state.push(id, (link, now), changes);
@@ -369,20 +371,7 @@ mod tests {
     }
 
     fn change(modified: i64) -> Arc<Change> {
-        let revision = end_of(modified);
-        Arc::new(Change {
-            revision,
-            commit: revision,
-            kind: Kind::Set,
-            group: "g".into(),
-            key: Some("k".into()),
-            value: None,
-            content_type: None,
-            deadline: None,
-            previous: None,
-            origin: None,
-            timestamp: Timestamp::default(),
-        })
+        Arc::new(Change::sample(end_of(modified)))
     }
 
     #[test]
