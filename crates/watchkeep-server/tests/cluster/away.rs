@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use watchkeep::{Options, Store};
+use watchkeep::Options;
 
 use super::link::Link;
 use super::support::{Result, Stream};
 use super::support_entries::{Answer, Hub};
-use super::{members, prefix, until};
+use super::{members, patient, prefix, until};
 
 /// How long a request may wait for the cluster: a call of it takes five seconds at the most, and a write ends its session.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ fn a_server_says_so_while_its_cluster_is_away_and_its_streams_go_on_after_that()
     let link = Link::to(members.split(',').next().ok_or("no member")?)?;
     let options = Options::new().busy_timeout(Duration::from_secs(5));
     let hub = Hub::over(&options.connect(&format!("etcd://{}/{prefix}", link.address))?);
-    let elsewhere = Store::connect(&format!("etcd://{members}/{prefix}"))?;
+    let elsewhere = patient().connect(&format!("etcd://{members}/{prefix}"))?;
     elsewhere.set("g", "k", "before")?;
     assert_eq!(hub.get("/readyz").status, 200);
     // What it has written it remembers, and tries a write on.

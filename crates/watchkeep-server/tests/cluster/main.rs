@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{LIMIT, Result};
+use watchkeep::Options;
 
 /// The members of the cluster.
 fn members() -> Result<String> {
@@ -33,6 +34,11 @@ fn members() -> Result<String> {
 fn prefix() -> String {
     static PLACES: AtomicU64 = AtomicU64::new(0);
     format!("servers/{}-{}", std::process::id(), PLACES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Options that wait while the members elect a leader: they take up to ten seconds for that.
+fn patient() -> Options {
+    Options::new().busy_timeout(Duration::from_secs(40))
 }
 
 fn place() -> Result<String> {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use watchkeep::{Filter, Revision, Store};
+use watchkeep::{Filter, Revision};
 
 use super::support::{Frame, Result, Stream};
 use super::support_entries::Hub;
-use super::{members, place, prefix};
+use super::{members, patient, place, prefix};
 
 fn servers(place: &str) -> Result<[Hub; 2]> {
-    Ok([Hub::over(&Store::connect(place)?), Hub::over(&Store::connect(place)?)])
+    Ok([Hub::over(&patient().connect(place)?), Hub::over(&patient().connect(place)?)])
 }
 
 #[test]
@@ -58,7 +58,7 @@ const WRITES: usize = 40;
 fn a_stream_that_moves_between_servers_misses_nothing_that_anybody_wrote() -> Result {
     let place = place()?;
     let [one, other] = servers(&place)?;
-    let store = Store::connect(&place)?;
+    let store = patient().connect(&place)?;
     let mut stream = Stream::open(one.address, "group=g", &[])?;
     let mut at = stream.upto("ready")?.1.id.ok_or("no position")?;
     let mut told = Vec::new();
@@ -103,13 +103,14 @@ fn a_stream_that_moves_between_servers_misses_nothing_that_anybody_wrote() -> Re
 }
 
 #[test]
-#[ignore = "a stream ended without its reset in one run of some: whether the server or the test is wrong is not known yet"]
 fn a_store_that_is_made_anew_resets_the_streams_of_every_server() -> Result {
     let (members, prefix) = (members()?, prefix());
     let place = format!("etcd://{members}/{prefix}");
     let hub = || -> Result<Hub> {
         let again = place.clone();
-        Ok(Hub::with(&Store::connect(&place)?, |server| server.reopen_with(move || Store::connect(&again))))
+        Ok(Hub::with(&patient().connect(&place)?, |server| {
+            server.reopen_with(move || patient().connect(&again))
+        }))
     };
     let hubs = [hub()?, hub()?];
     assert_eq!(hubs[0].put("/v1/entry?group=g&key=k", "old").status, 204);
@@ -124,7 +125,7 @@ fn a_store_that_is_made_anew_resets_the_streams_of_every_server() -> Result {
         .env("ETCDCTL_API", "3")
         .output()?;
     assert!(done.status.success(), "{done:?}");
-    Store::connect(&place)?.set("g", "k", "new")?;
+    patient().connect(&place)?.set("g", "k", "new")?;
     for stream in &mut streams {
         assert_eq!(stream.upto("reset")?.1.data["reason"], "foreign");
         // It may be written after the snapshot was taken.

@@ -1,12 +1,11 @@
 //! Tokens of a store in a cluster: made through one server, good at all, and revoked at all.
 
 use serde_json::json;
-use watchkeep::Store;
 use watchkeep_server::{Access, Created, Grant, Rights};
 
 use super::support::{Result, Stream};
 use super::support_entries::Hub;
-use super::{members, place, prefix, until};
+use super::{members, patient, place, prefix, until};
 
 /// A server as of a machine of its own.
 struct Machine {
@@ -16,11 +15,11 @@ struct Machine {
 
 impl Machine {
     fn at(place: &str) -> Result<Machine> {
-        let store = Store::connect(place)?;
+        let store = patient().connect(place)?;
         let access = Access::open(&store)?;
         let (asked, again) = (access.clone(), place.to_owned());
         let hub = Hub::with(&store, |server| {
-            server.ask_for_tokens(asked).reopen_with(move || Store::connect(&again))
+            server.ask_for_tokens(asked).reopen_with(move || patient().connect(&again))
         });
         Ok(Machine { access, hub })
     }
@@ -62,7 +61,7 @@ fn a_token_is_good_at_every_server_and_revoked_at_every_server() -> Result {
         streams.push(stream);
     }
     // As by the command line, which is a process of its own.
-    let revoked = Access::open(&Store::connect(&place)?)?.revoke(&token.token.id)?;
+    let revoked = Access::open(&patient().connect(&place)?)?.revoke(&token.token.id)?;
     assert!(revoked);
     assert_eq!((one.status(Some(token.secret())), other.status(Some(token.secret()))), (401, 401));
     for stream in streams.iter_mut().take(2) {
@@ -110,7 +109,7 @@ fn credentials_that_are_removed_with_their_store_are_opened_again() -> Result {
         .output()?;
     assert!(done.status.success(), "{done:?}");
     // As by the command line. Whoever asked for tokens still does, and these are good.
-    let store = Store::connect(&place)?;
+    let store = patient().connect(&place)?;
     let token = Access::open(&store)?.create(Grant::new(Rights::ALL))?;
     for machine in [&closed, &open] {
         until("the new token is good", || machine.status(Some(token.secret())) == 200)?;

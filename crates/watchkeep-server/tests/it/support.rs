@@ -164,11 +164,11 @@ impl Stream {
     pub(crate) fn upto(&mut self, name: &str) -> Result<(Vec<Frame>, Frame)> {
         let mut frames = Vec::new();
         loop {
-            let frame = self.need()?;
-            if frame.event == name {
-                return Ok((frames, frame));
+            match self.next()? {
+                Some(frame) if frame.event == name => return Ok((frames, frame)),
+                Some(frame) => frames.push(frame),
+                None => return Err(format!("the stream ended before {name}, after {frames:?}").into()),
             }
-            frames.push(frame);
         }
     }
 

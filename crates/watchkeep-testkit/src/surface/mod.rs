@@ -18,7 +18,7 @@ use crate::record::{Note, Seen, Want, WatchSpec};
 pub use asynchronous::block_on;
 pub use hub::{Faults, Hub, Suffered, Wire};
 #[cfg(feature = "etcd")]
-pub use site::{CLUSTER, Cluster};
+pub use site::{CLUSTER, Cluster, patient};
 pub use site::{Capabilities, File, Memory, Site};
 
 /// Something that a suite did not expect to fail, and can only report.

@@ -136,6 +136,16 @@ pub struct Cluster {
 #[cfg(feature = "etcd")]
 pub const CLUSTER: &str = "WATCHKEEP_TEST_ETCD";
 
+/// How long a write waits for its turn on a cluster of tests, whose members take up to ten seconds to elect a leader.
+#[cfg(feature = "etcd")]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(40);
+
+/// Options that wait while a busy machine lets a cluster elect a leader.
+#[cfg(feature = "etcd")]
+pub fn patient() -> Options {
+    Options::new().busy_timeout(PATIENCE)
+}
+
 #[cfg(feature = "etcd")]
 impl Cluster {
     /// A prefix that nobody has, in the cluster whose members stand in [`CLUSTER`]; none where there is no cluster.
@@ -151,7 +161,7 @@ impl Cluster {
 #[cfg(feature = "etcd")]
 impl Shelf for Cluster {
     fn library(&self, options: Options, clock: Arc<dyn Clock>) -> Result<Library, Fault> {
-        let store = options.clock(clock.clone()).connect(&self.address)?;
+        let store = options.busy_timeout(PATIENCE).clock(clock.clone()).connect(&self.address)?;
         Ok(Library::new(store, clock, false))
     }
 }

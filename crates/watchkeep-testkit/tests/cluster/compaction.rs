@@ -8,9 +8,9 @@ use watchkeep::{
     Clock as _, Compaction, Consumer, ConsumerOptions, ConsumerStart, ErrorKind, Event, Filter, Force,
     ManualClock, Options, Retention, Revision, Store, Timestamp, WatchOptions,
 };
-use watchkeep_testkit::surface::{CLUSTER, Fault};
+use watchkeep_testkit::surface::{Fault, patient};
 
-use crate::machines::{HISTORY, next, place};
+use crate::machines::{HISTORY, etcdctl, next, place};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How often a number stands in its value: so often that the value stands apart from the feed.
@@ -23,7 +23,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 const LATER: Duration = Duration::from_secs(600);
 
 fn own(clock: &Arc<ManualClock>, retention: Retention) -> Options {
-    Options::new().clock(clock.clone()).compaction(Compaction::Own).retention(retention)
+    patient().clock(clock.clone()).compaction(Compaction::Own).retention(retention)
 }
 
 fn clock() -> Arc<ManualClock> {
@@ -36,7 +36,7 @@ fn history(store: &Store) -> Result<Vec<Event>, Fault> {
 
 /// What a store that is opened now can read of the past.
 fn read_anew(place: &str) -> Result<Vec<Event>, Fault> {
-    history(&Store::connect(place)?)
+    history(&patient().connect(place)?)
 }
 
 fn set(store: &Store, numbers: std::ops::Range<u32>) -> Result<Vec<Revision>, Fault> {
@@ -65,18 +65,18 @@ fn until_gone(store: &Store, place: &str, gone: Revision) -> Result<Vec<Event>, 
 fn compaction_is_left_to_others_unless_it_is_asked_for() -> Result<(), Fault> {
     let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
     let place = place()?;
-    let store = Options::new().retention(Retention::events(1)).connect(&place)?;
+    let store = patient().retention(Retention::events(1)).connect(&place)?;
     set(&store, 0..3)?;
     let refused = store.compact(store.last_revision()?).expect_err("the history is everybody's");
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
     assert!(refused.to_string().contains("Compaction::Own"), "{refused}");
     assert_eq!(store.stats()?.retention, Retention::FOREVER);
     // It is a setting of the store: who opens it later has it, and may take it back.
-    Options::new().compaction(Compaction::Own).connect(&place)?;
-    let late = Store::connect(&place)?;
+    patient().compaction(Compaction::Own).connect(&place)?;
+    let late = patient().connect(&place)?;
     assert_eq!(late.stats()?.retention, Retention::events(1));
     late.compact(late.last_revision()?)?;
-    Options::new().compaction(Compaction::Never).connect(&place)?;
+    patient().compaction(Compaction::Never).connect(&place)?;
     assert!(store.compact(store.last_revision()?).is_err());
     Ok(())
 }
@@ -98,7 +98,7 @@ fn compaction_now_takes_what_comes_before_and_nothing_else() -> Result<(), Fault
     assert_eq!(held.kind(), ErrorKind::Held);
     assert_eq!(store.compact(third)?, 1, "the transaction before stays readable");
     let after = |revision| -> Result<_, Fault> {
-        let other = Store::connect(&place)?;
+        let other = patient().connect(&place)?;
         let options = WatchOptions::new().after_cursor(other.cursor(revision));
         let watcher = other.watch_with(Filter::everything(), options)?;
         Ok((other, watcher))
@@ -182,21 +182,16 @@ fn compaction_in_the_background_goes_on_when_the_keepers_lease_is_gone() -> Resu
     let last = *set(&keeper, 0..20)?.last().ok_or("no revision")?;
     clock.advance(LATER);
     until_gone(&keeper, &place, Revision::new(last.get() - 8 * PER_COMMIT))?;
-    let members = std::env::var(CLUSTER)?;
-    let control = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &members]).args(arguments).output()
-    };
-    let leases = String::from_utf8(control(&["lease", "list"])?.stdout)?;
-    for lease in leases.lines().skip(1) {
-        control(&["lease", "revoke", lease])?;
+    for lease in etcdctl(&["lease", "list"])?.lines().skip(1) {
+        // It may have ended by itself.
+        drop(etcdctl(&["lease", "revoke", lease]));
     }
     // The keeper writes nothing itself, which would show it that its session is gone. Those who write do not live for long
     // enough to compact.
-    let last = *set(&Store::connect(&place)?, 20..40)?.last().ok_or("no revision")?;
+    let last = *set(&patient().connect(&place)?, 20..40)?.last().ok_or("no revision")?;
     let until = Instant::now() + LIMIT;
     loop {
-        let moment = Store::connect(&place)?;
+        let moment = patient().connect(&place)?;
         moment.set("g", "tick", "x")?;
         if history(&moment)?.first().is_some_and(|first| first.revision() >= last) {
             return Ok(());
@@ -236,7 +231,7 @@ fn compaction_may_keep_any_length_of_time() -> Result<(), Fault> {
     let place = place()?;
     for max_age in [Duration::from_secs(86_400) / 7, Duration::from_secs(u64::MAX), Duration::MAX] {
         let retention = Retention { max_age, ..Retention::FOREVER };
-        let store = Options::new().compaction(Compaction::Own).retention(retention).connect(&place)?;
+        let store = patient().compaction(Compaction::Own).retention(retention).connect(&place)?;
         assert_eq!(store.stats()?.retention.max_age.as_secs(), max_age.as_secs());
     }
     Ok(())

@@ -1,12 +1,13 @@
 //! Several processes on one store, as from several machines: here, several stores of one process that share nothing but
 //! the cluster.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
-use watchkeep::{ErrorKind, Event, Filter, Options, Quota, SetOptions, Store, WatchOptions};
-use watchkeep_testkit::surface::{CLUSTER, Fault};
+use watchkeep::{ErrorKind, Event, Filter, Options, Quota, SetOptions, WatchOptions};
+use watchkeep_testkit::surface::{CLUSTER, Fault, patient};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -21,14 +22,50 @@ pub(crate) fn place() -> Result<String, Fault> {
     Ok(format!("etcd://{members}/machines/{}-{number}", std::process::id()))
 }
 
+/// What an operator does with all the members; what it prints.
+pub(crate) fn etcdctl(what: &[&str]) -> Result<String, Fault> {
+    let (members, version) = (std::env::var(CLUSTER)?, ("ETCDCTL_API", "3"));
+    let done = Command::new("etcdctl").args(["--endpoints", &members]).args(what).envs([version]).output()?;
+    match done.status.success() {
+        true => Ok(String::from_utf8(done.stdout)?),
+        false => Err(format!("etcdctl {what:?}: {}", String::from_utf8_lossy(&done.stderr)).into()),
+    }
+}
+
+/// What all keys of a place begin with.
+pub(crate) fn prefix(place: &str) -> Result<String, Fault> {
+    let (_, prefix) =
+        place.rsplit_once("//").and_then(|(_, rest)| rest.split_once('/')).ok_or("no prefix")?;
+    Ok(format!("{prefix}/"))
+}
+
+/// Removes all that is at a place.
+fn remove(place: &str) -> Result<(), Fault> {
+    etcdctl(&["del", "--prefix", &prefix(place)?]).map(drop)
+}
+
 pub(crate) fn next(watcher: &mut watchkeep::Watcher) -> Result<Event, Fault> {
     Ok(watcher.recv_timeout(LIMIT).ok_or("no event within the limit")??)
 }
 
 #[test]
+fn a_store_that_is_made_where_another_one_was_hears_of_its_first_commit() -> Result<(), Fault> {
+    let place = place()?;
+    patient().connect(&place)?.set("g", "k", "of the one before")?;
+    remove(&place)?;
+    // Both know it as it was made, and the watch goes on from there.
+    let (here, there) = (patient().connect(&place)?, patient().connect(&place)?);
+    let mut watcher = there.watch("g", "*");
+    let revision = here.set("g", "k", "new")?;
+    let event = next(&mut watcher)?;
+    assert_eq!((event.revision(), event.value()), (revision, Some(&"new".into())));
+    Ok(())
+}
+
+#[test]
 fn what_one_machine_commits_another_sees_in_the_same_order() -> Result<(), Fault> {
     let place = place()?;
-    let (here, there) = (Store::connect(&place)?, Store::connect(&place)?);
+    let (here, there) = (patient().connect(&place)?, patient().connect(&place)?);
     assert_eq!(here.id(), there.id());
     let (mut watcher, start) = (there.watch("g", "*"), Barrier::new(2));
     std::thread::scope(|scope| -> Result<(), Fault> {
@@ -51,7 +88,7 @@ fn what_one_machine_commits_another_sees_in_the_same_order() -> Result<(), Fault
         Ok(())
     })?;
     // From the beginning as well, and through a store that was not there.
-    let late = Store::connect(&place)?;
+    let late = patient().connect(&place)?;
     let all = late
         .history(Filter::everything(), watchkeep::Revision::ZERO)
         .collect::<watchkeep::Result<Vec<_>>>()?;
@@ -63,7 +100,7 @@ fn what_one_machine_commits_another_sees_in_the_same_order() -> Result<(), Fault
 #[test]
 fn of_machines_that_compare_and_set_one_wins_each_round() -> Result<(), Fault> {
     let place = place()?;
-    let stores = (0..3).map(|_| Store::connect(&place)).collect::<watchkeep::Result<Vec<_>>>()?;
+    let stores = (0..3).map(|_| patient().connect(&place)).collect::<watchkeep::Result<Vec<_>>>()?;
     for round in 0..10 {
         let key = format!("k{round}");
         let outcomes: Vec<_> = std::thread::scope(|scope| {
@@ -86,7 +123,7 @@ fn of_machines_that_compare_and_set_one_wins_each_round() -> Result<(), Fault> {
 #[test]
 fn counters_of_a_quota_hold_across_machines() -> Result<(), Fault> {
     let place = place()?;
-    let (here, there) = (Store::connect(&place)?, Store::connect(&place)?);
+    let (here, there) = (patient().connect(&place)?, patient().connect(&place)?);
     let quota = Quota { max_keys: 30, ..Quota::default() };
     let tenant = here.scoped("t")?;
     tenant.set("before", "k", "x")?;
@@ -120,18 +157,11 @@ fn counters_of_a_quota_hold_across_machines() -> Result<(), Fault> {
 fn a_store_that_is_removed_and_made_anew_ends_every_watch_and_is_never_taken_for_the_old_one()
 -> Result<(), Fault> {
     let place = place()?;
-    let store = Store::connect(&place)?;
+    let store = patient().connect(&place)?;
     let cursor = store.cursor(store.set("g", "k", "old")?);
     let mut watcher = store.watch("g", "*");
-    let members = std::env::var(CLUSTER)?;
-    let prefix =
-        place.rsplit_once(&members).map(|(_, prefix)| prefix.trim_start_matches('/')).unwrap_or_default();
-    let done = std::process::Command::new("etcdctl")
-        .args(["--endpoints", &members, "del", "--prefix", &format!("{prefix}/")])
-        .env("ETCDCTL_API", "3")
-        .output()?;
-    assert!(done.status.success(), "{done:?}");
-    let other = Store::connect(&place)?;
+    remove(&place)?;
+    let other = patient().connect(&place)?;
     other.set("g", "k", "new")?;
     let ended = watcher.recv_timeout(LIMIT).ok_or("the watch does not end")?;
     assert_eq!(ended.expect_err("an event of another store").kind(), ErrorKind::Replaced);
@@ -152,23 +182,19 @@ fn a_store_that_is_removed_and_made_anew_ends_every_watch_and_is_never_taken_for
 fn compaction_by_others_takes_nothing_from_an_idle_store() -> Result<(), Fault> {
     let _alone = HISTORY.lock().unwrap_or_else(PoisonError::into_inner);
     let place = place()?;
-    let store = Store::connect(&place)?;
+    let store = patient().connect(&place)?;
     let first = store.cursor(store.set("g", "k", "1")?);
     store.set("g", "k", "2")?;
     // Its value stands in its entry, which can be read no more as of then.
     let last = store.cursor(store.set("g", "k", vec![b'3'; 10_000])?);
-    let busy = Store::connect(&self::place()?)?;
+    let busy = patient().connect(&self::place()?)?;
     let mut at = 0;
     for number in 0..20 {
         at = busy.set("g", "k", number.to_string())?.get() / 4_096;
     }
-    let done = std::process::Command::new("etcdctl")
-        .args(["--endpoints", &std::env::var(CLUSTER)?, "compact", &at.to_string()])
-        .env("ETCDCTL_API", "3")
-        .output()?;
-    assert!(done.status.success(), "{done:?}");
+    etcdctl(&["compact", &at.to_string()])?;
     // Whoever has the last event has lost nothing; whoever has not is told so, and goes on.
-    let late = Store::connect(&place)?;
+    let late = patient().connect(&place)?;
     let after = |cursor| late.watch_with(Filter::everything(), WatchOptions::new().after_cursor(cursor));
     let (mut at_end, mut behind) = (after(last)?, after(first)?);
     store.set("g", "k", "4")?;
@@ -186,7 +212,7 @@ fn compaction_by_others_takes_nothing_from_an_idle_store() -> Result<(), Fault> 
 #[test]
 fn what_is_due_goes_once_whoever_notices() -> Result<(), Fault> {
     let place = place()?;
-    let stores = (0..3).map(|_| Store::connect(&place)).collect::<watchkeep::Result<Vec<_>>>()?;
+    let stores = (0..3).map(|_| patient().connect(&place)).collect::<watchkeep::Result<Vec<_>>>()?;
     let store = stores.first().ok_or("no store")?;
     let mut watcher = store.watch("g", "*");
     for number in 0..5 {
@@ -203,7 +229,7 @@ fn what_is_due_goes_once_whoever_notices() -> Result<(), Fault> {
 #[test]
 fn values_of_every_size_come_whole_and_what_is_too_large_is_refused() -> Result<(), Fault> {
     let place = place()?;
-    let (here, there) = (Store::connect(&place)?, Store::connect(&place)?);
+    let (here, there) = (patient().connect(&place)?, patient().connect(&place)?);
     let mut watcher = there.watch("g", "*");
     for size in [0, 1, 4_096, 4_097, 500_000] {
         let value = vec![b'x'; size];
@@ -253,7 +279,7 @@ fn an_address_without_a_store_is_not_made_where_nothing_may_be() -> Result<(), F
 #[test]
 fn a_store_that_is_opened_while_others_write_works_at_once() -> Result<(), Fault> {
     let place = place()?;
-    let (busy, done) = (Store::connect(&place)?, std::sync::atomic::AtomicBool::new(false));
+    let (busy, done) = (patient().connect(&place)?, std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| -> Result<(), Fault> {
         let writer = scope.spawn(|| {
             (0..)
@@ -261,7 +287,7 @@ fn a_store_that_is_opened_while_others_write_works_at_once() -> Result<(), Fault
                 .try_for_each(|number: u64| busy.set("busy", "k", number.to_string()).map(drop))
         });
         let opened = (0..10).try_for_each(|number: u64| -> Result<(), Fault> {
-            let store = Store::connect(&place)?;
+            let store = patient().connect(&place)?;
             let mut watcher = store.watch("g", "*");
             store.set("g", &number.to_string(), "x")?;
             assert_eq!(next(&mut watcher)?.key(), Some(number.to_string().as_str()));
@@ -276,7 +302,7 @@ fn a_store_that_is_opened_while_others_write_works_at_once() -> Result<(), Fault
 #[test]
 fn nothing_that_another_machine_changed_counts_as_unchanged() -> Result<(), Fault> {
     let place = place()?;
-    let (here, there) = (Store::connect(&place)?, Store::connect(&place)?);
+    let (here, there) = (patient().connect(&place)?, patient().connect(&place)?);
     for round in 0..20 {
         let since = here.cursor(here.last_revision()?);
         there.set("g", "k", round.to_string())?;
@@ -292,7 +318,7 @@ fn nothing_that_another_machine_changed_counts_as_unchanged() -> Result<(), Faul
 fn a_write_on_what_others_changed_meanwhile_is_no_conflict() -> Result<(), Fault> {
     let place = place()?;
     let impatient = Options::new().busy_timeout(Duration::ZERO);
-    let (here, there) = (impatient.connect(&place)?, Store::connect(&place)?);
+    let (here, there) = (impatient.connect(&place)?, patient().connect(&place)?);
     let mut heard = here.watch("*", "*");
     for round in 0..3 {
         let group = format!("g{round}");

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use watchkeep::{ErrorKind, Filter, Options, Revision, Store, WatchOptions};
+use watchkeep::{ErrorKind, Filter, Revision, Store, WatchOptions};
 use watchkeep_testkit::surface::{CLUSTER, Fault};
+
+use crate::scene::open;
 
 const WRITERS: u64 = 4;
 const WRITES: u64 = 60;
@@ -21,10 +23,6 @@ fn signal(member: usize, what: rustix::process::Signal) -> Result<(), Fault> {
     let pid = pids.split(',').nth(member).ok_or("there is no such member")?.parse()?;
     let pid = rustix::process::Pid::from_raw(pid).ok_or("no process")?;
     Ok(rustix::process::kill_process(pid, what)?)
-}
-
-fn open(place: &str) -> watchkeep::Result<Store> {
-    Options::new().busy_timeout(Duration::from_secs(20)).connect(place)
 }
 
 /// A writer's sets of keys of its own: what was acknowledged, and what may or may not be there.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use watchkeep::{Filter, Options, Revision, Store, WatchOptions, Watcher};
+use watchkeep::{Filter, Revision, Store, WatchOptions, Watcher};
 use watchkeep_testkit::proxy::{Lie, Proxy};
-use watchkeep_testkit::surface::{CLUSTER, Fault};
+use watchkeep_testkit::surface::{CLUSTER, Fault, patient};
 
 /// How many writers each of the first two stores has, and how many sets each of them makes.
 const WRITERS: u64 = 2;
@@ -37,7 +37,7 @@ pub(crate) fn members() -> Result<String, Fault> {
 }
 
 pub(crate) fn open(place: &str) -> watchkeep::Result<Store> {
-    Options::new().busy_timeout(Duration::from_secs(20)).connect(place)
+    patient().connect(place)
 }
 
 /// A proxy before one of the members, and the same place through it.

@@ -142,7 +142,7 @@ impl Cluster {
     pub(super) fn full(&self) -> Option<Reason> {
         // Then it is asked again.
         let said = lock(&self.full).is_some_and(|since| since.elapsed() < FULL);
-        if said { Some(Reason::ClusterFull) } else { self.space.refusal() }
+        if said { Some(Reason::ClusterFull) } else { self.no_room() }
     }
 
     /// The log was compacted up to a revision of the cluster: what is trimmed by that.

@@ -76,7 +76,8 @@ impl Follower {
         if let Err(error) = self.look().await? {
             return Ok(Ended::Broken(error));
         }
-        let from = self.tail.link().modified.max(bookmark) + 1;
+        // What is older is of a feed that was here before.
+        let from = self.tail.link().modified.max(bookmark).max(self.created) + 1;
         let mut stream = self.members.watch(self.keys.feed(), from).await?;
         self.recall.set_current(true);
         let (mut parts, mut was_behind) = (Vec::new(), false);
@@ -110,12 +111,12 @@ impl Follower {
                 continue;
             }
             for event in parts.drain(..) {
-                let Some(kv) = event.kv else { continue };
+                let Some(kv) = event.kv.filter(|kv| kv.mod_revision >= from) else { continue };
                 if event.kind == i32::from(EventType::Delete) {
                     // Whether it is gone, the next look tells.
                     return Ok(Ended::Again(0));
                 }
-                if kv.mod_revision < from || kv.create_revision != self.created {
+                if kv.create_revision != self.created {
                     continue;
                 }
                 match self.take(&kv).await? {

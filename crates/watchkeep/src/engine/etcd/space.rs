@@ -1,6 +1,7 @@
 //! How much room the members of a cluster have left. A member that has none takes nothing any more, no delete either, and
 //! all the others with it; so values are refused before that.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,8 +19,10 @@ use super::wire::{LeaseGrantRequest, LeaseGrantResponse, StatusResponse};
 const QUOTA: u64 = 2 << 30;
 /// Of how much of the quota may be in use while values are taken: the rest is for deletes.
 const IN_USE: u64 = 90;
-/// How large the file may be, which a compaction does not shrink. While it has free pages it does not grow, mostly.
+/// How large the file may be, which a compaction does not shrink; unless less than this is in use: a file with so many
+/// free pages does not grow.
 const GROWN: u64 = 98;
+const CROWDED: u64 = 75;
 /// How often the members are asked.
 const LOOK: Duration = Duration::from_secs(3);
 /// After what time a member is forgotten that says nothing while others do: it may never come back.
@@ -27,6 +30,8 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 /// After how many bytes that were written here a member is asked as well: a part of the quota, and at the most so many.
 const PART: u64 = 64;
 const WRITTEN: u64 = 16 << 20;
+/// How old the sizes are that a member says, at the most: it counts its pages when it commits them, each 100 ms.
+const COUNTED: Duration = Duration::from_millis(250);
 /// How long the lease lives that makes a member count, in seconds.
 const NUDGE: i64 = 5;
 
@@ -36,8 +41,9 @@ pub(super) struct Space {
     /// As the environment has it.
     told: Option<u64>,
     state: Mutex<State>,
-    /// What was written since a member was asked.
+    /// How many bytes were written here, and how many until a member was last asked.
     written: AtomicU64,
+    asked: AtomicU64,
     /// Whether it was said that nobody tells.
     has_warned: AtomicBool,
 }
@@ -46,6 +52,19 @@ pub(super) struct Space {
 struct State {
     looked: Option<Instant>,
     members: Vec<Member>,
+    /// How much had been written, and when; the first is as old as what a member says may be.
+    marks: VecDeque<(Instant, u64)>,
+}
+
+impl State {
+    /// How much had been written when a member counted that says so now, at the least.
+    fn counted(&mut self, now: Instant, written: u64) -> u64 {
+        self.marks.push_back((now, written));
+        while self.marks.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= COUNTED) {
+            self.marks.pop_front();
+        }
+        self.marks.front().map_or(0, |(_, written)| *written)
+    }
 }
 
 /// What a member said last.
@@ -54,6 +73,8 @@ struct Member {
     id: u64,
     said: Instant,
     room: Room,
+    /// How much had been written here that is in those sizes, at the least.
+    counted: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,16 +90,21 @@ impl Room {
     }
 
     fn is_full(&self) -> bool {
-        Room::is_over(self.in_use, IN_USE, self.quota) || Room::is_over(self.size, GROWN, self.quota)
+        Room::is_over(self.in_use, IN_USE, self.quota)
+            || self.is_grown() && Room::is_over(self.in_use, CROWDED, self.quota)
+    }
+
+    fn is_grown(&self) -> bool {
+        Room::is_over(self.size, GROWN, self.quota)
     }
 }
 
 impl Space {
     /// `first`: what came of asking a member.
     pub(super) fn new(told: Option<u64>, first: &Called<StatusResponse>) -> Space {
-        let state = State { looked: Some(Instant::now()), members: Vec::new() };
-        let (written, has_warned) = (AtomicU64::default(), AtomicBool::default());
-        let space = Space { told, state: Mutex::new(state), written, has_warned };
+        let state = State { looked: Some(Instant::now()), members: Vec::new(), marks: VecDeque::new() };
+        let (written, asked, has_warned) = Default::default();
+        let space = Space { told, state: Mutex::new(state), written, asked, has_warned };
         space.note([first]);
         space
     }
@@ -89,6 +115,30 @@ impl Space {
         let full = state.members.iter().find(|member| member.room.is_full())?;
         let Room { in_use, size, quota } = full.room;
         Some(Reason::ClusterTight { in_use, size, quota })
+    }
+
+    /// Whether a member is to be made to count its free pages: one is full of what may be free by now, and none has so
+    /// large a file that it might refuse a lease, with an alarm that ends all writes.
+    fn wants_a_count(&self) -> bool {
+        let state = lock(&self.state);
+        let mut rooms = state.members.iter().map(|member| &member.room);
+        rooms.clone().any(Room::is_full) && !rooms.any(Room::is_grown)
+    }
+
+    /// Whether a member may be full by now, by what was written here that it had not counted when it was asked.
+    fn may_be_full(&self) -> bool {
+        let mut state = lock(&self.state);
+        let written = self.written.load(Ordering::Relaxed);
+        let grown = |member: &Member| {
+            let in_use = member.room.in_use.saturating_add(written.saturating_sub(member.counted));
+            Room { in_use, ..member.room }.is_full()
+        };
+        let may_be_full = state.members.iter().any(grown);
+        if may_be_full {
+            // Whoever waits now until all of this is counted finds it counted.
+            state.counted(Instant::now(), written);
+        }
+        may_be_full
     }
 
     fn of(&self, status: &StatusResponse) -> Room {
@@ -107,24 +157,27 @@ impl Space {
     fn wrote(&self, bytes: u64) -> bool {
         let least = lock(&self.state).members.iter().map(|member| member.room.quota).min();
         let much = WRITTEN.min(least.or(self.told).unwrap_or(QUOTA) / PART);
-        self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) >= much
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        written.saturating_sub(self.asked.load(Ordering::Relaxed)) >= much
     }
 
     /// What came of asking some members. What is known of the others stays.
     fn note<'a>(&self, all: impl IntoIterator<Item = &'a Called<StatusResponse>>) {
         // Whoever says nothing now is not asked by each commit.
-        self.written.store(0, Ordering::Relaxed);
+        let written = self.written.load(Ordering::Relaxed);
+        self.asked.store(written, Ordering::Relaxed);
+        let counted = lock(&self.state).counted(Instant::now(), written);
         for said in all {
             match said {
-                Ok(status) => self.note_one(status),
+                Ok(status) => self.note_one(status, counted),
                 Err(status) => self.warn(status),
             }
         }
     }
 
-    fn note_one(&self, status: &StatusResponse) {
+    fn note_one(&self, status: &StatusResponse, counted: u64) {
         let id = status.header.as_ref().map_or(0, |header| header.member_id);
-        let member = Member { id, said: Instant::now(), room: self.of(status) };
+        let member = Member { id, said: Instant::now(), room: self.of(status), counted };
         let members = &mut lock(&self.state).members;
         members.retain(|other| other.id != id && other.said.elapsed() < FORGOTTEN);
         members.push(member);
@@ -161,7 +214,7 @@ impl Space {
         let (space, members) = (self.clone(), client.members());
         client.spawn(async move {
             space.note(&members.clone().statuses().await);
-            if space.refusal().is_some() {
+            if space.wants_a_count() {
                 nudge(&members).await;
             }
         });
@@ -184,6 +237,19 @@ impl Cluster {
         if self.space.wrote(bytes as u64) {
             self.space.note([&self.client.status()]);
         }
+    }
+
+    /// Why values are refused, if they are. A fast writer is held up until the members have counted what it wrote.
+    pub(super) fn no_room(&self) -> Option<Reason> {
+        if self.space.refusal().is_none() && self.space.may_be_full() {
+            let members = self.client.members();
+            let asked = self.client.wait(async move {
+                tokio::time::sleep(COUNTED).await;
+                Ok(members.statuses().await)
+            });
+            self.space.note(&asked.unwrap_or_default());
+        }
+        self.space.refusal()
     }
 
     /// Has all members asked for their room, now and then.
@@ -225,10 +291,13 @@ mod tests {
             space.note(all);
             is_full(&space)
         };
-        assert!(!is_full_with(&[said(900, 899, 0)]));
-        assert!(is_full_with(&[said(900, 900, 0)]));
+        assert!(!is_full_with(&[said(900, 899, 0)]) && !space.wants_a_count());
+        assert!(is_full_with(&[said(900, 900, 0)]) && space.wants_a_count());
         assert!(!is_full_with(&[said(950, 400, 0)]), "free pages are taken again");
-        assert!(is_full_with(&[said(980, 400, 0)]), "it may grow by any value");
+        assert!(is_full_with(&[said(980, 750, 0)]), "it may grow by any value");
+        assert!(!space.wants_a_count(), "by a lease, too");
+        assert!(!is_full_with(&[said(999, 749, 0)]), "a quarter of it is free");
+        assert!(is_full_with(&[said(980, 750, 0)]));
         assert!(is_full_with(&[]), "nobody says anything else");
         assert!(is_full_with(&[refused()]), "nor that");
         assert!(!is_full_with(&[said(10, 10, 0)]));
@@ -264,6 +333,24 @@ mod tests {
             space.note([&answer]);
             assert!(!space.wrote(999) && space.wrote(1));
         }
+    }
+
+    #[test]
+    fn what_a_member_cannot_have_counted_yet_is_in_use() {
+        let space = Space::new(Some(1_000), &said(10, 10, 0));
+        space.wrote(889);
+        assert!(!space.may_be_full());
+        space.wrote(1);
+        assert!(space.may_be_full(), "however long a member is not asked");
+        space.note(&[said(10, 10, 0)]);
+        assert!(space.may_be_full(), "it says what it counted before that");
+        // All that was written is older than what a member says.
+        for (at, _) in &mut lock(&space.state).marks {
+            *at -= COUNTED;
+        }
+        space.note(&[said(10, 10, 0)]);
+        assert!(!space.may_be_full(), "what it says now has all of it");
+        assert_eq!(lock(&space.state).marks.len(), 2);
     }
 
     #[test]
