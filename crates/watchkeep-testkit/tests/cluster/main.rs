@@ -29,7 +29,7 @@ fn cluster() -> Result<Cluster, Fault> {
 fn a_store_in_a_cluster_does_what_the_model_does() -> Result<(), Fault> {
     for seed in 700..700 + scaled(1) {
         let mut runner = Runner::new(Box::new(cluster()?), Options::new(), Retention::FOREVER)?;
-        runner.run(seed, 400).map_err(|mismatch| format!("seed {seed}: {mismatch}"))?;
+        runner.run(seed, 250).map_err(|mismatch| format!("seed {seed}: {mismatch}"))?;
     }
     Ok(())
 }

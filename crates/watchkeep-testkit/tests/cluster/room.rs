@@ -10,7 +10,7 @@ use crate::machines::{etcdctl, place, prefix};
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// How large a value is.
-const VALUE: usize = 20_000;
+const VALUE: usize = 60_000;
 /// How many of them are deleted one by one.
 const DELETED: u32 = 20;
 /// How many keys a store has in its cluster at the most once it is empty, each with a line after it.
