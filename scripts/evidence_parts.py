@@ -162,6 +162,26 @@ def run_suite(unit):
     return Found(0 if code else unit.size, rounds, max(wrong, 1 if code else 0), counts)
 
 
+# The current etcd, and what says that it is not to be had, or no namespaces are.
+ETCD, LACKING = "v3.6.16", 3
+
+
+def run_current(unit):
+    """All that runs on a cluster, once, on a current etcd instead of the system's."""
+    within = ("scripts/etcd", ETCD)
+    code, output = unit.run(*within, "scripts/conformance", "--cluster")
+    if code == LACKING:
+        raise NotRun(f"etcd {ETCD} cannot be built here")
+    rounds, wrong, counts = evidence_lines(output)
+    whole = ("scripts/cluster", "cargo", "test", "-q", "--all-features", "--test", "cluster", "--")
+    skipped = [word for name in ("room", "apart", "paused") for word in ("--skip", name)]
+    failed, output = unit.run(*within, *whole, "--test-threads=1", *skipped)
+    passed = sum(map(int, re.findall(r"^test result: ok\. (\d+) passed", output, re.MULTILINE)))
+    found = Found(0 if code or failed else unit.size, rounds, max(wrong, 1 if code or failed else 0), counts)
+    found.counts["tests"] = passed
+    return found
+
+
 # The checker, the tests and the number of schedules: a few, all of loom's, many.
 INTERLEAVINGS = [("shuttle", "interleavings", 2_000), ("loom", "joining", None), ("shuttle", "interleavings", 20_000)]
 
@@ -416,6 +436,17 @@ def parts(root):
             200, "seeds", 2, 10,
             tests("cluster", "lies_of_all_kinds", features=("--features", "etcd"), within=("scripts/cluster",)),
         ),
+        Part(
+            "machines", "a cluster of machines whose links are cut and whose disks are full, with writers and watchers on it",
+            5, "times each fault", 1, 1,
+            tests("cluster", "apart::", features=("--features", "etcd"), within=("scripts/machines",)),
+        ),
+        Part(
+            "paused", "a process on a cluster that stands still for a minute, in the midst of its writes and its watch",
+            3, "runs", 1, 1,
+            tests("cluster", "paused::a_process", features=("--features", "etcd"), within=("scripts/cluster",)),
+        ),
+        Part("current", f"all that runs on a cluster, on etcd {ETCD}", 1, "runs", 1, 1, run_current),
         Part("suite", "conformance on a cluster: the library's own tests there", 2, "runs", 1, 1, run_suite),
         Part("soak", "everything at once for some time", 10, "times 12 seconds", 1, 10, tests("evidence", "soak::")),
         Part("expiry", "expiry by the machine's clock", 5, "runs", 1, 1, tests("evidence", "expiry")),

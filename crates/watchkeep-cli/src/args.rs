@@ -3,6 +3,7 @@
 mod access;
 mod migrate;
 mod quota;
+mod retention;
 mod serve;
 mod transport;
 
@@ -21,6 +22,9 @@ use crate::time::parse_duration;
 pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
 pub(crate) use migrate::{Migrate, Seal};
 pub(crate) use quota::SetQuota;
+pub(crate) use retention::SetRetention;
+#[cfg(feature = "etcd")]
+pub(crate) use retention::WhoCompacts;
 pub(crate) use serve::Serve;
 pub(crate) use transport::Transport;
 
@@ -117,6 +121,8 @@ pub(crate) enum Command {
     Stats,
     /// Show or set what a namespace may hold
     Quota(SetQuota),
+    /// Show or set how much of the past the change log keeps
+    Retention(SetRetention),
     /// Forget old events of the change log
     Compact(Compact),
     /// Check the file: SQLite's own check, then that counters, log and entries agree
@@ -442,7 +448,7 @@ Examples:
   watchkeep compact --before k3v9x2mq-4fz8ab-1000
 
 Entries stay. A watch that still needed a forgotten event is told what it has lost.
-Without this the log is trimmed by the retention that stands in the file.")]
+Without this the log is trimmed by the store's retention: `watchkeep retention` shows and sets it.")]
 pub(crate) struct Compact {
     /// Forget the events before this revision, or cursor; the newest transaction stays
     #[arg(long, value_name = "N")]

@@ -1,4 +1,4 @@
-//! `migrate` into a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
+//! The command line on a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what cannot go on fails the test")]
@@ -136,5 +136,38 @@ fn what_a_cluster_does_not_take_is_listed_and_the_largest_that_is_not_is_taken()
     let largest = usize::try_from(listed["limit"].as_u64().unwrap()).unwrap();
     store.set("g", "large", vec![7; largest])?;
     assert_eq!(told(&migrate(&path, &[&place, "--json"]))["written"], json!(1));
+    Ok(())
+}
+
+#[test]
+fn compaction_and_retention_of_a_cluster_are_set_from_the_command_line() -> watchkeep::Result<()> {
+    let place = place("retention");
+    let store = Store::connect(&place)?;
+    let revisions =
+        (0..20).map(|n| store.set("g", "k", n.to_string())).collect::<watchkeep::Result<Vec<_>>>()?;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("watchkeep"));
+        command.env_remove("WATCHKEEP_NAMESPACE").args(["--store", &place]).args(arguments).output().unwrap()
+    };
+    let before = revisions[10].to_string();
+    let refused = run(&["compact", "--before", &before]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let refused = run(&["retention", "--max-events", "5"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--compaction own"), "{refused:?}");
+    let set = told(&run(&[
+        "retention",
+        "--compaction",
+        "own",
+        "--max-events",
+        "1000",
+        "--min-events",
+        "5",
+        "--json",
+    ]));
+    assert_eq!((&set["max_events"], &set["min_events"]), (&json!(1000), &json!(5)));
+    assert!(run(&["compact", "--before", &before]).status.success());
+    assert_eq!(Store::connect(&place)?.stats()?.first_revision, revisions[9]);
+    let set = told(&run(&["retention", "--compaction", "never", "--json"]));
+    assert_eq!(set["max_events"], Value::Null, "nothing goes by itself");
     Ok(())
 }

@@ -14,6 +14,7 @@ mod maintenance;
 mod migrate;
 mod quota;
 mod render;
+mod retention;
 mod seal;
 mod serve;
 mod signals;
@@ -62,6 +63,7 @@ fn dispatch(cli: Cli, store_is_named: bool, out: &mut Out) -> Result<()> {
         Command::Import(args) => import::import(global, &args, out),
         Command::Stats => maintenance::stats(global, out),
         Command::Quota(args) => quota::quota(global, &args, out),
+        Command::Retention(args) => retention::retention(global, &args, out),
         Command::Compact(args) => maintenance::compact(global, &args, out),
         Command::Check(args) => maintenance::check(global, &args, out),
         Command::Backup(args) => backup::backup(global, &args, out),

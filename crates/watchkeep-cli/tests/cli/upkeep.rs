@@ -240,3 +240,28 @@ fn what_a_copy_went_on_with_is_no_cursor_of_the_original_for_any_command() {
     }
     assert_eq!(at.ok(&["get", "config", "theme"]), "watchkeep.db");
 }
+
+#[test]
+fn the_retention_is_shown_and_set_part_by_part_and_stays() {
+    let at = written();
+    let shown = at.json(&["retention", "--json"]);
+    assert_eq!(
+        (&shown["max_events"], &shown["max_age_ms"], &shown["max_bytes"]),
+        (&1_000_000.into(), &604_800_000.into(), &serde_json::Value::Null)
+    );
+    assert!(at.ok(&["retention"]).contains("7d"));
+    let set = at.json(&["retention", "--max-events", "1", "--min-events", "1", "--json"]);
+    assert_eq!((&set["max_events"], &set["max_age_ms"]), (&1.into(), &604_800_000.into()));
+    let set = at.json(&["retention", "--max-age", "none", "--json"]);
+    assert_eq!((&set["max_events"], &set["max_age_ms"]), (&1.into(), &serde_json::Value::Null));
+    assert_eq!(at.json(&["retention", "--json"]), set, "it is kept in the file");
+    for (limit, value) in [("--max-events", "many"), ("--max-age", "7"), ("--max-age", "1y")] {
+        let error = at.fails(2, &["retention", limit, value]);
+        assert!(error.contains(&format!("'{value}'")), "{error}");
+    }
+    assert!(at.fails(3, &["--store", "none.db", "retention", "--max-events", "1"]).contains("none.db"));
+    if cfg!(feature = "etcd") {
+        let error = at.fails(2, &["retention", "--compaction", "own"]);
+        assert!(error.contains("leave --compaction out"), "{error}");
+    }
+}

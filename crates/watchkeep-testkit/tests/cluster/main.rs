@@ -1,13 +1,19 @@
 //! The suites on a real etcd cluster, whose members stand in `WATCHKEEP_TEST_ETCD`:
 //! `scripts/cluster cargo test --all-features --test cluster`.
 
+#[cfg(unix)]
+mod apart;
 mod compaction;
+#[cfg(unix)]
+mod crowd;
 mod hub;
 mod lies;
 mod linear;
 mod machines;
 #[cfg(unix)]
 mod members;
+#[cfg(unix)]
+mod paused;
 mod restored;
 mod room;
 mod scene;

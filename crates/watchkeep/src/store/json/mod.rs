@@ -1,5 +1,7 @@
 //! JSON: typed values, and events as the objects of the command line and of the server.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Serialize;
@@ -11,6 +13,7 @@ use crate::types::consumer::ConsumerInfo;
 use crate::types::entry::KeyInfo;
 use crate::types::error::{Reason, Result};
 use crate::types::event::{Event, Item, Lagged};
+use crate::types::options::Retention;
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
@@ -173,6 +176,26 @@ pub fn quota(quota: &Quota) -> Json {
         "max_keys": quota.max_keys,
         "max_groups": quota.max_groups,
         "max_bytes": quota.max_bytes,
+    })
+}
+
+/// A retention as a JSON object: what `watchkeep retention --json` prints. `null` is no limit, and ages are milliseconds.
+///
+/// ```
+/// use watchkeep::{Retention, json};
+/// let kept = json::retention(&Retention::events(7));
+/// assert_eq!((&kept["max_events"], &kept["max_age_ms"]), (&7.into(), &serde_json::Value::Null));
+/// ```
+pub fn retention(retention: &Retention) -> Json {
+    let number = |number| Some(number).filter(|number| *number != u64::MAX);
+    let age = |age: Duration| number(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    json!({
+        "max_events": number(retention.max_events),
+        "max_age_ms": age(retention.max_age),
+        "max_bytes": number(retention.max_bytes),
+        "min_events": retention.min_events,
+        "consumer_age_ms": age(retention.consumer_age),
+        "consumer_bytes": number(retention.consumer_bytes),
     })
 }
 
