@@ -159,7 +159,10 @@ impl Upstream {
     ) -> Result<Bytes, Status> {
         let mut request = Request::new(message);
         *request.metadata_mut() = metadata;
-        Ok(self.client().await?.unary(request, parsed(path)?, Raw).await?.into_inner())
+        self.lies.pass().await;
+        let answer = self.client().await?.unary(request, parsed(path)?, Raw).await?.into_inner();
+        self.lies.pass().await;
+        Ok(answer)
     }
 
     async fn stream(
@@ -170,6 +173,7 @@ impl Upstream {
     ) -> Result<Streaming<Bytes>, Status> {
         let mut request = Request::new(First(Some(first)));
         *request.metadata_mut() = metadata;
+        self.lies.pass().await;
         Ok(self.client().await?.streaming(request, parsed(path)?, Raw).await?.into_inner())
     }
 

@@ -84,6 +84,7 @@ struct State {
     openings: VecDeque<Opening>,
     writes: VecDeque<(usize, Answer)>,
     lies_about_leases: bool,
+    slow: Duration,
     told: usize,
     remembered: VecDeque<WatchResponse>,
     leases: Vec<i64>,
@@ -123,6 +124,18 @@ impl Lies {
 
     pub(super) fn write(&self, after: usize, answer: Answer) {
         self.state().writes.push_back((after, answer));
+    }
+
+    pub(super) fn slow_down(&self, by: Duration) {
+        self.state().slow = by;
+    }
+
+    /// Waits for as long as a message is under way.
+    pub(super) async fn pass(&self) {
+        let slow = self.state().slow;
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
     }
 
     pub(super) fn lie_about_leases(&self) {

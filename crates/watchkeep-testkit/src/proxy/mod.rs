@@ -98,6 +98,11 @@ impl Proxy {
         held
     }
 
+    /// Has each message take so much longer from now on, in both directions: one after the other, on a watch.
+    pub fn slow_down(&self, by: Duration) {
+        self.upstream.lies.slow_down(by);
+    }
+
     /// Answers from now on that each lease is kept, and asks nobody.
     pub fn lie_about_leases(&self) {
         self.upstream.lies.lie_about_leases();

@@ -52,6 +52,7 @@ pub(super) async fn pass_on(
             Ok(None) => return,
             Err(status) => return drop(to.send(Err(status)).await),
         };
+        lies.pass().await;
         match watch.response(message).await {
             Next::GoesOn => {}
             Next::Ends => return,

@@ -6,6 +6,7 @@ mod apart;
 mod compaction;
 #[cfg(unix)]
 mod crowd;
+mod far;
 mod hub;
 mod lies;
 mod linear;

@@ -59,7 +59,7 @@ impl Anywhere for Options {
             let number = FILES.fetch_add(1, Ordering::Relaxed);
             let address = format!("etcd://{members}/tests/{}-{number}", std::process::id());
             numbers::remember(&address);
-            return self.connect(&address);
+            return patient(self).connect(&address);
         }
         match std::env::var_os("WATCHKEEP_TEST_FOLDER") {
             None => self.open_in_memory(),
@@ -72,11 +72,17 @@ impl Anywhere for Options {
     }
 }
 
+/// A write waits while members that share a busy machine elect a leader.
+#[cfg(feature = "etcd")]
+pub(crate) fn patient(options: Options) -> Options {
+    options.busy_timeout(LIMIT)
+}
+
 /// A second handle on a store from `anywhere()`, as another process has one; in memory there is only the one.
 pub(crate) fn another(store: &Store) -> watchkeep::Result<Store> {
     #[cfg(feature = "etcd")]
     if let Some(address) = store.address() {
-        return Options::new().connect(address);
+        return patient(Options::new()).connect(address);
     }
     match store.path() {
         Some(path) => Options::new().busy_timeout(Duration::from_millis(10)).open(path),

@@ -90,7 +90,7 @@ impl Log {
 
 #[cfg(feature = "etcd")]
 fn connect(address: &str) -> watchkeep::Result<Store> {
-    Options::new().clock(Arc::new(ManualClock::default())).connect(address)
+    super::patient(Options::new().clock(Arc::new(ManualClock::default()))).connect(address)
 }
 
 #[cfg(not(feature = "etcd"))]
