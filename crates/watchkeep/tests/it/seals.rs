@@ -1,10 +1,12 @@
 //! A sealed store: nobody writes, everybody reads, and whoever has the file open is bound.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::consumers::{acked, at, from_the_beginning, kind, listed};
 use crate::support::{Result, eventually, take};
+use rusqlite::Connection;
 use watchkeep::{
     Batch, ConsumerOptions, ConsumerStart, ErrorKind, Filter, Force, Kind, ManualClock, Options, Quota,
     Retention, Revision, Store,
@@ -272,5 +274,59 @@ fn a_text_that_says_nothing_and_a_part_of_a_store_are_refused() -> Result {
     assert_eq!(kind(tenant.change_seal(None, Some("why"), None)), Some(ErrorKind::InvalidArgument));
     assert_eq!(kind(store.change_seal(None, Some("a\nb"), None)), Some(ErrorKind::InvalidArgument));
     assert!(tenant.sealed()?.is_some());
+    Ok(())
+}
+
+/// Opens a file as in another boot of the machine.
+fn open_in(boot: &str, path: &Path) -> Result<Store> {
+    Ok(Options::new().boot_id(boot).open(path)?)
+}
+
+fn epochs(path: &Path) -> Result<i64> {
+    Ok(Connection::open(path)?.query_row("SELECT count(*) FROM wk_epochs", [], |row| row.get(0))?)
+}
+
+#[test]
+fn a_write_that_a_seal_refuses_begins_no_epoch_and_the_first_after_it_does() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    let store = open_in("first", &path)?;
+    let before = store.cursor(store.set("g", "k", "v")?);
+    store.seal(WHY)?;
+    store.close()?;
+    let store = open_in("second", &path)?;
+    assert_eq!(kind(store.set("g", "k", "w")), Some(ErrorKind::Sealed));
+    assert_eq!(kind(store.transaction(|tx| tx.set("g", "k", "w"))), Some(ErrorKind::Sealed));
+    assert_eq!(epochs(&path)?, 1);
+    store.unseal()?;
+    let after = store.cursor(store.set("g", "k", "w")?);
+    assert_eq!(epochs(&path)?, 2);
+    assert_ne!(before.epoch(), after.epoch());
+    assert_eq!((store.revision_of(before)?, store.revision_of(after)?), (at(1), at(2)));
+    assert!(store.check()?.is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_write_that_waits_while_another_process_lifts_the_seal_begins_its_epoch_first() -> Result {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("app.db");
+    let store = open_in("first", &path)?;
+    store.set("g", "k", "v")?;
+    store.seal(WHY)?;
+    store.close()?;
+    let store = open_in("second", &path)?;
+    let other = Connection::open(&path)?;
+    other.execute_batch("BEGIN IMMEDIATE; DELETE FROM wk_meta WHERE name = 'sealed'")?;
+    let cursor = std::thread::scope(|scope| -> Result<_> {
+        let written = scope.spawn(|| store.set("g", "k", "w"));
+        // Long enough for it to see the seal and to wait for the lock; it holds also where it does neither.
+        assert!(store.watch("nobody", "*").recv_timeout(Duration::from_millis(100)).is_none());
+        other.execute_batch("COMMIT")?;
+        Ok(store.cursor(written.join().map_err(|_| "it panicked")??))
+    })?;
+    assert_eq!(epochs(&path)?, 2);
+    assert_eq!(store.revision_of(cursor)?, at(2));
+    assert!(store.check()?.is_ok());
     Ok(())
 }

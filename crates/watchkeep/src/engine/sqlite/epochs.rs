@@ -16,7 +16,7 @@ use crate::engine::epochs::Epochs;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 
-use super::log;
+use super::{log, seal};
 
 const ALL: &str = "SELECT tag, floor FROM wk_epochs ORDER BY ordinal";
 const NEWEST_HOME: &str = "SELECT boot, file FROM wk_epochs ORDER BY ordinal DESC LIMIT 1";
@@ -86,9 +86,17 @@ pub(super) fn add(conn: &Connection, home: &Home, floor: Revision) -> Result<()>
     Ok(())
 }
 
-/// Begins an epoch unless the newest began here; in a transaction that is synced.
-pub(super) fn enter(conn: &Connection, home: &Home) -> Result<()> {
-    if home.is_of_newest(conn)? { Ok(()) } else { add(conn, home, log::end(conn)?.0) }
+/// Begins an epoch unless the newest began here, or the file is sealed; in a transaction that is synced. Whether the newest
+/// is one that began here.
+pub(super) fn enter(conn: &Connection, home: &Home) -> Result<bool> {
+    if home.is_of_newest(conn)? {
+        return Ok(true);
+    }
+    if seal::text(conn)?.is_some() {
+        return Ok(false);
+    }
+    add(conn, home, log::end(conn)?.0)?;
+    Ok(true)
 }
 
 /// From now on no cursor that anybody has is good: the file has another identity, or its epochs are damaged.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::driver::Lane;
-use crate::engine::job::{self, Clear};
+use crate::engine::job::{self, Clear, Transaction};
 use crate::engine::lead::{Lead, Own, OwnDone, Pen, TakesAlong};
 use crate::engine::reads::answer;
 use crate::engine::{Query, Settled, Transact, nesting};
@@ -33,6 +33,8 @@ enum Broken {
     Whole(Error),
     /// A step of what has to go before the leader's own write is committed: run again.
     Reaped,
+    /// The seal that kept an epoch from beginning was lifted in between: run again.
+    Unsealed,
 }
 
 impl SqliteEngine {
@@ -54,7 +56,7 @@ impl SqliteEngine {
             match attempt {
                 Ok(()) => break,
                 Err(Broken::By { own: true, error }) => own_result = Some(Err(error)),
-                Err(Broken::By { own: false, .. } | Broken::Reaped) => {}
+                Err(Broken::By { own: false, .. } | Broken::Reaped | Broken::Unsealed) => {}
                 Err(Broken::Whole(error)) => {
                     lead.fail(&mut own_result, &error);
                     if matches!(own, Own::Others) {
@@ -91,6 +93,10 @@ impl SqliteEngine {
         writer.begin(queued, patience).map_err(Broken::Whole)?;
         let begun = SqliteRows::begin(&writer.conn);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
+        if !writer.has_entered && rows.sealed().is_none() {
+            writer.roll_back();
+            return Err(Broken::Unsealed);
+        }
         if rows.base > self.epochs.upto() {
             // Others committed, and may have begun an epoch.
             self.epochs.look_at(&writer.conn, rows.base).map_err(|error| self.abandon(writer, error))?;
@@ -148,10 +154,10 @@ impl SqliteEngine {
         if is_reaping { Err(Broken::Reaped) } else { Ok(()) }
     }
 
-    /// Before the first write: the newest epoch is one of this boot, and is known here.
+    /// Before the first write: the newest epoch is one of this boot, and is known here. In a sealed file no revision is
+    /// given, and no epoch begins.
     fn enter_epoch(&self, writer: &mut Writer, queued: Instant, patience: Duration) -> Result<()> {
-        if !writer.has_entered {
-            writer.enter_epoch(&self.home, queued, patience)?;
+        if !writer.has_entered && writer.enter_epoch(&self.home, queued, patience)? {
             self.epochs.look_again(&writer.conn)?;
             writer.has_entered = true;
         }

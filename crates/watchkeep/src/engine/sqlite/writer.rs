@@ -12,6 +12,7 @@ use crate::types::revision::Revision;
 
 use super::connection::{self, Sync, nap};
 use super::epochs::{self, Home};
+use super::seal;
 
 /// The connection that writes. Who holds it has the turn.
 pub(super) struct Writer {
@@ -119,10 +120,14 @@ impl Writer {
     }
 
     /// Begins an epoch before the first write of a boot, in a transaction of its own that is synced: no revision is given
-    /// in an epoch that a power cut can take.
-    pub(super) fn enter_epoch(&mut self, home: &Home, queued: Instant, timeout: Duration) -> Result<()> {
+    /// in an epoch that a power cut can take. Whether the newest is ours now, which it is not where the file is sealed.
+    pub(super) fn enter_epoch(&mut self, home: &Home, queued: Instant, timeout: Duration) -> Result<bool> {
         if home.is_of_newest(&self.conn)? {
-            return Ok(());
+            return Ok(true);
+        }
+        // Without waiting for others, and without a sync.
+        if seal::text(&self.conn)?.is_some() {
+            return Ok(false);
         }
         self.synced(|writer| writer.transaction(queued, timeout, |conn| epochs::enter(conn, home)))
     }
