@@ -11,7 +11,7 @@ use crate::engine::hold::{Hold, Holds};
 use crate::engine::reads::answer;
 use crate::engine::{Answer, Ask, Query};
 use crate::types::clock::Clock;
-use crate::types::error::{Reason, Result};
+use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::limits::{IDLE_READER, IDLE_READERS, LEAST_CACHE};
 use crate::types::sync::{Condvar, Mutex, lock};
 
@@ -161,8 +161,8 @@ impl Pool {
         let reader = lease.reader.insert(reader);
         reader.keep(cache)?;
         let result = f(&reader.conn);
-        if result.is_err() {
-            // It may be the connection that is ill: the next reader gets a fresh one.
+        if result.as_ref().is_err_and(may_be_ill) {
+            // The next reader gets a fresh one.
             lease.reader = None;
         }
         result
@@ -244,6 +244,13 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// Whether it may be the connection that an error comes of. A refusal says something about what was asked, and costs nobody
+/// what the connection keeps in memory.
+fn may_be_ill(error: &Error) -> bool {
+    use ErrorKind::{Busy, Corrupt, Full, Io, ReadOnly};
+    matches!(error.kind(), Busy | Corrupt | Full | Io | ReadOnly)
 }
 
 /// A connection on loan: comes back whatever happens, unless it may be ill.
@@ -353,6 +360,37 @@ mod tests {
             }
             Ok(())
         })
+    }
+
+    /// How many connections are idle: those of readers, and of the upkeep.
+    fn idle(pool: &Pool) -> [usize; 2] {
+        let state = lock(&pool.state);
+        [state.users.idle.len(), state.upkeep.idle.len()]
+    }
+
+    #[test]
+    fn a_refusal_costs_no_connection_and_what_may_be_the_connections_fault_does() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let pool = &engine.pool;
+        let io = || Reason::Io { what: String::new(), cause: std::io::Error::other("a disk") };
+        for (reason, left) in [
+            (Reason::NewerGroup { group: "g".to_owned(), flags: 1 }, 1),
+            (Reason::GivenUp, 1),
+            (Reason::Corrupt { what: String::new() }, 0),
+            (Reason::Sqlite(rusqlite::Error::InvalidQuery), 0),
+            (io(), 0),
+        ] {
+            at_once(pool, 1)?;
+            let refused = pool.with::<()>(|_| Err(reason.into()));
+            assert_eq!(idle(pool), [left, 0], "{refused:?}");
+        }
+        let lost = format!("{}-4fz8ab-7", engine.id()).parse()?;
+        let bounds = pool.ask(&Query::Bounds { after: Some(lost) });
+        assert_eq!(bounds.map_err(|error| error.kind()).err(), Some(ErrorKind::LostCursor));
+        assert_eq!(idle(pool), [0, 1]);
+        Ok(())
     }
 
     #[test]
