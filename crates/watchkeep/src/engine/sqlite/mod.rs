@@ -499,7 +499,7 @@ impl Chores for SqliteEngine {
 
 impl Whole for SqliteEngine {
     fn check(&self) -> Result<(Vec<String>, [u64; 3])> {
-        self.pool.with(check::check)
+        self.pool.for_upkeep(check::check)
     }
 
     fn repair(&self) -> Result<Vec<String>> {
@@ -525,6 +525,6 @@ impl Whole for SqliteEngine {
     }
 
     fn backup(&self, target: &Path, options: &mut BackupOptions) -> Result<Backup> {
-        self.pool.with(|conn| backup::backup(conn, target, options))
+        self.pool.for_upkeep(|conn| backup::backup(conn, target, options))
     }
 }

@@ -32,7 +32,8 @@ struct Reader {
 enum Who {
     /// Those who read entries: they share the page cache.
     Users,
-    /// Those who read the log, page after page, and the store, which looks after itself: a cache is of no use to them.
+    /// Those who read the log, page after page, or the whole file once, and the store, which looks after itself: a cache is of
+    /// little use to them.
     Upkeep,
 }
 
@@ -134,7 +135,8 @@ impl Pool {
         self.lend(Who::Users, f)
     }
 
-    /// The same, for what needs no cache: it takes nothing of that from those who read entries.
+    /// The same, for what needs no cache: it takes nothing of that from those who read entries, and leaves them what they
+    /// have in memory.
     pub(super) fn for_upkeep<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.lend(Who::Upkeep, f)
     }
@@ -301,7 +303,8 @@ mod tests {
     use super::*;
     use crate::driver::Signal;
     use crate::engine::sqlite::SqliteEngine;
-    use crate::engine::{Close, Engine, Settled};
+    use crate::engine::{Close, Engine, Settled, Whole};
+    use crate::types::backup::BackupOptions;
     use crate::types::options::Options;
     use crate::types::revision::Revision;
 
@@ -390,6 +393,17 @@ mod tests {
         let bounds = pool.ask(&Query::Bounds { after: Some(lost) });
         assert_eq!(bounds.map_err(|error| error.kind()).err(), Some(ErrorKind::LostCursor));
         assert_eq!(idle(pool), [0, 1]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_check_and_a_backup_leave_the_readers_their_connections() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        assert_eq!(engine.check()?.0, Vec::<String>::new());
+        engine.backup(&folder.path().join("copy.db"), &mut BackupOptions::new())?;
+        assert_eq!(idle(&engine.pool), [0, 1]);
         Ok(())
     }
 
