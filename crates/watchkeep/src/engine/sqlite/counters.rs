@@ -15,7 +15,7 @@ const CREATE: &str = "INSERT INTO wk_groups (id, name, keys, bytes) VALUES (?1, 
 const ADD: &str = "UPDATE wk_groups SET keys = keys + ?2, bytes = bytes + ?3 WHERE name = ?1";
 const DROP: &str = "DELETE FROM wk_groups WHERE name = ?1";
 const BURY: &str = "INSERT INTO wk_dead (group_id) VALUES (?1)";
-const NEWER: &str = "SELECT flags FROM wk_groups WHERE name = ?1 AND flags <> 0";
+pub(super) const NEWER: &str = "SELECT flags FROM wk_groups WHERE name = ?1 AND flags <> 0";
 const GROUPS: &str =
     "SELECT name FROM wk_groups WHERE name >= ?1 AND (?2 IS NULL OR name < ?2) ORDER BY name";
 /// A group, there or not, with the counters and the quota of its namespace, where that has one.

@@ -85,7 +85,7 @@ macro_rules! groups_sql {
     };
 }
 
-const COUNT: &str = "SELECT g.keys - (SELECT count(*) FROM wk_entries INDEXED BY wk_deadlines \
+const COUNT: &str = "SELECT g.flags, g.keys - (SELECT count(*) FROM wk_entries INDEXED BY wk_deadlines \
      WHERE deadline <= ?2 AND group_id = g.id) FROM wk_groups g WHERE g.name = ?1";
 /// The counters' sums over a range of groups, and what of it is due: `?1` from, `?2` to or NULL, `?3` now.
 const SUMS: &str = "SELECT coalesce(sum(keys), 0), count(*), coalesce(sum(bytes), 0) FROM wk_groups \
@@ -251,11 +251,11 @@ impl Reads for SqliteRead<'_> {
     }
 
     fn count(&self, group: &str) -> Result<u64> {
-        counters::refuse_newer_group(self.conn, group)?;
-        let params = params![group, self.now.as_millis()];
-        let keys: Option<i64> =
-            self.conn.prepare_cached(COUNT)?.query_row(params, |row| row.get(0)).optional()?;
-        count(keys.unwrap_or(0))
+        let mut statement = self.conn.prepare_cached(COUNT)?;
+        let mut rows = statement.query(params![group, self.now.as_millis()])?;
+        let Some(row) = rows.next()? else { return Ok(0) };
+        counters::refuse_newer(group, row.get(0)?)?;
+        count(row.get(1)?)
     }
 
     fn count_all(&self, groups: &NameRange) -> Result<u64> {
@@ -327,6 +327,23 @@ mod tests {
     use super::*;
     use crate::engine::sqlite::connection::{self, Sync};
     use crate::engine::sqlite::schema::TABLES;
+    use crate::types::error::ErrorKind;
+
+    #[test]
+    fn a_count_takes_one_statement_and_refuses_a_newer_release_s_group_all_the_same() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let made = connection::open(&path, true)?;
+        made.execute_batch(TABLES)?;
+        made.execute_batch("INSERT INTO wk_groups (id, name, keys, bytes, flags) VALUES (1, 'g', 2, 4, 0), (2, 'new', 1, 2, 8)")?;
+        let conn = connection::reader(&path, Sync::Normal, || Ok(()))?;
+        let read = SqliteRead { conn: &conn, now: Timestamp::from_millis(0) };
+        assert_eq!((read.count("g")?, read.count("none")?), (2, 0));
+        let refused = read.count("new").map_err(|error| error.kind());
+        assert_eq!(refused, Err(ErrorKind::NewerFormat));
+        assert_eq!(conn.prepare_cached(counters::NEWER)?.get_status(StatementStatus::Run), 0);
+        Ok(())
+    }
 
     /// Using a cached statement again must not make SQLite prepare it again: that would quadruple the cost of a get.
     #[test]
