@@ -108,6 +108,29 @@ fn a_group_of_a_newer_release_is_neither_read_nor_written_and_its_neighbours_are
 }
 
 #[test]
+fn what_is_due_in_a_group_of_a_newer_release_is_counted_by_nobody_and_is_not_what_expires_next() -> Result {
+    let clock = Arc::new(ManualClock::default());
+    let (_folder, store) = store(&clock)?;
+    store.set("new", "k", "v")?;
+    store.set_with_ttl("new", "due", "v", MINUTE)?;
+    store.set("old", "k", "v")?;
+    store.set_with_ttl("old", "later", "v", 3 * MINUTE)?;
+    edit(&store, "UPDATE wk_groups SET flags = 4 WHERE name = 'new'")?;
+    let later = store.entry("old", "later")?.and_then(|entry| entry.deadline).ok_or("no deadline")?;
+    for (entries, minutes) in [(4, 0), (3, 2)] {
+        clock.advance(minutes * MINUTE);
+        let stats = store.stats()?;
+        assert_eq!(
+            (store.count_all("")?, stats.entries, stats.groups, stats.bytes),
+            (entries, entries, 2, 14)
+        );
+        // Nobody of this release removes the other, however long it is due.
+        assert_eq!(stats.next_deadline, Some(later));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_group_of_a_newer_release_is_named_whatever_it_holds_here() -> Result {
     for flag in [2_i64, 1 << 40] {
         let (_folder, store) = store(&Arc::default())?;

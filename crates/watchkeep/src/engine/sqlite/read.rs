@@ -87,7 +87,9 @@ macro_rules! groups_sql {
 
 const COUNT: &str = "SELECT g.flags, g.keys - (SELECT count(*) FROM wk_entries INDEXED BY wk_deadlines \
      WHERE deadline <= ?2 AND group_id = g.id) FROM wk_groups g WHERE g.name = ?1";
-/// The counters' sums over a range of groups, and what of it is due: `?1` from, `?2` to or NULL, `?3` now.
+/// The counters' sums over a range of groups, and what of it is due: `?1` from, `?2` to or NULL, `?3` now. Groups of a newer
+/// release are among them: whatever their flags, `keys` counts rows and `deadline` says when one is gone, so what is left is
+/// what is there, although nobody of this release removes the rest.
 const SUMS: &str = "SELECT coalesce(sum(keys), 0), count(*), coalesce(sum(bytes), 0) FROM wk_groups \
      WHERE name >= ?1 AND (?2 IS NULL OR name < ?2)";
 const DUE: &str = "SELECT count(*) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
@@ -98,9 +100,10 @@ const NEXT_DEADLINE: &str = "SELECT CAST(e.deadline AS INTEGER) FROM wk_entries 
      LEFT JOIN wk_groups g ON g.id = e.group_id LEFT JOIN wk_dead d ON d.group_id = e.group_id \
      WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND coalesce(g.flags, d.flags, 0) = 0 \
      ORDER BY e.deadline LIMIT 1";
-/// Of entries that are there: those of deleted groups wait to be swept.
+/// Of entries that are there: those of deleted groups wait to be swept, and those of a newer release's groups go when that
+/// says so.
 const NEXT_EXPIRY: &str = "SELECT CAST(e.deadline AS INTEGER) FROM wk_entries e INDEXED BY wk_deadlines JOIN wk_groups g ON g.id = e.group_id \
-     WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
+     WHERE e.deadline IS NOT NULL AND e.deadline <= 9223372036854775807 AND g.flags = 0 AND g.name >= ?1 AND (?2 IS NULL OR g.name < ?2) ORDER BY e.deadline LIMIT 1";
 
 /// Reads on a connection, as of one moment.
 pub(super) struct SqliteRead<'a> {
