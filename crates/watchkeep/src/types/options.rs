@@ -281,7 +281,8 @@ impl Options {
 
     /// How many bytes of a file's pages this store keeps in memory at the most, about: a quarter for writing, and the rest
     /// for all who read at once, be it one or sixteen, but at least 1 MiB for each. 64 MiB unless set. It is taken as pages
-    /// are read, not when the store is opened. A [`snapshot`](crate::Store::snapshot) has 2 MB of its own.
+    /// are read, not when the store is opened, and a read that began when fewer were reading keeps its larger share until it
+    /// returns. A [`snapshot`](crate::Store::snapshot) has 2 MB of its own.
     #[must_use]
     pub fn page_cache(mut self, bytes: u64) -> Options {
         self.page_cache = bytes;

@@ -170,7 +170,8 @@ impl Pool {
         result
     }
 
-    /// What each connection may keep in memory, so that all together keep what they may.
+    /// What each connection may keep in memory, so that all together keep what they may. None is idle when another is opened,
+    /// so an idle one never keeps more than this; one that was lent when there were fewer does until it comes back.
     fn share(&self, shelf: &Shelf, who: Who) -> Cache {
         match who {
             Who::Users => {
@@ -363,6 +364,26 @@ mod tests {
             }
             Ok(())
         })
+    }
+
+    #[test]
+    fn a_read_that_takes_long_keeps_its_share_meanwhile_and_no_idle_connection_more_than_its_own()
+    -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().page_cache(64 << 20).ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let pool = &engine.pool;
+        let idle = || -> Result<Vec<i64>> {
+            let state = lock(&pool.state);
+            state.users.idle.iter().map(|reader| kept(&reader.conn)).collect()
+        };
+        pool.with(|slow| {
+            assert_eq!(at_once(pool, 3)?, [12 * MIB, 16 * MIB, 24 * MIB]);
+            assert_eq!((kept(slow)?, idle()?), (48 * MIB, vec![12 * MIB; 3]));
+            Ok(())
+        })?;
+        assert_eq!(idle()?, [12 * MIB; 4]);
+        Ok(())
     }
 
     /// How many connections are idle: those of readers, and of the upkeep.
