@@ -99,15 +99,17 @@ fn a_sealed_store_refuses_every_write_and_goes_on_reading() -> Result {
 fn a_seal_binds_whoever_has_the_file_open_or_opens_it_later() -> Result {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
-    let (_, one) = filled(|options| options.open(&path))?;
-    let other = Store::open(&path)?;
+    let (clock, one) = filled(|options| options.open(&path))?;
+    // By another clock, what is there would be due.
+    let open = || Options::new().clock(clock.clone()).open(&path);
+    let other = open()?;
     other.set("other", "k", "v")?;
     other.delete("other", "k")?;
     let mut watcher = other.watch("*", "*");
     let last = one.seal(WHY)?;
     refused(&other)?;
     assert_eq!(other.sealed()?.as_deref(), Some(WHY));
-    let late = Store::open(&path)?;
+    let late = open()?;
     refused(&late)?;
     assert_eq!(kind(Options::new().retention(Retention::events(7)).open(&path)), Some(ErrorKind::Sealed));
     assert_eq!(late.last_revision()?, last);
