@@ -13,11 +13,13 @@ mod linear;
 mod machines;
 #[cfg(unix)]
 mod members;
+mod own;
 #[cfg(unix)]
 mod paused;
 mod restored;
 mod room;
 mod scene;
+mod secure;
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! The connection to a cluster: one call at a time on one member, on another when that one does not answer.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,13 +14,16 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, ConnectError, Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::types::error::{Error, Reason, Result};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::{Access, Address};
+use super::status::{
+    explained, is_distrust, is_no_answer, is_open_to_all, is_unauthenticated, is_unsent, refused,
+};
 use super::wire::{
     AuthenticateRequest, AuthenticateResponse, CompactionRequest, CompactionResponse, RangeRequest,
     RangeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest,
@@ -63,7 +67,20 @@ pub(super) struct Members {
     channels: Vec<Channel>,
     current: AtomicUsize,
     access: Access,
-    token: Mutex<Option<String>>,
+    token: Mutex<Token>,
+    /// Of those who are refused at once, one asks for another token.
+    renewing: tokio::sync::Mutex<()>,
+    /// Whether one of them has answered.
+    is_known: AtomicBool,
+}
+
+/// What a user is known by for a while.
+#[derive(Default)]
+struct Token {
+    /// How many were asked for before, and with it.
+    number: u64,
+    /// None where the cluster asks nobody for a password.
+    text: Option<String>,
 }
 
 impl Client {
@@ -87,6 +104,8 @@ impl Client {
             current: AtomicUsize::new(0),
             access: address.access.clone(),
             token: Mutex::default(),
+            renewing: tokio::sync::Mutex::default(),
+            is_known: AtomicBool::new(false),
         };
         Ok(Client { runtime: Some(runtime), members: Arc::new(members) })
     }
@@ -194,9 +213,11 @@ impl Members {
 
     fn request<Q>(&self, request: Q) -> Called<Request<Q>> {
         let mut request = Request::new(request);
-        if let Some(token) = &*lock(&self.token) {
+        if let Some(token) = &lock(&self.token).text {
             let token = MetadataValue::try_from(token.as_str());
-            let token = token.map_err(|_| Status::unauthenticated("the cluster's token is no text"))?;
+            let mut token = token.map_err(|_| Status::unauthenticated("the cluster's token is no text"))?;
+            // It is not shown in logs.
+            token.set_sensitive(true);
             request.metadata_mut().insert("token", token);
         }
         Ok(request)
@@ -209,18 +230,49 @@ impl Members {
         A: Message + Default + Send + 'static,
     {
         let (member, grpc) = self.client()?;
-        let mut answer = self.call_on(grpc.clone(), path, request.clone(), limit).await;
-        if answer.as_ref().is_err_and(is_unauthenticated) && self.access.user.is_some() {
-            // What was refused was not done: it may be sent again.
-            answer = match self.authenticate(grpc.clone(), limit).await {
-                Ok(()) => self.call_on(grpc, path, request, limit).await,
-                Err(error) => Err(error),
-            };
-        }
-        if answer.as_ref().is_err_and(is_no_answer) {
+        let answer = self.call_as_user(grpc, path, request, limit).await;
+        let is_away = answer.as_ref().is_err_and(is_no_answer);
+        if is_away {
             self.leave(member);
+        } else {
+            self.is_known.store(true, Ordering::Relaxed);
         }
-        answer
+        let is_known = self.is_known.load(Ordering::Relaxed);
+        answer.map_err(|status| explained(status, &self.access, is_known))
+    }
+
+    async fn call_as_user<Q, A>(
+        &self,
+        grpc: Grpc<Channel>,
+        path: &'static str,
+        request: Q,
+        limit: Duration,
+    ) -> Called<A>
+    where
+        Q: Message + Clone + Send + Sync + 'static,
+        A: Message + Default + Send + 'static,
+    {
+        if self.access.user.is_none() {
+            return self.call_on(grpc, path, request, limit).await;
+        }
+        if lock(&self.token).number == 0 {
+            // Without a token, the name in our certificate would count.
+            self.authenticate(grpc.clone(), 0, limit).await?;
+        }
+        let (number, is_nobody) = {
+            let token = lock(&self.token);
+            (token.number, token.text.is_none())
+        };
+        match self.call_on(grpc.clone(), path, request.clone(), limit).await {
+            // What was refused was not done: it may be sent again.
+            Err(status)
+                if is_unauthenticated(&status) || is_nobody && status.code() == Code::PermissionDenied =>
+            {
+                self.authenticate(grpc.clone(), number, limit).await?;
+                self.call_on(grpc, path, request, limit).await
+            }
+            answer => answer,
+        }
     }
 
     async fn call_on<Q, A>(
@@ -246,12 +298,22 @@ impl Members {
         }
     }
 
-    async fn authenticate(&self, grpc: Grpc<Channel>, limit: Duration) -> Called<()> {
+    /// Asks for another token than the one of this number, unless somebody else has.
+    async fn authenticate(&self, grpc: Grpc<Channel>, number: u64, limit: Duration) -> Called<()> {
         let Some((name, password)) = self.access.user.clone() else { return Ok(()) };
-        *lock(&self.token) = None;
+        let _one = self.renewing.lock().await;
+        if lock(&self.token).number != number {
+            return Ok(());
+        }
+        tracing::debug!(user = name, "asks the cluster for a token");
         let request = AuthenticateRequest { name, password };
-        let answer: AuthenticateResponse = self.call_on(grpc, AUTHENTICATE, request, limit).await?;
-        *lock(&self.token) = Some(answer.token);
+        let answer: Called<AuthenticateResponse> = self.call_on(grpc, AUTHENTICATE, request, limit).await;
+        let text = match answer {
+            Ok(answer) => Some(answer.token),
+            Err(status) if is_open_to_all(&status) => None,
+            Err(status) => return Err(status),
+        };
+        *lock(&self.token) = Token { number: number + 1, text };
         Ok(())
     }
 
@@ -262,15 +324,28 @@ impl Members {
         A: Message + Default + Send + 'static,
     {
         let until = tokio::time::Instant::now() + patience;
+        let (mut distrusted, mut told) = (BTreeSet::new(), None);
         loop {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
-            let answer = self.call(path, request.clone(), left.min(CALL_TIME)).await;
-            match answer {
-                Err(status) if is_no_answer(&status) && !left.is_zero() => {
-                    tokio::time::sleep(AGAIN.min(left)).await;
-                }
+            let (member, _) = self.current();
+            let status = match self.call(path, request.clone(), left.min(CALL_TIME)).await {
+                Err(status) if is_no_answer(&status) => status,
                 answer => return answer,
+            };
+            if is_distrust(&status) {
+                distrusted.insert(member % self.channels.len().max(1));
+                if distrusted.len() == self.channels.len() {
+                    return Err(status);
+                }
             }
+            // The last is given no time, and has nothing to tell.
+            if status.code() != Code::DeadlineExceeded || told.is_none() {
+                told = Some(status.clone());
+            }
+            if left.is_zero() {
+                return Err(told.unwrap_or(status));
+            }
+            tokio::time::sleep(AGAIN.min(left)).await;
         }
     }
 
@@ -393,53 +468,6 @@ fn connect(member: &str, access: &Access) -> Result<Channel> {
         .keep_alive_timeout(PING_TIME)
         .keep_alive_while_idle(true);
     Ok(endpoint.connect_lazy())
-}
-
-/// Whether another member may know more.
-pub(super) fn is_no_answer(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => true,
-        // A member that is behind was asked for a revision that it has not seen yet.
-        Code::OutOfRange => status.message().contains("future revision"),
-        _ => false,
-    }
-}
-
-/// Whether a call never left this process, for there was no connection.
-pub(super) fn is_unsent(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// Whether the revision that was asked for is compacted.
-pub(super) fn is_compacted(status: &Status) -> bool {
-    status.code() == Code::OutOfRange && status.message().contains("compacted")
-}
-
-fn is_unauthenticated(status: &Status) -> bool {
-    status.code() == Code::Unauthenticated
-        || status.message().contains("user name is empty")
-        || status.message().contains("revision of auth store is old")
-}
-
-/// What a user is told of a call that failed.
-pub(super) fn refused(status: &Status) -> Error {
-    let said = status.message().to_owned();
-    match status.code() {
-        Code::ResourceExhausted if said.contains("space") => Reason::ClusterFull.into(),
-        Code::OutOfRange if is_compacted(status) => Reason::HistoryGone.into(),
-        Code::PermissionDenied | Code::Unauthenticated => Reason::Forbidden { said }.into(),
-        Code::InvalidArgument if said.contains("too large") || said.contains("too many") => {
-            Reason::TooLargeForEtcd { said }.into()
-        }
-        _ => Reason::Unreachable { said }.into(),
-    }
 }
 
 #[cfg(test)]

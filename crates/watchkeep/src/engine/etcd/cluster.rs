@@ -15,13 +15,14 @@ use crate::types::revision::{Cursor, Epoch, Revision, StoreId};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::Address;
-use super::client::{CALL_TIME, Called, Client, is_compacted, is_no_answer, refused};
+use super::client::{CALL_TIME, Called, Client};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
 use super::keys::Keys;
 use super::recall::Recall;
 use super::retain::Keeper;
 use super::space::Space;
+use super::status::{is_compacted, is_no_answer, refused};
 use super::stored::{Record, Row, Text};
 use super::tail::{Link, Tail};
 use super::wire::{

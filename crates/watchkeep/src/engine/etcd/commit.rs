@@ -17,8 +17,9 @@ use crate::types::revision::random;
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::Buffer;
-use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE, is_no_answer, is_unsent, refused};
+use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE};
 use super::cluster::{Cluster, link_of, rows_of};
+use super::status::{is_no_answer, is_unsent, refused};
 use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
 use super::tail::{Link, SET_BACK};
 use super::wire::{

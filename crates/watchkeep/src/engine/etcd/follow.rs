@@ -13,9 +13,10 @@ use crate::types::event::Change;
 use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::revision::Revision;
 
-use super::client::{CALL_TIME, Called, Members, is_compacted};
+use super::client::{CALL_TIME, Called, Members};
 use super::keys::Keys;
 use super::recall::Recall;
+use super::status::is_compacted;
 use super::stored::{EntryRow, Record, Row as _, commit_of, damaged, end_of};
 use super::tail::{Link, Offered, SET_BACK, Tail};
 use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};

@@ -20,6 +20,7 @@ mod rows;
 mod server;
 mod settings;
 mod space;
+mod status;
 mod stored;
 mod sweep;
 mod tail;

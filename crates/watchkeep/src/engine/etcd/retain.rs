@@ -19,9 +19,9 @@ use crate::types::revision::{Revision, random};
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::{Buffer, Of};
-use super::client::refused;
 use super::cluster::{Cluster, rows_of};
 use super::settings::{self, Settings};
+use super::status::refused;
 use super::stored::{NamedRow, Record, commit_of};
 use super::wire::{Compare, KeyValue, PutRequest, RangeRequest, Request, TxnRequest};
 use super::{everything, halve};
