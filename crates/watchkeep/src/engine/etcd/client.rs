@@ -277,7 +277,7 @@ impl Members {
 
     async fn call_on<Q, A>(
         &self,
-        mut grpc: Grpc<Channel>,
+        grpc: Grpc<Channel>,
         path: &'static str,
         request: Q,
         limit: Duration,
@@ -286,16 +286,7 @@ impl Members {
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + 'static,
     {
-        let request = self.request(request)?;
-        let call = async {
-            grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
-            let codec = ProstCodec::<Q, A>::default();
-            grpc.unary(request, PathAndQuery::from_static(path), codec).await
-        };
-        match tokio::time::timeout(limit, call).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => Err(Status::deadline_exceeded("the member did not answer in time")),
-        }
+        send(grpc, path, self.request(request)?, limit).await
     }
 
     /// Asks for another token than the one of this number, unless somebody else has.
@@ -306,8 +297,9 @@ impl Members {
             return Ok(());
         }
         tracing::debug!(user = name, "asks the cluster for a token");
-        let request = AuthenticateRequest { name, password };
-        let answer: Called<AuthenticateResponse> = self.call_on(grpc, AUTHENTICATE, request, limit).await;
+        // Without the token that was refused: a server refuses that here, too.
+        let request = Request::new(AuthenticateRequest { name, password });
+        let answer: Called<AuthenticateResponse> = send(grpc, AUTHENTICATE, request, limit).await;
         let text = match answer {
             Ok(answer) => Some(answer.token),
             Err(status) if is_open_to_all(&status) => None,
@@ -420,6 +412,27 @@ impl Members {
     /// The member that is asked is of no use.
     pub(super) fn leave_current(&self) {
         self.leave(self.current.load(Ordering::Relaxed));
+    }
+}
+
+async fn send<Q, A>(
+    mut grpc: Grpc<Channel>,
+    path: &'static str,
+    request: Request<Q>,
+    limit: Duration,
+) -> Called<A>
+where
+    Q: Message + Send + Sync + 'static,
+    A: Message + Default + Send + 'static,
+{
+    let call = async {
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let codec = ProstCodec::<Q, A>::default();
+        grpc.unary(request, PathAndQuery::from_static(path), codec).await
+    };
+    match tokio::time::timeout(limit, call).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded("the member did not answer in time")),
     }
 }
 

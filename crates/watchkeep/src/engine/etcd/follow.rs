@@ -392,6 +392,8 @@ impl Follower {
                 };
             }
             if message.canceled {
+                // Where a token was over, this renews it: a watch itself does not say so.
+                drop(self.look_once().await?);
                 return Err(Status::aborted(message.cancel_reason));
             }
             parts.extend(message.events);
