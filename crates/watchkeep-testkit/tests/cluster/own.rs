@@ -50,8 +50,12 @@ impl Member {
         ["--initial-advertise-peer-urls".to_owned(), peer, "--initial-cluster".to_owned(), cluster]
     }
 
+    fn is_secure(&self) -> bool {
+        self.shows.iter().any(|flag| flag == "--cacert")
+    }
+
     fn scheme(&self) -> &'static str {
-        if self.shows.is_empty() { "http" } else { "https" }
+        if self.is_secure() { "https" } else { "http" }
     }
 
     pub(crate) fn control(&self, client: usize, arguments: &[&str]) -> Result<Command, Fault> {
@@ -82,7 +86,7 @@ impl Member {
         eventually("the member comes up", || {
             Ok(self.control(client, &["endpoint", "health"])?.status()?.success())
         })?;
-        let secure = if self.shows.is_empty() { "" } else { "s" };
+        let secure = if self.is_secure() { "s" } else { "" };
         Ok(format!("etcd{secure}://127.0.0.1:{port}/app"))
     }
 
