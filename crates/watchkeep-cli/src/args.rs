@@ -23,8 +23,6 @@ pub(crate) use access::{Exposure, NewToken, Token, TokenAction};
 pub(crate) use migrate::{Migrate, Seal};
 pub(crate) use quota::SetQuota;
 pub(crate) use retention::SetRetention;
-#[cfg(feature = "etcd")]
-pub(crate) use retention::WhoCompacts;
 pub(crate) use serve::Serve;
 pub(crate) use transport::Transport;
 

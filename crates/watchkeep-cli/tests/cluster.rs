@@ -154,17 +154,19 @@ fn compaction_and_retention_of_a_cluster_are_set_from_the_command_line() -> watc
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let refused = run(&["retention", "--max-events", "5"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--compaction own"), "{refused:?}");
-    let set = told(&run(&[
-        "retention",
-        "--compaction",
-        "own",
-        "--max-events",
-        "1000",
-        "--min-events",
-        "5",
-        "--json",
-    ]));
-    assert_eq!((&set["max_events"], &set["min_events"]), (&json!(1000), &json!(5)));
+    // What was refused is not set, either.
+    let set = told(&run(&["retention", "--compaction", "own", "--json"]));
+    assert_eq!((&set["max_events"], &set["max_age_ms"]), (&Value::Null, &Value::Null));
+    let limits = ["--max-events", "1000", "--min-events", "5", "--json"];
+    told(&run(&[&["retention", "--compaction", "own"], &limits[..]].concat()));
+    let set = told(&run(&["retention", "--max-age", "1d", "--json"]));
+    assert_eq!(
+        (&set["max_events"], &set["min_events"], &set["max_age_ms"]),
+        (&json!(1000), &json!(5), &json!(86_400_000))
+    );
+    let refused = run(&["retention", "--compaction", "never", "--max-events", "7"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert_eq!(told(&run(&["retention", "--json"])), set);
     assert!(run(&["compact", "--before", &before]).status.success());
     assert_eq!(Store::connect(&place)?.stats()?.first_revision, revisions[9]);
     let set = told(&run(&["retention", "--compaction", "never", "--json"]));

@@ -18,7 +18,7 @@ The retention is kept in the store and binds everybody who has it open. What is 
 stays as it is. Events go, oldest first, when one of the first three limits is passed; the
 newest --min-events stay. A consumer holds back what it has not acknowledged, within the last
 two limits. In a cluster it holds only where the store compacts the cluster, which takes the
-history of everybody who uses that cluster.")]
+history of everybody who uses that cluster; until a limit is set, nothing goes.")]
 pub(crate) struct SetRetention {
     /// Keep at most so many events, or `none` for no limit
     #[arg(long, value_name = "N", value_parser = number)]
@@ -30,7 +30,7 @@ pub(crate) struct SetRetention {
     #[arg(long, value_name = "N", value_parser = number)]
     pub(crate) max_bytes: Option<u64>,
     /// Keep at least so many events, whatever their age
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX.unsigned_abs()))]
     pub(crate) min_events: Option<u64>,
     /// Keep what a consumer has not acknowledged for so long, or `none` for no limit
     #[arg(long, value_name = "TIME", value_parser = age)]
@@ -51,6 +51,16 @@ pub(crate) enum WhoCompacts {
     Own,
     /// Somebody else, or nobody
     Never,
+}
+
+#[cfg(feature = "etcd")]
+impl From<WhoCompacts> for watchkeep::Compaction {
+    fn from(who: WhoCompacts) -> Self {
+        match who {
+            WhoCompacts::Own => Self::Own,
+            WhoCompacts::Never => Self::Never,
+        }
+    }
 }
 
 fn number(text: &str) -> Result<u64, String> {

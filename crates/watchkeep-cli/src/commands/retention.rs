@@ -7,28 +7,21 @@ use watchkeep::Compaction;
 use watchkeep::{Options, Retention};
 
 use super::{Access, open, open_with};
-#[cfg(feature = "etcd")]
-use crate::args::WhoCompacts;
 use crate::args::{Global, SetRetention};
 use crate::exit::{Failure, Result, USAGE};
 use crate::output::{Out, bytes, grouped};
 use crate::time::human;
 
 pub(super) fn retention(global: &Global, args: &SetRetention, out: &mut Out) -> Result<()> {
-    #[cfg(feature = "etcd")]
-    if let Some(who) = args.compaction {
-        set_compaction(global, who)?;
-    }
-    let mut kept = open(global, Access::Read)?.stats()?.retention;
+    let store = open(global, Access::Read)?;
+    let mut kept = store.stats()?.retention;
     let wanted = args.over(kept);
-    if wanted != kept {
-        let store = open_with(global, Access::Change, Options::new().retention(wanted))?;
-        kept = store.stats()?.retention;
-        if store.address().is_some() && kept == Retention::FOREVER {
-            let what = "the store does not compact its cluster, so no retention holds there; where nobody else needs the \
-                        cluster's history, add --compaction own";
-            return Err(Failure::new(USAGE, what.to_owned()));
-        }
+    if wanted != kept || args.names_who_compacts() {
+        refuse(global, store.address().is_some(), args, kept)?;
+        drop(store);
+        // Both at once: nobody may compact by one without the other.
+        let options = args.who_compacts(Options::new()).retention(wanted);
+        kept = open_with(global, Access::Change, options)?.stats()?.retention;
     }
     if out.is_json() {
         return out.object(&watchkeep::json::retention(&kept));
@@ -46,6 +39,20 @@ pub(super) fn retention(global: &Global, args: &SetRetention, out: &mut Out) -> 
     ])
 }
 
+/// Refuses what would change nothing, or more than was meant, before anything is written.
+fn refuse(global: &Global, is_in_cluster: bool, args: &SetRetention, kept: Retention) -> Result<()> {
+    let what = if global.namespace.is_some() {
+        "the retention is that of the whole store; leave --namespace out"
+    } else if args.names_who_compacts() && !is_in_cluster {
+        "the store is a file, which is no part of a cluster; leave --compaction out"
+    } else if is_in_cluster && args.is_held_by_nobody(kept) {
+        "no limit holds in this cluster; where nobody else needs the cluster's history, add --compaction own"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(USAGE, what.to_owned()))
+}
+
 impl SetRetention {
     /// What is kept with this instead of what was.
     fn over(&self, kept: Retention) -> Retention {
@@ -61,14 +68,39 @@ impl SetRetention {
 }
 
 #[cfg(feature = "etcd")]
-fn set_compaction(global: &Global, who: WhoCompacts) -> Result<()> {
-    if open(global, Access::Read)?.address().is_none() {
-        let what = "the store is a file, which is no part of a cluster; leave --compaction out";
-        return Err(Failure::new(USAGE, what.to_owned()));
+impl SetRetention {
+    fn names_who_compacts(&self) -> bool {
+        self.compaction.is_some()
     }
-    let compaction = match who {
-        WhoCompacts::Own => Compaction::Own,
-        WhoCompacts::Never => Compaction::Never,
-    };
-    Ok(open_with(global, Access::Change, Options::new().compaction(compaction))?.close()?)
+
+    fn who_compacts(&self, options: Options) -> Options {
+        match self.compaction {
+            Some(who) => options.compaction(who.into()),
+            None => options,
+        }
+    }
+
+    /// Whether limits are given, and nobody compacts by them. Where nobody does, everything is kept.
+    fn is_held_by_nobody(&self, kept: Retention) -> bool {
+        let will_compact = match self.compaction.map(Compaction::from) {
+            Some(who) => who == Compaction::Own,
+            None => kept != Retention::FOREVER,
+        };
+        !will_compact && self.over(kept) != kept
+    }
+}
+
+#[cfg(not(feature = "etcd"))]
+impl SetRetention {
+    fn names_who_compacts(&self) -> bool {
+        false
+    }
+
+    fn who_compacts(&self, options: Options) -> Options {
+        options
+    }
+
+    fn is_held_by_nobody(&self, _: Retention) -> bool {
+        false
+    }
 }

@@ -259,6 +259,9 @@ fn the_retention_is_shown_and_set_part_by_part_and_stays() {
         let error = at.fails(2, &["retention", limit, value]);
         assert!(error.contains(&format!("'{value}'")), "{error}");
     }
+    let error = at.fails(2, &["--namespace", "tenant-1", "retention", "--max-events", "7"]);
+    assert!(error.contains("leave --namespace out"), "{error}");
+    assert_eq!(at.json(&["retention", "--json"]), set);
     assert!(at.fails(3, &["--store", "none.db", "retention", "--max-events", "1"]).contains("none.db"));
     if cfg!(feature = "etcd") {
         let error = at.fails(2, &["retention", "--compaction", "own"]);

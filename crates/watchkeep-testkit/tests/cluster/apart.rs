@@ -37,8 +37,8 @@ fn leader() -> Result<usize, Fault> {
     let told: serde_json::Value = serde_json::from_str(&etcdctl(&["endpoint", "status", "-w", "json"])?)?;
     let members = told.as_array().ok_or("no members")?;
     let leads = |told: &serde_json::Value| {
-        let status = &told["Status"];
-        status["leader"] == status["header"]["member_id"]
+        let leader = told.pointer("/Status/leader");
+        leader.is_some() && leader == told.pointer("/Status/header/member_id")
     };
     members.iter().position(leads).ok_or_else(|| "nobody leads".into())
 }

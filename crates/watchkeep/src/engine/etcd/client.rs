@@ -22,7 +22,7 @@ use crate::types::sync::{Mutex, lock};
 
 use super::address::{Access, Address};
 use super::status::{
-    explained, is_distrust, is_no_answer, is_open_to_all, is_unauthenticated, is_unsent, refused,
+    explained, is_distrust, is_no_answer, is_open_to_all, is_unauthenticated, is_unsent, refused, tokenless,
 };
 use super::wire::{
     AuthenticateRequest, AuthenticateResponse, CompactionRequest, CompactionResponse, RangeRequest,
@@ -291,6 +291,13 @@ impl Members {
 
     /// Asks for another token than the one of this number, unless somebody else has.
     async fn authenticate(&self, grpc: Grpc<Channel>, number: u64, limit: Duration) -> Called<()> {
+        match tokio::time::timeout(limit, self.renew(grpc, number, limit)).await {
+            Ok(renewed) => renewed.map_err(tokenless),
+            Err(_) => Err(tokenless(Status::deadline_exceeded("the member gave no token in time"))),
+        }
+    }
+
+    async fn renew(&self, grpc: Grpc<Channel>, number: u64, limit: Duration) -> Called<()> {
         let Some((name, password)) = self.access.user.clone() else { return Ok(()) };
         let _one = self.renewing.lock().await;
         if lock(&self.token).number != number {

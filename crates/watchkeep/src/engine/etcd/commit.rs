@@ -19,6 +19,7 @@ use crate::types::sync::{Mutex, lock};
 use super::buffer::Buffer;
 use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE};
 use super::cluster::{Cluster, link_of, rows_of};
+use super::follow::AGAIN;
 use super::status::{is_no_answer, is_unsent, refused};
 use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
 use super::tail::{Link, SET_BACK};
@@ -192,7 +193,13 @@ impl Cluster {
         let feed = loop {
             match self.fence(session) {
                 Ok(feed) => break feed,
-                Err(status) if is_no_answer(&status) && Instant::now() < until => {}
+                Err(status)
+                    if is_no_answer(&status)
+                        && refused(&status).kind() == ErrorKind::Unavailable
+                        && Instant::now() < until =>
+                {
+                    self.pause(AGAIN);
+                }
                 // Whoever writes next needs a session that is not this one.
                 Err(_) => {
                     *lock(&self.sessions.current) = None;
@@ -216,7 +223,11 @@ impl Cluster {
     /// Ends a session and begins another, under a new name: over the same one, a put would fence nothing. Where the feed was
     /// then.
     fn fence(&self, session: Session) -> std::result::Result<Link, Status> {
-        let (lease, id) = self.new_session().map_err(|error| Status::unavailable(error.to_string()))?;
+        // What is refused is refused the next time, too.
+        let (lease, id) = self.new_session().map_err(|error| match error.kind() {
+            ErrorKind::Unavailable => Status::unavailable(error.to_string()),
+            _ => Status::aborted(error.to_string()),
+        })?;
         let begin =
             Request::Put(PutRequest { key: self.keys.session(id), value: bytes::Bytes::new(), lease });
         let look = Request::Range(RangeRequest {

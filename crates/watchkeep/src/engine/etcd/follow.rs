@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::engine::LogPage;
-use crate::types::error::{Error, Reason};
+use crate::types::error::{Error, ErrorKind, Reason};
 use crate::types::event::Change;
 use crate::types::limits::{PAGE_BYTES, PAGE_ENTRIES};
 use crate::types::revision::Revision;
@@ -16,7 +16,7 @@ use crate::types::revision::Revision;
 use super::client::{CALL_TIME, Called, Members};
 use super::keys::Keys;
 use super::recall::Recall;
-use super::status::is_compacted;
+use super::status::{is_compacted, refused};
 use super::stored::{EntryRow, Record, Row as _, commit_of, damaged, end_of};
 use super::tail::{Link, Offered, SET_BACK, Tail};
 use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
@@ -26,6 +26,9 @@ use super::wire::{EventType, KeyValue, RangeRequest, WatchResponse};
 const SILENCE: Duration = Duration::from_secs(2);
 /// From one try to the next while no member answers.
 pub(super) const AGAIN: Duration = Duration::from_millis(100);
+
+/// The same, where they refuse us.
+const FORBIDDEN: Duration = Duration::from_secs(5);
 
 /// A store's feed in its cluster.
 pub(super) struct Follower {
@@ -63,6 +66,11 @@ impl Follower {
             match ended {
                 Ok(Ended::Again(seen)) => bookmark = seen.max(bookmark),
                 Ok(Ended::Broken(error)) => return self.tail.fail(&error),
+                // Whoever is not let in asks seldom, and says so.
+                Err(status) if refused(&status).kind() == ErrorKind::Forbidden => {
+                    tracing::warn!(%status, "the cluster does not let this store watch its feed; it is tried again");
+                    tokio::time::sleep(FORBIDDEN).await;
+                }
                 Err(status) => {
                     tracing::debug!(%status, "the cluster's feed cannot be watched; it is tried again");
                     tokio::time::sleep(AGAIN).await;

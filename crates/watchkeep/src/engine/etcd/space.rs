@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 use crate::types::error::Reason;
+use crate::types::limits::CLUSTER_TRANSACTION;
 use crate::types::sync::{Mutex, lock};
 
 use super::client::{Called, Client, GRANT, Members};
@@ -44,6 +45,8 @@ pub(super) struct Space {
     /// How many bytes were written here, and how many until a member was last asked.
     written: AtomicU64,
     asked: AtomicU64,
+    /// Up to how many of them somebody has waited for the members to count: one of them may stay silent.
+    waited: AtomicU64,
     /// Whether it was said that nobody tells.
     has_warned: AtomicBool,
 }
@@ -90,8 +93,11 @@ impl Room {
     }
 
     fn is_full(&self) -> bool {
+        // A member refuses by its file's size, and its pages' being free counts nothing there.
+        let next = self.size.saturating_add(CLUSTER_TRANSACTION as u64);
         Room::is_over(self.in_use, IN_USE, self.quota)
             || self.is_grown() && Room::is_over(self.in_use, CROWDED, self.quota)
+            || next >= self.quota
     }
 
     fn is_grown(&self) -> bool {
@@ -103,8 +109,8 @@ impl Space {
     /// `first`: what came of asking a member.
     pub(super) fn new(told: Option<u64>, first: &Called<StatusResponse>) -> Space {
         let state = State { looked: Some(Instant::now()), members: Vec::new(), marks: VecDeque::new() };
-        let (written, asked, has_warned) = Default::default();
-        let space = Space { told, state: Mutex::new(state), written, asked, has_warned };
+        let (written, asked, waited, has_warned) = Default::default();
+        let space = Space { told, state: Mutex::new(state), written, asked, waited, has_warned };
         space.note([first]);
         space
     }
@@ -133,12 +139,16 @@ impl Space {
             let in_use = member.room.in_use.saturating_add(written.saturating_sub(member.counted));
             Room { in_use, ..member.room }.is_full()
         };
-        let may_be_full = state.members.iter().any(grown);
-        if may_be_full {
-            // Whoever waits now until all of this is counted finds it counted.
-            state.counted(Instant::now(), written);
+        let waited = self.waited.load(Ordering::Relaxed);
+        if !state.members.iter().any(grown)
+            || waited > 0 && written < waited.saturating_add(self.much(&state))
+        {
+            return false;
         }
-        may_be_full
+        // Whoever waits now until all of this is counted finds it counted.
+        state.counted(Instant::now(), written);
+        self.waited.store(written, Ordering::Relaxed);
+        true
     }
 
     fn of(&self, status: &StatusResponse) -> Room {
@@ -153,10 +163,15 @@ impl Space {
         Room { in_use: number(status.db_size_in_use), size: number(status.db_size), quota }
     }
 
+    /// After how many bytes a member is asked.
+    fn much(&self, state: &State) -> u64 {
+        let least = state.members.iter().map(|member| member.room.quota).min();
+        WRITTEN.min(least.or(self.told).unwrap_or(QUOTA) / PART)
+    }
+
     /// Whether so much was written that a member is to be asked.
     fn wrote(&self, bytes: u64) -> bool {
-        let least = lock(&self.state).members.iter().map(|member| member.room.quota).min();
-        let much = WRITTEN.min(least.or(self.told).unwrap_or(QUOTA) / PART);
+        let much = self.much(&lock(&self.state));
         let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         written.saturating_sub(self.asked.load(Ordering::Relaxed)) >= much
     }
@@ -284,33 +299,36 @@ mod tests {
         space.refusal().is_some()
     }
 
+    const MB: i64 = 1_000_000;
+
     #[test]
     fn values_are_refused_before_the_quota_and_taken_again_below_it() {
-        let space = Space::new(Some(1_000), &refused());
+        let space = Space::new(Some(1_000_000_000), &refused());
         let is_full_with = |all: &[Called<StatusResponse>]| {
             space.note(all);
             is_full(&space)
         };
-        assert!(!is_full_with(&[said(900, 899, 0)]) && !space.wants_a_count());
-        assert!(is_full_with(&[said(900, 900, 0)]) && space.wants_a_count());
-        assert!(!is_full_with(&[said(950, 400, 0)]), "free pages are taken again");
-        assert!(is_full_with(&[said(980, 750, 0)]), "it may grow by any value");
+        assert!(!is_full_with(&[said(900 * MB, 899 * MB, 0)]) && !space.wants_a_count());
+        assert!(is_full_with(&[said(900 * MB, 900 * MB, 0)]) && space.wants_a_count());
+        assert!(!is_full_with(&[said(950 * MB, 400 * MB, 0)]), "free pages are taken again");
+        assert!(is_full_with(&[said(980 * MB, 750 * MB, 0)]), "it may grow by any value");
         assert!(!space.wants_a_count(), "by a lease, too");
-        assert!(!is_full_with(&[said(999, 749, 0)]), "a quarter of it is free");
-        assert!(is_full_with(&[said(980, 750, 0)]));
+        assert!(!is_full_with(&[said(998 * MB, 749 * MB, 0)]), "a quarter of it is free");
+        assert!(is_full_with(&[said(999 * MB, 0, 0)]), "one transaction may be more than its file may have");
         assert!(is_full_with(&[]), "nobody says anything else");
         assert!(is_full_with(&[refused()]), "nor that");
-        assert!(!is_full_with(&[said(10, 10, 0)]));
+        assert!(!is_full_with(&[said(10 * MB, 10 * MB, 0)]));
     }
 
     #[test]
     fn what_one_member_says_is_of_that_one() {
-        let space = Space::new(None, &said_by(1, [100, 100, 1_000]));
-        space.note(&[said_by(2, [950, 920, 1_000]), said_by(3, [800, 800, -1])]);
+        let by = |id, [size, in_use, quota]: [i64; 3]| said_by(id, [size * MB, in_use * MB, quota * MB]);
+        let space = Space::new(None, &by(1, [100, 100, 1_000]));
+        space.note(&[by(2, [950, 920, 1_000]), by(3, [800, 800, -1])]);
         assert!(is_full(&space), "one member is enough");
-        space.note(&[said_by(1, [100, 100, 1_000])]);
+        space.note(&[by(1, [100, 100, 1_000])]);
         assert!(is_full(&space), "the other one is as it was");
-        space.note(&[said_by(2, [950, 100, 1_000])]);
+        space.note(&[by(2, [950, 100, 1_000])]);
         assert!(!is_full(&space), "sizes of one are not held against the quota of another");
     }
 
@@ -337,20 +355,27 @@ mod tests {
 
     #[test]
     fn what_a_member_cannot_have_counted_yet_is_in_use() {
-        let space = Space::new(Some(1_000), &said(10, 10, 0));
-        space.wrote(889);
+        const SOME: u64 = MB.unsigned_abs();
+        let says = || said(10 * MB, 10 * MB, 0);
+        let space = Space::new(Some(1_000 * SOME), &says());
+        space.wrote(889 * SOME);
         assert!(!space.may_be_full());
-        space.wrote(1);
+        space.wrote(SOME);
         assert!(space.may_be_full(), "however long a member is not asked");
-        space.note(&[said(10, 10, 0)]);
-        assert!(space.may_be_full(), "it says what it counted before that");
+        // It says what it counted before that.
+        space.note(&[says()]);
+        assert!(!space.may_be_full(), "one that stays silent is waited for once");
+        space.wrote(15 * SOME);
+        assert!(!space.may_be_full());
+        space.wrote(SOME);
+        assert!(space.may_be_full(), "and again after as much as it is asked after");
         // All that was written is older than what a member says.
         for (at, _) in &mut lock(&space.state).marks {
             *at -= COUNTED;
         }
-        space.note(&[said(10, 10, 0)]);
-        assert!(!space.may_be_full(), "what it says now has all of it");
-        assert_eq!(lock(&space.state).marks.len(), 2);
+        space.note(&[says()]);
+        space.wrote(16 * SOME);
+        assert!(!space.may_be_full(), "what it says now has all that was written before");
     }
 
     #[test]

@@ -14,8 +14,18 @@ use super::address::Access;
 #[error("one end does not trust the other")]
 struct Distrust(#[source] Status);
 
-/// How TLS begins what it says of a certificate: the member of ours, and this process of the member's.
-const OURS: &str = "received fatal alert";
+/// What TLS says of a certificate: the member of ours, in an alert of one of these names, and this process of the member's.
+const ALERT: &str = "received fatal alert: ";
+const OURS: [&str; 8] = [
+    "BadCertificate",
+    "UnsupportedCertificate",
+    "CertificateRevoked",
+    "CertificateExpired",
+    "CertificateUnknown",
+    "UnknownCA",
+    "AccessDenied",
+    "CertificateRequired",
+];
 const THEIRS: &str = "invalid peer certificate";
 /// How it is said that a connection ended.
 const HUNG_UP: [&str; 4] = ["broken pipe", "reset by peer", "handshake eof", "connection closed"];
@@ -26,7 +36,7 @@ pub(super) fn explained(status: Status, access: &Access, is_known: bool) -> Stat
     let Some(cause) = causes(&status).last().map(ToString::to_string) else { return status };
     let is_over = HUNG_UP.iter().any(|words| cause.to_lowercase().contains(words));
     let (is_distrust, said) = match &access.tls {
-        Some(_) if cause.contains(OURS) => {
+        Some(_) if is_of_ours(&cause) => {
             (true, format!("{cause}: the certificate that it asks for is that of WATCHKEEP_ETCD_CERT"))
         }
         Some(_) if cause.contains(THEIRS) => {
@@ -51,6 +61,11 @@ pub(super) fn explained(status: Status, access: &Access, is_known: bool) -> Stat
     explained
 }
 
+/// Whether the member says that it does not take our certificate. Other alerts may be over the next time.
+fn is_of_ours(cause: &str) -> bool {
+    cause.split_once(ALERT).is_some_and(|(_, alert)| OURS.iter().any(|name| alert.starts_with(name)))
+}
+
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     std::iter::successors(status.source(), |&cause| cause.source())
 }
@@ -70,9 +85,22 @@ pub(super) fn is_no_answer(status: &Status) -> bool {
     }
 }
 
-/// Whether a call never left this process, for there was no connection.
+/// A call was not sent, for there was no token for it.
+#[derive(Debug, thiserror::Error)]
+#[error("no token")]
+struct Tokenless(#[source] Status);
+
+/// What came of asking for a token is said of a call that needed one, and was not sent.
+pub(super) fn tokenless(status: Status) -> Status {
+    let mut said = Status::new(status.code(), status.message());
+    let source: Arc<dyn StdError + Send + Sync> = Arc::new(Tokenless(status));
+    said.set_source(source);
+    said
+}
+
+/// Whether a call never left this process: there was no connection, or no token.
 pub(super) fn is_unsent(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<ConnectError>())
+    causes(status).any(|cause| cause.is::<ConnectError>() || cause.is::<Tokenless>())
 }
 
 /// Whether the revision that was asked for is compacted.
