@@ -179,10 +179,10 @@ fn begin(
         Ok(stream) => stream,
         Err(fault) => {
             // Who comes when the store closes is refused for that, and stays with the stream that it has. Over a wire the
-            // stream may just end.
-            let fault_says = fault.to_string();
-            let is_closed =
-                ["the store is closed", "it does not begin: End"].iter().any(|it| fault_says.contains(it));
+            // stream may just end, or all servers are gone.
+            let told = fault.to_string();
+            let closed = ["the store is closed", "it does not begin: End", "there is no server"];
+            let is_closed = closed.iter().any(|it| told.contains(it));
             if !(is_closed && stage.phase() == Phase::Closed) {
                 stage.fault(format!("{name} is refused: {fault}"));
             }

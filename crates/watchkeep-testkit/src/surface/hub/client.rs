@@ -219,7 +219,7 @@ fn connect(
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::other("it never begins, or there is no server"))
+    Err(io::Error::other("there is no server"))
 }
 
 impl Stream for Client {
