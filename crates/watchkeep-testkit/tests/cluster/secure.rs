@@ -308,7 +308,13 @@ fn ask_for_passwords(member: &mut Member) -> Result<(), Fault> {
 }
 
 fn control(member: &Member, arguments: &[&str]) -> Result<(), Fault> {
-    let done = member.control(0, arguments)?.stderr(Stdio::piped()).output()?;
+    control_with(member, arguments, Stdio::null())
+}
+
+/// Each call asks for a token first, which costs a busy machine more than the five seconds that are the default.
+fn control_with(member: &Member, arguments: &[&str], input: impl Into<Stdio>) -> Result<(), Fault> {
+    let patient = [arguments, &["--command-timeout=60s", "--dial-timeout=60s"]].concat();
+    let done = member.control(0, &patient)?.stdin(input).stderr(Stdio::piped()).output()?;
     let said = String::from_utf8_lossy(&done.stderr);
     if done.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {said}").into()) }
 }
@@ -367,9 +373,7 @@ fn who_knows_the_password_is_let_in_for_as_long_as_the_store_is_open() -> Result
     let password = member.beside("password");
     std::fs::write(&password, RIGHT)?;
     for round in ["1", "2", "3"] {
-        let arguments = ["user", "passwd", "writer", "--interactive=false"];
-        let done = member.control(0, &arguments)?.stdin(File::open(&password)?).status()?;
-        assert!(done.success());
+        control_with(&member, &["user", "passwd", "writer", "--interactive=false"], File::open(&password)?)?;
         assert_eq!(writer.again(round)?, round);
     }
     // Its threads are refused together, and its watches now and then by themselves.

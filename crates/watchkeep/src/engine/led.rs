@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use crate::rules::{Author, Write};
-use crate::types::error::Result;
+use crate::types::error::{Reason, Result};
 use crate::types::limits::POLL;
 
 use super::lead::{Own, OwnDone, Pen};
 use super::turn::{Admission, Turn};
-use super::{Completion, Receipt, Sealed, Settled, Transact, mixed_up};
+use super::{Completion, Receipt, Sealed, Settled, Transact, mixed_up, nesting};
 
 /// What is handed on.
 #[derive(Debug)]
@@ -26,8 +26,19 @@ pub(super) trait Led {
     /// For how long a writer waits for its turn.
     fn busy_timeout(&self) -> Duration;
 
+    /// Of which process the engine is.
+    fn process(&self) -> u32;
+
+    /// Refuses a forked child.
+    fn known(&self) -> Result<()> {
+        if self.process() != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
+    }
+
     /// Refuses a forked child, and a thread that has the turn already.
-    fn may_write(&self) -> Result<()>;
+    fn may_write(&self) -> Result<()> {
+        self.known()?;
+        nesting::refuse_turn(self.turn().address())
+    }
 
     /// Commits the leader's own write and what can be taken along, then passes the turn.
     fn lead(&self, token: Token, own: Own<'_>, settled: &mut Settled) -> Result<OwnDone>;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::floors::Floors;
+use crate::engine::led::Led as _;
 use crate::engine::{Chores, Expected, Found, Whole};
 use crate::types::backup::{Backup, BackupOptions};
 use crate::types::clock::Timestamp;

@@ -253,7 +253,7 @@ impl Members {
         A: Message + Default + Send + 'static,
     {
         if self.access.user.is_none() {
-            return self.call_on(grpc, path, request, limit).await;
+            return send(grpc, path, self.request(request)?, limit).await;
         }
         if lock(&self.token).number == 0 {
             // Without a token, the name in our certificate would count.
@@ -263,30 +263,16 @@ impl Members {
             let token = lock(&self.token);
             (token.number, token.text.is_none())
         };
-        match self.call_on(grpc.clone(), path, request.clone(), limit).await {
+        match send(grpc.clone(), path, self.request(request.clone())?, limit).await {
             // What was refused was not done: it may be sent again.
             Err(status)
                 if is_unauthenticated(&status) || is_nobody && status.code() == Code::PermissionDenied =>
             {
                 self.authenticate(grpc.clone(), number, limit).await?;
-                self.call_on(grpc, path, request, limit).await
+                send(grpc, path, self.request(request)?, limit).await
             }
             answer => answer,
         }
-    }
-
-    async fn call_on<Q, A>(
-        &self,
-        grpc: Grpc<Channel>,
-        path: &'static str,
-        request: Q,
-        limit: Duration,
-    ) -> Called<A>
-    where
-        Q: Message + Send + Sync + 'static,
-        A: Message + Default + Send + 'static,
-    {
-        send(grpc, path, self.request(request)?, limit).await
     }
 
     /// Asks for another token than the one of this number, unless somebody else has.
@@ -355,9 +341,9 @@ impl Members {
             .iter()
             .map(|channel| {
                 let (members, grpc) = (self.clone(), Grpc::new(channel.clone()));
-                tokio::spawn(
-                    async move { members.call_on(grpc, STATUS, StatusRequest {}, STATUS_TIME).await },
-                )
+                tokio::spawn(async move {
+                    send(grpc, STATUS, members.request(StatusRequest {})?, STATUS_TIME).await
+                })
             })
             .collect();
         let mut said = Vec::with_capacity(asked.len());

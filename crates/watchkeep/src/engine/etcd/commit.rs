@@ -20,7 +20,7 @@ use super::buffer::Buffer;
 use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE};
 use super::cluster::{Cluster, link_of, rows_of};
 use super::follow::AGAIN;
-use super::status::{is_no_answer, is_unsent, refused};
+use super::status::{is_distrust, is_no_answer, is_unsent, refused};
 use super::stored::{EntryRow, Made, PER_COMMIT, Record, settled};
 use super::tail::{Link, SET_BACK};
 use super::wire::{
@@ -193,11 +193,7 @@ impl Cluster {
         let feed = loop {
             match self.fence(session) {
                 Ok(feed) => break feed,
-                Err(status)
-                    if is_no_answer(&status)
-                        && refused(&status).kind() == ErrorKind::Unavailable
-                        && Instant::now() < until =>
-                {
+                Err(status) if is_no_answer(&status) && !is_distrust(&status) && Instant::now() < until => {
                     self.pause(AGAIN);
                 }
                 // Whoever writes next needs a session that is not this one.

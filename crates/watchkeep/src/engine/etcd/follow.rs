@@ -59,16 +59,18 @@ enum Past {
 impl Follower {
     /// Follows until the feed is gone.
     pub(super) async fn run(self: Arc<Self>) {
-        let mut bookmark = 0;
+        let (mut bookmark, mut is_forbidden) = (0, false);
         loop {
             let ended = self.watch(bookmark).await;
             self.recall.set_current(false);
             match ended {
-                Ok(Ended::Again(seen)) => bookmark = seen.max(bookmark),
+                Ok(Ended::Again(seen)) => (bookmark, is_forbidden) = (seen.max(bookmark), false),
                 Ok(Ended::Broken(error)) => return self.tail.fail(&error),
-                // Whoever is not let in asks seldom, and says so.
+                // Whoever is not let in asks seldom, and says so once.
                 Err(status) if refused(&status).kind() == ErrorKind::Forbidden => {
-                    tracing::warn!(%status, "the cluster does not let this store watch its feed; it is tried again");
+                    if !std::mem::replace(&mut is_forbidden, true) {
+                        tracing::warn!(%status, "the cluster does not let this store watch its feed; it is tried again");
+                    }
                     tokio::time::sleep(FORBIDDEN).await;
                 }
                 Err(status) => {

@@ -140,12 +140,6 @@ impl EtcdEngine {
             process: std::process::id(),
         })
     }
-
-    /// Refuses a forked child.
-    fn known(&self) -> Result<()> {
-        if self.process != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
-    }
-
     fn refuse_closed(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Reason::Closed.into()) } else { Ok(()) }
     }
@@ -357,9 +351,8 @@ impl Led for EtcdEngine {
         self.busy_timeout
     }
 
-    fn may_write(&self) -> Result<()> {
-        self.known()?;
-        nesting::refuse_turn(self.turn.address())
+    fn process(&self) -> u32 {
+        self.process
     }
 
     fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {

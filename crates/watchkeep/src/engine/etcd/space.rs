@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
@@ -42,27 +42,28 @@ pub(super) struct Space {
     /// As the environment has it.
     told: Option<u64>,
     state: Mutex<State>,
-    /// How many bytes were written here, and how many until a member was last asked.
-    written: AtomicU64,
-    asked: AtomicU64,
-    /// Up to how many of them somebody has waited for the members to count: one of them may stay silent.
-    waited: AtomicU64,
     /// Whether it was said that nobody tells.
     has_warned: AtomicBool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     looked: Option<Instant>,
     members: Vec<Member>,
-    /// How much had been written, and when; the first is as old as what a member says may be.
+    /// How many bytes were written here, and how many until a member was last asked.
+    written: u64,
+    asked: u64,
+    /// Up to how many of them somebody has waited for the members to count: one of them may stay silent.
+    waited: Option<u64>,
+    /// How many had been written, and when; the first is as old as what a member says may be.
     marks: VecDeque<(Instant, u64)>,
 }
 
 impl State {
     /// How much had been written when a member counted that says so now, at the least.
-    fn counted(&mut self, now: Instant, written: u64) -> u64 {
-        self.marks.push_back((now, written));
+    fn counted(&mut self) -> u64 {
+        let now = Instant::now();
+        self.marks.push_back((now, self.written));
         while self.marks.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= COUNTED) {
             self.marks.pop_front();
         }
@@ -108,9 +109,8 @@ impl Room {
 impl Space {
     /// `first`: what came of asking a member.
     pub(super) fn new(told: Option<u64>, first: &Called<StatusResponse>) -> Space {
-        let state = State { looked: Some(Instant::now()), members: Vec::new(), marks: VecDeque::new() };
-        let (written, asked, waited, has_warned) = Default::default();
-        let space = Space { told, state: Mutex::new(state), written, asked, waited, has_warned };
+        let state = State { looked: Some(Instant::now()), ..State::default() };
+        let space = Space { told, state: Mutex::new(state), has_warned: AtomicBool::new(false) };
         space.note([first]);
         space
     }
@@ -134,20 +134,19 @@ impl Space {
     /// Whether a member may be full by now, by what was written here that it had not counted when it was asked.
     fn may_be_full(&self) -> bool {
         let mut state = lock(&self.state);
-        let written = self.written.load(Ordering::Relaxed);
+        let written = state.written;
         let grown = |member: &Member| {
             let in_use = member.room.in_use.saturating_add(written.saturating_sub(member.counted));
             Room { in_use, ..member.room }.is_full()
         };
-        let waited = self.waited.load(Ordering::Relaxed);
-        if !state.members.iter().any(grown)
-            || waited > 0 && written < waited.saturating_add(self.much(&state))
-        {
+        let much = self.much(&state);
+        let has_waited = state.waited.is_some_and(|waited| written < waited.saturating_add(much));
+        if has_waited || !state.members.iter().any(grown) {
             return false;
         }
         // Whoever waits now until all of this is counted finds it counted.
-        state.counted(Instant::now(), written);
-        self.waited.store(written, Ordering::Relaxed);
+        state.counted();
+        state.waited = Some(written);
         true
     }
 
@@ -171,17 +170,18 @@ impl Space {
 
     /// Whether so much was written that a member is to be asked.
     fn wrote(&self, bytes: u64) -> bool {
-        let much = self.much(&lock(&self.state));
-        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        written.saturating_sub(self.asked.load(Ordering::Relaxed)) >= much
+        let mut state = lock(&self.state);
+        state.written = state.written.saturating_add(bytes);
+        state.written.saturating_sub(state.asked) >= self.much(&state)
     }
 
     /// What came of asking some members. What is known of the others stays.
     fn note<'a>(&self, all: impl IntoIterator<Item = &'a Called<StatusResponse>>) {
+        let mut state = lock(&self.state);
         // Whoever says nothing now is not asked by each commit.
-        let written = self.written.load(Ordering::Relaxed);
-        self.asked.store(written, Ordering::Relaxed);
-        let counted = lock(&self.state).counted(Instant::now(), written);
+        state.asked = state.written;
+        let counted = state.counted();
+        drop(state);
         for said in all {
             match said {
                 Ok(status) => self.note_one(status, counted),

@@ -131,12 +131,6 @@ impl MemoryEngine {
         drop(before);
         true
     }
-
-    /// Refuses a forked child.
-    fn known(&self) -> Result<()> {
-        if self.process != std::process::id() { Err(Reason::Forked.into()) } else { Ok(()) }
-    }
-
     /// One transaction; whether all of it is done.
     fn attempt(&self, lead: &mut Lead<'_, Token>, own: &mut Own<'_>, outcome: &mut Outcome) -> bool {
         let mut rows = MemoryRows::begin(State::clone(&self.state()), self.most);
@@ -261,9 +255,8 @@ impl Led for MemoryEngine {
         self.busy_timeout
     }
 
-    fn may_write(&self) -> Result<()> {
-        self.known()?;
-        nesting::refuse_turn(self.turn.address())
+    fn process(&self) -> u32 {
+        self.process
     }
 
     fn lead(&self, token: Token, mut own: Own<'_>, settled: &mut Settled) -> Result<OwnDone> {

@@ -4,10 +4,9 @@
 //! that is the revision itself.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use watchkeep::{Filter, Kind, ManualClock, Options, Revision, Store};
+use watchkeep::{Filter, Kind, Revision, Store};
 
 use super::Result;
 use super::needs::Need;
@@ -31,6 +30,7 @@ thread_local! {
 }
 
 /// Remembers a store in a cluster that a test opened, so that its revisions can be numbered.
+#[cfg(feature = "etcd")]
 pub(super) fn remember(address: &str) {
     LOGS.with_borrow_mut(|logs| {
         logs.push(Log { address: address.to_owned(), reader: None, known: Vec::new() });
@@ -90,7 +90,8 @@ impl Log {
 
 #[cfg(feature = "etcd")]
 fn connect(address: &str) -> watchkeep::Result<Store> {
-    super::patient(Options::new().clock(Arc::new(ManualClock::default()))).connect(address)
+    let clock = std::sync::Arc::new(watchkeep::ManualClock::default());
+    super::patient(watchkeep::Options::new().clock(clock)).connect(address)
 }
 
 #[cfg(not(feature = "etcd"))]
