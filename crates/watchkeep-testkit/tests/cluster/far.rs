@@ -12,7 +12,7 @@ use crate::scene::Scene;
 /// How long a message of each store is under way.
 const SLOW: [Duration; 3] = [Duration::from_millis(5), Duration::from_millis(20), Duration::from_millis(40)];
 /// How far the clocks are apart, and how long entries live.
-const AHEAD: Duration = Duration::from_secs(3_600);
+pub(crate) const AHEAD: Duration = Duration::from_secs(3_600);
 const TTL: Duration = Duration::from_secs(600);
 
 #[test]
@@ -22,15 +22,17 @@ fn slow_links_cost_time_and_no_write_and_no_event() -> Result<(), Fault> {
     scene.run(0).map(drop)
 }
 
+/// A store whose clock is ahead by so much.
+pub(crate) fn store_ahead(place: &str, ahead: Duration) -> Result<(Arc<ManualClock>, Store), Fault> {
+    let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+    clock.advance(ahead);
+    let store = patient().clock(clock.clone()).connect(place)?;
+    Ok((clock, store))
+}
+
 /// Two stores on one place: the clock of the second is ahead.
-fn stores(place: &str) -> Result<[(Arc<ManualClock>, Store); 2], Fault> {
-    let at = |ahead| -> Result<_, Fault> {
-        let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        clock.advance(ahead);
-        let store = patient().clock(clock.clone()).connect(place)?;
-        Ok((clock, store))
-    };
-    Ok([at(Duration::ZERO)?, at(AHEAD)?])
+pub(crate) fn stores(place: &str) -> Result<[(Arc<ManualClock>, Store); 2], Fault> {
+    Ok([store_ahead(place, Duration::ZERO)?, store_ahead(place, AHEAD)?])
 }
 
 #[test]

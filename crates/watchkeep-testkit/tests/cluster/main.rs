@@ -8,6 +8,7 @@ mod compaction;
 mod crowd;
 mod far;
 mod hub;
+mod leases;
 mod lies;
 mod linear;
 mod machines;

@@ -281,6 +281,10 @@ pub(crate) trait File {
 pub(crate) trait Chores {
     /// The earliest deadline of all entries: what is due then is removed by a write.
     fn next_deadline(&self) -> Result<Option<Timestamp>>;
+    /// How long to leave what is due to another process, whose turn it is first.
+    fn leave_due(&self, _due: Timestamp) -> Duration {
+        Duration::ZERO
+    }
     /// One small step of everything else; whether there is more to do.
     fn maintain(&self) -> Result<bool>;
     /// What that leaves in the log for those who read a snapshot.

@@ -164,6 +164,7 @@ impl ConsumerRow {
             fence: 0,
             holder: None,
             lease_until: None,
+            lives: None,
             lease: 0,
         }
     }
@@ -176,6 +177,20 @@ impl ConsumerRow {
     fn free(self) -> ConsumerRow {
         ConsumerRow { holder: None, lease_until: None, ..self }
     }
+
+    /// Whether the holder lives, if there is one.
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.lives.unwrap_or_else(|| self.lease_until.is_some_and(|until| is_running(now, until, self.lease)))
+    }
+
+    /// Until when it lives without another sign of life, at the most; until when it lived.
+    fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.lease_until.map(|until| match self.lives {
+            None => until,
+            Some(true) => self.lease_from(now),
+            Some(false) => until.min(now),
+        })
+    }
 }
 
 /// A consumer as users see it.
@@ -186,11 +201,9 @@ pub(crate) fn describe(
     log: &impl Lag,
     now: Timestamp,
 ) -> Result<ConsumerInfo, Error> {
-    let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = row;
-    let holder = holder.zip(lease_until).map(|(label, until)| {
-        let is_alive = is_alive(now, until, lease);
-        Holder { label, until, is_alive }
-    });
+    let (until, is_alive) = (row.until(now), row.is_alive(now));
+    let ConsumerRow { acked, acked_at, created, fence, holder, .. } = row;
+    let holder = holder.zip(until).map(|(label, until)| Holder { label, until, is_alive });
     let (lag_events, lag_bytes, oldest_unacked, lost) = (0, 0, None, None);
     let mut info = ConsumerInfo {
         name,
@@ -217,8 +230,8 @@ pub(crate) fn describe(
 }
 
 fn refuse_held(name: &str, row: &ConsumerRow, now: Timestamp) -> Result<()> {
-    match (&row.holder, row.lease_until) {
-        (Some(holder), Some(until)) if is_alive(now, until, row.lease) => {
+    match (&row.holder, row.until(now)) {
+        (Some(holder), Some(until)) if row.is_alive(now) => {
             refuse(Reason::Held { name: name.to_owned(), holder: holder.clone(), left: until.since(now) })
         }
         _ => Ok(()),
@@ -226,7 +239,7 @@ fn refuse_held(name: &str, row: &ConsumerRow, now: Timestamp) -> Result<()> {
 }
 
 /// Whether a lease still runs. One that reaches much farther than it may is of a clock that went back since.
-pub(crate) fn is_alive(now: Timestamp, until: Timestamp, lease: i64) -> bool {
+fn is_running(now: Timestamp, until: Timestamp, lease: i64) -> bool {
     now < until && until.as_millis().saturating_sub(now.as_millis()) <= lease.saturating_mul(2)
 }
 
@@ -242,9 +255,9 @@ mod tests {
     #[test]
     fn a_lease_of_a_clock_that_went_back_does_not_run_for_hours() {
         let at = Timestamp::from_millis;
-        assert!(is_alive(at(1_000), at(1_001), 10));
-        assert!(is_alive(at(1_000), at(1_019), 10), "a small step back is no reason");
-        assert!(!is_alive(at(1_000), at(1_000), 10));
-        assert!(!is_alive(at(1_000), at(4_000_000), 10));
+        assert!(is_running(at(1_000), at(1_001), 10));
+        assert!(is_running(at(1_000), at(1_019), 10), "a small step back is no reason");
+        assert!(!is_running(at(1_000), at(1_000), 10));
+        assert!(!is_running(at(1_000), at(4_000_000), 10));
     }
 }

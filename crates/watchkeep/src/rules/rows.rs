@@ -137,6 +137,8 @@ pub(crate) struct ConsumerRow {
     pub(crate) fence: u64,
     pub(crate) holder: Option<String>,
     pub(crate) lease_until: Option<Timestamp>,
+    /// Whether the holder lives, where the engine knows that by itself. Where it does not, the end of the lease tells.
+    pub(crate) lives: Option<bool>,
     /// In milliseconds.
     pub(crate) lease: i64,
 }

@@ -200,6 +200,10 @@ fn expire(core: &Core, ask: bool) -> Result<Option<Duration>> {
     if let Some(rest) = rest.filter(|rest| !rest.is_zero() && !ask) {
         return Ok(Some(rest));
     }
+    let wait = core.engine.chores().map_or(Duration::ZERO, |chores| chores.leave_due(next));
+    if !wait.is_zero() {
+        return Ok(Some(wait));
+    }
     if !reaping.is_under_way.swap(true, Ordering::AcqRel) {
         submit_reaping(core, reaping.clone());
     }

@@ -36,11 +36,16 @@ pub(super) enum Found {
 /// A row that is written here.
 pub(super) trait Wrapped: Any {
     fn bytes(&self, events: u64) -> Bytes;
+    fn lease(&self) -> i64;
 }
 
 impl<R: Row + 'static> Wrapped for R {
     fn bytes(&self, events: u64) -> Bytes {
         self.encode(events)
+    }
+
+    fn lease(&self) -> i64 {
+        Row::lease(self)
     }
 }
 
@@ -242,7 +247,6 @@ impl Buffer {
     }
 
     /// Reads together what will be looked at for some entries, as far as that is known; one by one each takes a round trip.
-    /// What is not read here is read when it is looked at.
     pub(super) fn foresee<'n>(&mut self, entries: impl Iterator<Item = (&'n str, &'n str)>) -> Result<()> {
         let (cluster, mut wanted) = (self.cluster.clone(), BTreeSet::new());
         for (group, key) in entries {
@@ -254,11 +258,18 @@ impl Buffer {
                 namespace_of(group).filter(|_| self.guesses).map(|name| cluster.keys.namespace(name)),
             );
         }
-        wanted.retain(|key| !self.guesses || cluster.recall.get(key).is_none());
+        self.fetch(wanted)
+    }
+
+    /// Reads rows together that will be looked at, unless they are remembered. What is not read here is read when it is
+    /// looked at.
+    pub(super) fn fetch(&mut self, wanted: impl IntoIterator<Item = Bytes>) -> Result<()> {
+        let cluster = self.cluster.clone();
+        let is_known = |key: &Bytes| self.guesses && cluster.recall.get(key).is_some();
+        let wanted: Vec<Bytes> = wanted.into_iter().filter(|key| !is_known(key)).take(TOGETHER).collect();
         if self.at > 0 || wanted.len() < 2 {
             return Ok(());
         }
-        let wanted: Vec<Bytes> = wanted.into_iter().take(TOGETHER).collect();
         let serializable = !self.linear;
         let look = |key: &Bytes| {
             Request::Range(RangeRequest { key: key.clone(), serializable, ..RangeRequest::default() }).into()
@@ -470,7 +481,8 @@ impl Buffer {
     pub(super) fn puts(&self, events: u64) -> Vec<RequestOp> {
         let write = |(key, row): (&Bytes, &Option<Rc<dyn Wrapped>>)| match row {
             Some(row) => {
-                Request::Put(PutRequest { key: key.clone(), value: row.bytes(events), lease: 0 }).into()
+                let (value, lease) = (row.bytes(events), row.lease());
+                Request::Put(PutRequest { key: key.clone(), value, lease }).into()
             }
             None => {
                 Request::DeleteRange(DeleteRangeRequest { key: key.clone(), range_end: Bytes::new() }).into()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::floors::Floors;
 use crate::engine::led::Led as _;
@@ -43,6 +44,10 @@ impl Chores for EtcdEngine {
         let first = if *known == before { first } else { first.into_iter().chain(known.flatten()).min() };
         *known = Some(first);
         Ok(first)
+    }
+
+    fn leave_due(&self, due: Timestamp) -> Duration {
+        self.cluster.leave_due(due, self.clock.now())
     }
 
     fn maintain(&self) -> Result<bool> {

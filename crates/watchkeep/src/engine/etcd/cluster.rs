@@ -18,9 +18,11 @@ use super::address::Address;
 use super::client::{CALL_TIME, Called, Client};
 use super::commit::Sessions;
 use super::follow::{AGAIN, Follower};
+use super::holders::Holders;
+use super::keeper::Keeper;
 use super::keys::Keys;
 use super::recall::Recall;
-use super::retain::Keeper;
+use super::retain::Compacting;
 use super::space::Space;
 use super::status::{is_compacted, is_no_answer, refused};
 use super::stored::{Record, Row, Text};
@@ -50,9 +52,11 @@ pub(super) struct Cluster {
     pub(super) full: Mutex<Option<Instant>>,
     pub(super) space: Arc<Space>,
     pub(super) keeper: Keeper,
+    pub(super) compacting: Compacting,
     /// Which version of etcd the member runs that was asked first, if it said so.
     pub(super) version: Option<String>,
     pub(super) sessions: Sessions,
+    pub(super) holders: Holders,
     /// Up to where the answers were looked through for old ones.
     pub(super) swept: Mutex<Option<Bytes>>,
 }
@@ -80,7 +84,8 @@ impl Cluster {
             None => return Err(Reason::NoStoreThere { prefix: address.prefix.clone() }.into()),
         };
         let There { id, feed, cluster, settings } = there;
-        let keeper = Keeper::new(settings::apply(&client, &keys, options, settings)?)?;
+        let compacting = Compacting::new(settings::apply(&client, &keys, options, settings)?);
+        let keeper = Keeper::new()?;
         // Whoever may not ask for it does without.
         let status = client.status();
         let space = Arc::new(Space::new(address.quota, &status));
@@ -98,15 +103,11 @@ impl Cluster {
             cluster,
         });
         if feed.version > 1 {
-            // Whether the first commits are compacted.
-            let reader = follower.clone();
-            let found = client.wait(async move { insist(patience, || reader.find_floor()).await });
-            found.map_err(|status| refused(&status))?;
+            look_for_floor(&client, &follower, patience)?;
         }
         client.spawn(follower.clone().run());
         let epoch = epoch_of(cluster, created)?;
-        let (full, sessions) = (Mutex::default(), Sessions::default());
-        let swept = Mutex::default();
+        let (full, swept, sessions, holders) = Default::default();
         Ok(Cluster {
             client,
             keys,
@@ -120,8 +121,10 @@ impl Cluster {
             full,
             space,
             keeper,
+            compacting,
             version,
             sessions,
+            holders,
             swept,
         })
     }
@@ -153,6 +156,11 @@ impl Cluster {
         let found = self.client.wait(find);
         found.map_err(|status| refused(&status))?;
         Ok(self.tail.trimmed())
+    }
+
+    /// Finds out whether somebody has compacted the log.
+    pub(super) fn look_for_floor(&self) -> Result<()> {
+        look_for_floor(&self.client, &self.follower, self.patience)
     }
 
     /// A page of the log after a revision.
@@ -196,6 +204,13 @@ impl Cluster {
     pub(super) fn stand(&self) -> Result<()> {
         self.tail.broken().map_or(Ok(()), Err)
     }
+}
+
+/// Whether the first commits are compacted.
+fn look_for_floor(client: &Client, follower: &Arc<Follower>, patience: Duration) -> Result<()> {
+    let reader = follower.clone();
+    let found = client.wait(async move { insist(patience, || reader.find_floor()).await });
+    found.map_err(|status| refused(&status))
 }
 
 /// What is trimmed by a compaction, or by another one that went further at the same time.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::types::error::{Error, ErrorKind, Reason, Result};
 use crate::types::event::Change;
@@ -17,7 +17,7 @@ use crate::types::revision::random;
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::Buffer;
-use super::client::{CALL_TIME, GRANT, KEEP_ALIVE, REVOKE};
+use super::client::{CALL_TIME, Called, GRANT, KEEP_ALIVE, REVOKE};
 use super::cluster::{Cluster, link_of, rows_of};
 use super::follow::AGAIN;
 use super::status::{is_distrust, is_no_answer, is_unsent, refused};
@@ -94,6 +94,8 @@ impl Cluster {
             Err(status) if is_no_answer(&status) => {
                 return self.find_out(session, record, known.version, &status);
             }
+            // A lease that it gives to a row is over: another is granted.
+            Err(status) if status.code() == Code::NotFound => return Ok(Sent::Again),
             Err(status) => {
                 let error = refused(&status);
                 if matches!(error.reason(), Reason::ClusterFull) {
@@ -248,9 +250,22 @@ impl Cluster {
     }
 
     fn new_session(&self) -> Result<(i64, u128)> {
-        let grant = LeaseGrantRequest { ttl: SESSION };
-        let granted: LeaseGrantResponse = self.client.ask(GRANT, grant, self.patience)?;
-        Ok((granted.id, u128::from_be_bytes(random()?)))
+        Ok((self.grant(SESSION)?, u128::from_be_bytes(random()?)))
+    }
+
+    /// A lease for so many seconds.
+    pub(super) fn grant(&self, ttl: i64) -> Result<i64> {
+        let granted: LeaseGrantResponse = self.client.ask(GRANT, LeaseGrantRequest { ttl }, self.patience)?;
+        Ok(granted.id)
+    }
+
+    /// Renews a lease; how many seconds it has now, none where it is gone.
+    pub(super) fn keep_lease(&self, id: i64) -> Called<i64> {
+        let members = self.client.members();
+        self.client.wait(async move {
+            let kept: LeaseKeepAliveResponse = members.once(KEEP_ALIVE, LeaseKeepAliveRequest { id }).await?;
+            Ok(kept.ttl)
+        })
     }
 
     /// The session at hand; begins one where there is none.
@@ -283,19 +298,18 @@ impl Cluster {
         Ok(self.session()?.lease)
     }
 
+    /// Whether the session is the one of this lease.
+    pub(super) fn is_session(&self, lease: i64) -> bool {
+        lock(&self.sessions.current).is_some_and(|current| current.lease == lease)
+    }
+
     /// Renews the session now and then.
     pub(super) fn keep_session(&self) {
         let Some(session) = *lock(&self.sessions.current) else { return };
         if session.renewed.elapsed() < Duration::from_secs(SESSION.unsigned_abs() / 4) {
             return;
         }
-        let members = self.client.members();
-        let renewed = self.client.wait(async move {
-            let request = LeaseKeepAliveRequest { id: session.lease };
-            let kept: LeaseKeepAliveResponse = members.once(KEEP_ALIVE, request).await?;
-            Ok(kept.ttl)
-        });
-        match renewed {
+        match self.keep_lease(session.lease) {
             // It ended, and its keys with it.
             Ok(ttl) if ttl <= 0 => self.leave_session(session.lease),
             Ok(_) => {

@@ -11,9 +11,10 @@
 //! | `b/<generation>` | a deleted group, to be swept |
 //! | `n/<namespace>` | quota and usage, where there is a quota |
 //! | `c/<consumer>` | a named consumer |
+//! | `h/<consumer>` | that its holder lives: goes with the lease of that |
 //! | `a/<client>/<sequence>` | the answer to a batch |
 //! | `settings` | what holds for the store as a whole: how much of the past it keeps, and who compacts |
-//! | `keeper` | the process that compacts, while it lives |
+//! | `keeper` | the process that compacts, and removes first what is due, while it lives |
 //! | `fences` | the number of the last taking of a consumer |
 //! | `s/<session>` | a process that has the store open |
 
@@ -106,6 +107,10 @@ impl Keys {
         self.key(format_args!("c/{name}"))
     }
 
+    pub(super) fn holder(&self, name: &str) -> Bytes {
+        self.key(format_args!("h/{name}"))
+    }
+
     pub(super) fn answer(&self, client: &str, sequence: u64) -> Bytes {
         self.key(format_args!("a/{client}/{sequence:0DIGITS$}"))
     }
@@ -145,6 +150,10 @@ impl Keys {
 
     pub(super) fn consumers(&self, names: &NameRange) -> (Bytes, Bytes) {
         self.named("c", names)
+    }
+
+    pub(super) fn holders(&self, names: &NameRange) -> (Bytes, Bytes) {
+        self.named("h", names)
     }
 
     pub(super) fn entries(&self, group: Generation, keys: &NameRange) -> (Bytes, Bytes) {
@@ -190,6 +199,10 @@ impl Keys {
 
     pub(super) fn consumer_of<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
         self.rest("c", key)
+    }
+
+    pub(super) fn held_of<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
+        self.rest("h", key)
     }
 
     pub(super) fn buried_of(&self, key: &[u8]) -> Option<Generation> {

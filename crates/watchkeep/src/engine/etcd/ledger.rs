@@ -36,6 +36,12 @@ impl Ledger {
         (self.events, self.bytes)
     }
 
+    /// How many bytes there were up to this commit, or at the start where that came later.
+    pub(super) fn bytes_upto(&self, modified: i64) -> u64 {
+        let place = self.marks.partition_point(|mark| mark.modified <= modified);
+        self.marks.get(place.saturating_sub(1)).map_or(self.bytes, |mark| mark.bytes)
+    }
+
     /// The next commit.
     pub(super) fn add(&mut self, (modified, seen): (i64, Duration), events: u64, bytes: u64) {
         self.events += events;
@@ -99,7 +105,10 @@ mod tests {
         assert_eq!([before(0), before(1), before(2), before(3)].map(Option::unwrap), [40, 30, 30, 20]);
         assert_eq!((before(6), before(7)), (Some(10), None));
         assert_eq!((ledger.before_bytes(250), ledger.before_bytes(301)), (Some(10), None));
+        let upto = |modified| ledger.bytes_upto(modified);
+        assert_eq!([upto(0), upto(10), upto(20), upto(39), upto(40)], [0, 0, 100, 200, 300]);
         ledger.forget(30);
+        assert_eq!(ledger.bytes_upto(10), 200, "nobody knows more");
         assert_eq!((ledger.before_events(2), ledger.before_events(3)), (Some(30), None));
         ledger.jump(90, Duration::ZERO);
         ledger.add((100, Duration::ZERO), 1, 1);

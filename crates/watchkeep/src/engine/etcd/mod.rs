@@ -10,6 +10,8 @@ mod cluster;
 mod commit;
 mod follow;
 mod halve;
+mod holders;
+mod keeper;
 mod keys;
 mod ledger;
 mod past;
@@ -260,7 +262,7 @@ impl EtcdEngine {
                     *lock(&self.next_deadline) = None;
                     self.signal.raise(Lane::Vital);
                 }
-                if has_buried || self.cluster.keeper.wants(self.cluster.tail.counted()) {
+                if has_buried || self.cluster.compacting.wants(self.cluster.tail.counted()) {
                     self.upkeep.want();
                     self.signal.raise(Lane::Work);
                 }

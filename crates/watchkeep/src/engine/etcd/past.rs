@@ -1,4 +1,4 @@
-//! How far those behind are, as far as a cluster tells: it keeps no running total of bytes.
+//! How far those behind are, as far as this process has seen the log: a cluster counts neither events nor bytes.
 
 use std::sync::Arc;
 
@@ -12,8 +12,14 @@ use super::cluster::Cluster;
 pub(super) struct Past(pub(super) Arc<Cluster>);
 
 impl Past {
+    fn bytes_upto(&self, revision: Revision) -> i64 {
+        i64::try_from(self.0.tail.bytes_upto(revision)).unwrap_or(i64::MAX)
+    }
+
     /// The first revision that is kept, up to the last, and how many events and bytes that is, as far as it is at hand.
     pub(super) fn extent(&self, last: Revision) -> Result<(Revision, u64, u64)> {
+        // Others may have compacted it, and nobody here has read there since.
+        self.0.look_for_floor()?;
         let trimmed = self.trimmed()?;
         let first = self.first_after(trimmed)?.map_or(last, |(row, _)| row.revision);
         Ok((first, self.events_after(trimmed)?, self.0.tail.payload()))
@@ -26,18 +32,20 @@ impl Lag for Past {
     }
 
     fn end(&self) -> Result<(Revision, i64)> {
-        Ok((self.0.tail.end(), 0))
+        let end = self.0.tail.end();
+        Ok((end, self.bytes_upto(end)))
     }
 
     fn first_after(&self, revision: Revision) -> Result<Option<(LogRow, i64)>> {
         if revision >= self.0.tail.end() {
             return Ok(None);
         }
+        let before = self.bytes_upto(revision);
         let page = self.0.log(revision)?;
-        Ok(page
-            .changes
-            .first()
-            .map(|change| (LogRow { revision: change.revision, total: 0, timestamp: change.timestamp }, 0)))
+        Ok(page.changes.first().map(|change| {
+            let total = before.saturating_add(i64::try_from(change.payload()).unwrap_or(i64::MAX));
+            (LogRow { revision: change.revision, total, timestamp: change.timestamp }, before)
+        }))
     }
 
     fn events_after(&self, revision: Revision) -> Result<u64> {

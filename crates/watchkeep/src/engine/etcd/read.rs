@@ -1,7 +1,7 @@
 //! Reads of a store in a cluster, all as of one revision.
 
 use std::cell::{RefCell, RefMut};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::engine::LogPage;
@@ -21,6 +21,7 @@ use crate::types::revision::{Cursor, Revision};
 use crate::types::value::Value;
 
 use super::buffer::{Buffer, Of};
+use super::holders::{HolderRow, signed};
 use super::keys::Generation;
 use super::past::Past;
 use super::rows::{generation, holds};
@@ -243,9 +244,17 @@ impl Reads for EtcdRead<'_> {
     fn consumers(&self, names: &NameRange) -> Result<Vec<ConsumerInfo>> {
         let (mut buffer, mut found) = (self.buffer(), Vec::new());
         let keys = buffer.cluster.keys.clone();
+        let mut holders: HashMap<String, HolderRow> = HashMap::new();
+        buffer.each(keys.holders(names), Of::Rows, |_, key, row| {
+            let row = row.row(key)?;
+            holders.extend(keys.held_of(key).map(|name| (name.to_owned(), row)));
+            Ok(true)
+        })?;
         buffer.each(keys.consumers(names), Of::Rows, |_, key, row| {
             let NamedRow { row, filter } = row.row(key)?;
-            found.extend(keys.consumer_of(key).map(|name| (name.to_owned(), row, filter)));
+            found.extend(
+                keys.consumer_of(key).map(|name| (name.to_owned(), signed(row, holders.get(name)), filter)),
+            );
             Ok(true)
         })?;
         let past = Past(buffer.cluster.clone());

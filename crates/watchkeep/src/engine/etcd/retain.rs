@@ -7,23 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tonic::Code;
-
 use crate::types::clock::Timestamp;
 use crate::types::consumer::Force;
 use crate::types::error::{Reason, Result};
 use crate::types::limits::{SNAPSHOT_LOG_BYTES, SNAPSHOT_LOG_EVENTS};
 use crate::types::options::{Compaction, Retention};
-use crate::types::revision::{Revision, random};
+use crate::types::revision::Revision;
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::{Buffer, Of};
-use super::cluster::{Cluster, rows_of};
+use super::cluster::Cluster;
 use super::settings::{self, Settings};
-use super::status::refused;
 use super::stored::{NamedRow, Record, commit_of};
-use super::wire::{Compare, KeyValue, PutRequest, RangeRequest, Request, TxnRequest};
+use super::wire::{KeyValue, RangeRequest};
 use super::{everything, halve};
 
 /// For how long this process must have seen a commit before what came before it goes by itself, whatever retention says:
@@ -34,15 +30,11 @@ const MARGIN: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_secs(300);
 /// How often at the most: a compaction costs the servers a look at all that they hold.
 const SOONEST: Duration = Duration::from_secs(2);
-/// How many leases are tried that may be gone: the one at hand, and a new one.
-const LEASES: usize = 2;
 /// Which part of what is kept is much.
 const PART: u64 = 8;
 
 /// What this process knows of compacting.
-pub(super) struct Keeper {
-    /// Drawn at random: who it is.
-    name: u128,
+pub(super) struct Compacting {
     state: Mutex<State>,
     /// Up to which revision of the cluster this process knows it to be compacted.
     compacted: AtomicI64,
@@ -55,12 +47,11 @@ struct State {
     seen: (u64, u64),
 }
 
-impl Keeper {
-    pub(super) fn new(settings: Settings) -> Result<Keeper> {
+impl Compacting {
+    pub(super) fn new(settings: Settings) -> Compacting {
         // A process that lives for a moment does not compact.
         let state = State { settings, looked: Instant::now(), seen: (0, 0) };
-        let name = u128::from_be_bytes(random()?);
-        Ok(Keeper { name, state: Mutex::new(state), compacted: AtomicI64::new(0) })
+        Compacting { state: Mutex::new(state), compacted: AtomicI64::new(0) }
     }
 
     /// Whether so much was written that it is time to look, once so many events and bytes were seen.
@@ -101,13 +92,13 @@ pub(super) struct Need {
 
 /// Compacts what may go, if it is time to look, and ours to do.
 pub(super) fn step(cluster: &Arc<Cluster>, need: &Need) -> Result<()> {
-    let keeper = &cluster.keeper;
-    if !keeper.is_due(cluster.tail.counted()) {
+    let compacting = &cluster.compacting;
+    if !compacting.is_due(cluster.tail.counted()) {
         return Ok(());
     }
     let settings = settings::read(&cluster.client, &cluster.keys, cluster.patience)?;
-    lock(&keeper.state).settings = settings;
-    if settings.compaction != Compaction::Own || !is_keeper(cluster)? {
+    lock(&compacting.state).settings = settings;
+    if settings.compaction != Compaction::Own || !cluster.become_keeper()? {
         return Ok(());
     }
     match cut(cluster, &settings.retention, need)? {
@@ -141,39 +132,9 @@ fn compact(cluster: &Cluster, to: i64) -> Result<u64> {
         Err(_) => {}
         Ok(()) => tracing::debug!(to, "the cluster's history is compacted"),
     }
-    cluster.keeper.compacted.fetch_max(to, Ordering::Relaxed);
+    cluster.compacting.compacted.fetch_max(to, Ordering::Relaxed);
     let after = cluster.find_floor(to)?;
     Ok(if after > before { cluster.tail.distance(before, after) } else { 0 })
-}
-
-/// Whether this process is the one that compacts; it becomes that when nobody is. Two at once would do no harm.
-fn is_keeper(cluster: &Cluster) -> Result<bool> {
-    let key = cluster.keys.keeper();
-    let ours: Bytes = cluster.keeper.name.to_be_bytes().to_vec().into();
-    let look = || RangeRequest { key: key.clone(), ..RangeRequest::default() };
-    if let Some(there) = cluster.client.range(look(), cluster.patience)?.kvs.first() {
-        return Ok(there.value == ours);
-    }
-    // It goes with our session, which may be gone itself.
-    for _ in 0..LEASES {
-        let lease = cluster.lease()?;
-        let put = PutRequest { key: key.clone(), value: ours.clone(), lease };
-        let request = TxnRequest {
-            compare: vec![Compare::modified(key.clone(), 0)],
-            success: vec![Request::Put(put).into()],
-            failure: vec![Request::Range(look()).into()],
-        };
-        let answer = match cluster.client.commit(request) {
-            Err(status) if status.code() == Code::NotFound => {
-                cluster.leave_session(lease);
-                continue;
-            }
-            answer => answer.map_err(|status| refused(&status))?,
-        };
-        let is_ours = |row: &KeyValue| row.value == ours;
-        return Ok(answer.succeeded || rows_of(answer).pop().flatten().as_ref().is_some_and(is_ours));
-    }
-    Ok(false)
 }
 
 /// Which consumer has acknowledged least.
@@ -198,7 +159,7 @@ fn cut(cluster: &Arc<Cluster>, keep: &Retention, need: &Need) -> Result<Option<i
     let by_count = log.before_events(keep.max_events)?;
     let by_size = by_count.max(log.before_bytes(keep.max_bytes));
     let wanted = by_size.max(log.older_than(keep.max_age)?).min(log.before_events(keep.min_events)?);
-    let known = cluster.keeper.compacted.load(Ordering::Relaxed).max(commit_of(cluster.tail.trimmed()));
+    let known = cluster.compacting.compacted.load(Ordering::Relaxed).max(commit_of(cluster.tail.trimmed()));
     if wanted <= known {
         return Ok(None);
     }
@@ -252,7 +213,7 @@ impl Log<'_> {
     /// The last commit of which this is so.
     fn last(&self, keys_only: bool, is_so: impl Fn(&KeyValue) -> Option<bool>) -> Result<i64> {
         let cluster = self.cluster;
-        let known = cluster.keeper.compacted.load(Ordering::Relaxed);
+        let known = cluster.compacting.compacted.load(Ordering::Relaxed);
         let first = known.max(cluster.created).max(commit_of(cluster.tail.trimmed()));
         let last = cluster.tail.link().modified;
         halve::last((first, last), |revision| {

@@ -112,6 +112,10 @@ pub(super) trait Row: Sized {
     fn encode(&self, events: u64) -> Bytes;
     /// `modified`: of the row.
     fn decode(bytes: &[u8], modified: i64) -> Option<Self>;
+    /// The lease with which it goes, if it does.
+    fn lease(&self) -> i64 {
+        0
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -346,7 +350,7 @@ impl Row for NamedRow {
     const WHAT: &'static str = "consumer";
 
     fn encode(&self, events: u64) -> Bytes {
-        let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lease } = &self.row;
+        let ConsumerRow { acked, acked_at, created, fence, holder, lease_until, lives: _, lease } = &self.row;
         let message = ConsumerMessage {
             acked: acked.map(|acked| At::of(acked, events)),
             acked_at: acked_at.map(Timestamp::as_millis),
@@ -369,6 +373,7 @@ impl Row for NamedRow {
             fence: message.fence,
             holder: message.holder,
             lease_until: message.lease_until.map(Timestamp::from_millis),
+            lives: None,
             lease: message.lease,
         };
         let parts = message.filter.into_iter().map(PartMessage::part).collect::<Option<Vec<_>>>()?;

@@ -137,6 +137,12 @@ impl Tail {
         lock(&self.state).ledger.before_bytes(bytes)
     }
 
+    /// How many bytes came in up to a revision since the store was opened here, by whole commits.
+    pub(super) fn bytes_upto(&self, revision: Revision) -> u64 {
+        let commit = commit_of(revision);
+        lock(&self.state).ledger.bytes_upto(if end_of(commit) == revision { commit } else { commit - 1 })
+    }
+
     /// The last commit that was seen here so long ago, if one was since the store was opened here.
     pub(super) fn seen_before(&self, age: Duration) -> Option<i64> {
         let then = self.clock.monotonic().checked_sub(age)?;

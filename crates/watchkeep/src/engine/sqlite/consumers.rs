@@ -48,6 +48,7 @@ fn read_row(row: &Row<'_>) -> Result<ConsumerRow> {
         fence: unsigned(row.get(4)?, "fence")?,
         holder: row.get(5)?,
         lease_until: time(6)?,
+        lives: None,
         lease: row.get(7)?,
     })
 }
@@ -231,6 +232,7 @@ mod tests {
                 fence: 3,
                 holder: Some("me".to_owned()),
                 lease_until: Some(Timestamp::from_millis(2)),
+                lives: None,
                 lease: 1,
             };
             put(&conn, &name, &row)?;

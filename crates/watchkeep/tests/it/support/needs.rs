@@ -20,8 +20,6 @@ pub(crate) enum Need {
     LoneClosures,
     /// All rows are at hand: the store is sealed, backed up, and its quotas are listed.
     RowsAtHand,
-    /// The lag of a consumer is told in bytes, beside events.
-    LagInBytes,
 }
 
 impl Need {
