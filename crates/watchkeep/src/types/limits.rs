@@ -172,15 +172,17 @@ pub(crate) const PAGE_CACHE: u64 = 64 << 20;
 pub(crate) const WRITER_CACHE_PARTS: u64 = 4;
 pub(crate) const LEAST_CACHE: u64 = 1 << 20;
 
-/// Read connections that nobody needed for so long are closed, but for one.
+/// Read connections that nobody used for so long are closed, but for one.
 pub(crate) const IDLE_READER: Duration = Duration::from_secs(10);
 
 /// An entry whose key, content type and value come to more bytes than this keeps its value apart. SQLite reads a whole
 /// row to compare its key, so one that does not fit into its page makes its neighbours slow: that begins at some 1,000.
 pub(crate) const INLINE: usize = 500;
 
-/// Read connections that are kept when nobody uses them.
-pub(crate) const IDLE_READERS: usize = 8;
+/// Read connections that a store keeps; for more who read at once others are opened, and closed after the read. And those
+/// for the store itself, and for who reads the log.
+pub(crate) const READERS: usize = 32;
+pub(crate) const UPKEEP_READERS: usize = 4;
 
 /// How long a consumer stays its holder's without a sign of life, unless asked otherwise, and at the least.
 pub(crate) const CONSUMER_LEASE: Duration = Duration::from_secs(10);

@@ -28,6 +28,7 @@ mod retention;
 mod rows;
 mod schema;
 mod seal;
+mod seats;
 mod wake;
 mod writer;
 

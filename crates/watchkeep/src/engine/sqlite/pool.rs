@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -12,97 +11,30 @@ use crate::engine::reads::answer;
 use crate::engine::{Answer, Ask, Query};
 use crate::types::clock::Clock;
 use crate::types::error::{Error, ErrorKind, Reason, Result};
-use crate::types::limits::{IDLE_READER, IDLE_READERS, LEAST_CACHE};
-use crate::types::sync::{Condvar, Mutex, lock};
+use crate::types::limits::{READERS, UPKEEP_READERS};
 
-use super::connection::{self, Cache, Sync};
+use super::connection::{self, Sync};
 use super::guard::Guard;
 use super::log;
 use super::read::SqliteRead;
-
-/// A connection, how much it may keep in memory as of its last use, and the thread that used it last.
-struct Reader {
-    conn: Connection,
-    cache: Option<Cache>,
-    thread: ThreadId,
-}
-
-/// Who reads.
-#[derive(Debug, Clone, Copy)]
-enum Who {
-    /// Those who read entries: they share the page cache.
-    Users,
-    /// Those who read the log, page after page, or the whole file once, and the store, which looks after itself: a cache is of
-    /// little use to them.
-    Upkeep,
-}
-
-/// The connections of some who read.
-#[derive(Default)]
-struct Shelf {
-    idle: Vec<Reader>,
-    busy: usize,
-    /// How many were idle at the least since a while: so many were not needed.
-    least_idle: usize,
-}
-
-impl Shelf {
-    /// The connection that a thread used last, which its processor has at hand, or else the one that was used last of all.
-    fn take(&mut self, thread: ThreadId) -> Option<Reader> {
-        match self.idle.iter().rposition(|reader| reader.thread == thread) {
-            Some(own) => Some(self.idle.remove(own)),
-            None => self.idle.pop(),
-        }
-    }
-}
-
-struct State {
-    users: Shelf,
-    upkeep: Shelf,
-    closed: bool,
-    /// Since when it is counted how many are idle.
-    since: Instant,
-}
-
-impl State {
-    fn shelf(&mut self, who: Who) -> &mut Shelf {
-        match who {
-            Who::Users => &mut self.users,
-            Who::Upkeep => &mut self.upkeep,
-        }
-    }
-
-    /// Connections that nobody needed for long, but for one of each kind.
-    fn unneeded(&mut self) -> Vec<Reader> {
-        if self.since.elapsed() < IDLE_READER {
-            return Vec::new();
-        }
-        self.since = Instant::now();
-        let mut gone = Vec::new();
-        for Shelf { idle, busy, least_idle } in [&mut self.users, &mut self.upkeep] {
-            let all = idle.len() + *busy;
-            // The last of them were used last.
-            gone.extend(idle.drain(..(*least_idle).min(all.saturating_sub(1))));
-            *least_idle = idle.len();
-        }
-        gone
-    }
-}
+use super::seats::Seats;
 
 /// The read connections of a store.
 pub(super) struct Pool {
     path: PathBuf,
     sync: Sync,
-    /// What all connections together keep in memory, in bytes.
-    cache: u64,
     clock: Arc<dyn Clock>,
     guard: Arc<Guard>,
-    state: Mutex<State>,
+    /// Those who read entries: they share the page cache.
+    users: Seats,
+    /// Those who read the log, page after page, or the whole file once, and the store, which looks after itself: a cache is
+    /// of little use to them.
+    upkeep: Seats,
     held: Holds<Connection>,
-    returned: Condvar,
 }
 
 impl Pool {
+    /// `cache`: what all connections together keep in memory, in bytes.
     pub(super) fn new(
         path: PathBuf,
         sync: Sync,
@@ -110,18 +42,8 @@ impl Pool {
         clock: Arc<dyn Clock>,
         guard: Arc<Guard>,
     ) -> Pool {
-        let state =
-            State { users: Shelf::default(), upkeep: Shelf::default(), closed: false, since: Instant::now() };
-        Pool {
-            path,
-            sync,
-            cache,
-            clock,
-            guard,
-            state: Mutex::new(state),
-            held: Holds::default(),
-            returned: Condvar::new(),
-        }
+        let (users, upkeep) = (Seats::new(READERS, cache), Seats::new(UPKEEP_READERS, 0));
+        Pool { path, sync, clock, guard, users, upkeep, held: Holds::default() }
     }
 
     /// Another connection, to the file that the store was opened on.
@@ -132,63 +54,32 @@ impl Pool {
 
     /// Runs with a connection of its own.
     pub(super) fn with<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.lend(Who::Users, f)
+        self.lend(&self.users, f)
     }
 
     /// The same, for what needs no cache: it takes nothing of that from those who read entries, and leaves them what they
     /// have in memory.
     pub(super) fn for_upkeep<T>(&self, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.lend(Who::Upkeep, f)
+        self.lend(&self.upkeep, f)
     }
 
-    fn lend<T>(&self, who: Who, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    fn lend<T>(&self, seats: &Seats, f: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         self.guard.known()?;
-        let thread = thread::current().id();
-        let (idle, cache) = {
-            let mut state = lock(&self.state);
-            if state.closed {
-                return Err(Reason::Closed.into());
-            }
-            let shelf = state.shelf(who);
-            shelf.busy += 1;
-            let idle = shelf.take(thread);
-            shelf.least_idle = shelf.least_idle.min(shelf.idle.len());
-            (idle, self.share(shelf, who))
-        };
-        let mut lease = Lease { pool: self, who, reader: None };
-        let reader = match idle {
-            Some(reader) => Reader { thread, ..reader },
-            None => Reader { conn: self.connect()?, cache: None, thread },
-        };
-        let reader = lease.reader.insert(reader);
-        reader.keep(cache)?;
-        let result = f(&reader.conn);
+        let mut sitting = seats.sit(|| self.connect())?;
+        let result = f(sitting.conn()?);
         if result.as_ref().is_err_and(may_be_ill) {
-            // The next reader gets a fresh one.
-            lease.reader = None;
+            sitting.discard();
         }
         result
     }
 
-    /// What each connection may keep in memory, so that all together keep what they may. None is idle when another is opened,
-    /// so an idle one never keeps more than this; one that was lent when there were fewer does until it comes back.
-    fn share(&self, shelf: &Shelf, who: Who) -> Cache {
-        match who {
-            Who::Users => {
-                let connections = (shelf.idle.len() + shelf.busy).max(1);
-                Cache::new(self.cache / u64::try_from(connections).unwrap_or(u64::MAX))
-            }
-            Who::Upkeep => Cache::new(LEAST_CACHE),
-        }
-    }
-
     /// Answers a query. After the close, where it lingers, on a connection that is closed again at once.
     pub(super) fn ask(&self, query: &Query<'_>) -> Result<Answer> {
-        let who = if query.is_of_log() { Who::Upkeep } else { Who::Users };
+        let seats = if query.is_of_log() { &self.upkeep } else { &self.users };
         if query.is_glance() {
-            return self.lend(who, |conn| answer(&SqliteRead { conn, now: self.clock.now() }, query));
+            return self.lend(seats, |conn| answer(&SqliteRead { conn, now: self.clock.now() }, query));
         }
-        match self.lend(who, |conn| self.ask_on(conn, query)) {
+        match self.lend(seats, |conn| self.ask_on(conn, query)) {
             // The close may come at any moment, also between a look and the read.
             Err(error) if query.lingers() && matches!(error.reason(), Reason::Closed) => {
                 self.ask_on(&self.connect()?, query)
@@ -207,9 +98,7 @@ impl Pool {
 
     /// A read transaction that stays open: on a connection of its own, for a limited time.
     pub(super) fn hold(&self, limit: Duration) -> Result<Arc<Hold<Connection>>> {
-        if lock(&self.state).closed {
-            return Err(Reason::Closed.into());
-        }
+        self.users.refuse_closed()?;
         let conn = self.connect()?;
         conn.execute_batch("BEGIN")?;
         // The first read fixes what the transaction sees.
@@ -220,32 +109,13 @@ impl Pool {
     /// Ends held reads that are too old, and lets go of connections that are not needed.
     pub(super) fn end_old(&self) {
         drop(self.held.end_old());
-        let unneeded = lock(&self.state).unneeded();
-        drop(unneeded);
+        drop((self.users.unneeded(), self.upkeep.unneeded()));
     }
 
     /// Refuses new readers, waits for those that are there, closes the connections.
     pub(super) fn close(&self) {
-        let mut state = lock(&self.state);
-        state.closed = true;
-        while state.users.busy + state.upkeep.busy > 0 {
-            state = self.returned.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
-        }
-        let users = std::mem::take(&mut state.users.idle);
-        let upkeep = std::mem::take(&mut state.upkeep.idle);
-        drop(state);
-        let all = users.into_iter().chain(upkeep).map(|reader| reader.conn).chain(self.held.close());
+        let all = self.users.close().into_iter().chain(self.upkeep.close()).chain(self.held.close());
         if self.guard.is_lost() { all.for_each(connection::forget) } else { all.for_each(drop) }
-    }
-}
-
-impl Reader {
-    fn keep(&mut self, cache: Cache) -> Result<()> {
-        if self.cache != Some(cache) {
-            cache.set(&self.conn)?;
-            self.cache = Some(cache);
-        }
-        Ok(())
     }
 }
 
@@ -254,43 +124,6 @@ impl Reader {
 fn may_be_ill(error: &Error) -> bool {
     use ErrorKind::{Busy, Corrupt, Full, Io, ReadOnly};
     matches!(error.kind(), Busy | Corrupt | Full | Io | ReadOnly)
-}
-
-/// A connection on loan: comes back whatever happens, unless it may be ill.
-struct Lease<'p> {
-    pool: &'p Pool,
-    who: Who,
-    reader: Option<Reader>,
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let mut reader = self.reader.take().filter(|reader| reader.conn.is_autocommit());
-        let mut state = lock(&self.pool.state);
-        // Others may have come meanwhile, and then what it may keep is less; or more than are kept have come back. Some may
-        // while it is seen to, so it is looked at again.
-        while let Some(mut back) = reader.take() {
-            let cache = self.pool.share(state.shelf(self.who), self.who);
-            let is_kept = state.shelf(self.who).idle.len() < IDLE_READERS;
-            if is_kept && back.cache == Some(cache) {
-                reader = Some(back);
-                break;
-            }
-            // Both may take long. It counts as busy until it is done: a close waits for it.
-            drop(state);
-            reader = (is_kept && back.keep(cache).is_ok()).then_some(back);
-            state = lock(&self.pool.state);
-        }
-        let shelf = state.shelf(self.who);
-        shelf.busy -= 1;
-        shelf.idle.extend(reader);
-        // Only a close waits; to notify costs a system call even where nobody does.
-        let is_awaited = state.closed;
-        drop(state);
-        if is_awaited {
-            self.pool.returned.notify_all();
-        }
-    }
 }
 
 impl Ask for Hold<Connection> {
@@ -333,25 +166,17 @@ mod tests {
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
         let pool = &engine.pool;
         assert_eq!(at_once(pool, 1)?, [48 * MIB]);
-        for readers in [2, 6, IDLE_READERS, 16] {
+        for readers in [2, 6, 16, READERS, READERS + 8] {
             at_once(pool, readers)?;
-            let kept_idle: i64 = {
-                let state = lock(&pool.state);
-                let sizes = state.users.idle.iter().map(|reader| kept(&reader.conn));
-                sizes.sum::<Result<i64>>()?
-            };
-            assert!(kept_idle <= 48 * MIB, "{readers} readers keep {kept_idle} KiB");
-            assert_eq!(lock(&pool.state).users.idle.len(), readers.min(IDLE_READERS));
+            let kept_free: i64 = pool.users.free(kept).into_iter().sum::<Result<i64>>()?;
+            assert!(kept_free <= 48 * MIB, "{readers} readers keep {kept_free} KiB");
+            assert_eq!(idle(pool)[0], readers.min(READERS));
         }
         // The store itself takes nothing of it, and who reads the log does not, either.
         let alone = at_once(pool, 1)?;
         assert_eq!(pool.for_upkeep(kept)?, MIB);
         assert_eq!(at_once(pool, 1)?, alone);
-        let all = |pool: &Pool| {
-            let state = lock(&pool.state);
-            state.users.idle.len() + state.users.busy
-        };
-        let before = all(pool);
+        let before = pool.users.connections();
         pool.with(|_| {
             for query in [
                 Query::Last,
@@ -360,7 +185,7 @@ mod tests {
                 Query::Change { revision: Revision::new(1) },
             ] {
                 pool.ask(&query)?;
-                assert_eq!(all(pool), before, "{query:?} reads among those who read entries");
+                assert_eq!(pool.users.connections(), before, "{query:?} reads among those who read entries");
             }
             Ok(())
         })
@@ -373,10 +198,7 @@ mod tests {
         let options = Options::new().page_cache(64 << 20).ballast(false);
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
         let pool = &engine.pool;
-        let idle = || -> Result<Vec<i64>> {
-            let state = lock(&pool.state);
-            state.users.idle.iter().map(|reader| kept(&reader.conn)).collect()
-        };
+        let idle = || pool.users.free(kept).into_iter().collect::<Result<Vec<_>>>();
         pool.with(|slow| {
             assert_eq!(at_once(pool, 3)?, [12 * MIB, 16 * MIB, 24 * MIB]);
             assert_eq!((kept(slow)?, idle()?), (48 * MIB, vec![12 * MIB; 3]));
@@ -388,8 +210,7 @@ mod tests {
 
     /// How many connections are idle: those of readers, and of the upkeep.
     fn idle(pool: &Pool) -> [usize; 2] {
-        let state = lock(&pool.state);
-        [state.users.idle.len(), state.upkeep.idle.len()]
+        [&pool.users, &pool.upkeep].map(|seats| seats.free(|_| ()).len())
     }
 
     #[test]
@@ -433,17 +254,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options::new().ballast(false);
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
-        let long_ago = || {
-            let mut state = lock(&engine.pool.state);
-            state.since = state.since.checked_sub(IDLE_READER).expect("a machine that runs for longer");
-        };
         at_once(&engine.pool, 5)?;
         for (used, left) in [(5, 5), (2, 5), (2, 2), (0, 2), (0, 1), (0, 1)] {
             // What is used in a span stays at its end; what is not, goes.
-            long_ago();
+            engine.pool.users.age();
             engine.pool.end_old();
             at_once(&engine.pool, used)?;
-            assert_eq!(lock(&engine.pool.state).users.idle.len(), left, "after {used} were used");
+            assert_eq!(idle(&engine.pool)[0], left, "after {used} were used");
         }
         Ok(())
     }
@@ -455,9 +272,9 @@ mod tests {
         let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
         // Where it goes wrong, it does in a tenth of the rounds.
         for _ in 0..20 {
-            let gate = std::sync::Barrier::new(4 * IDLE_READERS);
-            thread::scope(|scope| {
-                for _ in 0..4 * IDLE_READERS {
+            let gate = std::sync::Barrier::new(2 * READERS);
+            std::thread::scope(|scope| {
+                for _ in 0..2 * READERS {
                     scope.spawn(|| {
                         engine.pool.with(|conn| {
                             kept(conn)?;
@@ -467,10 +284,10 @@ mod tests {
                     });
                 }
             });
-            let state = lock(&engine.pool.state);
-            assert!(state.users.idle.len() <= IDLE_READERS, "{} are kept", state.users.idle.len());
-            let sizes: Result<Vec<_>> = state.users.idle.iter().map(|reader| kept(&reader.conn)).collect();
-            assert!(sizes?.iter().sum::<i64>() <= 48 * MIB);
+            let sizes = engine.pool.users.free(kept).into_iter().collect::<Result<Vec<_>>>()?;
+            assert!(sizes.len() <= READERS, "{} are kept", sizes.len());
+            assert!(sizes.iter().sum::<i64>() <= 48 * MIB, "{sizes:?}");
+            assert_eq!(engine.pool.users.connections(), sizes.len());
         }
         Ok(())
     }
@@ -482,9 +299,9 @@ mod tests {
         let options = Options::new().ballast(false);
         for _ in 0..5 {
             let engine = SqliteEngine::open(&path, &options, Signal::unheard())?;
-            let gate = std::sync::Barrier::new(4 * IDLE_READERS + 1);
-            thread::scope(|scope| -> Result<()> {
-                for _ in 0..4 * IDLE_READERS {
+            let gate = std::sync::Barrier::new(2 * READERS + 1);
+            std::thread::scope(|scope| -> Result<()> {
+                for _ in 0..2 * READERS {
                     scope.spawn(|| {
                         engine.pool.with(|conn| {
                             kept(conn)?;
