@@ -1,5 +1,6 @@
 //! The handle that users hold: cheap to clone, the whole store or one namespace of it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -90,8 +91,14 @@ impl Store {
         self.author.origin.as_deref()
     }
 
-    pub(super) fn view(&self) -> View<'static> {
-        View::new(Source::Store(self.core().engine.clone()), self.scope().clone())
+    /// For one read: to count who has the engine costs readers on several processors more than the rest of the way there.
+    fn view(&self) -> View<'_> {
+        View::new(Source::Engine(&*self.core().engine), Cow::Borrowed(self.scope()))
+    }
+
+    /// For reads that go on after this handle.
+    pub(super) fn lasting_view(&self) -> View<'static> {
+        View::new(Source::Store(self.core().engine.clone()), Cow::Owned(self.scope().clone()))
     }
 
     fn write(&self, operation: Operation) -> Result<Receipt> {
@@ -398,18 +405,18 @@ impl Store {
 
     /// The names of all groups that start so, in byte order. A group is there while it holds a key.
     pub fn groups(&self, prefix: &str) -> Groups<'static> {
-        self.view().groups(prefix)
+        self.lasting_view().groups(prefix)
     }
 
     /// The entries of a group, in the order of their keys, read in pages: what is written meanwhile may or may not
     /// be seen. [`snapshot`](Store::snapshot) gives entries of one moment.
     pub fn entries(&self, group: &str) -> Entries<'static> {
-        self.view().entries(group)
+        self.lasting_view().entries(group)
     }
 
     /// Some entries of a group, in the order of their keys.
     pub fn entries_with(&self, group: &str, options: ListOptions) -> Entries<'static> {
-        self.view().entries_with(group, options)
+        self.lasting_view().entries_with(group, options)
     }
 
     /// A page of a group: at most 256 entries or 1 MiB of them, all of one moment.

@@ -32,7 +32,7 @@ impl Store {
     ///
     /// `Template`, and as [`get`](Store::get).
     pub fn render(&self, template: &str, group: &str) -> Result<String> {
-        render(&self.view(), template, group, UndefinedBehavior::Strict)
+        render(&self.lasting_view(), template, group, UndefinedBehavior::Strict)
     }
 
     /// As [`render`](Store::render), but a variable that is not there is empty.
@@ -41,7 +41,7 @@ impl Store {
     ///
     /// As [`render`](Store::render).
     pub fn render_lenient(&self, template: &str, group: &str) -> Result<String> {
-        render(&self.view(), template, group, UndefinedBehavior::Chainable)
+        render(&self.lasting_view(), template, group, UndefinedBehavior::Chainable)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Transactions: all or nothing, over many groups.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Transaction<'t> {
 
 impl<'t> Transaction<'t> {
     pub(super) fn new(engine: &'t dyn Transact, scope: &'t Scope, store: StoreId) -> Transaction<'t> {
-        let view = View::new(Source::Open(engine), scope.clone());
+        let view = View::new(Source::Open(engine), Cow::Borrowed(scope));
         Transaction { engine, scope, store, view }
     }
 

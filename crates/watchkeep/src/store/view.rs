@@ -20,6 +20,8 @@ use super::list::{Entries, Groups};
 #[derive(Clone)]
 pub(super) enum Source<'a> {
     /// To the engine, each on its own.
+    Engine(&'a dyn Engine),
+    /// The same, for as long as somebody reads on.
     Store(Arc<dyn Engine>),
     /// To a moment that it holds.
     Held(Held),
@@ -32,16 +34,17 @@ pub(super) enum Source<'a> {
 #[derive(Clone)]
 pub struct View<'a> {
     source: Source<'a>,
-    scope: Scope,
+    scope: Cow<'a, Scope>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(source: Source<'a>, scope: Scope) -> View<'a> {
+    pub(super) fn new(source: Source<'a>, scope: Cow<'a, Scope>) -> View<'a> {
         View { source, scope }
     }
 
     fn ask<T: TryFrom<Answer, Error = Error>>(&self, query: &Query<'_>) -> Result<T> {
         match &self.source {
+            Source::Engine(engine) => query.ask(*engine),
             Source::Store(engine) => query.ask(&**engine),
             Source::Held(held) => query.ask(&**held),
             Source::Open(open) => query.ask(*open),
@@ -213,7 +216,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(super) fn new(engine: &dyn Engine, scope: Scope) -> Result<Snapshot> {
-        let view = View::new(Source::Held(engine.hold()?), scope);
+        let view = View::new(Source::Held(engine.hold()?), Cow::Owned(scope));
         let revision = view.last()?;
         Ok(Snapshot { view, revision })
     }
