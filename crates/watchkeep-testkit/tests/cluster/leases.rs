@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use watchkeep::{ConsumerOptions, ConsumerStart, ErrorKind, Event, Kind, ManualClock, Store};
+use watchkeep::{ConsumerOptions, ConsumerStart, ErrorKind, Event, Force, Kind, ManualClock, Store};
 use watchkeep_testkit::surface::{Fault, patient};
 
 use crate::far::{AHEAD, store_ahead, stores};
@@ -27,6 +27,13 @@ fn row(place: &str, key: &str) -> Result<Option<serde_json::Value>, Fault> {
 fn lease_of(place: &str, key: &str) -> Result<String, Fault> {
     let lease = row(place, key)?.and_then(|row| row.get("lease")?.as_i64());
     Ok(format!("{:x}", lease.ok_or_else(|| format!("no lease bears {key}"))?))
+}
+
+/// How many seconds a lease has left: none, or fewer, once it is gone.
+fn left(lease: &str) -> Result<i64, Fault> {
+    let said = etcdctl(&["lease", "timetolive", lease, "-w", "json"])?;
+    let said: serde_json::Value = serde_json::from_str(&said)?;
+    said.get("ttl").and_then(serde_json::Value::as_i64).ok_or_else(|| said.to_string().into())
 }
 
 fn from_the_beginning() -> ConsumerOptions {
@@ -59,7 +66,9 @@ fn a_holder_whose_lease_is_gone_goes_on_until_another_takes_the_name() -> Result
     let place = place()?;
     let (one, other) = (patient().connect(&place)?, patient().connect(&place)?);
     let revisions = (0..2).map(|_| one.set("g", "k", "v")).collect::<watchkeep::Result<Vec<_>>>()?;
-    let mut consumer = one.consumer_with("c", from_the_beginning())?;
+    // It is acknowledged, and nothing else, that gives a sign of life.
+    let lease = Duration::from_secs(3_600);
+    let mut consumer = one.consumer_with("c", from_the_beginning().lease(lease))?;
     for revision in &revisions {
         let event = consumer.recv_timeout(LIMIT).ok_or("no event within the limit")??;
         assert_eq!(event.revision(), *revision);
@@ -83,15 +92,10 @@ fn signs_of_life_renew_the_lease_and_write_nothing() -> Result<(), Fault> {
     let store = patient().connect(&place)?;
     let _held = store.consumer_with("c", ConsumerOptions::new().lease(Duration::from_secs(9)))?;
     let (rows, lease) = ([row(&place, "c/c")?, row(&place, "h/c")?], lease_of(&place, "h/c")?);
-    let left = || -> Result<i64, Fault> {
-        let said = etcdctl(&["lease", "timetolive", &lease, "-w", "json"])?;
-        let said: serde_json::Value = serde_json::from_str(&said)?;
-        said.get("ttl").and_then(serde_json::Value::as_i64).ok_or_else(|| said.to_string().into())
-    };
-    let (until, mut least) = (Instant::now() + LIMIT, left()?);
+    let (until, mut least) = (Instant::now() + LIMIT, left(&lease)?);
     for _ in 0..2 {
         loop {
-            let now = left()?;
+            let now = left(&lease)?;
             assert!(now > 0 && Instant::now() < until, "it is not renewed: {now} s left");
             if now > least {
                 least = now;
@@ -101,6 +105,24 @@ fn signs_of_life_renew_the_lease_and_write_nothing() -> Result<(), Fault> {
         }
     }
     assert_eq!([row(&place, "c/c")?, row(&place, "h/c")?], rows);
+    Ok(())
+}
+
+#[test]
+fn a_lease_ends_when_nobody_needs_it_any_more() -> Result<(), Fault> {
+    let place = place()?;
+    let store = patient().connect(&place)?;
+    let options = ConsumerOptions::new().lease(Duration::from_secs(86_400));
+    let given_back = store.consumer_with("given-back", options.clone())?;
+    let _removed = store.consumer_with("removed", options)?;
+    let leases = ["h/given-back", "h/removed"].map(|row| lease_of(&place, row));
+    given_back.close()?;
+    store.remove_consumer("removed", Force::Yes)?;
+    store.close()?;
+    for lease in leases {
+        let left = left(&lease?)?;
+        assert!(left <= 0, "{left} s are left");
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! of what was handed out.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::driver::Lane;
 use crate::engine::Engine;
@@ -42,7 +42,7 @@ struct State {
     /// Up to here, nothing else is to be handed out.
     seen: Revision,
     /// When the last sign of life was given.
-    beaten: Timestamp,
+    beaten: (Timestamp, Instant),
     /// Why it is not ours any more.
     over: Option<Error>,
     given_up: bool,
@@ -64,7 +64,7 @@ impl Lease {
             floor: Revision::ZERO,
             handed,
             seen: handed,
-            beaten: now,
+            beaten: (now, Instant::now()),
             over: None,
             given_up: false,
             is_going: false,
@@ -126,12 +126,14 @@ impl Lease {
         if state.over.is_some() {
             return None;
         }
-        let idle = now.since(state.beaten);
+        let (beaten, at) = state.beaten;
+        // Not every engine asks the store's clock when a lease is over, and one may stand still.
+        let idle = now.since(beaten).max(at.elapsed());
         // A clock that went back would otherwise keep us silent until it is there again.
-        if idle < lease.beat && now >= state.beaten {
+        if idle < lease.beat && now >= beaten {
             return Some(lease.beat - idle);
         }
-        state.beaten = now;
+        state.beaten = (now, Instant::now());
         let act = Act::Keep { fence: lease.fence, handed: state.handed, seen: state.seen };
         drop(state);
         let told = lease.clone();

@@ -182,7 +182,7 @@ pub(crate) const INLINE: usize = 500;
 /// Read connections that a store keeps; for more who read at once others are opened, and closed after the read. And those
 /// for the store itself, and for who reads the log.
 pub(crate) const READERS: usize = 32;
-pub(crate) const UPKEEP_READERS: usize = 4;
+pub(crate) const UPKEEP_READERS: usize = 8;
 
 /// How long a consumer stays its holder's without a sign of life, unless asked otherwise, and at the least.
 pub(crate) const CONSUMER_LEASE: Duration = Duration::from_secs(10);

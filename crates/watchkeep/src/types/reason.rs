@@ -121,7 +121,7 @@ pub(crate) enum Reason {
     #[error("there is no consumer {name:?}; see the list of consumers for those that there are")]
     NoConsumer { name: String },
     #[error(
-        "the consumer {name:?} is held by {holder:?} for another {left:?}; wait for it, or take it by force"
+        "the consumer {name:?} is held by {holder:?} for another {left:?} at the most; wait for it, or take it by force"
     )]
     Held { name: String, holder: String, left: Duration },
     #[error(

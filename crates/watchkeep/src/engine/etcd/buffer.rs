@@ -210,6 +210,14 @@ impl Buffer {
         R::decode(&value, modified).map(Some).ok_or_else(|| damaged(R::WHAT, key))
     }
 
+    /// Whether there is a row of a key.
+    pub(super) fn is_there(&mut self, key: &Bytes) -> Result<bool> {
+        match self.written.get(key) {
+            Some(written) => Ok(written.is_some()),
+            None => Ok(self.stood(key)?.modified > 0),
+        }
+    }
+
     fn stood(&mut self, key: &Bytes) -> Result<Stood> {
         if let Some(stood) = self.stood.get(key) {
             return Ok(stood.clone());

@@ -56,6 +56,7 @@ impl Chores for EtcdEngine {
         }
         drop(self.held.end_old());
         self.cluster.keep_session();
+        self.cluster.end_leases();
         self.cluster.look_for_room();
         let need =
             Need { now: self.clock.now(), floor: self.floors.least(), snapshot_age: self.snapshot_age };

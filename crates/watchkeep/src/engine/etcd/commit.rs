@@ -95,7 +95,10 @@ impl Cluster {
                 return self.find_out(session, record, known.version, &status);
             }
             // A lease that it gives to a row is over: another is granted.
-            Err(status) if status.code() == Code::NotFound => return Ok(Sent::Again),
+            Err(status) if status.code() == Code::NotFound => {
+                self.holders.doubt();
+                return Ok(Sent::Again);
+            }
             Err(status) => {
                 let error = refused(&status);
                 if matches!(error.reason(), Reason::ClusterFull) {
@@ -331,10 +334,15 @@ impl Cluster {
     /// Ends the session.
     pub(super) fn end_session(&self) {
         let Some(session) = lock(&self.sessions.current).take() else { return };
-        let end = LeaseRevokeRequest { id: session.lease };
-        let ended: Result<LeaseRevokeResponse> = self.client.ask(REVOKE, end, CALL_TIME);
+        self.revoke(session.lease);
+    }
+
+    /// Ends a lease.
+    pub(super) fn revoke(&self, id: i64) {
+        let ended: Result<LeaseRevokeResponse> =
+            self.client.ask(REVOKE, LeaseRevokeRequest { id }, CALL_TIME);
         if let Err(error) = ended {
-            tracing::debug!(%error, "the session in the cluster ends by its lease");
+            tracing::debug!(%error, "a lease in the cluster could not be ended, and ends by itself");
         }
     }
 }

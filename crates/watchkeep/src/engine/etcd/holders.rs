@@ -12,12 +12,13 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::rules::ConsumerRow;
-use crate::types::error::Result;
+use crate::types::error::{ErrorKind, Result};
+use crate::types::filter::Filter;
 use crate::types::sync::{Mutex, lock};
 
 use super::buffer::Buffer;
 use super::cluster::Cluster;
-use super::stored::Row;
+use super::stored::{NamedRow, Row};
 
 /// The longest lease in seconds: some thirty years, of the 285 that a server grants.
 const LONGEST: i64 = 1_000_000_000;
@@ -50,10 +51,48 @@ impl Row for HolderRow {
     }
 }
 
-/// The leases of this process's consumers: when each was renewed, and how long it is.
+/// The leases that this process has for its consumers.
 #[derive(Default)]
 pub(super) struct Holders {
-    renewed: Mutex<HashMap<i64, (Instant, Duration)>>,
+    leases: Mutex<HashMap<String, Lease>>,
+    /// What nobody needs any more.
+    over: Mutex<Vec<i64>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    id: i64,
+    seconds: i64,
+    renewed: Instant,
+}
+
+impl Lease {
+    /// Whether it was renewed a short while ago.
+    fn is_fresh(&self) -> bool {
+        self.renewed.elapsed() < self.time() / RENEWED
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_secs(self.seconds.unsigned_abs())
+    }
+}
+
+impl Holders {
+    fn get(&self, name: &str) -> Option<Lease> {
+        lock(&self.leases).get(name).copied()
+    }
+
+    /// Nobody holds a consumer any more, as far as this process goes.
+    pub(super) fn release(&self, name: &str) {
+        if let Some(lease) = lock(&self.leases).remove(name) {
+            lock(&self.over).push(lease.id);
+        }
+    }
+
+    /// One of the leases is gone, and it is not known which.
+    pub(super) fn doubt(&self) {
+        lock(&self.leases).clear();
+    }
 }
 
 /// A consumer's row, with the holder's sign of life.
@@ -62,21 +101,51 @@ pub(super) fn signed(row: ConsumerRow, holder: Option<&HolderRow>) -> ConsumerRo
     ConsumerRow { lives: Some(lives), ..row }
 }
 
+/// The row of a consumer.
+pub(super) fn consumer(buffer: &mut Buffer, name: &str) -> Result<Option<ConsumerRow>> {
+    let keys = buffer.cluster.keys.clone();
+    buffer.fetch([keys.consumer(name), keys.holder(name)])?;
+    let Some(NamedRow { row, .. }) = buffer.row(&keys.consumer(name))? else { return Ok(None) };
+    Ok(Some(signed(row, holder(buffer, name)?.as_ref())))
+}
+
+/// Puts the row of a consumer, and leaves its filter as it is.
+pub(super) fn put_consumer(buffer: &mut Buffer, name: &str, row: &ConsumerRow) -> Result<()> {
+    let key = buffer.cluster.keys.consumer(name);
+    let before = buffer.row::<NamedRow>(&key)?;
+    sign(buffer, name, row)?;
+    // A sign of life alone renews the holder's lease.
+    let stays = |NamedRow { row: before, .. }: &NamedRow| {
+        ConsumerRow { lease_until: row.lease_until, lives: row.lives, ..before.clone() } == *row
+    };
+    if !before.as_ref().is_some_and(stays) {
+        let filter = before.map_or_else(Filter::everything, |named| named.filter);
+        buffer.put(key, NamedRow { row: row.clone(), filter });
+    }
+    Ok(())
+}
+
+/// What says that the holder of a consumer lives. A row that cannot be read says nothing, and keeps nobody from anything.
+fn holder(buffer: &mut Buffer, name: &str) -> Result<Option<HolderRow>> {
+    let key = buffer.cluster.keys.holder(name);
+    match buffer.row(&key) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        row => row,
+    }
+}
+
 /// A consumer's row is put: gives a sign of life for its holder, or takes it back where there is none any more.
-pub(super) fn sign(buffer: &mut Buffer, name: &str, row: &ConsumerRow) -> Result<()> {
+fn sign(buffer: &mut Buffer, name: &str, row: &ConsumerRow) -> Result<()> {
     let (cluster, key) = (buffer.cluster.clone(), buffer.cluster.keys.holder(name));
-    let there = buffer.row::<HolderRow>(&key)?;
+    let there = holder(buffer, name)?;
     if row.holder.is_none() {
-        if let Some(HolderRow { lease, .. }) = there {
-            lock(&cluster.holders.renewed).remove(&lease);
-            buffer.remove(key);
-        }
+        cluster.holders.release(name);
+        buffer.remove(key);
         return Ok(());
     }
-    let is_kept =
-        there.filter(|there| there.fence == row.fence).is_some_and(|it| cluster.keep_holder(it.lease));
-    if !is_kept {
-        let lease = cluster.grant_holder(row.lease)?;
+    let there = there.filter(|there| there.fence == row.fence);
+    if !there.is_some_and(|there| cluster.keep_holder(name, there.lease)) {
+        let lease = cluster.grant_holder(name, row.lease)?;
         buffer.put(key, HolderRow { fence: row.fence, lease });
     }
     Ok(())
@@ -84,38 +153,49 @@ pub(super) fn sign(buffer: &mut Buffer, name: &str, row: &ConsumerRow) -> Result
 
 impl Cluster {
     /// A lease for so many milliseconds, or what the servers take for the shortest.
-    fn grant_holder(&self, millis: i64) -> Result<i64> {
+    fn grant_holder(&self, name: &str, millis: i64) -> Result<i64> {
         let seconds = millis.saturating_add(999).div_euclid(1_000).clamp(1, LONGEST);
-        let lease = self.grant(seconds)?;
-        let mut renewed = lock(&self.holders.renewed);
+        // One that was granted for a try that came to nothing.
+        if let Some(lease) = self.holders.get(name).filter(|it| it.seconds == seconds && it.is_fresh()) {
+            return Ok(lease.id);
+        }
+        self.holders.release(name);
+        let id = self.grant(seconds)?;
+        let mut leases = lock(&self.holders.leases);
         // Those of holders that were overtaken: they are over.
-        renewed.retain(|_, (at, time)| at.elapsed() < *time);
-        renewed.insert(lease, (Instant::now(), Duration::from_secs(seconds.unsigned_abs())));
-        Ok(lease)
+        leases.retain(|_, lease| lease.renewed.elapsed() < lease.time());
+        leases.insert(name.to_owned(), Lease { id, seconds, renewed: Instant::now() });
+        Ok(id)
     }
 
     /// Renews a lease now and then; whether it may still be there. Whoever relies on it compares its row.
-    fn keep_holder(&self, lease: i64) -> bool {
-        let known = lock(&self.holders.renewed).get(&lease).copied();
-        // It is of a process that is gone, or was over by now.
-        let Some((at, time)) = known else { return false };
-        if at.elapsed() < time / RENEWED {
+    fn keep_holder(&self, name: &str, id: i64) -> bool {
+        // Otherwise it is of a process that is gone, or was over by now.
+        let Some(lease) = self.holders.get(name).filter(|lease| lease.id == id) else { return false };
+        if lease.is_fresh() {
             return true;
         }
-        let asked = Instant::now();
-        match self.keep_lease(lease) {
+        let renewed = Instant::now();
+        match self.keep_lease(id) {
             Ok(left) if left > 0 => {
-                lock(&self.holders.renewed).insert(lease, (asked, time));
+                lock(&self.holders.leases).insert(name.to_owned(), Lease { renewed, ..lease });
                 true
             }
             Ok(_) => {
-                lock(&self.holders.renewed).remove(&lease);
+                lock(&self.holders.leases).remove(name);
                 false
             }
             Err(status) => {
                 tracing::debug!(%status, "the lease of a consumer's holder could not be renewed");
                 true
             }
+        }
+    }
+
+    /// Ends the leases that nobody needs any more: they would end by themselves, some of them in years.
+    pub(super) fn end_leases(&self) {
+        for lease in std::mem::take(&mut *lock(&self.holders.over)) {
+            self.revoke(lease);
         }
     }
 }

@@ -94,15 +94,18 @@ impl Cluster {
         let ours: Bytes = self.keeper.name.to_be_bytes().to_vec().into();
         let is_ours = |row: &KeyValue| (row.value == ours).then_some(row.lease);
         let look = || RangeRequest { key: key.clone(), ..RangeRequest::default() };
-        if let Some(there) = self.client.range(look(), self.patience)?.kvs.first() {
-            return Ok(is_ours(there));
+        let there = self.client.range(look(), self.patience)?.kvs.into_iter().next();
+        if there.as_ref().is_some_and(|there| is_ours(there).is_none_or(|lease| self.is_session(lease))) {
+            return Ok(there.as_ref().and_then(is_ours));
         }
+        // Where it is ours, it is of a session that was ended.
+        let modified = there.map_or(0, |there| there.mod_revision);
         // It goes with our session, which may be gone itself.
         for _ in 0..LEASES {
             let lease = self.lease()?;
             let put = PutRequest { key: key.clone(), value: ours.clone(), lease };
             let request = TxnRequest {
-                compare: vec![Compare::modified(key.clone(), 0)],
+                compare: vec![Compare::modified(key.clone(), modified)],
                 success: vec![Request::Put(put).into()],
                 failure: vec![Request::Range(look()).into()],
             };

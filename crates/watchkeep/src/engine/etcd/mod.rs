@@ -542,6 +542,7 @@ impl Engine for EtcdEngine {
             Close::Reads => {
                 self.closed.store(true, Ordering::Release);
                 drop(self.held.close());
+                self.cluster.end_leases();
                 self.cluster.end_session();
             }
         }

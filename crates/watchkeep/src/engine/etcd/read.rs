@@ -246,8 +246,8 @@ impl Reads for EtcdRead<'_> {
         let keys = buffer.cluster.keys.clone();
         let mut holders: HashMap<String, HolderRow> = HashMap::new();
         buffer.each(keys.holders(names), Of::Rows, |_, key, row| {
-            let row = row.row(key)?;
-            holders.extend(keys.held_of(key).map(|name| (name.to_owned(), row)));
+            // One that cannot be read says nothing.
+            holders.extend(keys.held_of(key).map(str::to_owned).zip(row.row(key).ok()));
             Ok(true)
         })?;
         buffer.each(keys.consumers(names), Of::Rows, |_, key, row| {

@@ -20,7 +20,7 @@ use crate::types::quota::{Quota, Usage};
 use crate::types::revision::{Cursor, Revision, random};
 
 use super::buffer::{Buffer, Of};
-use super::holders::{sign, signed};
+use super::holders;
 use super::keys::{Generation, Keys};
 use super::stored::{AnswerRow, EntryRow, GroupRow, NamedRow, NamespaceRow, Number, Text, number_of, open};
 
@@ -551,31 +551,16 @@ impl Rows for EtcdRows {
     }
 
     fn has_consumer(&mut self, name: &str) -> Result<bool> {
-        Ok(self.consumer(name)?.is_some())
+        let key = self.keys.consumer(name);
+        self.buffer().is_there(&key)
     }
 
     fn consumer(&mut self, name: &str) -> Result<Option<ConsumerRow>> {
-        let [key, holder] = [self.keys.consumer(name), self.keys.holder(name)];
-        let mut buffer = self.buffer();
-        buffer.fetch([key.clone(), holder.clone()])?;
-        let Some(NamedRow { row, .. }) = buffer.row(&key)? else { return Ok(None) };
-        Ok(Some(signed(row, buffer.row(&holder)?.as_ref())))
+        holders::consumer(&mut self.buffer(), name)
     }
 
     fn put_consumer(&mut self, name: &str, row: &ConsumerRow) -> Result<()> {
-        let key = self.keys.consumer(name);
-        let before = self.buffer().row::<NamedRow>(&key)?;
-        sign(&mut self.buffer(), name, row)?;
-        // A sign of life alone renews the holder's lease.
-        let stays = |NamedRow { row: before, .. }: &NamedRow| {
-            ConsumerRow { lease_until: row.lease_until, lives: row.lives, ..before.clone() } == *row
-        };
-        if before.as_ref().is_some_and(stays) {
-            return Ok(());
-        }
-        let filter = before.map_or_else(Filter::everything, |named| named.filter);
-        self.buffer().put(key, NamedRow { row: row.clone(), filter });
-        Ok(())
+        holders::put_consumer(&mut self.buffer(), name, row)
     }
 
     fn set_consumer_filter(&mut self, name: &str, filter: &Filter) -> Result<()> {
@@ -588,6 +573,7 @@ impl Rows for EtcdRows {
     }
 
     fn remove_consumer(&mut self, name: &str) -> Result<()> {
+        self.buffer().cluster.holders.release(name);
         for key in [self.keys.consumer(name), self.keys.holder(name)] {
             self.buffer().remove(key);
         }

@@ -17,7 +17,7 @@ use super::connection::{self, Sync};
 use super::guard::Guard;
 use super::log;
 use super::read::SqliteRead;
-use super::seats::Seats;
+use super::seats::{Seats, Who};
 
 /// The read connections of a store.
 pub(super) struct Pool {
@@ -25,10 +25,7 @@ pub(super) struct Pool {
     sync: Sync,
     clock: Arc<dyn Clock>,
     guard: Arc<Guard>,
-    /// Those who read entries: they share the page cache.
     users: Seats,
-    /// Those who read the log, page after page, or the whole file once, and the store, which looks after itself: a cache is
-    /// of little use to them.
     upkeep: Seats,
     held: Holds<Connection>,
 }
@@ -42,7 +39,8 @@ impl Pool {
         clock: Arc<dyn Clock>,
         guard: Arc<Guard>,
     ) -> Pool {
-        let (users, upkeep) = (Seats::new(READERS, cache), Seats::new(UPKEEP_READERS, 0));
+        let users = Seats::new(Who::Users, READERS, cache);
+        let upkeep = Seats::new(Who::Upkeep, UPKEEP_READERS, 0);
         Pool { path, sync, clock, guard, users, upkeep, held: Holds::default() }
     }
 
@@ -114,6 +112,7 @@ impl Pool {
 
     /// Refuses new readers, waits for those that are there, closes the connections.
     pub(super) fn close(&self) {
+        [&self.users, &self.upkeep].into_iter().for_each(Seats::refuse);
         let all = self.users.close().into_iter().chain(self.upkeep.close()).chain(self.held.close());
         if self.guard.is_lost() { all.for_each(connection::forget) } else { all.for_each(drop) }
     }

@@ -18,8 +18,29 @@ use crate::types::sync::{Condvar, Mutex, MutexGuard, lock};
 use super::connection::Cache;
 
 thread_local! {
-    /// The seat that this thread had last, in any store.
-    static LAST: Cell<usize> = const { Cell::new(0) };
+    /// The seats that this thread had last, in any store, among those who read entries and among the rest.
+    static LAST: [Cell<usize>; 2] = const { [const { Cell::new(0) }; 2] };
+}
+
+/// Who reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Who {
+    /// Those who read entries: they share the page cache.
+    Users,
+    /// Those who read the log, page after page, or the whole file once, and the store, which looks after itself: a cache is
+    /// of little use to them.
+    Upkeep,
+}
+
+impl Who {
+    fn with_last<T>(self, f: impl FnOnce(&Cell<usize>) -> T) -> T {
+        LAST.with(|[users, upkeep]| {
+            f(match self {
+                Who::Users => users,
+                Who::Upkeep => upkeep,
+            })
+        })
+    }
 }
 
 /// A connection, and how much it may keep in memory as of its last use.
@@ -64,6 +85,7 @@ impl Seat {
 
 /// The seats of some who read.
 pub(super) struct Seats {
+    who: Who,
     seats: Vec<Seat>,
     /// What all connections together keep in memory, in bytes.
     cache: u64,
@@ -78,8 +100,9 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    pub(super) fn new(seats: usize, cache: u64) -> Seats {
+    pub(super) fn new(who: Who, seats: usize, cache: u64) -> Seats {
         Seats {
+            who,
             seats: (0..seats).map(|_| Seat::default()).collect(),
             cache,
             open: AtomicUsize::new(0),
@@ -92,14 +115,14 @@ impl Seats {
 
     /// Takes a connection, and opens one where none is free.
     pub(super) fn sit(&self, connect: impl FnOnce() -> Result<Connection>) -> Result<Sitting<'_>> {
-        let last = LAST.get();
+        let last = self.who.with_last(Cell::get);
         let mut free = None;
         for number in [last].into_iter().chain((0..self.seats.len()).filter(|number| *number != last)) {
             let Some(seat) = self.seats.get(number) else { continue };
             let Some(mut place) = seat.take() else { continue };
             self.refuse_closed()?;
             if let Some(mut reader) = place.reader.take() {
-                LAST.set(number);
+                self.who.with_last(|last| last.set(number));
                 // Others may have come since, or gone.
                 let kept = reader.keep(self.share());
                 let sitting = self.seated((seat, place), Some(reader));
@@ -111,7 +134,7 @@ impl Seats {
         }
         let mut sitting = match free {
             Some((number, seat, place)) => {
-                LAST.set(number);
+                self.who.with_last(|last| last.set(number));
                 self.open.fetch_add(1, Ordering::SeqCst);
                 self.seated((seat, place), None)
             }
@@ -151,40 +174,45 @@ impl Seats {
         Cache::new(self.cache / u64::try_from(open).unwrap_or(u64::MAX))
     }
 
-    /// A connection is about to come: those that are free keep less from now on.
+    /// A connection has come: those that are free keep less from now on.
     fn make_room(&self) {
         fence(Ordering::SeqCst);
-        let share = self.share();
-        for seat in &self.seats {
-            let Some(mut place) = seat.take() else { continue };
-            if place.reader.as_mut().is_some_and(|reader| reader.keep(share).is_err()) {
-                place.reader = None;
-                self.open.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
+        self.seats.iter().for_each(|seat| self.settle(seat));
     }
 
     /// Gets up from a seat, and leaves the connection there, unless it is no good any more.
-    fn leave<'s>(&self, seat: &'s Seat, mut place: MutexGuard<'s, Place>, mut reader: Option<Reader>) {
+    fn leave<'s>(&self, seat: &'s Seat, mut place: MutexGuard<'s, Place>, reader: Option<Reader>) {
+        match reader {
+            Some(reader) => place.reader = Some(reader),
+            None => drop(self.open.fetch_sub(1, Ordering::SeqCst)),
+        }
+        self.settle_at(seat, place);
+    }
+
+    /// Has the connection on a seat keep no more than it may, unless somebody sits there, who sees to it.
+    fn settle(&self, seat: &Seat) {
+        if let Some(place) = seat.take() {
+            self.settle_at(seat, place);
+        }
+    }
+
+    fn settle_at<'s>(&self, seat: &'s Seat, mut place: MutexGuard<'s, Place>) {
         loop {
             let share = self.share();
-            if reader.as_mut().is_none_or(|reader| reader.keep(share).is_err()) {
+            let Some(reader) = &mut place.reader else { return };
+            if reader.keep(share).is_err() {
+                place.reader = None;
                 self.open.fetch_sub(1, Ordering::SeqCst);
                 return;
             }
-            place.reader = reader;
             drop(place);
-            // Whoever made room in between found the seat taken. If another sits there by now, that one sees to it.
+            // Whoever came in between found the seat taken.
             fence(Ordering::SeqCst);
             if self.share() == share {
                 return;
             }
             let Some(again) = seat.take() else { return };
             place = again;
-            reader = place.reader.take();
-            if reader.is_none() {
-                return;
-            }
         }
     }
 
@@ -233,13 +261,18 @@ impl Seats {
                 gone.extend(place.reader.take().map(|reader| reader.conn));
                 self.open.fetch_sub(1, Ordering::SeqCst);
             }
+            self.settle_at(seat, place);
         }
         gone
     }
 
-    /// Refuses those who come, and waits for those who are there; what they leave.
-    pub(super) fn close(&self) -> Vec<Connection> {
+    /// Refuses those who come.
+    pub(super) fn refuse(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Waits for those who are there, once those who come are refused; what they leave.
+    pub(super) fn close(&self) -> Vec<Connection> {
         let mut standing = lock(&self.standing);
         while *standing > 0 {
             standing = self.left.wait(standing).unwrap_or_else(PoisonError::into_inner);
