@@ -489,8 +489,7 @@ impl Store {
         Ok(Store { life: self.life.clone(), author })
     }
 
-    /// Where the store is, if it is in a cluster: what it was [connected](Options::connect) with.
-    #[cfg(feature = "etcd")]
+    /// Where the store is, if it is in a cluster: what it was connected with.
     pub fn address(&self) -> Option<&str> {
         self.core().engine.address()
     }
