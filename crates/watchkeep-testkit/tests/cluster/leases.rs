@@ -126,6 +126,22 @@ fn a_lease_ends_when_nobody_needs_it_any_more() -> Result<(), Fault> {
     Ok(())
 }
 
+#[test]
+fn a_holders_row_that_cannot_be_read_keeps_nobody_from_a_name() -> Result<(), Fault> {
+    let place = place()?;
+    let store = patient().connect(&place)?;
+    store.consumer("c")?.close()?;
+    etcdctl(&["put", &format!("{}h/c", prefix(&place)?), "garbage"])?;
+    assert!(store.consumers()?.pop().is_some_and(|it| it.holder.is_none()));
+    let consumer = store.consumer("c")?;
+    assert_eq!(refusal(store.consumer("c")), Some(ErrorKind::Held));
+    consumer.close()?;
+    etcdctl(&["put", &format!("{}h/c", prefix(&place)?), "garbage"])?;
+    store.remove_consumer("c", Force::No)?;
+    assert_eq!(row(&place, "h/c")?, None);
+    Ok(())
+}
+
 /// The process that holds a consumer: by itself it does nothing.
 #[test]
 fn holding_child() {

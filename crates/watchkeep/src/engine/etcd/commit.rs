@@ -334,15 +334,24 @@ impl Cluster {
     /// Ends the session.
     pub(super) fn end_session(&self) {
         let Some(session) = lock(&self.sessions.current).take() else { return };
-        self.revoke(session.lease);
+        self.revoke(vec![session.lease]);
     }
 
-    /// Ends a lease.
-    pub(super) fn revoke(&self, id: i64) {
-        let ended: Result<LeaseRevokeResponse> =
-            self.client.ask(REVOKE, LeaseRevokeRequest { id }, CALL_TIME);
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a lease in the cluster could not be ended, and ends by itself");
+    /// Ends leases, as far as that takes no longer than a call may. The rest end by themselves.
+    pub(super) fn revoke(&self, leases: Vec<i64>) {
+        let members = self.client.members();
+        let end = async move {
+            for id in leases {
+                let ended: Called<LeaseRevokeResponse> =
+                    members.ask(REVOKE, LeaseRevokeRequest { id }, CALL_TIME).await;
+                if let Err(status) = ended {
+                    tracing::debug!(%status, "a lease in the cluster could not be ended");
+                }
+            }
+        };
+        let ended = self.client.wait(async { Ok(tokio::time::timeout(CALL_TIME, end).await) });
+        if !matches!(ended, Ok(Ok(()))) {
+            tracing::debug!("leases in the cluster end by themselves");
         }
     }
 }

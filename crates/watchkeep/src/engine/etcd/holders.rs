@@ -194,8 +194,9 @@ impl Cluster {
 
     /// Ends the leases that nobody needs any more: they would end by themselves, some of them in years.
     pub(super) fn end_leases(&self) {
-        for lease in std::mem::take(&mut *lock(&self.holders.over)) {
-            self.revoke(lease);
+        let over = std::mem::take(&mut *lock(&self.holders.over));
+        if !over.is_empty() {
+            self.revoke(over);
         }
     }
 }

@@ -249,6 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_comes_back_to_the_connection_that_it_had() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options::new().ballast(false);
+        let engine = SqliteEngine::open(&folder.path().join("app.db"), &options, Signal::unheard())?;
+        let (pool, both, turn) = (&engine.pool, std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        let sign =
+            |conn: &Connection| Ok(conn.query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0))?);
+        let reads = |own: u32| -> Result<Vec<u32>> {
+            let signed = pool.with(|conn| {
+                both.wait();
+                let signed = conn.busy_timeout(Duration::from_millis(own.into()));
+                both.wait();
+                Ok(signed?)
+            });
+            let mut read = Vec::new();
+            // In turn, so that all seats are free each time.
+            for number in 0..10 {
+                if number % 2 == own % 2 {
+                    // The log is read on seats of its own.
+                    read.push(pool.ask(&Query::Last).and_then(|_| pool.with(sign)));
+                }
+                turn.wait();
+            }
+            signed.and_then(|()| read.into_iter().collect())
+        };
+        std::thread::scope(|scope| {
+            for (own, reader) in [1_001, 1_002].map(|own| (own, scope.spawn(move || reads(own)))) {
+                assert_eq!(reader.join().expect("no panic")?, vec![own; 5]);
+            }
+            Ok(())
+        })
+    }
+
+    #[test]
     fn connections_that_nobody_needs_are_let_go_but_for_one() -> Result<()> {
         let folder = tempfile::tempdir().expect("a folder");
         let options = Options::new().ballast(false);
