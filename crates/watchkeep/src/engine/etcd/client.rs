@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -21,6 +21,7 @@ use crate::types::error::{Error, Reason, Result};
 use crate::types::sync::{Mutex, lock};
 
 use super::address::{Access, Address};
+use super::connect::Dial;
 use super::status::{
     explained, is_distrust, is_no_answer, is_open_to_all, is_unauthenticated, is_unsent, refused, tokenless,
 };
@@ -30,8 +31,7 @@ use super::wire::{
     WatchResponse, WatchWhat,
 };
 
-/// How long a member may take to connect, and to answer a call.
-const CONNECT_TIME: Duration = Duration::from_secs(2);
+/// How long a member may take to answer a call.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(5);
 /// How long a member may take to say how it is: whoever asks does not need to know.
 pub(super) const STATUS_TIME: Duration = Duration::from_secs(1);
@@ -448,51 +448,74 @@ impl<Q> Stream for First<Q> {
     }
 }
 
+/// Nothing is connected before the first call.
 fn connect(member: &str, access: &Access) -> Result<Channel> {
-    let scheme = if access.tls.is_some() { "https" } else { "http" };
     let bad = |cause: tonic::transport::Error| {
         let what = format!("{member:?} is no address of a member ({cause}); one looks like 10.0.0.1:2379");
         Error::from(Reason::Invalid { what })
     };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{member}")).map_err(bad)?;
-    if let Some(tls) = &access.tls {
-        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca));
-        if let Some((certificate, key)) = &tls.identity {
-            config = config.identity(Identity::from_pem(certificate, key));
-        }
-        let wrong = |cause: tonic::transport::Error| {
-            let what =
-                format!("the certificates for the cluster are of no use ({cause}); see to their files");
-            Error::from(Reason::Invalid { what })
-        };
-        endpoint = endpoint.tls_config(config).map_err(wrong)?;
-    }
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIME)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(PING)
-        .keep_alive_timeout(PING_TIME)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    // What dials speaks TLS, where that is wanted; tonic need not.
+    let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(bad)?;
+    let host = endpoint.uri().host().unwrap_or_default();
+    let wrong = |cause| {
+        let what = format!("the certificates for the cluster are of no use ({cause}); see to their files");
+        Error::from(Reason::Invalid { what })
+    };
+    let dial = Dial::new(member, host, access.tls.as_ref()).map_err(wrong)?;
+    let endpoint =
+        endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING_TIME).keep_alive_while_idle(true);
+    Ok(endpoint.connect_with_connector_lazy(dial))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    /// Hears what HTTP/2 begins with.
+    fn hear(connection: &mut TcpStream) -> std::io::Result<()> {
+        connection.read_exact(&mut [0; 24])
+    }
+
+    /// Hears a call, after its own empty frame of settings, and does not answer.
+    fn hear_call(connection: &mut TcpStream) -> std::io::Result<()> {
+        hear(connection)?;
+        connection.write_all(b"\0\0\0\x04\0\0\0\0\0")?;
+        loop {
+            let mut frame = [0; 9];
+            connection.read_exact(&mut frame)?;
+            let [high, middle, low, kind, ..] = frame;
+            let length = u32::from_be_bytes([0, high, middle, low]);
+            connection.read_exact(&mut vec![0; length as usize])?;
+            if kind == 1 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a member that does so much and hangs up leaves a commit unsent.
+    fn is_unsent_to(member: fn(&mut TcpStream) -> std::io::Result<()>) -> Result<bool> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = listener.local_addr().expect("its number").port();
+        let address = Address::parse(&format!("etcd://127.0.0.1:{port}/app"), |_| None)?;
+        let client = Client::new(&address)?;
+        let member = std::thread::spawn(move || member(&mut listener.accept()?.0));
+        let status = client.commit(TxnRequest::default()).expect_err("nobody answers");
+        member.join().expect("a member").expect("a client that begins");
+        assert!(is_no_answer(&status), "{status:?}");
+        // The listener is gone.
+        let nobody = client.commit(TxnRequest::default()).expect_err("nobody is there");
+        assert!(is_no_answer(&nobody) && is_unsent(&nobody), "{nobody:?}");
+        Ok(is_unsent(&status))
+    }
 
     #[test]
     fn what_never_left_is_told_from_what_was_not_answered() -> Result<()> {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = listener.local_addr().expect("its number").port();
-        let members = format!("etcd://127.0.0.1:{port}/app");
-        let client = Client::new(&Address::parse(&members, |_| None)?)?;
-        let hung_up = std::thread::spawn(move || drop(listener.accept()));
-        let unanswered = client.commit(TxnRequest::default()).expect_err("nobody answers");
-        hung_up.join().expect("a connection");
-        assert!(is_no_answer(&unanswered) && !is_unsent(&unanswered), "{unanswered:?}");
-        // The listener is gone.
-        let unsent = client.commit(TxnRequest::default()).expect_err("nobody is there");
-        assert!(is_no_answer(&unsent) && is_unsent(&unsent), "{unsent:?}");
+        assert!(is_unsent_to(|_| Ok(()))?, "as a balancer does that has no member");
+        assert!(is_unsent_to(hear)?);
+        assert!(!is_unsent_to(hear_call)?);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod chores;
 mod client;
 mod cluster;
 mod commit;
+mod connect;
 mod follow;
 mod halve;
 mod holders;
