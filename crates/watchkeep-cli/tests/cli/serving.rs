@@ -170,6 +170,7 @@ fn a_unix_socket_is_its_owners_from_the_beginning() {
         "sh",
         "strace",
         "-f",
+        "--seccomp-bpf",
         "-o",
         "trace",
     ]);

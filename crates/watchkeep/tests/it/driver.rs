@@ -228,7 +228,9 @@ fn two_hundred_stores_use_the_threads_and_descriptors_of_one() -> Result {
         let (store, other) = pair(folder.path(), &format!("{}.db", number % 100), options())?;
         let watcher = store.watch("*", "*");
         stores.push((store, other, watcher));
-        assert_eq!([descriptors("inotify")?, descriptors("eventfd")?], [1, 1], "{number} stores");
+        if number % 20 == 0 {
+            assert_eq!([descriptors("inotify")?, descriptors("eventfd")?], [1, 1], "{number} stores");
+        }
     }
     for (_, other, watcher) in &mut stores {
         other.set("g", "k", "v")?;

@@ -3,26 +3,57 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{LIMIT, Result, eventually};
-use watchkeep::{Durability, Options, Store};
+use watchkeep::{
+    Durability, Event, Filter, Kind, ListOptions, Options, Retention, Revision, Store, WatchOptions,
+};
 
-/// The example, built: beside this test, where Cargo puts examples. A run of this test alone does not build it.
-fn example(name: &str) -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let profile = test.ancestors().nth(2).ok_or("no folder")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "-p", "watchkeep", "--example", name, "--target-dir"]);
-    build.arg(profile.parent().ok_or("no folder")?);
-    if profile.ends_with("release") {
-        build.arg("--release");
+/// Where the store is of a process that is traced.
+const TRACED: &str = "WATCHKEEP_TEST_TRACED";
+
+/// In a process that is traced: uses everything of a store once.
+#[test]
+fn child() -> Result {
+    let Some(path) = std::env::var_os(TRACED) else { return Ok(()) };
+    for round in 0..2 {
+        let store = Options::new().retention(Retention::events(100)).open(&path)?;
+        let mut watcher = store.watch("*", "*");
+        store.on_change(|_| {}).detach();
+        for number in 0..300 {
+            store.set("g", &number.to_string(), vec![b'x'; 20_000])?;
+        }
+        store.set_with_ttl("t", "k", "v", Duration::from_millis(1))?;
+        // Until it expires; what was trimmed on the way is of no interest.
+        let expired = |event: watchkeep::Result<Event>| event.is_ok_and(|event| event.kind() == Kind::Expire);
+        watcher.find_map(|event| expired(event).then_some(())).ok_or("the watch ended")?;
+        let mut late = store.watch_with(Filter::everything(), WatchOptions::new().snapshot())?;
+        late.recv().ok_or("the watch ended")??;
+        store.transaction(|tx| tx.delete("g", "0"))?;
+        let snapshot = store.snapshot()?;
+        snapshot.entries("g").try_for_each(|entry| entry.map(drop))?;
+        store.page("g", ListOptions::new())?;
+        store.history(Filter::everything(), Revision::ZERO).for_each(drop);
+        store.compact(store.last_revision()?)?;
+        store.stats()?;
+        store.check()?;
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| store.entries("g").try_for_each(|entry| entry.map(drop)));
+            }
+        });
+        store.delete_group("g")?;
+        let again = Store::open(&path)?;
+        again.set("h", &round.to_string(), "v")?;
+        drop(again);
+        store.close()?;
+        // A reader that still drains opens the file once more.
+        late.for_each(drop);
     }
-    let output = build.output()?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(profile.join("examples").join(name))
+    Ok(())
 }
 
 /// One call of a trace.
@@ -59,6 +90,8 @@ fn nothing_but_sqlite_opens_the_file_its_log_and_its_index() -> Result {
     let output = Command::new("strace")
         .args([
             "-f",
+            // Stops the program at these calls alone.
+            "--seccomp-bpf",
             "-s",
             "4096",
             "-e",
@@ -66,8 +99,9 @@ fn nothing_but_sqlite_opens_the_file_its_log_and_its_index() -> Result {
         ])
         .arg("-o")
         .arg(&trace)
-        .arg(example("file_access")?)
-        .arg(&file)
+        .arg(std::env::current_exe()?)
+        .args(["files::child", "--exact"])
+        .env(TRACED, &file)
         .output()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let calls = calls(&fs::read_to_string(&trace)?);
@@ -150,7 +184,7 @@ fn no_descriptor_of_the_file_is_left_when_the_store_is_closed() -> Result {
         let (snapshot, entries, history) = (
             store.snapshot()?,
             store.entries("g"),
-            store.history(watchkeep::Filter::everything(), watchkeep::Revision::ZERO),
+            store.history(Filter::everything(), Revision::ZERO),
         );
         assert!(open()? >= 3);
         store.close()?;

@@ -59,6 +59,8 @@ fn nothing_but_sqlite_opens_the_files_in_any_process() -> Result {
     let mut strace = Command::new("strace");
     strace.args([
         "-ff",
+        // Stops the program at these calls alone.
+        "--seccomp-bpf",
         "-s",
         "4096",
         "-e",

@@ -227,20 +227,20 @@ impl Seats {
     }
 
     /// What is told by each connection that nobody uses.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn free<T>(&self, tell: impl Fn(&Connection) -> T) -> Vec<T> {
         let places = self.seats.iter().filter_map(Seat::take);
         places.filter_map(|place| place.reader.as_ref().map(|reader| tell(&reader.conn))).collect()
     }
 
     /// How many connections there are.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn connections(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
     /// Lets the time pass after which it is looked who sat where.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn age(&self) {
         let mut since = lock(&self.since);
         *since = since.checked_sub(IDLE_READER).unwrap_or(*since);
