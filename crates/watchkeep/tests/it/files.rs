@@ -181,11 +181,8 @@ fn no_descriptor_of_the_file_is_left_when_the_store_is_closed() -> Result {
         let store = Store::open(&path)?;
         let mut watcher = store.watch("*", "*");
         (0..50).try_for_each(|n| store.set("g", &n.to_string(), "v").map(drop))?;
-        let (snapshot, entries, history) = (
-            store.snapshot()?,
-            store.entries("g"),
-            store.history(Filter::everything(), Revision::ZERO),
-        );
+        let (snapshot, entries, history) =
+            (store.snapshot()?, store.entries("g"), store.history(Filter::everything(), Revision::ZERO));
         assert!(open()? >= 3);
         store.close()?;
         assert_eq!(open()?, 0);
