@@ -359,6 +359,12 @@ fn who_shows_a_certificate_is_let_in_and_who_does_not_is_told_what_to_do() -> Re
     ask_for_passwords(&mut member)?;
     let user = opens.clone().user("writer", RIGHT).start(member.beside("both"))?;
     assert_eq!(user.told()?, "0");
+    user.end()?;
+    // And now it is one.
+    control(&member, &["user", "add", &format!("somebody:{WRONG}")])?;
+    control(&member, &["user", "grant-role", "somebody", "writes"])?;
+    let user = opens.start(member.beside("named"))?;
+    assert_eq!(user.told()?, "0");
     user.end()
 }
 

@@ -454,16 +454,20 @@ fn connect(member: &str, access: &Access) -> Result<Channel> {
         let what = format!("{member:?} is no address of a member ({cause}); one looks like 10.0.0.1:2379");
         Error::from(Reason::Invalid { what })
     };
-    // What dials speaks TLS, where that is wanted; tonic need not.
-    let endpoint = Endpoint::from_shared(format!("http://{member}")).map_err(bad)?;
-    let host = endpoint.uri().host().unwrap_or_default();
+    let endpoint = |scheme| Endpoint::from_shared(format!("{scheme}://{member}")).map_err(bad);
+    // What dials speaks TLS, where that is wanted, and not tonic. A member looks at our certificate for calls that say so.
+    let origin = endpoint(if access.tls.is_some() { "https" } else { "http" })?;
+    let host = origin.uri().host().unwrap_or_default();
     let wrong = |cause| {
         let what = format!("the certificates for the cluster are of no use ({cause}); see to their files");
         Error::from(Reason::Invalid { what })
     };
     let dial = Dial::new(member, host, access.tls.as_ref()).map_err(wrong)?;
-    let endpoint =
-        endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING_TIME).keep_alive_while_idle(true);
+    let endpoint = endpoint("http")?
+        .origin(origin.uri().clone())
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_TIME)
+        .keep_alive_while_idle(true);
     Ok(endpoint.connect_with_connector_lazy(dial))
 }
 
@@ -515,6 +519,7 @@ mod tests {
     fn what_never_left_is_told_from_what_was_not_answered() -> Result<()> {
         assert!(is_unsent_to(|_| Ok(()))?, "as a balancer does that has no member");
         assert!(is_unsent_to(hear)?);
+        assert!(is_unsent_to(|connection| connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"))?);
         assert!(!is_unsent_to(hear_call)?);
         Ok(())
     }

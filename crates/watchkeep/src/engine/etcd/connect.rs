@@ -2,19 +2,20 @@
 //!
 //! That a connection is accepted says little: a balancer accepts for members that are gone, and under TLS 1.3 a member
 //! turns down our certificate after the handshake has ended here. Nobody can tell what became of a commit that is sent
-//! on such a connection. So the bytes with which HTTP/2 begins go ahead, and no call follows before the first byte of an
-//! answer (RFC 9113, 3.4: both sides begin by themselves, and etcd's members once they have these bytes).
+//! on such a connection. So the bytes with which HTTP/2 begins go ahead, and no call follows before the member's settings
+//! (RFC 9113, 3.4: both sides begin by themselves, and etcd's members once they have these bytes).
 
 use std::future::Future;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Cursor, Error, ErrorKind, IoSlice, Result};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring::default_provider;
@@ -26,12 +27,16 @@ use tonic::codegen::http::Uri;
 
 use super::address::Tls;
 
-/// How long a member may take until it has spoken.
+/// How long a member may take until it has spoken; where its name has several addresses, all of them together.
 const CONNECT_TIME: Duration = Duration::from_secs(2);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HTTP2: &[u8] = b"h2";
+/// How long the head of a frame is, and what its fourth byte is in the first frame of a member.
+const FRAME_HEAD: usize = 9;
+const SETTINGS: u8 = 4;
 
 /// Opens connections to one member.
+#[derive(Clone)]
 pub(super) struct Dial {
     /// `host:port`.
     member: String,
@@ -58,7 +63,7 @@ fn config(tls: &Tls) -> Result<ClientConfig> {
     };
     let mut trusted = RootCertStore::empty();
     trusted.add_parsable_certificates(certificates(&tls.ca)?);
-    // Whatever another library of this process has chosen.
+    // Always ring, whichever provider the process has set as its default.
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(Error::other)?
@@ -74,6 +79,31 @@ fn config(tls: &Tls) -> Result<ClientConfig> {
     Ok(config)
 }
 
+impl Dial {
+    async fn open(&self) -> Result<Connection> {
+        let mut last = Error::new(ErrorKind::NotFound, "its name has no address");
+        let addresses: Vec<_> = lookup_host(&self.member).await?.collect();
+        let each = CONNECT_TIME / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        for address in addresses {
+            match timeout(each, self.open_at(address)).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = late(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_at(&self, address: SocketAddr) -> Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => begin(Box::new(stream)).await,
+            Some((tls, host)) => begin(Box::new(tls.connect(host.clone(), stream).await?)).await,
+        }
+    }
+}
+
 impl Service<Uri> for Dial {
     type Response = TokioIo<Connection>;
     type Error = Error;
@@ -84,26 +114,24 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let (member, tls) = (self.member.clone(), self.tls.clone());
-        let connection = async move {
-            let stream = TcpStream::connect(member).await?;
-            stream.set_nodelay(true)?;
-            match tls {
-                None => begin(Box::new(stream)).await,
-                Some((tls, host)) => begin(Box::new(tls.connect(host, stream).await?)).await,
-            }
-        };
-        Box::pin(async {
-            let late = |_| Error::new(ErrorKind::TimedOut, "the member did not speak in time");
-            timeout(CONNECT_TIME, connection).await.map_err(late)?.map(TokioIo::new)
+        let dial = self.clone();
+        Box::pin(async move {
+            let opened = timeout(CONNECT_TIME, dial.open()).await;
+            opened.map_err(|_| late())?.map(TokioIo::new)
         })
     }
 }
 
+fn late() -> Error {
+    Error::new(ErrorKind::TimedOut, "the member could not be reached in time")
+}
+
 /// A connection on which a member has spoken.
 pub(super) struct Connection {
-    stream: BufReader<Box<dyn Duplex>>,
-    /// What tonic begins with has been sent already, up to here.
+    stream: Box<dyn Duplex>,
+    /// The head of its first frame, until it is read.
+    head: Cursor<[u8; FRAME_HEAD]>,
+    /// How much of what tonic begins with has been sent already.
     ahead: usize,
 }
 
@@ -111,20 +139,19 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-async fn begin(stream: Box<dyn Duplex>) -> Result<Connection> {
-    // It holds the first frame; what is read later goes past it.
-    let mut stream = BufReader::with_capacity(PREFACE.len(), stream);
-    let sent = async {
-        stream.write_all(PREFACE).await?;
-        stream.flush().await
-    };
-    let sent = sent.await;
-    // A member that hangs up has said why before.
-    if stream.fill_buf().await?.is_empty() {
-        sent?;
-        return Err(Error::new(ErrorKind::UnexpectedEof, "connection closed before the member spoke"));
+async fn begin(mut stream: Box<dyn Duplex>) -> Result<Connection> {
+    // Whether it arrives shows in the answer: a member that has hung up may have said why before.
+    let _ = stream.write_all(PREFACE).await;
+    let _ = stream.flush().await;
+    let mut head = [0; FRAME_HEAD];
+    stream.read_exact(&mut head).await.map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Error::new(error.kind(), "connection closed before the member spoke"),
+        _ => error,
+    })?;
+    match head {
+        [_, _, _, SETTINGS, ..] => Ok(Connection { stream, head: Cursor::new(head), ahead: PREFACE.len() }),
+        _ => Err(Error::new(ErrorKind::InvalidData, "the member does not speak HTTP/2")),
     }
-    Ok(Connection { stream, ahead: PREFACE.len() })
 }
 
 impl AsyncRead for Connection {
@@ -133,18 +160,43 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
+        if self.head.position() < FRAME_HEAD as u64 {
+            return Pin::new(&mut self.head).poll_read(context, into);
+        }
         Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl Connection {
+    /// Passes over what has been sent already.
+    fn skip(&mut self, bytes: &[u8]) -> Option<usize> {
+        let skipped = self.ahead.min(bytes.len());
+        self.ahead -= skipped;
+        (skipped > 0).then_some(skipped)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        if self.ahead > 0 {
-            let skipped = self.ahead.min(bytes.len());
-            self.ahead -= skipped;
-            return Poll::Ready(Ok(skipped));
+        match self.skip(bytes) {
+            Some(skipped) => Poll::Ready(Ok(skipped)),
+            None => Pin::new(&mut self.stream).poll_write(context, bytes),
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        match slices.iter().find_map(|bytes| self.skip(bytes)) {
+            Some(skipped) => Poll::Ready(Ok(skipped)),
+            None => Pin::new(&mut self.stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
