@@ -137,14 +137,16 @@ pub(super) fn all(
     keep(&["sweep"], false, &mut || sweep(&mut writer, names.swept.len()))
 }
 
-/// So many done a second, until the time is up.
+/// So many done a second, until the time is up; one at least.
 fn rate(window: Duration, mut step: impl FnMut() -> Result<usize>) -> Result<Vec<Figure>> {
     let (mut meter, start, mut done) = (Meter::default(), Instant::now(), 0);
     meter.around(|| {
-        while start.elapsed() < window {
+        loop {
             done += step()?;
+            if start.elapsed() >= window {
+                return Ok(());
+            }
         }
-        Ok(())
     })?;
     Ok(vec![meter.figure(done)])
 }
@@ -245,7 +247,7 @@ fn cold_rounds(
     mut round: impl FnMut(&Reader<'_>, &mut fastrand::Rng) -> Result<usize>,
 ) -> Result<Vec<Figure>> {
     let (begun, mut random, mut meter, mut done) = (Instant::now(), random(), Meter::default(), 0);
-    while begun.elapsed() < window {
+    while done == 0 || begun.elapsed() < window {
         drop_cache(&store.path)?;
         let reader = store.reader()?;
         reader.keys("", "")?;

@@ -10,7 +10,8 @@ use crate::support::needs::needs;
 use crate::support::numbers::number;
 use crate::support::{Anywhere as _, LIMIT, Result, anywhere, line, lines, revisions, take, within_limit};
 use watchkeep::{
-    DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Revision, SetOptions, Store, WatchOptions,
+    DeleteOptions, Error, ErrorKind, Filter, ListOptions, Options, Revision, SetOptions, Store, Transaction,
+    WatchOptions,
 };
 
 fn kind<T>(result: std::result::Result<T, Error>) -> Option<ErrorKind> {
@@ -252,6 +253,47 @@ fn reads_inside_see_what_was_written_reads_outside_do_not() -> Result {
         Ok(())
     })?;
     assert_eq!((store.count("g")?, store.count("h")?, snapshot.count("g")?), (1, 1, 2));
+    Ok(())
+}
+
+#[test]
+fn a_group_is_counted_at_each_moment_of_a_transaction_and_as_before_when_that_fails() -> Result {
+    let store = anywhere()?;
+    store.set("g", "0", "v")?;
+    store.set("h", "0", "v")?;
+    let counts = |tx: &Transaction<'_>| {
+        ["g", "h", ""].map(|group| if group.is_empty() { tx.count_all("") } else { tx.count(group) }.ok())
+    };
+    let writes = |tx: &Transaction<'_>| -> watchkeep::Result<()> {
+        (1..4).try_for_each(|key| tx.set("g", &key.to_string(), "value"))?;
+        assert_eq!(counts(tx), [Some(4), Some(1), Some(5)]);
+        tx.set("h", "1", "v")?;
+        tx.set("g", "4", "v")?;
+        tx.set("g", "4", "another")?;
+        assert_eq!(counts(tx), [Some(5), Some(2), Some(7)]);
+        tx.set_with("g", "4", "v", SetOptions::new().if_absent()).expect_err("it is there");
+        (0..5).try_for_each(|key| tx.delete("g", &key.to_string()).map(drop))?;
+        assert_eq!((counts(tx), tx.groups("").count()), ([Some(0), Some(2), Some(2)], 1));
+        tx.set("g", "5", "v")?;
+        tx.set("g", "6", "v")?;
+        assert_eq!(tx.delete_group("g")?, 2);
+        (0..3).try_for_each(|key| tx.set("g", &key.to_string(), "v"))?;
+        assert_eq!(counts(tx), [Some(3), Some(2), Some(5)]);
+        Ok(())
+    };
+    let failed: watchkeep::Result<_> = store.transaction(|tx| {
+        writes(tx)?;
+        Err::<(), _>(Error::abort("after all"))
+    });
+    assert_eq!(kind(failed), Some(ErrorKind::Aborted));
+    assert_eq!((store.count("g")?, store.count("h")?), (1, 1));
+    store.set("g", "7", "v")?;
+    assert_eq!(store.delete_group("g")?, 2);
+    store.set("g", "0", "v")?;
+    store.transaction(writes)?;
+    assert_eq!((store.count("g")?, store.count("h")?), (3, 2));
+    let report = store.check()?;
+    assert!(report.is_ok(), "{report:?}");
     Ok(())
 }
 

@@ -95,12 +95,17 @@ pub(super) fn create(conn: &Connection, name: &str, id: i64) -> Result<Group> {
 }
 
 pub(super) fn add(conn: &Connection, group: &Group, name: &str, keys: i64, bytes: i64) -> Result<()> {
-    if keys == 0 && bytes == 0 {
-        return Ok(());
-    }
-    if group.keys + keys == 0 {
+    if keys != 0 && group.keys + keys == 0 {
         conn.prepare_cached(DROP)?.execute([name])?;
         return add_usage(conn, name, keys, -1, bytes);
+    }
+    add_to(conn, name, keys, bytes)
+}
+
+/// To a group that stays.
+pub(super) fn add_to(conn: &Connection, name: &str, keys: i64, bytes: i64) -> Result<()> {
+    if keys == 0 && bytes == 0 {
+        return Ok(());
     }
     conn.prepare_cached(ADD)?.execute(params![name, keys, bytes])?;
     add_usage(conn, name, keys, 0, bytes)

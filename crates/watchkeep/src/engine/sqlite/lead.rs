@@ -15,6 +15,7 @@ use crate::types::limits::BATCH_JOBS;
 use super::SqliteEngine;
 use super::read::SqliteRead;
 use super::rows::SqliteRows;
+use super::tally::Tally;
 use super::writer::Writer;
 
 impl Pen for Writer {
@@ -91,7 +92,8 @@ impl SqliteEngine {
         };
         self.enter_epoch(writer, queued, patience).map_err(Broken::Whole)?;
         writer.begin(queued, patience).map_err(Broken::Whole)?;
-        let begun = SqliteRows::begin(&writer.conn);
+        let tally = Tally::new(&writer.conn);
+        let begun = SqliteRows::begin(&writer.conn, &tally);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
         if !writer.has_entered && rows.sealed().is_none() {
             writer.roll_back();
@@ -111,10 +113,13 @@ impl SqliteEngine {
                 Own::Write(write) => job::apply(&mut rows, moment(), write, &mut lead.in_the_way)
                     .map(|done| done.map(OwnDone::Write)),
                 Own::Closure { author, f } => {
-                    let (moment, conn) = (moment(), rows.conn);
+                    let (moment, conn) = (moment(), &writer.conn);
                     let f =
                         |tx: &dyn Transact| nesting::inside(Some(&self.file), self.turn.address(), || f(tx));
-                    let read = |query: &Query<'_>| answer(&SqliteRead { conn, now: moment.now }, query);
+                    let read = |query: &Query<'_>| {
+                        tally.write()?;
+                        answer(&SqliteRead { conn, now: moment.now }, query)
+                    };
                     let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
                 }

@@ -29,6 +29,7 @@ mod rows;
 mod schema;
 mod seal;
 mod seats;
+mod tally;
 mod wake;
 mod writer;
 

@@ -14,13 +14,14 @@ use crate::types::clock::Timestamp;
 use crate::types::error::{Error, Reason, Result};
 use crate::types::event::Change;
 use crate::types::filter::Filter;
-use crate::types::name::NameRange;
+use crate::types::name::{NameRange, namespace_of};
 use crate::types::quota::Quota;
 use crate::types::revision::{Cursor, Revision};
 
 use super::due::{self, Due};
 use super::entries::Slot;
 use super::log::{self, Salt};
+use super::tally::Tally;
 use super::{answers, consumers, counters, entries, epochs};
 
 const HOLDS: &str =
@@ -28,7 +29,8 @@ const HOLDS: &str =
 
 /// One SQL transaction, in which several jobs are committed.
 pub(super) struct SqliteRows<'c> {
-    pub(super) conn: &'c Connection,
+    conn: &'c Connection,
+    tally: &'c Tally<'c>,
     /// The log's end before the transaction.
     pub(super) base: Revision,
     /// The log's end with all jobs sealed so far.
@@ -51,7 +53,7 @@ pub(super) struct SqliteRows<'c> {
 
 impl<'c> SqliteRows<'c> {
     /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
-    pub(super) fn begin(conn: &'c Connection) -> Result<SqliteRows<'c>> {
+    pub(super) fn begin(conn: &'c Connection, tally: &'c Tally<'c>) -> Result<SqliteRows<'c>> {
         let (base, total_bytes) = log::end(conn)?;
         if base == Revision::ZERO && log::was_written(conn)? {
             let what = "its log is gone, and with it the last revision".to_owned();
@@ -60,6 +62,7 @@ impl<'c> SqliteRows<'c> {
         let ((salt, sealed), pending, changes) = (Salt::read_with_seal(conn)?, Vec::new(), Vec::new());
         Ok(SqliteRows {
             conn,
+            tally,
             base,
             last: base,
             total_bytes,
@@ -98,6 +101,7 @@ impl Transaction for SqliteRows<'_> {
     }
 
     fn undo(&mut self) -> Result<()> {
+        self.tally.forget();
         self.run("ROLLBACK TO job")?;
         self.run("RELEASE job")
     }
@@ -112,6 +116,7 @@ impl Transaction for SqliteRows<'_> {
 
     /// The transaction knows of the job only when all its rows are written.
     fn seal(&mut self) -> Result<Option<Revision>> {
+        self.tally.write()?;
         let pending = std::mem::take(&mut self.pending);
         let Some(commit) = pending.last().map(|change| change.revision) else { return Ok(None) };
         let (mut total, mut changes) = (self.total_bytes, Vec::with_capacity(pending.len()));
@@ -145,11 +150,15 @@ impl Rows for SqliteRows<'_> {
     type Slot = Slot;
 
     fn group(&mut self, name: &str) -> Result<Option<GroupRow<i64>>> {
-        counters::group(self.conn, name)
+        self.tally.group(name)
     }
 
     fn group_and_room(&mut self, name: &str) -> Result<GroupAndRoom<i64>> {
-        counters::group_and_room(self.conn, name)
+        if namespace_of(name).is_some() {
+            counters::group_and_room(self.conn, name)
+        } else {
+            Ok((self.tally.group(name)?, None))
+        }
     }
 
     fn holds(&mut self, group: i64, now: Timestamp) -> Result<bool> {
@@ -166,12 +175,13 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn count(&mut self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
-        counters::add(self.conn, group, name, keys, bytes)
+        self.tally.add(group, name, keys, bytes)
     }
 
     /// Its entries are swept later.
     fn bury(&mut self, group: &GroupRow<i64>, name: &str) -> Result<u64> {
         self.has_buried = true;
+        self.tally.release()?;
         counters::bury(self.conn, group, name)?;
         Ok(u64::try_from(group.keys).unwrap_or(0))
     }
