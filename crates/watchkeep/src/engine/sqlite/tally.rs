@@ -79,7 +79,6 @@ impl<'c> Tally<'c> {
 }
 
 #[cfg(test)]
-#[expect(clippy::expect_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
     use crate::engine::job::Transaction;
