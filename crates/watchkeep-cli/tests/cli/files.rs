@@ -16,7 +16,10 @@ fn of_a_user() -> Sandbox {
     let at = Sandbox::new();
     let program = assert_cmd::cargo::cargo_bin!("watchkeep");
     if std::fs::hard_link(program, at.path("program")).is_err() {
-        std::fs::copy(program, at.path("program")).unwrap();
+        // By another process: what this one had open for writing, a child that another test starts at that moment would
+        // have as well, and no program runs that somebody may write.
+        let copied = Command::new("cp").arg(program).arg(at.path("program")).status().unwrap();
+        assert!(copied.success());
     }
     if at.path(".").metadata().unwrap().uid() == 0 {
         chown(at.path("."), Some(USER), Some(USER)).unwrap();
