@@ -177,6 +177,7 @@ impl EtcdEngine {
             }
         }
         // What others wrote waits behind what is in the way of the leader's own.
+        let had_none = lead.taken.is_empty();
         if !is_reaping {
             let along = TakesAlong(takes);
             let applied = along.apply(&self.turn, &mut lead.taken, &mut rows, || self.moment());
@@ -190,7 +191,8 @@ impl EtcdEngine {
             lead.start_again();
             return Ok(Tried::Conflict);
         }
-        self.send(lead, outcome, rows, is_reaping)
+        let came_later = had_none && !lead.taken.is_empty();
+        self.send(lead, outcome, rows, (is_reaping, came_later))
     }
 
     /// What a try reads and writes. The first one goes by what is remembered; a closure reads what is there, for it may do
@@ -243,14 +245,15 @@ impl EtcdEngine {
         lead: &mut Lead<'_, Token>,
         outcome: &mut Progress,
         rows: EtcdRows,
-        is_reaping: bool,
+        (is_reaping, came_later): (bool, bool),
     ) -> Result<Tried> {
         let EtcdRows { buffer, sealed, has_deadline, has_buried, .. } = rows;
         let buffer = buffer.borrow();
         let (_, puts) = buffer.size();
         let is_refused = matches!(outcome.done, Some(Err(_))) || lead.has_refused();
-        // What is refused, or finds nothing to do, says something of what is there now.
-        if buffer.may_be_old() && (is_refused || puts == 0) {
+        // What is refused, or finds nothing to do, says something of what is there now: not of what was there before the first
+        // read of those who were not called yet.
+        if (came_later || buffer.may_be_old()) && (is_refused || puts == 0) {
             return Ok(Tried::Confirm);
         }
         if puts == 0 {
