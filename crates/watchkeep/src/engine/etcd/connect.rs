@@ -55,31 +55,7 @@ impl Dial {
         });
         Ok(Dial { member: member.to_owned(), tls: tls.transpose()? })
     }
-}
 
-fn config(tls: &Tls) -> Result<ClientConfig> {
-    let certificates = |pem| -> Result<Vec<_>> {
-        CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<_, _>>().map_err(Error::other)
-    };
-    let mut trusted = RootCertStore::empty();
-    trusted.add_parsable_certificates(certificates(&tls.ca)?);
-    // Always ring, whichever provider the process has set as its default.
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(Error::other)?
-        .with_root_certificates(trusted);
-    let mut config = match &tls.identity {
-        Some((certificate, key)) => {
-            let key = PrivateKeyDer::from_pem_slice(key).map_err(Error::other)?;
-            config.with_client_auth_cert(certificates(certificate)?, key).map_err(Error::other)?
-        }
-        None => config.with_no_client_auth(),
-    };
-    config.alpn_protocols.push(HTTP2.to_vec());
-    Ok(config)
-}
-
-impl Dial {
     async fn open(&self) -> Result<Connection> {
         let mut last = Error::new(ErrorKind::NotFound, "its name has no address");
         let addresses: Vec<_> = lookup_host(&self.member).await?.collect();
@@ -102,6 +78,28 @@ impl Dial {
             Some((tls, host)) => begin(Box::new(tls.connect(host.clone(), stream).await?)).await,
         }
     }
+}
+
+fn config(tls: &Tls) -> Result<ClientConfig> {
+    let certificates = |pem| -> Result<Vec<_>> {
+        CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<_, _>>().map_err(Error::other)
+    };
+    let mut trusted = RootCertStore::empty();
+    trusted.add_parsable_certificates(certificates(&tls.ca)?);
+    // Always ring, whichever provider the process has set as its default.
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(Error::other)?
+        .with_root_certificates(trusted);
+    let mut config = match &tls.identity {
+        Some((certificate, key)) => {
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(Error::other)?;
+            config.with_client_auth_cert(certificates(certificate)?, key).map_err(Error::other)?
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols.push(HTTP2.to_vec());
+    Ok(config)
 }
 
 impl Service<Uri> for Dial {

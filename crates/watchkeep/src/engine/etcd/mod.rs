@@ -192,7 +192,7 @@ impl EtcdEngine {
             return Ok(Tried::Conflict);
         }
         let came_later = had_none && !lead.taken.is_empty();
-        self.send(lead, outcome, rows, (is_reaping, came_later))
+        self.send(lead, outcome, rows, is_reaping, came_later)
     }
 
     /// What a try reads and writes. The first one goes by what is remembered; a closure reads what is there, for it may do
@@ -245,7 +245,8 @@ impl EtcdEngine {
         lead: &mut Lead<'_, Token>,
         outcome: &mut Progress,
         rows: EtcdRows,
-        (is_reaping, came_later): (bool, bool),
+        is_reaping: bool,
+        came_later: bool,
     ) -> Result<Tried> {
         let EtcdRows { buffer, sealed, has_deadline, has_buried, .. } = rows;
         let buffer = buffer.borrow();

@@ -62,8 +62,7 @@ pub(super) fn refuse_newer_group(conn: &Connection, name: &str) -> Result<()> {
 }
 
 /// A group and, in the same statement, the room in its namespace; none where nothing limits it.
-pub(super) fn group_and_room(conn: &Connection, name: &str) -> Result<GroupAndRoom<i64>> {
-    let Some(namespace) = namespace_of(name) else { return Ok((group(conn, name)?, None)) };
+pub(super) fn group_and_room(conn: &Connection, name: &str, namespace: &str) -> Result<GroupAndRoom<i64>> {
     let mut statement = conn.prepare_cached(GROUP_AND_ROOM)?;
     let mut rows = statement.query([name, namespace])?;
     let Some(row) = rows.next()? else { return Ok((None, None)) };

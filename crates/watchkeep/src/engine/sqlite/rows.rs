@@ -154,10 +154,9 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn group_and_room(&mut self, name: &str) -> Result<GroupAndRoom<i64>> {
-        if namespace_of(name).is_some() {
-            counters::group_and_room(self.conn, name)
-        } else {
-            Ok((self.tally.group(name)?, None))
+        match namespace_of(name) {
+            Some(namespace) => counters::group_and_room(self.conn, name, namespace),
+            None => Ok((self.tally.group(name)?, None)),
         }
     }
 
@@ -181,7 +180,7 @@ impl Rows for SqliteRows<'_> {
     /// Its entries are swept later.
     fn bury(&mut self, group: &GroupRow<i64>, name: &str) -> Result<u64> {
         self.has_buried = true;
-        self.tally.release()?;
+        self.tally.release(name);
         counters::bury(self.conn, group, name)?;
         Ok(u64::try_from(group.keys).unwrap_or(0))
     }

@@ -45,17 +45,22 @@ impl<'c> Tally<'c> {
     }
 
     pub(super) fn add(&self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
-        if group.keys + keys != 0
-            && let Some(held) = self.held.borrow_mut().as_mut().filter(|held| held.name == name)
-        {
+        if group.keys + keys == 0 {
+            self.release(name);
+        }
+        if let Some(held) = self.held.borrow_mut().as_mut().filter(|held| held.name == name) {
             held.row.keys += keys;
             held.row.bytes += bytes;
             held.keys += keys;
             held.bytes += bytes;
             return Ok(());
         }
-        self.release()?;
         counters::add(self.conn, group, name, keys, bytes)
+    }
+
+    /// The row of this group goes, and its counters with it.
+    pub(super) fn release(&self, name: &str) {
+        self.held.borrow_mut().take_if(|held| held.name == name);
     }
 
     /// Writes what is not written yet.
@@ -63,13 +68,6 @@ impl<'c> Tally<'c> {
         let mut held = self.held.borrow_mut();
         let Some(Held { name, keys, bytes, .. }) = held.as_mut() else { return Ok(()) };
         counters::add_to(self.conn, name, std::mem::take(keys), std::mem::take(bytes))
-    }
-
-    /// The same, and the group is read anew.
-    pub(super) fn release(&self) -> Result<()> {
-        self.write()?;
-        self.forget();
-        Ok(())
     }
 
     /// What was not written was not done.
