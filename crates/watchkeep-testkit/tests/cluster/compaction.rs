@@ -50,7 +50,10 @@ fn until_gone(store: &Store, place: &str, gone: Revision) -> Result<Vec<Event>, 
     loop {
         store.set("g", "tick", "x")?;
         if store.stats()?.first_revision > gone {
-            return read_anew(place);
+            let events = read_anew(place)?;
+            let first = events.first().map(Event::revision);
+            assert!(first > Some(gone), "{first:?} can be read, and {gone} was to be gone");
+            return Ok(events);
         }
         if Instant::now() > until {
             return Err(format!("nothing is compacted up to {gone}").into());
