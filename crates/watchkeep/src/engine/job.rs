@@ -19,6 +19,10 @@ pub(super) trait Transaction: Rows {
     fn unmark(&mut self) -> Result<()>;
     /// Puts the rows back as they were at the mark, and forgets it.
     fn undo(&mut self) -> Result<()>;
+    /// Lets reads that go past these rows see what was written.
+    fn show(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Whether the transaction still stands: some errors take all of it.
     fn stands(&self) -> bool;
     /// Writes what the job at hand logged, as one commit; its last revision, if it logged anything.
@@ -240,8 +244,12 @@ impl<R: Transaction> Transact for Guarded<'_, R> {
     }
 }
 
-impl<R> Ask for Guarded<'_, R> {
+impl<R: Transaction> Ask for Guarded<'_, R> {
     fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        // After what stopped it, the transaction may be gone, and nothing is to be written.
+        if self.stop.borrow().is_none() {
+            self.step(|job| Ok(job.rows_mut().show()?))?;
+        }
         (self.read)(query)
     }
 }

@@ -97,6 +97,10 @@ impl<'a, R: Rows> Job<'a, R> {
         self.rows
     }
 
+    pub(crate) fn rows_mut(&mut self) -> &mut R {
+        self.rows
+    }
+
     /// Does what a write says.
     pub(crate) fn run(&mut self, work: &Work) -> Result<Effect> {
         self.check_origin()?;

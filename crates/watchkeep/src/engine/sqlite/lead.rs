@@ -15,7 +15,6 @@ use crate::types::limits::BATCH_JOBS;
 use super::SqliteEngine;
 use super::read::SqliteRead;
 use super::rows::SqliteRows;
-use super::tally::Tally;
 use super::writer::Writer;
 
 impl Pen for Writer {
@@ -92,8 +91,7 @@ impl SqliteEngine {
         };
         self.enter_epoch(writer, queued, patience).map_err(Broken::Whole)?;
         writer.begin(queued, patience).map_err(Broken::Whole)?;
-        let tally = Tally::new(&writer.conn);
-        let begun = SqliteRows::begin(&writer.conn, &tally);
+        let begun = SqliteRows::begin(&writer.conn);
         let mut rows = begun.map_err(|error| self.abandon(writer, error))?;
         if !writer.has_entered && rows.sealed().is_none() {
             writer.roll_back();
@@ -113,13 +111,10 @@ impl SqliteEngine {
                 Own::Write(write) => job::apply(&mut rows, moment(), write, &mut lead.in_the_way)
                     .map(|done| done.map(OwnDone::Write)),
                 Own::Closure { author, f } => {
-                    let (moment, conn) = (moment(), &writer.conn);
+                    let (moment, conn) = (moment(), rows.conn);
                     let f =
                         |tx: &dyn Transact| nesting::inside(Some(&self.file), self.turn.address(), || f(tx));
-                    let read = |query: &Query<'_>| {
-                        tally.write()?;
-                        answer(&SqliteRead { conn, now: moment.now }, query)
-                    };
+                    let read = |query: &Query<'_>| answer(&SqliteRead { conn, now: moment.now }, query);
                     let sealed = job::close_over(&mut rows, moment, author, &read, &mut lead.in_the_way, f);
                     sealed.map(|done| done.map(OwnDone::Closure))
                 }
@@ -236,6 +231,38 @@ mod tests {
         neighbour.execute_batch("ROLLBACK")?;
         let mut settled = Settled::default();
         assert_eq!((engine.settle(&mut settled), settled.users.len()), (None, 1));
+        Ok(())
+    }
+
+    /// SQLite rolls everything back when the disk is full. What the closure looks at after that must not be written first:
+    /// outside of a transaction it would stay.
+    #[test]
+    fn a_closure_that_reads_on_after_a_full_disk_leaves_no_count_behind() -> Result<()> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("app.db");
+        let engine = SqliteEngine::open(&path, &Options::new().ballast(false), Signal::unheard())?;
+        let set = |key, bytes| Operation::set("g", key, vec![0; bytes].into(), SetOptions::new());
+        engine
+            .write(Write { author: Author::default(), work: set("k", 1).into() }, &mut Settled::default())?;
+        let pages = engine.exclusively(engine.busy_timeout, |conn| {
+            let pages: i64 = conn.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            Ok(conn.query_row(&format!("PRAGMA max_page_count = {}", pages + 2), [], |row| {
+                row.get::<_, i64>(0)
+            })?)
+        })?;
+        let mut counted = None;
+        let mut closure = |tx: &dyn Transact| {
+            tx.apply(&set("a", 1))?;
+            let full = tx.apply(&set("large", 100_000));
+            assert!(full.is_err(), "there are only {pages} pages");
+            counted = tx.ask(&Query::Count { group: "g".into() }).ok();
+            Ok(())
+        };
+        engine.transact(&Author::default(), &mut closure, &mut Settled::default()).expect_err("it is full");
+        assert!(counted.is_some(), "it can be read");
+        let count: i64 =
+            Connection::open(&path)?.query_row("SELECT keys FROM wk_groups", [], |row| row.get(0))?;
+        assert_eq!(count, 1);
         Ok(())
     }
 }

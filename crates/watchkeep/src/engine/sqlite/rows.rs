@@ -29,8 +29,8 @@ const HOLDS: &str =
 
 /// One SQL transaction, in which several jobs are committed.
 pub(super) struct SqliteRows<'c> {
-    conn: &'c Connection,
-    tally: &'c Tally<'c>,
+    pub(super) conn: &'c Connection,
+    tally: Tally,
     /// The log's end before the transaction.
     pub(super) base: Revision,
     /// The log's end with all jobs sealed so far.
@@ -53,7 +53,7 @@ pub(super) struct SqliteRows<'c> {
 
 impl<'c> SqliteRows<'c> {
     /// Inside a transaction that was just begun: the base is read in it, so it tells what others committed.
-    pub(super) fn begin(conn: &'c Connection, tally: &'c Tally<'c>) -> Result<SqliteRows<'c>> {
+    pub(super) fn begin(conn: &'c Connection) -> Result<SqliteRows<'c>> {
         let (base, total_bytes) = log::end(conn)?;
         if base == Revision::ZERO && log::was_written(conn)? {
             let what = "its log is gone, and with it the last revision".to_owned();
@@ -62,7 +62,7 @@ impl<'c> SqliteRows<'c> {
         let ((salt, sealed), pending, changes) = (Salt::read_with_seal(conn)?, Vec::new(), Vec::new());
         Ok(SqliteRows {
             conn,
-            tally,
+            tally: Tally::default(),
             base,
             last: base,
             total_bytes,
@@ -106,6 +106,10 @@ impl Transaction for SqliteRows<'_> {
         self.run("RELEASE job")
     }
 
+    fn show(&mut self) -> Result<()> {
+        self.tally.write(self.conn)
+    }
+
     fn stands(&self) -> bool {
         !self.conn.is_autocommit()
     }
@@ -116,7 +120,7 @@ impl Transaction for SqliteRows<'_> {
 
     /// The transaction knows of the job only when all its rows are written.
     fn seal(&mut self) -> Result<Option<Revision>> {
-        self.tally.write()?;
+        self.show()?;
         let pending = std::mem::take(&mut self.pending);
         let Some(commit) = pending.last().map(|change| change.revision) else { return Ok(None) };
         let (mut total, mut changes) = (self.total_bytes, Vec::with_capacity(pending.len()));
@@ -150,13 +154,13 @@ impl Rows for SqliteRows<'_> {
     type Slot = Slot;
 
     fn group(&mut self, name: &str) -> Result<Option<GroupRow<i64>>> {
-        self.tally.group(name)
+        self.tally.group(self.conn, name)
     }
 
     fn group_and_room(&mut self, name: &str) -> Result<GroupAndRoom<i64>> {
         match namespace_of(name) {
             Some(namespace) => counters::group_and_room(self.conn, name, namespace),
-            None => Ok((self.tally.group(name)?, None)),
+            None => Ok((self.tally.group(self.conn, name)?, None)),
         }
     }
 
@@ -174,7 +178,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn count(&mut self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
-        self.tally.add(group, name, keys, bytes)
+        self.tally.add(self.conn, group, name, keys, bytes)
     }
 
     /// Its entries are swept later.

@@ -2,8 +2,6 @@
 //! written when the job is done, or when somebody looks at them. One that lies in a namespace is counted there as well, write
 //! by write, and is not kept.
 
-use std::cell::RefCell;
-
 use rusqlite::Connection;
 
 use crate::rules::GroupRow;
@@ -21,58 +19,63 @@ struct Held {
     bytes: i64,
 }
 
-/// Lent to the rows of a transaction, and to those who read in it.
-pub(super) struct Tally<'c> {
-    conn: &'c Connection,
-    held: RefCell<Option<Held>>,
-}
+/// See the module.
+#[derive(Default)]
+pub(super) struct Tally(Option<Held>);
 
-impl<'c> Tally<'c> {
-    pub(super) fn new(conn: &'c Connection) -> Tally<'c> {
-        Tally { conn, held: RefCell::default() }
-    }
-
-    pub(super) fn group(&self, name: &str) -> Result<Option<GroupRow<i64>>> {
-        if let Some(held) = self.held.borrow().as_ref().filter(|held| held.name == name) {
+impl Tally {
+    pub(super) fn group(&mut self, conn: &Connection, name: &str) -> Result<Option<GroupRow<i64>>> {
+        if let Some(held) = self.of(name) {
             return Ok(Some(held.row));
         }
-        let row = counters::group(self.conn, name)?;
+        let row = counters::group(conn, name)?;
         if let Some(row) = row.filter(|_| namespace_of(name).is_none()) {
-            self.write()?;
-            *self.held.borrow_mut() = Some(Held { name: name.to_owned(), row, keys: 0, bytes: 0 });
+            self.write(conn)?;
+            self.0 = Some(Held { name: name.to_owned(), row, keys: 0, bytes: 0 });
         }
         Ok(row)
     }
 
-    pub(super) fn add(&self, group: &GroupRow<i64>, name: &str, keys: i64, bytes: i64) -> Result<()> {
+    pub(super) fn add(
+        &mut self,
+        conn: &Connection,
+        group: &GroupRow<i64>,
+        name: &str,
+        keys: i64,
+        bytes: i64,
+    ) -> Result<()> {
         if group.keys + keys == 0 {
             self.release(name);
         }
-        if let Some(held) = self.held.borrow_mut().as_mut().filter(|held| held.name == name) {
-            held.row.keys += keys;
-            held.row.bytes += bytes;
-            held.keys += keys;
-            held.bytes += bytes;
-            return Ok(());
-        }
-        counters::add(self.conn, group, name, keys, bytes)
+        let Some(held) = self.of(name) else { return counters::add(conn, group, name, keys, bytes) };
+        held.row.keys += keys;
+        held.row.bytes += bytes;
+        held.keys += keys;
+        held.bytes += bytes;
+        Ok(())
     }
 
-    /// The row of this group goes, and its counters with it.
-    pub(super) fn release(&self, name: &str) {
-        self.held.borrow_mut().take_if(|held| held.name == name);
+    fn of(&mut self, name: &str) -> Option<&mut Held> {
+        self.0.as_mut().filter(|held| held.name == name)
     }
 
     /// Writes what is not written yet.
-    pub(super) fn write(&self) -> Result<()> {
-        let mut held = self.held.borrow_mut();
-        let Some(Held { name, keys, bytes, .. }) = held.as_mut() else { return Ok(()) };
-        counters::add_to(self.conn, name, std::mem::take(keys), std::mem::take(bytes))
+    pub(super) fn write(&mut self, conn: &Connection) -> Result<()> {
+        if let Some(held) = &mut self.0 {
+            counters::add_to(conn, &held.name, held.keys, held.bytes)?;
+            (held.keys, held.bytes) = (0, 0);
+        }
+        Ok(())
+    }
+
+    /// The row of this group goes, and its counters with it.
+    pub(super) fn release(&mut self, name: &str) {
+        self.0.take_if(|held| held.name == name);
     }
 
     /// What was not written was not done.
-    pub(super) fn forget(&self) {
-        *self.held.borrow_mut() = None;
+    pub(super) fn forget(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -90,8 +93,7 @@ mod tests {
     fn what_is_undone_is_not_counted_by_the_next_job_of_the_transaction() -> Result<()> {
         let conn = Connection::open_in_memory()?;
         open::make(&conn, true, &Options::new(), &Home::NOWHERE)?;
-        let tally = Tally::new(&conn);
-        let mut rows = SqliteRows::begin(&conn, &tally)?;
+        let mut rows = SqliteRows::begin(&conn)?;
         let counted = |row: Option<GroupRow<i64>>| row.map(|row| (row.keys, row.bytes));
         let made = counters::create(&conn, "g", 1)?;
         rows.count(&made, "g", 2, 20)?;
