@@ -100,12 +100,13 @@ impl<'e, P: Pen> Lead<'e, P> {
         self.taken.iter_mut().filter_map(|taken| taken.result.as_mut())
     }
 
-    /// Nothing was committed: what was refused stays refused, what was applied fails with the transaction.
+    /// Nothing was committed: what had failed by itself stays so, and all else fails with the transaction. What was refused may
+    /// have been so because of what is not committed either, or was not confirmed yet.
     pub(super) fn fail(&mut self, own: &mut Option<Result<OwnDone>>, error: &Error) {
         if !matches!(own, Some(Err(_))) {
             *own = Some(Err(error.clone()));
         }
-        for taken in self.taken.iter_mut().filter(|taken| !matches!(taken.result, Some(Err(_)))) {
+        for taken in self.taken.iter_mut().filter(|taken| !taken.failed) {
             taken.result = Some(Err(error.clone()));
         }
     }

@@ -160,6 +160,10 @@ impl EtcdEngine {
         linear: bool,
         takes: usize,
     ) -> Result<Tried> {
+        if !outcome.has_failed {
+            // A refusal that was to be confirmed is none, should it come to no other.
+            outcome.done = None;
+        }
         self.cluster.stand()?;
         let mut rows = EtcdRows::begin(self.begin(lead, own, linear, takes)?);
         let mut is_reaping = false;
